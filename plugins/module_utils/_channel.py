@@ -1,0 +1,180 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""The one way between the two hosts, seen from the source: SSH with a key, a command and a life of this session alone.
+
+The key is made on the source for this session; the destination accepts it for one forced command (the agent, see
+``_channel_server.py``), which understands a handful of words. The destination's host keys come through Ansible and are
+pinned. All calls of a session share one SSH connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _durable
+from ansible_collections.livemigrate.criu.plugins.module_utils._command import Runner, run, run_checked
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
+
+# Host keys are pinned under this name, whatever address or port leads to the destination.
+_HOST_KEY_ALIAS = "livemigrate-destination"
+# Seconds the shared connection outlives its last use; it ends with the session anyway.
+_PERSIST_SECONDS = 60
+
+# What rsync is told for every tree: everything the file system knows of a file. -S keeps sparse files sparse.
+RSYNC_ARCHIVE = ("-aHAXS", "--numeric-ids", "--devices", "--specials", "--stats", "--no-human-readable")
+# rsync's exit code for files that vanished while it read them, which is normal while the service is running.
+_RSYNC_VANISHED = 24
+
+_NO_LIMIT = float(7 * 24 * 3600)
+
+_SENT = re.compile(r"^Total bytes sent: (\d+)", re.MULTILINE)
+
+
+def make_key(session: Session, runner: Runner = run) -> str:
+    """Make the session's key pair in its directory, unless it is there; returns the public key."""
+    path = session.path("key")
+    if not os.path.exists(path + ".pub"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"livemigrate:{session.id}", "-f", path]
+        run_checked(runner, argv, "channel_failed", "make the key of the channel")
+        _durable.sync_directory(session.directory)
+    with open(path + ".pub", encoding="ascii") as handle:
+        return handle.read().strip()
+
+
+def set_peer(session: Session, peer: t.Mapping[str, t.Any]) -> None:
+    """Note where the destination is and pin its host keys.
+
+    :param peer: ``address``, ``port``, ``user``, ``host_keys`` (lines as in /etc/ssh/ssh_host_*_key.pub).
+    """
+    lines = []
+    for key in peer["host_keys"]:
+        kind, blob = key.split()[:2]
+        lines.append(f"{_HOST_KEY_ALIAS} {kind} {blob}\n")
+    if not lines:
+        raise MigrationError("channel_failed", "The destination's SSH daemon has no host key; the channel cannot be trusted.")
+    _durable.write(session.path("known_hosts"), "".join(lines).encode())
+    _durable.write_json(session.path("peer.json"), {key: peer[key] for key in ("address", "port", "user")})
+
+
+class Channel:
+    """The channel of one session, at its source end."""
+
+    def __init__(self, session: Session, runner: Runner = run) -> None:
+        self.session = session
+        self._run = runner
+        peer = _durable.read_json(session.path("peer.json"))
+        if peer is None:
+            raise MigrationError(
+                "channel_closed", f"The channel of session {session.id} was never opened or is closed already.", session=session.id
+            )
+        self._destination = f"{peer['user']}@{peer['address']}"
+        self._port = int(peer["port"])
+
+    def _ssh(self) -> t.List[str]:
+        options = {
+            "BatchMode": "yes",
+            "IdentitiesOnly": "yes",
+            "IdentityFile": self.session.path("key"),
+            "UserKnownHostsFile": self.session.path("known_hosts"),
+            "GlobalKnownHostsFile": "/dev/null",
+            "StrictHostKeyChecking": "yes",
+            "HostKeyAlias": _HOST_KEY_ALIAS,
+            "ConnectTimeout": "10",
+            "ServerAliveInterval": "5",
+            "ServerAliveCountMax": "3",
+            "ControlMaster": "auto",
+            "ControlPath": self.session.memory_path("ssh"),
+            "ControlPersist": str(_PERSIST_SECONDS),
+            "LogLevel": "ERROR",
+            "Compression": "no",
+        }
+        argv = ["ssh", "-F", "none", "-T", "-p", str(self._port)]
+        for name, value in options.items():
+            argv += ["-o", f"{name}={value}"]
+        return argv
+
+    def call(self, word: str, *, timeout: float = 60.0) -> t.Dict[str, t.Any]:
+        """Say one word to the destination's agent and return its answer.
+
+        :raises MigrationError: ``destination_unreachable`` when no answer came; the agent's own failure when it told one.
+        """
+        done = self._run([*self._ssh(), self._destination, word], timeout=timeout)
+        return self._answer(done.rc, done.stdout, done.stderr)
+
+    def _answer(self, rc: int, stdout: str, stderr: str) -> t.Dict[str, t.Any]:
+        answer = None
+        with contextlib.suppress(ValueError):
+            answer = json.loads(stdout)
+        if not isinstance(answer, dict):
+            raise MigrationError(
+                "destination_unreachable",
+                f"The destination {self._destination} (port {self._port}) gave no answer through the channel: "
+                f"{stderr.strip() or stdout.strip() or f'ssh ended with code {rc}'}",
+                address=self._destination,
+            )
+        failure = answer.get("failure")
+        if failure:
+            raise MigrationError(failure["code"], failure["message"], **failure.get("details", {}))
+        return answer
+
+    def stream(self, word: str, chunks: t.Iterable[bytes]) -> t.Tuple[t.Dict[str, t.Any], int]:
+        """Say a word and pour bytes after it; returns the agent's answer and the number of bytes."""
+        sent = 0
+        with subprocess.Popen(
+            [*self._ssh(), self._destination, word], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            assert process.stdin is not None
+            try:
+                for chunk in chunks:
+                    process.stdin.write(chunk)
+                    sent += len(chunk)
+            except BrokenPipeError:
+                # The other end has stopped listening; its answer says why.
+                pass
+            except BaseException:
+                process.kill()
+                raise
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+            process.stdin = None
+            stdout, stderr = process.communicate()
+        return self._answer(process.returncode, stdout.decode("utf-8", "replace"), stderr.decode("utf-8", "replace")), sent
+
+    def rsync(self, source: str, target: str, extra: t.Sequence[str] = (), *, running: bool = False) -> int:
+        """Bring one directory's content to a named target of the destination.
+
+        :param source: a directory; its content travels, not itself.
+        :param target: a name that the destination has prepared a place for (see ``_channel_server.py``).
+        :param running: whether files may change and vanish meanwhile.
+        :returns: the bytes that went through the channel.
+        """
+        argv = ["rsync", *RSYNC_ARCHIVE, *extra, "-e", " ".join(self._ssh())]
+        argv += [source.rstrip("/") + "/", f"{self._destination}:{target}"]
+        # rsync ends by itself when the connection dies (ServerAliveInterval); no bound on its time would fit every size.
+        done = self._run(argv, timeout=_NO_LIMIT)
+        if done.rc not in ((0, _RSYNC_VANISHED) if running else (0,)):
+            raise MigrationError(
+                "transfer_failed",
+                f"The transfer of {target} to the destination failed: {done.output[-2000:]}",
+                target=target,
+                rc=done.rc,
+            )
+        found = _SENT.search(done.stdout)
+        return int(found.group(1)) if found else 0
+
+    def hang_up(self) -> None:
+        """End the shared connection."""
+        with contextlib.suppress(MigrationError):
+            self._run([*self._ssh(), "-O", "exit", self._destination], timeout=10)

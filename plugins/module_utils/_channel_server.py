@@ -1,0 +1,244 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""The channel's other end: who may come in, and the few words the destination's agent understands.
+
+``authorise`` lets a session's key in for one forced command; ``serve`` is that command. It can write into the places that
+this session prepared and nowhere else, it never reads anything out, and it runs nothing but ``rsync --server`` and its own
+code. Words: ``ping``, ``renew``, ``image-load`` (a stream follows), ``verdict``, ``bye``, and rsync's own server command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pwd
+import re
+import shlex
+import subprocess
+import sys
+import time
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _durable
+from ansible_collections.livemigrate.criu.plugins.module_utils._command import Runner, run
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
+
+SUDOERS_DIRECTORY = "/etc/sudoers.d"
+# How long a key is good for when nobody revokes it.
+KEY_LIFE_SECONDS = 24 * 3600
+
+# Options of rsync's server side that a sending client may ask for; --sender would read files out.
+_SERVER_SHORT = re.compile(r"-[a-zA-Z]+(\.[a-zA-Z]*)?")
+_SERVER_LONG = re.compile(
+    r"--(server|numeric-ids|delete|delete-during|delete-delay|delete-after|delete-excluded|force|stats|inplace|partial|"
+    r"specials|devices|no-specials|sparse|fsync|timeout=\d+|log-format=\S*|bwlimit=\d+)"
+)
+_TARGET = re.compile(r"(inbox|layer|log|checkpoint|bind/\d+|volume/[a-zA-Z0-9][a-zA-Z0-9_.-]*)/?")
+
+
+# -- letting the key in -------------------------------------------------------------------------------------------
+
+
+def authorized_keys_path(user: str, runner: Runner = run) -> str:
+    """The file in which sshd looks up a user's keys, asked of sshd itself.
+
+    :raises MigrationError: ``channel_failed`` where sshd reads no such file.
+    """
+    account = pwd.getpwnam(user)
+    pattern = ".ssh/authorized_keys"
+    with contextlib.suppress(MigrationError):
+        done = runner(["sshd", "-T", "-C", f"user={user},host=localhost,addr=127.0.0.1"])
+        for line in done.stdout.splitlines():
+            if line.lower().startswith("authorizedkeysfile "):
+                pattern = line.split()[1]
+    if pattern == "none":
+        raise MigrationError("channel_failed", f"sshd accepts no key files for {user} (AuthorizedKeysFile none).")
+    pattern = pattern.replace("%%", "%").replace("%h", account.pw_dir).replace("%u", user)
+    return os.path.join(account.pw_dir, pattern)
+
+
+def _marker(session: str) -> str:
+    return f"livemigrate:{session}"
+
+
+def _rewrite_keys(path: str, user: str, change: t.Callable[[t.List[str]], t.List[str]]) -> None:
+    """Change an authorized_keys file in one step; owner and mode stay, or become what sshd demands."""
+    account = pwd.getpwnam(user)
+    # sshd refuses a key file under a directory that is not its user's; a shared one (AuthorizedKeysFile /etc/...) is root's.
+    directory = os.path.dirname(path)
+    if not os.path.isdir(directory):
+        os.makedirs(directory, mode=0o700)
+        os.chown(directory, account.pw_uid, account.pw_gid)
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as handle:
+            before = handle.read()
+        status: t.Optional[os.stat_result] = os.stat(path)
+    except FileNotFoundError:
+        before, status = "", None
+    lines = change(before.splitlines())
+    after = "".join(line + "\n" for line in lines)
+    if after == before:
+        return
+    temporary = f"{path}.livemigrate"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as handle:
+        os.fchown(fd, status.st_uid if status else account.pw_uid, status.st_gid if status else account.pw_gid)
+        os.fchmod(fd, (status.st_mode & 0o777) if status else 0o600)
+        handle.write(after)
+        handle.flush()
+        os.fsync(fd)
+    os.rename(temporary, path)
+    _durable.sync_directory(directory)
+
+
+def _key_options(command: str, runner: Runner) -> str:
+    version = runner(["ssh", "-V"]).output
+    found = re.search(r"OpenSSH_(\d+)\.(\d+)", version)
+    options = f'restrict,command="{command}"'
+    # An sshd that does not know expiry-time (before 8.2) would refuse the whole line.
+    if found and (int(found.group(1)), int(found.group(2))) >= (8, 2):
+        expires = time.strftime("%Y%m%d%H%M", time.localtime(time.time() + KEY_LIFE_SECONDS))
+        options += f',expiry-time="{expires}"'
+    return options
+
+
+def authorise(session: Session, user: str, public_key: str, agent: t.Sequence[str], runner: Runner = run) -> None:
+    """Let the session's key in as *user*, for the agent's ``serve`` and nothing else.
+
+    A user other than root gets a sudo rule for that one command as well, which goes with the session.
+
+    :param agent: the command line of the agent on this host.
+    :raises MigrationError: ``channel_failed``.
+    """
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        raise MigrationError("channel_failed", f"There is no user {user} on the destination for the channel.") from None
+    kind, blob = public_key.split()[:2]
+    if not re.fullmatch(r"ssh-ed25519", kind) or not re.fullmatch(r"[A-Za-z0-9+/=]+", blob):
+        raise MigrationError("channel_failed", "The public key of the channel is not an ed25519 key.")
+    serve = " ".join(shlex.quote(part) for part in (*agent, "serve", session.id))
+    if user != "root":
+        serve = f"sudo -n {serve}"
+        rule = f"Defaults:{user} !requiretty\n{user} ALL=(root) NOPASSWD: {' '.join((*agent, 'serve', session.id))} *\n"
+        path = _sudoers_path(session.id)
+        _durable.write(path, rule.encode(), 0o440)
+        done = runner(["visudo", "-c", "-q", "-f", path])
+        if done.rc != 0:
+            os.unlink(path)
+            raise MigrationError("channel_failed", f"The sudo rule for the channel is not accepted: {done.output}")
+    # sshd hands the client's own words over in this variable; quoted, they reach the agent as one argument.
+    command = serve + ' \\"$SSH_ORIGINAL_COMMAND\\"'
+    line = f"{_key_options(command, runner)} {kind} {blob} {_marker(session.id)}"
+    marker = _marker(session.id)
+    _rewrite_keys(
+        authorized_keys_path(user, runner), user, lambda lines: [*(x for x in lines if not x.endswith(" " + marker)), line]
+    )
+
+
+def revoke(session: Session, runner: Runner = run) -> None:
+    """Take the session's key and sudo rule away; doing it twice is fine."""
+    user = session.facts.get("channel_user")
+    if user:
+        marker = _marker(session.id)
+        with contextlib.suppress(KeyError):
+            path = authorized_keys_path(user, runner)
+            if os.path.exists(path):
+                _rewrite_keys(path, user, lambda lines: [line for line in lines if not line.endswith(" " + marker)])
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_sudoers_path(session.id))
+
+
+def _sudoers_path(session: str) -> str:
+    # sudo ignores files with a dot in their name; a session's id has none.
+    return os.path.join(SUDOERS_DIRECTORY, f"livemigrate-{session}")
+
+
+def host_keys() -> t.List[str]:
+    """The public host keys of this host's sshd, as lines ``kind blob``."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for name in sorted(os.listdir("/etc/ssh")):
+            if name.startswith("ssh_host_") and name.endswith("_key.pub"):
+                with open(os.path.join("/etc/ssh", name), encoding="utf-8") as handle:
+                    found.append(" ".join(handle.read().split()[:2]))
+    return found
+
+
+# -- serving it ---------------------------------------------------------------------------------------------------
+
+
+def set_targets(session: Session, targets: t.Mapping[str, str]) -> None:
+    """Name the places into which the source may write, replacing what was named before."""
+    for name in targets:
+        if not _TARGET.fullmatch(name):
+            raise ValueError(f"not a target: {name}")
+    path = session.memory_path("targets.json")
+    _durable.write_json(path, dict(targets))
+
+
+def rsync_server_argv(words: t.Sequence[str], targets: t.Mapping[str, str]) -> t.List[str]:
+    """The command line to run for what a client's rsync asked for.
+
+    :param words: the client's own server command, split.
+    :param targets: name to directory.
+    :raises MigrationError: ``channel_refused``.
+    """
+
+    def refuse(why: str) -> MigrationError:
+        return MigrationError("channel_refused", f"The channel does not take that: {why}.")
+
+    if len(words) < 4 or words[0] != "rsync" or words[1] != "--server":
+        raise refuse("not rsync's server command")
+    *options, dot, target = words[1:]
+    if dot != ".":
+        raise refuse("rsync's server command has an unexpected form")
+    for option in options:
+        if not (_SERVER_LONG.fullmatch(option) or _SERVER_SHORT.fullmatch(option)):
+            raise refuse(f"option {option}")
+    if not _TARGET.fullmatch(target):
+        raise refuse(f"target {target!r}")
+    place = targets.get(target.rstrip("/"))
+    if place is None:
+        raise refuse(f"the target {target!r} has not been prepared")
+    return ["rsync", *options, ".", place.rstrip("/") + "/"]
+
+
+def _run_rsync(session: Session, argv: t.Sequence[str]) -> int:
+    """Run rsync on the channel's own streams; a transfer that goes on is a sign of life."""
+    with subprocess.Popen(argv) as process:
+        while True:
+            try:
+                return process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                session.renew()
+
+
+def serve(session: Session, command: str, words: t.Mapping[str, t.Callable[[], t.Dict[str, t.Any]]]) -> int:
+    """Do what the source asked for, and answer as JSON on standard output (rsync speaks its own protocol there).
+
+    :param words: what each simple word does.
+    :returns: the exit code.
+    """
+    session.renew()
+    try:
+        parts = shlex.split(command)
+        if len(parts) == 1 and parts[0] in words:
+            answer = words[parts[0]]()
+        elif parts and parts[0] == "rsync":
+            targets = _durable.read_json(session.memory_path("targets.json")) or {}
+            return _run_rsync(session, rsync_server_argv(parts, targets))
+        else:
+            raise MigrationError("channel_refused", f"The channel does not know the word {command[:40]!r}.")
+    except (MigrationError, ValueError) as exc:
+        failure = exc if isinstance(exc, MigrationError) else MigrationError("channel_refused", str(exc))
+        json.dump({"failure": failure.as_failure()}, sys.stdout)
+        return 1
+    json.dump(answer, sys.stdout)
+    return 0

@@ -1,0 +1,89 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""A checkpoint on disk: which files it has, and that they arrived as they left."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+
+_CHUNK = 1 << 20
+
+Manifest = t.Dict[str, t.Dict[str, t.Union[int, str]]]
+
+# What every complete set of images has (CRIU writes the inventory last but for the statistics).
+_REQUIRED = ("inventory.img", "pstree.img")
+
+
+def _sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb", buffering=0) as handle:
+        buffer = memoryview(bytearray(_CHUNK))
+        while True:
+            count = handle.readinto(buffer)
+            if not count:
+                return digest.hexdigest()
+            digest.update(buffer[:count])
+
+
+def _files(directory: str) -> t.List[str]:
+    found: t.List[str] = []
+    for base, _directories, names in os.walk(directory):
+        found.extend(os.path.relpath(os.path.join(base, name), directory) for name in names)
+    return sorted(found)
+
+
+def manifest(directory: str) -> Manifest:
+    """Size in bytes and SHA-256 of every file of a checkpoint.
+
+    :raises MigrationError: ``checkpoint_incomplete``.
+    """
+    result: Manifest = {}
+    for name in _files(directory):
+        path = os.path.join(directory, name)
+        if os.path.islink(path):
+            result[name] = {"size": 0, "link": os.readlink(path)}
+        else:
+            result[name] = {"size": os.path.getsize(path), "sha256": _sha256(path)}
+    for name in _REQUIRED:
+        if name not in result:
+            raise MigrationError("checkpoint_incomplete", f"The checkpoint has no {name}: the dump did not finish.", file=name)
+    return result
+
+
+def total_bytes(content: Manifest) -> int:
+    """The size of all files together."""
+    return sum(int(entry["size"]) for entry in content.values())
+
+
+def verify(directory: str, content: Manifest) -> None:
+    """Check a checkpoint against the manifest that was made where it was dumped.
+
+    :raises MigrationError: ``checkpoint_corrupt``, naming the first few files that differ.
+    """
+    present = set(_files(directory))
+    wrong = sorted(present.symmetric_difference(content))
+    for name in sorted(present.intersection(content)):
+        expected = content[name]
+        path = os.path.join(directory, name)
+        if "link" in expected:
+            good = os.path.islink(path) and os.readlink(path) == expected["link"]
+        else:
+            # The size first: it is free, and tells a transfer that was cut off.
+            good = os.path.getsize(path) == expected["size"] and _sha256(path) == expected["sha256"]
+        if not good:
+            wrong.append(name)
+    if wrong:
+        shown = ", ".join(wrong[:5]) + (" ..." if len(wrong) > 5 else "")
+        raise MigrationError(
+            "checkpoint_corrupt",
+            f"The checkpoint that arrived is not the one that was dumped: {len(wrong)} file(s) differ or are missing ({shown}).",
+            files=wrong[:50],
+        )

@@ -1,0 +1,97 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""Programs on this host, run the one way: no shell, C locale, bounded time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+
+
+class Completed(t.NamedTuple):
+    """What a program answered; output decoded as UTF-8, undecodable bytes replaced."""
+
+    rc: int
+    stdout: str
+    stderr: str
+
+    @property
+    def output(self) -> str:
+        """Both streams, for messages."""
+        return "\n".join(part.strip() for part in (self.stdout, self.stderr) if part.strip())
+
+
+class Runner(t.Protocol):
+    """How utils are given their way to run programs."""
+
+    def __call__(
+        self,
+        argv: t.Sequence[str],
+        *,
+        timeout: float = ...,
+        input: t.Optional[str] = ...,
+        env: t.Optional[t.Mapping[str, str]] = ...,
+    ) -> Completed: ...
+
+
+def run(
+    argv: t.Sequence[str],
+    *,
+    timeout: float = 60.0,
+    input: t.Optional[str] = None,
+    env: t.Optional[t.Mapping[str, str]] = None,
+) -> Completed:
+    """Run a program and return what it answered, whatever its exit code.
+
+    :param argv: the program and its arguments; never passed through a shell.
+    :param timeout: seconds after which the program is killed.
+    :param input: text for its standard input; without it, standard input is empty.
+    :param env: additions to the environment.
+    :raises MigrationError: ``program_missing`` or ``program_timeout``.
+    """
+    full_env = dict(os.environ, LC_ALL="C", LANGUAGE="C", **(env or {}))
+    # sudo's secure_path and cron's PATH both leave out sbin on some systems; criu, nft and iptables live there.
+    full_env["PATH"] = full_env.get("PATH", "") + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    try:
+        done = subprocess.run(
+            list(argv),
+            input=input.encode() if input is not None else None,
+            stdin=subprocess.DEVNULL if input is None else None,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            timeout=timeout,
+            env=full_env,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise MigrationError(
+            "program_missing", f"The program {argv[0]} is not installed on this host.", program=argv[0]
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise MigrationError(
+            "program_timeout",
+            f"{argv[0]} did not finish within {timeout:g} seconds and was killed.",
+            program=argv[0],
+            timeout=timeout,
+        ) from None
+    return Completed(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))
+
+
+def run_checked(runner: Runner, argv: t.Sequence[str], code: str, doing: str, *, timeout: float = 60.0) -> Completed:
+    """Run a program that has to succeed.
+
+    :param code: the error's code when it does not.
+    :param doing: what was attempted, for the message: ``Cannot <doing>: <output>``.
+    :raises MigrationError: with *code*, or as :func:`run`.
+    """
+    done = runner(argv, timeout=timeout)
+    if done.rc != 0:
+        raise MigrationError(code, f"Cannot {doing}: {done.output or 'no output'}", argv=list(argv), rc=done.rc)
+    return done

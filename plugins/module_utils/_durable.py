@@ -1,0 +1,143 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""Files that must be there after a power cut: written whole, flushed to the disk, published in one step."""
+
+from __future__ import annotations
+
+import json
+import os
+import typing as t
+import uuid
+
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+
+# File systems that forget everything when the host goes down.
+_VOLATILE = frozenset({"tmpfs", "ramfs", "devtmpfs"})
+
+
+def sync_directory(path: str) -> None:
+    """Make a directory's entries durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_directory(path: str) -> None:
+    """Make a private directory (0700) and the missing ones above it, durably; one that is there is tightened to 0700."""
+    if not os.path.isdir(path):
+        parent = os.path.dirname(path)
+        if not os.path.isdir(parent):
+            make_directory(parent)
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            pass
+        sync_directory(parent)
+    os.chmod(path, 0o700)
+
+
+def _write_temporary(path: str, data: bytes, mode: int) -> str:
+    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.fsync(fd)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    finally:
+        os.close(fd)
+    return temporary
+
+
+def write(path: str, data: bytes, mode: int = 0o600) -> None:
+    """Write or replace a file: readers see the old content or the new, also after a power cut."""
+    temporary = _write_temporary(path, data, mode)
+    os.rename(temporary, path)
+    sync_directory(os.path.dirname(path))
+
+
+def publish(path: str, data: bytes, mode: int = 0o600) -> bool:
+    """Write a file that may be written only once, by whoever comes first.
+
+    link() fails where the name exists, unlike rename(), and what it publishes is already whole and on the disk.
+
+    :returns: whether it was this call that wrote it.
+    """
+    temporary = _write_temporary(path, data, mode)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(temporary)
+        sync_directory(os.path.dirname(path))
+    return True
+
+
+def append_line(path: str, line: str, mode: int = 0o600) -> None:
+    """Append one line and flush it to the disk."""
+    created = not os.path.exists(path)
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, mode)
+    try:
+        os.write(fd, line.encode() + b"\n")
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    if created:
+        sync_directory(os.path.dirname(path))
+
+
+def write_json(path: str, value: t.Any, mode: int = 0o600) -> None:
+    """:func:`write` of a JSON document."""
+    write(path, json.dumps(value, sort_keys=True, indent=1).encode() + b"\n", mode)
+
+
+def read_json(path: str) -> t.Any:
+    """A JSON document, or None where the file is not there."""
+    try:
+        with open(path, "rb") as handle:
+            return json.loads(handle.read())
+    except FileNotFoundError:
+        return None
+
+
+def filesystem_type(path: str, mountinfo: t.Optional[str] = None) -> str:
+    """The type of the file system that holds *path* (which need not exist yet), as in /proc/self/mountinfo."""
+    if mountinfo is None:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as handle:
+            mountinfo = handle.read()
+    target = os.path.realpath(path)
+    best, kind = "", "unknown"
+    for line in mountinfo.splitlines():
+        left, _separator, right = line.partition(" - ")
+        mount_point = left.split()[4].replace("\\040", " ")
+        inside = target == mount_point or target.startswith(mount_point.rstrip("/") + "/")
+        # A later line with the same mount point covers the earlier one.
+        if inside and len(mount_point) >= len(best):
+            best, kind = mount_point, right.split()[0]
+    return kind
+
+
+def require_durable(path: str) -> None:
+    """Refuse a place that forgets: a journal on it could not keep its promises.
+
+    :raises MigrationError: ``state_not_durable``.
+    """
+    kind = filesystem_type(path)
+    if kind in _VOLATILE:
+        raise MigrationError(
+            "state_not_durable",
+            f"{path} lies on {kind}, which forgets everything when the host goes down; the journal of a migration has to "
+            "outlive that. Mount a real file system there.",
+            path=path,
+            filesystem=kind,
+        )

@@ -1,0 +1,30 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""The one exception that every util raises for something a person has to know."""
+
+from __future__ import annotations
+
+import typing as t
+
+
+class MigrationError(Exception):
+    """Something that cannot be done, told for people and for programs.
+
+    :param code: short stable name in snake_case, e.g. ``container_not_found``; programs branch on it.
+    :param message: a full sentence that names the cause and, where there is one, the remedy.
+    :param details: facts for the report, plain data, never a secret (no environment, no key, no spec).
+    """
+
+    def __init__(self, code: str, message: str, **details: t.Any) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.details = details
+
+    def as_failure(self) -> t.Dict[str, t.Any]:
+        """The form in which modules and the agent return it."""
+        return {"code": self.code, "message": self.message, "details": self.details}

@@ -1,0 +1,47 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""What all modules of the collection do at their two ends: parse arguments, and tell the outcome."""
+
+from __future__ import annotations
+
+import traceback
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+
+Result = t.Dict[str, t.Any]
+Body = t.Callable[[t.Dict[str, t.Any], bool], Result]
+
+
+def run_module(body: Body, **module_arguments: t.Any) -> None:
+    """Run a module's body and leave through exit_json or fail_json.
+
+    :param body: takes the parameters and whether this is check mode; returns the result, with ``changed`` where it did
+        something and ``warnings`` where there are any.
+    :param module_arguments: as for AnsibleModule (argument_spec, required_if ...); every module here supports check mode.
+
+    A MigrationError becomes ``msg`` and ``failure: {code, message, details}``. Any other exception is a defect of ours and
+    comes with its traceback.
+    """
+    module = AnsibleModule(supports_check_mode=True, **module_arguments)
+    try:
+        result = body(module.params, module.check_mode)
+    except MigrationError as exc:
+        module.fail_json(msg=exc.message, failure=exc.as_failure())
+    except Exception as exc:
+        module.fail_json(
+            msg=f"Unexpected error, please report it: {type(exc).__name__}: {exc}",
+            failure={"code": "unexpected", "message": str(exc), "details": {}},
+            exception=traceback.format_exc(),
+        )
+    else:
+        for warning in result.pop("warnings", []):
+            module.warn(warning)
+        result.setdefault("changed", False)
+        module.exit_json(**result)

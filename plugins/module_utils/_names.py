@@ -1,0 +1,90 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""Names that reach a path, a unit name or the engine are validated here first."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+
+# Docker's own rule for containers and checkpoints (moby daemon/names/names.go). Docker checks it only on create:
+# DELETE and START join the name to a path unchecked, so it is checked here before every call.
+NAME_PATTERN = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+ID_PATTERN = re.compile(r"[0-9a-f]{64}")
+SESSION_PATTERN = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
+# A name that a user may give to a container in this collection: Docker's rule, with a bound that keeps
+# NAME-moved-SESSION a legal host name and file name.
+NAME_LIMIT = 128
+
+
+def container_name(value: str) -> str:
+    """A container's name or id as a user wrote it, a leading slash (as in inspect data) taken off.
+
+    :raises MigrationError: ``invalid_name``.
+    """
+    name = value[1:] if value.startswith("/") else value
+    if not NAME_PATTERN.fullmatch(name) or len(name) > NAME_LIMIT:
+        raise MigrationError(
+            "invalid_name",
+            f"{value!r} is not a container name: it takes 2 to {NAME_LIMIT} characters out of letters, digits, '_', '.' "
+            "and '-', the first one a letter or a digit. Set the variable container to a name from 'docker ps'.",
+            value=value,
+        )
+    return name
+
+
+def container_id(value: str) -> str:
+    """A full container id of 64 hexadecimal digits.
+
+    :raises MigrationError: ``invalid_id``.
+    """
+    if not ID_PATTERN.fullmatch(value):
+        raise MigrationError("invalid_id", f"{value!r} is not a full container id (64 hexadecimal digits).")
+    return value
+
+
+def session_id(value: str) -> str:
+    """A session's id as :func:`new_session_id` makes them.
+
+    :raises MigrationError: ``invalid_session``.
+    """
+    if not SESSION_PATTERN.fullmatch(value):
+        raise MigrationError(
+            "invalid_session",
+            f"{value!r} is not a session id (they look like 20261123T034500Z-3f9a1c; playbooks/recover.yml lists them).",
+        )
+    return value
+
+
+def checkpoint_name(value: str) -> str:
+    """A checkpoint's name.
+
+    :raises MigrationError: ``invalid_name``.
+    """
+    if not NAME_PATTERN.fullmatch(value) or len(value) > NAME_LIMIT:
+        raise MigrationError(
+            "invalid_name",
+            f"{value!r} is not a checkpoint name: it takes 2 to {NAME_LIMIT} characters out of letters, digits, '_', '.' "
+            "and '-', the first one a letter or a digit.",
+            value=value,
+        )
+    return value
+
+
+def new_session_id(now: t.Optional[float] = None) -> str:
+    """A new session's id: UTC time for people, six random digits against two in one second."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+    return f"{stamp}-{secrets.token_hex(3)}"
+
+
+def moved_name(name: str, session: str) -> str:
+    """The name under which the old copy is kept on the source: NAME-moved-SESSION."""
+    return f"{container_name(name)}-moved-{session_id(session)}"

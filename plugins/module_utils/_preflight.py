@@ -1,0 +1,179 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""Whether a container can go from one host to the other, judged from what criu_check tells of both: pure rules.
+
+Each rule is a small function that yields findings; all of them are reported at once. What the container itself forbids is
+in ``_spec.refusals`` and ``_source.examine``, where its inspect data is.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils._support import parse_version
+
+Facts = t.Mapping[str, t.Any]
+
+# A little more than what any container needs beside its image: checkpoint copies, layers, logs.
+_LEAST_FREE_BYTES = 512 << 20
+
+
+class Finding(t.NamedTuple):
+    """Something that stands in the way."""
+
+    rule: str
+    message: str
+    remedy: str
+
+
+Rule = t.Callable[[Facts, Facts], t.Iterator[Finding]]
+
+
+def _both(source: Facts, destination: Facts) -> t.Tuple[t.Tuple[str, Facts], t.Tuple[str, Facts]]:
+    return ("source", source), ("destination", destination)
+
+
+def docker_present(source: Facts, destination: Facts) -> t.Iterator[Finding]:
+    """There is an engine on both hosts, and it answers."""
+    for where, facts in _both(source, destination):
+        docker = facts["docker"]
+        if not docker.get("running"):
+            state = "does not answer" if docker.get("installed") else "is not installed"
+            yield Finding(
+                "docker_present",
+                f"The Docker engine on the {where} {state}{': ' + docker['error'] if docker.get('error') else ''}.",
+                "playbooks/provision.yml installs and starts it.",
+            )
+
+
+def docker_py_present(source: Facts, destination: Facts) -> t.Iterator[Finding]:
+    """The modules can talk to the engine."""
+    for where, facts in _both(source, destination):
+        if not facts["python"].get("docker_py"):
+            yield Finding(
+                "docker_py_present",
+                f"{facts['python'].get('executable')} on the {where} has no docker-py.",
+                "playbooks/provision.yml brings it.",
+            )
+
+
+def criu_usable(source: Facts, destination: Facts) -> t.Iterator[Finding]:
+    """CRIU is there and can work on its kernel."""
+    for where, facts in _both(source, destination):
+        if not facts["usable"]:
+            yield Finding(
+                "criu_usable",
+                f"CRIU cannot be used on the {where}: {' '.join(facts['reasons'])}",
+                "playbooks/provision.yml installs a CRIU; see the README of the role criu for newer ones.",
+            )
+
+
+def tools_present(source: Facts, destination: Facts) -> t.Iterator[Finding]:
+    """What the channel is made of is there."""
+    for where, facts in _both(source, destination):
+        missing = sorted(name for name in ("rsync", "ssh") if facts["tools"].get(name, True) in (False, None, ""))
+        if missing:
+            yield Finding(
+                "tools_present", f"The {where} lacks {' and '.join(missing)}.", "playbooks/provision.yml installs the packages."
+            )
+
+
+def experimental_on(source: Facts, destination: Facts) -> t.Iterator[Finding]:
+    """The engine's checkpoint calls are switched on."""
+    for where, facts in _both(source, destination):
+        if facts["docker"].get("running") and not facts["docker"].get("experimental"):
+            yield Finding(
+                "experimental_on",
+                f"The Docker engine on the {where} runs without experimental features, which checkpoints are.",
+                "The role livemigrate.criu.checkpointing turns them on (playbooks/provision.yml).",
+            )
+
+
+def engine_restores(source: Facts, destination: Facts) -> t.Iterator[Finding]:
+    """The destination's engine can restore."""
+    verdict = destination["docker"].get("api_engine") or {}
+    if verdict.get("restores") in ("none", "host_network"):
+        yield Finding(
+            "engine_restores",
+            f"The Docker engine of the destination cannot restore a container: {verdict.get('reason')}",
+            "Use an engine from the table in docs/support.md on the destination.",
+        )
+
+
+def same_architecture(source: Facts, destination: Facts) -> t.Iterator[Finding]:
+    """Memory of one architecture runs on no other."""
+    here, there = source["kernel"].get("machine"), destination["kernel"].get("machine")
+    if here != there:
+        yield Finding("same_architecture", f"The source is {here}, the destination {there}.", "Choose a host of the same kind.")
+
+
+def cgroup_v2(source: Facts, destination: Facts) -> t.Iterator[Finding]:
+    """The freezer of cgroup version 1 cannot be relied on."""
+    for where, facts in _both(source, destination):
+        version = facts["docker"].get("cgroup_version") or facts["kernel"].get("cgroup_version")
+        if str(version) == "1":
+            yield Finding(
+                "cgroup_v2",
+                f"The {where} uses cgroup version 1, whose freezer cannot be relied on.",
+                "Boot it with systemd.unified_cgroup_hierarchy=1.",
+            )
+
+
+def criu_not_older(source: Facts, destination: Facts) -> t.Iterator[Finding]:
+    """CRIU promises to read the images of older releases, not of newer ones (4.2 changed the pagemap format)."""
+    here, there = source["criu"].get("version"), destination["criu"].get("version")
+    if here and there and parse_version(there)[:2] < parse_version(here)[:2]:
+        yield Finding(
+            "criu_not_older",
+            f"The destination's CRIU {there} is older than the source's {here} and cannot be relied on to read its images.",
+            "Bring the destination to the same CRIU (role livemigrate.criu.criu).",
+        )
+
+
+def storage_known(source: Facts, destination: Facts) -> t.Iterator[Finding]:
+    """The writable layer can be reached on both hosts."""
+    for where, facts in _both(source, destination):
+        driver = facts["docker"].get("storage_driver")
+        if facts["docker"].get("running") and driver != "overlay2":
+            yield Finding(
+                "storage_known",
+                f"The engine on the {where} uses the storage driver {driver}; only overlay2's writable layers can be moved.",
+                "Set storage-driver: overlay2 in daemon.json, on a fresh data root.",
+            )
+
+
+def disk_free(source: Facts, destination: Facts) -> t.Iterator[Finding]:
+    """There is room for more than nothing."""
+    for where, facts in _both(source, destination):
+        for disk in facts.get("disk") or []:
+            if int(disk["free_bytes"]) < _LEAST_FREE_BYTES:
+                yield Finding(
+                    "disk_free",
+                    f"{disk['path']} on the {where} has {int(disk['free_bytes']) >> 20} MiB left; a migration needs "
+                    f"{_LEAST_FREE_BYTES >> 20} MiB and the container's own size.",
+                    "Make room.",
+                )
+
+
+RULES: t.Tuple[Rule, ...] = (
+    docker_present,
+    docker_py_present,
+    criu_usable,
+    tools_present,
+    experimental_on,
+    engine_restores,
+    same_architecture,
+    cgroup_v2,
+    criu_not_older,
+    storage_known,
+    disk_free,
+)
+
+
+def judge(source: Facts, destination: Facts) -> t.List[Finding]:
+    """All findings about a pair of hosts, as criu_check tells of them."""
+    return [finding for rule in RULES for finding in rule(source, destination)]

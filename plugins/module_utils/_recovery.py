@@ -1,0 +1,174 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""Sessions after the fact: what became of them, in words; settling the unfinished; removing what they have kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _destination, _names, _source
+from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import ABORT, GO_SENT, RUN, SOURCE, Session
+
+# What a phase in which a session stands still means for the person who reads it.
+_STORIES: t.Dict[t.Tuple[str, str], str] = {
+    ("source", "opened"): "being prepared; the container runs here untouched",
+    ("source", "prepared"): "prepared; the container runs here untouched",
+    ("source", "arming"): "about to be frozen; the container runs here",
+    ("source", "armed"): "about to be frozen; the container runs here",
+    ("source", "freezing"): "frozen here and being dumped",
+    ("source", "dumped"): "frozen here, dumped, being sent",
+    ("source", "sent"): "frozen here, sent, not yet handed over",
+    ("source", "committed"): "runs on {peer}; this host has still to tidy up",
+    ("source", "aborted"): "runs here as if nothing had happened; this host has still to tidy up",
+    ("destination", "opened"): "announced; nothing has been made here",
+    ("destination", "creating"): "being made ready here, not started",
+    ("destination", "created"): "made ready here, not started",
+    ("destination", "starting"): "being restored here",
+    ("destination", "run"): "runs here; {peer} has still to be told, or this host to tidy up",
+    ("destination", "refused"): "refused here and taken away; {peer} has still to be told",
+}
+
+
+def story(session: Session) -> str:
+    """One sentence about a session."""
+    peer = session.facts.get("peer_name") or "the other host"
+    phase = session.phase
+    if phase == "closed":
+        if session.role == SOURCE:
+            return f"moved to {peer}" if session.reached("committed") else f"not moved to {peer}; the container stayed here"
+        return f"moved here from {peer}" if session.decision == RUN else f"refused here; the container stayed on {peer}"
+    text = _STORIES[(session.role, phase)].format(peer=peer)
+    if session.role == SOURCE and phase not in ("committed", "aborted"):
+        if session.decision == GO_SENT:
+            text = f"handed over to {peer} and frozen here until {peer} says whether it runs there"
+        elif session.decision == ABORT:
+            text = "being given up; the container is about to go on here"
+    if session.lease_left > 0:
+        return f"{text} (at work, or waiting {session.lease_left:.0f} s for a sign of life)"
+    return f"{text} (abandoned)"
+
+
+def chosen(session: t.Optional[str], container: t.Optional[str]) -> t.List[Session]:
+    """The sessions of this host that a caller means."""
+    if session is not None:
+        return [Session(session)]
+    name = _names.container_name(container) if container else None
+    return [found for found in Session.all() if name is None or found.facts.get("container_name") == name]
+
+
+def stories(session: t.Optional[str] = None, container: t.Optional[str] = None) -> t.List[t.Dict[str, t.Any]]:
+    """Summaries of sessions, each with its story."""
+    return [dict(found.summary(), story=story(found)) for found in chosen(session, container)]
+
+
+def moved(container: str) -> t.Optional[t.Dict[str, t.Any]]:
+    """Where a container that is not here any more has been moved to by the newest session of its name, or None."""
+    name = _names.container_name(container)
+    newest = None
+    for found in chosen(None, name):
+        if found.role == SOURCE and found.reached("committed"):
+            newest = found
+    if newest is None or Engine().find(name) is not None:
+        return None
+    return {
+        "peer": newest.facts.get("peer_name"),
+        "session": newest.id,
+        "container_id": newest.data("committed").get("destination_container_id"),
+        "story": story(newest),
+    }
+
+
+def settle(
+    *,
+    session: t.Optional[str],
+    container: t.Optional[str],
+    role: t.Optional[str],
+    wait: float,
+    abandoned: bool,
+    peer_settled: bool,
+    destination_lost: t.Optional[str],
+    check_mode: bool,
+) -> t.Dict[str, t.Any]:
+    """Bring unfinished sessions to their end.
+
+    :param wait: seconds to wait for a live session to be abandoned, and for the destination's word.
+    :param abandoned: the caller knows that the session is not alive.
+    :param peer_settled: for destination halves: the source knows the outcome.
+    :param destination_lost: the id of a session whose destination a person has declared dead.
+    :raises MigrationError: ``session_busy`` for one that is alive; what kept one from being settled.
+    """
+    open_ones = [found for found in chosen(session, container) if not found.ended and role in (None, found.role)]
+    closed = []
+    if not check_mode:
+        for found in open_ones:
+            if not abandoned:
+                _await_abandonment(found, wait)
+            _settle_one(found, wait, peer_settled, found.id == destination_lost)
+            if not os.path.isdir(found.directory):
+                # A refused half leaves nothing behind, so it has no story any more.
+                closed.append(found.id)
+    left = [entry for entry in stories(None, container) if session in (None, entry["session"])]
+    return {"changed": bool(open_ones), "sessions": left, "closed": closed}
+
+
+def _await_abandonment(session: Session, wait: float) -> None:
+    deadline = time.monotonic() + wait
+    while session.lease_left > 0 and not session.ended:
+        if time.monotonic() >= deadline:
+            raise MigrationError(
+                "session_busy",
+                f"Session {session.id} is at work ({story(session)}). Settle it when it has ended or has been abandoned.",
+                session=session.id,
+            )
+        time.sleep(0.2)
+
+
+def _settle_one(session: Session, wait: float, peer_settled: bool, destination_lost: bool) -> None:
+    if not os.path.isdir(session.directory):
+        return
+    with session.locked():
+        if session.ended:
+            return
+        engine = Engine()
+        if session.role == SOURCE:
+            if destination_lost and session.decision == GO_SENT and not session.reached("committed"):
+                # A person has taken the destination's place: it is dead and fenced, so it cannot have said RUN to anyone.
+                _source.abort(session, engine)
+            _source.settle(session, engine, timeout=min(wait, 30))
+        else:
+            _destination.settle(session, engine, heard=peer_settled)
+
+
+def clean(*, session: t.Optional[str], container: t.Optional[str], check_mode: bool) -> t.Dict[str, t.Any]:
+    """Remove the old copies that finished sessions have kept on their source. Volumes are left alone.
+
+    The record of a move stays (a few lines without secrets): it is how a later move back knows whose data lies here. The
+    record of a session that moved nothing goes.
+    """
+    engine = Engine()
+    changed = False
+    removed: t.List[str] = []
+    for found in chosen(session, container):
+        if not found.ended:
+            continue
+        if found.role == SOURCE and found.reached("committed"):
+            old = engine.find(found.facts["container_id"])
+            if old is not None and not old["State"]["Running"]:
+                removed.append(old["Name"].lstrip("/"))
+                changed = True
+                if not check_mode:
+                    engine.remove(old["Id"])
+        elif not found.reached("run"):
+            changed = True
+            if not check_mode:
+                shutil.rmtree(found.directory)
+    return {"changed": changed, "removed": removed, "sessions": stories(None, container) if session is None else []}

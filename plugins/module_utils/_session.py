@@ -1,0 +1,406 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""One migration on one host: its directory, its journal, its decision, and who may work on it.
+
+A session has two directories, both 0700:
+
+* ``/var/lib/livemigrate/SESSION`` on a real disk: ``session.json`` (what it is about, written once), ``journal`` (one
+  JSON line per phase), ``decision`` (one word, written once), the channel's key, the agent;
+* ``/run/livemigrate/SESSION`` in memory: what must not reach a disk (the container's spec, fingerprints).
+
+The decision is what makes a migration atomic. The source's is ``GO_SENT`` or ``ABORT``, the destination's is ``RUN`` or
+``REFUSED``; each is published with link(), so that of two that decide at the same moment one learns that it lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import threading
+import time
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _durable, _names
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+
+STATE_ROOT = "/var/lib/livemigrate"
+VOLATILE_ROOT = "/run/livemigrate"
+
+SOURCE = "source"
+DESTINATION = "destination"
+
+GO_SENT = "GO_SENT"
+ABORT = "ABORT"
+RUN = "RUN"
+REFUSED = "REFUSED"
+DECISIONS: t.Dict[str, t.Tuple[str, str]] = {SOURCE: (GO_SENT, ABORT), DESTINATION: (RUN, REFUSED)}
+
+# Which phase may follow which. A phase is entered when what it names has been DONE, except the few that are intents
+# because undoing needs to know of a thing half done: arming, freezing, starting (journalled before the act).
+TRANSITIONS: t.Dict[str, t.Dict[str, t.Tuple[str, ...]]] = {
+    SOURCE: {
+        "opened": ("prepared", "aborted"),
+        "prepared": ("arming", "aborted"),
+        "arming": ("armed", "aborted"),
+        "armed": ("freezing", "aborted"),
+        "freezing": ("dumped", "aborted"),
+        "dumped": ("sent", "aborted"),
+        "sent": ("committed", "aborted"),
+        "committed": ("closed",),
+        "aborted": ("closed",),
+        "closed": (),
+    },
+    DESTINATION: {
+        "opened": ("creating", "refused"),
+        "creating": ("creating", "created", "refused"),
+        "created": ("starting", "refused"),
+        "starting": ("run", "refused"),
+        "run": ("closed",),
+        "refused": ("closed",),
+        "closed": (),
+    },
+}
+
+# Seconds without any sign of life after which the watchdog takes a session for abandoned. The source's is short, because
+# its container may be frozen; the destination hears nothing while the source dumps, and has only a container that does not
+# run to take away.
+LEASE_SECONDS = {SOURCE: 30.0, DESTINATION: 900.0}
+
+_KEPT_AFTER_CLOSE = frozenset({"session.json", "journal", "decision"})
+
+
+def boot_id() -> str:
+    """The kernel's random id of this boot."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as handle:
+        return handle.read().strip()
+
+
+def boot_mark() -> str:
+    """What tells this start of the host from the one before it.
+
+    The kernel's boot id alone is not enough: where hosts share a kernel (system containers) it outlives their reboot, so
+    the start time of PID 1 goes with it.
+    """
+    with open("/proc/1/stat", encoding="utf-8", errors="replace") as handle:
+        start_ticks = handle.read().rpartition(")")[2].split()[19]
+    return f"{boot_id()}/{start_ticks}"
+
+
+class Session:
+    """A session that exists on this host."""
+
+    def __init__(self, session: str, *, state_root: str = STATE_ROOT, volatile_root: str = VOLATILE_ROOT) -> None:
+        self.id = _names.session_id(session)
+        self.state_root = state_root
+        self.directory = os.path.join(state_root, self.id)
+        self.volatile = os.path.join(volatile_root, self.id)
+        facts = _durable.read_json(os.path.join(self.directory, "session.json"))
+        if facts is None:
+            raise MigrationError("session_unknown", f"There is no session {self.id} on this host.", session=self.id)
+        self.facts: t.Dict[str, t.Any] = facts
+        self.role: str = facts["role"]
+
+    # -- making, finding ---------------------------------------------------------------------------------------
+
+    @classmethod
+    def open(
+        cls,
+        session: str,
+        role: str,
+        facts: t.Mapping[str, t.Any],
+        *,
+        state_root: str = STATE_ROOT,
+        volatile_root: str = VOLATILE_ROOT,
+    ) -> Session:
+        """Make a session on this host and claim its container.
+
+        :param facts: plain data about it; ``container_id`` is required. No secrets: this stays until cleanup.
+        :raises MigrationError: ``state_not_durable``; ``session_busy`` where another session owns the container.
+        """
+        _names.session_id(session)
+        container = _names.container_id(facts["container_id"])
+        _durable.make_directory(state_root)
+        _durable.require_durable(state_root)
+        directory = os.path.join(state_root, session)
+        _durable.make_directory(directory)
+        os.makedirs(volatile_root, mode=0o700, exist_ok=True)
+        os.makedirs(os.path.join(volatile_root, session), mode=0o700, exist_ok=True)
+        record = dict(facts, role=role, session=session, opened=time.time())
+        _durable.write_json(os.path.join(directory, "session.json"), record)
+        self = cls(session, state_root=state_root, volatile_root=volatile_root)
+        try:
+            self._claim(container)
+        except MigrationError:
+            shutil.rmtree(self.directory)
+            shutil.rmtree(self.volatile, ignore_errors=True)
+            raise
+        self.renew()
+        self._append("opened", {})
+        return self
+
+    @classmethod
+    def all(cls, *, state_root: str = STATE_ROOT, volatile_root: str = VOLATILE_ROOT) -> t.List[Session]:
+        """All sessions of this host, oldest first."""
+        found: t.List[Session] = []
+        with contextlib.suppress(FileNotFoundError):
+            for entry in sorted(os.listdir(state_root)):
+                if _names.SESSION_PATTERN.fullmatch(entry):
+                    # A directory without session.json is one whose opening was cut off before anything was done.
+                    with contextlib.suppress(MigrationError):
+                        found.append(cls(entry, state_root=state_root, volatile_root=volatile_root))
+        return found
+
+    # -- ownership of the container ----------------------------------------------------------------------------
+
+    def _claim_path(self, container: str) -> str:
+        return os.path.join(self.state_root, "locks", container)
+
+    def _claim(self, container: str) -> None:
+        _durable.make_directory(os.path.join(self.state_root, "locks"))
+        path = self._claim_path(container)
+        for _attempt in range(5):
+            if _durable.publish(path, self.id.encode()):
+                return
+            try:
+                with open(path, encoding="ascii") as handle:
+                    owner = handle.read()
+            except FileNotFoundError:
+                continue
+            if owner == self.id:
+                return
+            try:
+                other = Session(owner, state_root=self.state_root, volatile_root=os.path.dirname(self.volatile))
+            except MigrationError:
+                other = None
+            if other is not None and not other.ended:
+                raise MigrationError(
+                    "session_busy",
+                    f"Session {owner} (phase {other.phase}) is at work on this container. Let it end, or settle it with "
+                    "playbooks/recover.yml.",
+                    session=owner,
+                    phase=other.phase,
+                )
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        raise MigrationError("session_busy", "Other sessions keep taking this container; try again.", container=container)
+
+    def release_claim(self) -> None:
+        """Let another session have the container."""
+        path = self._claim_path(self.facts["container_id"])
+        with contextlib.suppress(FileNotFoundError):
+            with open(path, encoding="ascii") as handle:
+                owner = handle.read()
+            if owner == self.id:
+                os.unlink(path)
+                _durable.sync_directory(os.path.dirname(path))
+
+    # -- places ------------------------------------------------------------------------------------------------
+
+    def path(self, *parts: str) -> str:
+        """A path in the durable directory."""
+        return os.path.join(self.directory, *parts)
+
+    def memory_path(self, *parts: str) -> str:
+        """A path in the directory that never reaches a disk."""
+        os.makedirs(self.volatile, mode=0o700, exist_ok=True)
+        return os.path.join(self.volatile, *parts)
+
+    # -- journal -----------------------------------------------------------------------------------------------
+
+    @property
+    def journal(self) -> t.List[t.Dict[str, t.Any]]:
+        """All entries, oldest first; a last line that a power cut left half written does not count."""
+        entries: t.List[t.Dict[str, t.Any]] = []
+        with contextlib.suppress(FileNotFoundError), open(self.path("journal"), encoding="utf-8") as handle:
+            for line in handle:
+                with contextlib.suppress(ValueError):
+                    entries.append(json.loads(line))
+        return entries
+
+    @property
+    def phase(self) -> str:
+        """The last phase entered."""
+        entries = self.journal
+        return str(entries[-1]["phase"]) if entries else "opened"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to do for it."""
+        return self.phase == "closed"
+
+    def reached(self, phase: str) -> t.Optional[t.Dict[str, t.Any]]:
+        """The newest entry of a phase, or None if it was never entered."""
+        for entry in reversed(self.journal):
+            if entry["phase"] == phase:
+                return dict(entry)
+        return None
+
+    def data(self, phase: str) -> t.Dict[str, t.Any]:
+        """What was noted with the newest entry of a phase; empty if it was never entered."""
+        entry = self.reached(phase)
+        return dict(entry["data"]) if entry else {}
+
+    def enter(self, phase: str, **data: t.Any) -> None:
+        """Note a phase durably. Entering the phase one is in changes nothing, so that every step can be repeated.
+
+        :raises MigrationError: ``illegal_transition``.
+        """
+        current = self.phase
+        if phase == current and phase not in TRANSITIONS[self.role].get(phase, ()):
+            return
+        if phase not in TRANSITIONS[self.role].get(current, ()):
+            raise MigrationError(
+                "illegal_transition",
+                f"Session {self.id} is in phase {current} on its {self.role}; {phase} cannot follow that.",
+                session=self.id,
+                phase=current,
+                wanted=phase,
+            )
+        self._append(phase, data)
+
+    def _append(self, phase: str, data: t.Mapping[str, t.Any]) -> None:
+        entry = {"phase": phase, "time": time.time(), "boot": boot_mark(), "data": dict(data)}
+        journal = self.path("journal")
+        # A line cut off by a power failure has no end; the next one must not be glued to it.
+        with contextlib.suppress(FileNotFoundError), open(journal, "rb") as handle:
+            content = handle.read()
+            if content and not content.endswith(b"\n"):
+                _durable.append_line(journal, "")
+        _durable.append_line(journal, json.dumps(entry, sort_keys=True))
+
+    def happened_in_this_boot(self, phase: str) -> bool:
+        """Whether a phase was entered since this host started."""
+        entry = self.reached(phase)
+        return entry is not None and entry["boot"] == boot_mark()
+
+    # -- decision ----------------------------------------------------------------------------------------------
+
+    @property
+    def decision(self) -> t.Optional[str]:
+        """The word that was decided on this host, or None."""
+        try:
+            with open(self.path("decision"), encoding="ascii") as handle:
+                return handle.read().strip()
+        except FileNotFoundError:
+            return None
+
+    def decide(self, word: str) -> str:
+        """Decide, unless it has been decided: returns the word that is in force."""
+        if word not in DECISIONS[self.role]:
+            raise ValueError(f"{word} is not for the {self.role} to say")
+        _durable.publish(self.path("decision"), word.encode() + b"\n")
+        decided = self.decision
+        assert decided is not None
+        return decided
+
+    # -- who works on it ---------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def locked(self, timeout: float = 30.0) -> t.Iterator[None]:
+        """Only one at a time works on a session. The kernel drops the lock with its holder, however that dies.
+
+        :raises MigrationError: ``session_locked`` after *timeout* seconds.
+        """
+        fd = os.open(self.path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            deadline = time.monotonic() + timeout
+            while True:
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= deadline:
+                        raise MigrationError(
+                            "session_locked",
+                            f"A step of session {self.id} (phase {self.phase}) is at work on this host and did not end within "
+                            f"{timeout:g} seconds.",
+                            session=self.id,
+                            phase=self.phase,
+                        ) from None
+                    time.sleep(0.05)
+            stop = threading.Event()
+            beat = threading.Thread(target=self._keep_alive, args=(stop,), daemon=True)
+            beat.start()
+            try:
+                yield
+            finally:
+                stop.set()
+                beat.join()
+        finally:
+            os.close(fd)
+
+    def _keep_alive(self, stop: threading.Event) -> None:
+        """Whoever holds the lock is at work: a long dump or transfer must not look like an abandoned session."""
+        while not self.ended:
+            self.renew()
+            if stop.wait(LEASE_SECONDS[self.role] / 4):
+                return
+
+    def renew(self) -> None:
+        """A sign of life: the watchdog leaves the session alone for the seconds of LEASE_SECONDS from now."""
+        expires = time.clock_gettime(time.CLOCK_BOOTTIME) + LEASE_SECONDS[self.role]
+        path = self.memory_path("lease")
+        temporary = f"{path}.{threading.get_ident()}"
+        with open(temporary, "w", encoding="ascii") as handle:
+            handle.write(f"{boot_mark()} {expires:.3f}")
+        os.rename(temporary, path)
+
+    @property
+    def lease_left(self) -> float:
+        """Seconds until the session counts as abandoned; 0 when it does. A reboot ends every lease."""
+        try:
+            with open(os.path.join(self.volatile, "lease"), encoding="ascii") as handle:
+                boot, expires = handle.read().split()
+        except (FileNotFoundError, ValueError):
+            return 0.0
+        if boot != boot_mark():
+            return 0.0
+        return max(0.0, float(expires) - time.clock_gettime(time.CLOCK_BOOTTIME))
+
+    # -- the end -----------------------------------------------------------------------------------------------
+
+    def close(self, *, keep: bool) -> None:
+        """End it: secrets and tools go, the claim is released.
+
+        :param keep: whether session.json, journal and decision stay, as the record of what happened (no secrets in it).
+        """
+        if keep:
+            self.enter("closed")
+        shutil.rmtree(self.volatile, ignore_errors=True)
+        self.release_claim()
+        if not keep:
+            shutil.rmtree(self.directory)
+            _durable.sync_directory(self.state_root)
+            return
+        for entry in os.listdir(self.directory):
+            if entry not in _KEPT_AFTER_CLOSE:
+                target = self.path(entry)
+                if os.path.isdir(target) and not os.path.islink(target):
+                    shutil.rmtree(target)
+                else:
+                    os.unlink(target)
+        _durable.sync_directory(self.directory)
+
+    def summary(self) -> t.Dict[str, t.Any]:
+        """What a person or playbook may know of it."""
+        return {
+            "session": self.id,
+            "role": self.role,
+            "container_id": self.facts["container_id"],
+            "container_name": self.facts.get("container_name"),
+            "peer": self.facts.get("peer_name"),
+            "phase": self.phase,
+            "phases": [entry["phase"] for entry in self.journal],
+            "decision": self.decision,
+            "ended": self.ended,
+            "lease_left": round(self.lease_left, 1),
+            "opened": self.facts.get("opened"),
+            "data": {entry["phase"]: entry["data"] for entry in self.journal},
+        }

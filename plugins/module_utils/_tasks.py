@@ -1,0 +1,216 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""The tasks of a container as the kernel has them: found, frozen, held, thawed, killed, without asking Docker.
+
+Docker answers for a container as a whole and holds a lock while it does; what must be certain during a handover (is
+everything frozen, is nothing left) is read from the container's cgroup.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+
+_POLL_SECONDS = 0.005
+
+
+def cgroup_of(pid: int) -> str:
+    """The directory of a process' cgroup (version 2).
+
+    :raises MigrationError: ``process_gone``; ``cgroup_v1`` where the host has no version 2 hierarchy for it.
+    """
+    try:
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8") as handle:
+            lines = handle.read().splitlines()
+    except FileNotFoundError:
+        raise MigrationError("process_gone", f"Process {pid} has ended.", pid=pid) from None
+    for line in lines:
+        if line.startswith("0::"):
+            path = "/sys/fs/cgroup" + line[3:]
+            if os.path.exists(os.path.join(path, "cgroup.events")):
+                return path
+    raise MigrationError(
+        "cgroup_v1",
+        "This host uses cgroup version 1, whose freezer cannot be relied on. Boot it with cgroup version 2 "
+        "(systemd.unified_cgroup_hierarchy=1).",
+    )
+
+
+class TaskGroup:
+    """All tasks of one container: a cgroup and everything below it."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    @classmethod
+    def of_container(cls, inspect: t.Mapping[str, t.Any]) -> TaskGroup:
+        """The group of a running container.
+
+        :raises MigrationError: ``container_not_running``, or as :func:`cgroup_of`.
+        """
+        pid = int(inspect["State"].get("Pid") or 0)
+        if not pid:
+            raise MigrationError(
+                "container_not_running",
+                f"Container {inspect['Name'].lstrip('/')} is not running (status: {inspect['State'].get('Status')}): it has no "
+                "memory to move. Start it first, or move it by ordinary means.",
+            )
+        return cls(cgroup_of(pid))
+
+    @property
+    def exists(self) -> bool:
+        """Whether the cgroup is still there."""
+        return os.path.isdir(self.path)
+
+    def pids(self) -> t.List[int]:
+        """The processes in it, as this host numbers them."""
+        found: t.List[int] = []
+        for directory, _subdirectories, files in os.walk(self.path):
+            if "cgroup.procs" in files:
+                with contextlib.suppress(OSError), open(os.path.join(directory, "cgroup.procs"), encoding="ascii") as handle:
+                    found.extend(int(line) for line in handle)
+        return sorted(found)
+
+    def _event(self, name: str) -> t.Optional[bool]:
+        try:
+            with open(os.path.join(self.path, "cgroup.events"), encoding="ascii") as handle:
+                return dict(line.split() for line in handle).get(name) == "1"
+        except OSError:
+            return None
+
+    @property
+    def frozen(self) -> bool:
+        """Whether every task in it stands still."""
+        return bool(self._event("frozen"))
+
+    @property
+    def populated(self) -> bool:
+        """Whether any task is left in it."""
+        return bool(self._event("populated"))
+
+    @property
+    def cpu_usec(self) -> int:
+        """Processor time its tasks have used, in microseconds; it does not grow while they are frozen."""
+        with open(os.path.join(self.path, "cpu.stat"), encoding="ascii") as handle:
+            return int(dict(line.split() for line in handle)["usage_usec"])
+
+    def wait_frozen(self, frozen: bool, timeout: float) -> None:
+        """Wait until the kernel says that all tasks are frozen, or that they are not.
+
+        :raises MigrationError: ``freeze_failed`` or ``thaw_failed`` after *timeout* seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while self._event("frozen") != frozen:
+            if not frozen and not self.exists:
+                return
+            if time.monotonic() >= deadline:
+                word = "frozen" if frozen else "thawed"
+                raise MigrationError(
+                    "freeze_failed" if frozen else "thaw_failed",
+                    f"The container's tasks were not {word} within {timeout:g} seconds ({self.path}/cgroup.events).",
+                    cgroup=self.path,
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def thaw(self, timeout: float = 10.0) -> None:
+        """Thaw through the cgroup itself, for the case that Docker's flag and the kernel disagree."""
+        with open(os.path.join(self.path, "cgroup.freeze"), "w", encoding="ascii") as handle:
+            handle.write("0")
+        self.wait_frozen(False, timeout)
+
+    def hold(self) -> t.List[int]:
+        """Queue SIGSTOP to every frozen process, so that a thaw by anyone but us runs no code of theirs.
+
+        ``docker unpause`` by a person and dockerd's own shutdown (which sends SIGTERM to paused containers and resumes
+        them) would otherwise let a copy run whose state has already left. A process that is stopped already, on purpose,
+        is left out, so that :meth:`release` does not wake it.
+
+        :returns: the processes that were held.
+        """
+        held: t.List[int] = []
+        for pid in self.pids():
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+                if _state(pid) not in ("T", "t", "Z", "X"):
+                    os.kill(pid, signal.SIGSTOP)
+                    held.append(pid)
+        return held
+
+    def release(self, held: t.Iterable[int]) -> None:
+        """Take back what :meth:`hold` queued. A SIGSTOP that was never delivered leaves no trace but a SIGCONT.
+
+        :param held: what :meth:`hold` returned, where that was noted; a SIGSTOP that is still pending is found without it.
+        """
+        noted = set(held)
+        for pid in self.pids():
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+                if pid in noted or _stop_pending(pid):
+                    os.kill(pid, signal.SIGCONT)
+
+    def foreign(self, init: int) -> t.List[str]:
+        """The command lines of processes that entered the container from outside (``docker exec``).
+
+        :param init: the host's number of the container's first process.
+        """
+        inside = self.pids()
+        found = []
+        for pid in inside:
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+                if pid != init and _parent(pid) not in inside:
+                    with open(f"/proc/{pid}/cmdline", "rb") as handle:
+                        words = handle.read().split(b"\0")
+                    found.append(words[0].decode("utf-8", "replace") or f"process {pid}")
+        return found
+
+    def kill(self, timeout: float = 10.0) -> None:
+        """Kill every task, frozen ones too, without any of them running again.
+
+        :raises MigrationError: ``kill_failed`` when tasks are left after *timeout* seconds.
+        """
+        if not self.exists:
+            return
+        knob = os.path.join(self.path, "cgroup.kill")
+        deadline = time.monotonic() + timeout
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.exists(knob):
+                with open(knob, "w", encoding="ascii") as handle:
+                    handle.write("1")
+            else:
+                # Before Linux 5.14. SIGKILL reaches a task in the version 2 freezer as well.
+                for pid in self.pids():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+        while self.populated:
+            if time.monotonic() >= deadline:
+                raise MigrationError(
+                    "kill_failed",
+                    f"Tasks of the container are left {timeout:g} seconds after they were killed: {self.pids()}.",
+                    cgroup=self.path,
+                )
+            time.sleep(_POLL_SECONDS)
+
+
+def _state(pid: int) -> str:
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as handle:
+        return handle.read().rpartition(")")[2].split()[0]
+
+
+def _parent(pid: int) -> int:
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as handle:
+        return int(handle.read().rpartition(")")[2].split()[1])
+
+
+def _stop_pending(pid: int) -> bool:
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as handle:
+        for line in handle:
+            if line.startswith("ShdPnd:"):
+                return bool(int(line.split()[1], 16) >> (signal.SIGSTOP - 1) & 1)
+    return False

@@ -1,0 +1,123 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""Which directories of a container travel, and where they lie on a host.
+
+A checkpoint holds memory and open files' names, not files. CRIU opens each file again by its path on the destination and
+checks its size, so everything that the container may have written has to be there first: the writable layer, the volumes,
+and, for those who read logs, the log.
+"""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _names
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+
+Inspect = t.Mapping[str, t.Any]
+
+# File systems whose content every host that mounts them sees: nothing to bring, and nothing to overwrite.
+SHARED_FILESYSTEMS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "ceph", "fuse.ceph", "glusterfs", "fuse.glusterfs", "ocfs2", "gfs2", "lustre", "9p", "afs"}
+)
+
+# Overlayfs' own notes about THIS host's lower layers and inodes. They are meaningless elsewhere, and with index=on a wrong
+# origin makes the mount fail (kernel Documentation/filesystems/overlayfs.rst). Opaque and redirect travel: they are content.
+_LAYER_FILTERS = tuple(
+    f"--filter=-x {name}"
+    for kind in ("trusted.overlay.", "user.overlay.")
+    for name in (kind + "origin", kind + "impure", kind + "uuid", kind + "upper", kind + "nlink")
+)
+
+_DELETE = ("--delete", "--force")
+# What dockerd calls the files of its two own log drivers, beside the numbers of rotated ones.
+_LOG_FILTERS = ("--include=*-json.log*", "--include=local-logs/", "--include=local-logs/**", "--exclude=*")
+
+
+class Tree(t.NamedTuple):
+    """A directory that travels."""
+
+    target: str
+    """Its name in the channel: ``layer``, ``log``, ``checkpoint``, ``volume/NAME`` or ``bind/NUMBER``."""
+    path: str
+    """Where it lies on this host."""
+    options: t.Tuple[str, ...]
+    """rsync's options for it, besides those that hold for all."""
+
+
+def upper_directory(inspect: Inspect) -> str:
+    """Where a container's writable layer lies on this host.
+
+    :raises MigrationError: ``storage_unsupported`` for storage drivers that do not show it.
+    """
+    driver = inspect.get("GraphDriver") or {}
+    upper = (driver.get("Data") or {}).get("UpperDir")
+    if driver.get("Name") != "overlay2" or not upper:
+        raise MigrationError(
+            "storage_unsupported",
+            f"The writable layer of container {inspect['Name'].lstrip('/')} cannot be moved yet: its engine keeps it with the "
+            f"storage driver {driver.get('Name') or 'of containerd (features.containerd-snapshotter)'}; overlay2 is what works.",
+            driver=driver.get("Name"),
+        )
+    return str(upper)
+
+
+def container_directory(data_root: str, container_id: str) -> str:
+    """The engine's own directory of a container (moby daemon/daemon.go: <data-root>/containers/<id>)."""
+    return os.path.join(data_root, "containers", _names.container_id(container_id))
+
+
+def checkpoint_directory(data_root: str, container_id: str, checkpoint: str) -> str:
+    """Where the engine writes a checkpoint and where it looks for one to restore."""
+    return os.path.join(container_directory(data_root, container_id), "checkpoints", _names.checkpoint_name(checkpoint))
+
+
+def layer(inspect: Inspect) -> Tree:
+    """The writable layer: ownership, extended attributes, hard links, holes, and what was deleted (whiteouts are devices)."""
+    return Tree("layer", upper_directory(inspect), (*_DELETE, *_LAYER_FILTERS))
+
+
+def log(inspect: Inspect, data_root: str) -> t.Optional[Tree]:
+    """The log files of the json-file and local drivers, which the destination's engine appends to; None for others."""
+    if (inspect["HostConfig"].get("LogConfig") or {}).get("Type") not in ("json-file", "local"):
+        return None
+    return Tree("log", container_directory(data_root, inspect["Id"]), _LOG_FILTERS)
+
+
+def adopt_log(directory: str, old_id: str, new_id: str) -> None:
+    """Give log files that came from another host the names that this host's engine will look for.
+
+    The json-file driver names its file after the container; on its start it appends to what is there.
+    """
+    for name in os.listdir(directory):
+        if name.startswith(f"{old_id}-json.log"):
+            os.rename(os.path.join(directory, name), os.path.join(directory, new_id + name[len(old_id) :]))
+
+
+def volume(name: str, path: str) -> Tree:
+    """A local volume's content."""
+    return Tree(f"volume/{name}", path, _DELETE)
+
+
+def bind(number: int, path: str) -> Tree:
+    """A bind mount's content; its path would not do as a name."""
+    return Tree(f"bind/{number}", path, _DELETE)
+
+
+def checkpoint(data_root: str, container_id: str, name: str) -> Tree:
+    """A checkpoint in the engine's own directory."""
+    return Tree("checkpoint", checkpoint_directory(data_root, container_id, name), _DELETE)
+
+
+def is_shared(filesystem: str, options: t.Mapping[str, str]) -> bool:
+    """Whether a mount's content is seen by other hosts too.
+
+    :param filesystem: the type of the file system that holds it.
+    :param options: the volume's driver options; the local driver mounts NFS by them, when a container starts.
+    """
+    return filesystem in SHARED_FILESYSTEMS or options.get("type") in SHARED_FILESYSTEMS

@@ -1,0 +1,374 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: migration_session
+short_description: Open, decide, settle and explain the session of a migration
+version_added: 1.0.0
+author:
+  - The livemigrate.criu authors (@livemigrate)
+description:
+  - A migration is one session with a half on each host. This module opens and ends the halves, carries the decisions on
+    which the safety of a migration rests, and tells what sessions a host has.
+  - The role P(livemigrate.criu.migrate#role) and the playbooks C(recover.yml) and C(cleanup.yml) use it; there is seldom a
+    reason to call it by hand, apart from O(state=info).
+  - The decision of the source is V(GO_SENT) or V(ABORT), that of the destination V(RUN) or V(REFUSED). Each is written
+    once. Before V(GO_SENT) the source may give up alone; after it only the word of the destination counts.
+extends_documentation_fragment:
+  - livemigrate.criu.attributes
+attributes:
+  idempotent:
+    support: partial
+    details:
+      - O(state=opened) on the source opens a new session each time.
+options:
+  state:
+    description:
+      - V(info) tells about the sessions of this host, and changes nothing.
+      - V(opened) begins a half. On the source it claims the container, refuses what cannot be moved, and starts the watchdog.
+        On the destination it lets the key of the source in.
+      - V(connected) (source) pins the host keys of the destination and speaks to it for the first time.
+      - V(prepared) (source) notes that the destination has made room.
+      - V(go) (source) decides that the destination may run the container.
+      - V(committed) (source) asks the destination for its word and acts on it, that is it kills and renames the old copy, or
+        lets it go on and fails.
+      - V(settled) brings unfinished sessions to their end, whatever state they are in.
+      - V(cleaned) removes the old copies that finished sessions have kept on the source, and closed sessions' records.
+    type: str
+    choices: [info, opened, connected, prepared, go, committed, settled, cleaned]
+    default: info
+  role:
+    description: Which half to open; with O(state=settled) only these halves are meant.
+    type: str
+    choices: [source, destination]
+  session:
+    description:
+      - Id of the session. Required but for O(state=info), O(state=settled), O(state=cleaned) (which take it to mean this
+        session only), and for opening the half of the source.
+    type: str
+  container:
+    description:
+      - Name or id of the container, for opening the half of the source.
+      - With O(state=info), O(state=settled) and O(state=cleaned) only sessions of the container of this name are meant.
+    type: str
+  peer_name:
+    description: What people call the other host.
+    type: str
+  bind_mounts:
+    description: Host paths of bind mounts whose content moves with the container.
+    type: list
+    elements: path
+    default: []
+  channel_user:
+    description: The account on the destination through which the channel comes in.
+    type: str
+  public_key:
+    description: The public key of the channel, as the half of the source returned it.
+    type: str
+  ancestry:
+    description: Ids that the container had before, as the half of the source returned them.
+    type: list
+    elements: str
+    default: []
+  container_id:
+    description: Full id of the container on the source, for opening the half of the destination.
+    type: str
+  peer:
+    description: Where the destination is, for O(state=connected).
+    type: dict
+    suboptions:
+      address:
+        description: Name or address by which the source reaches the destination.
+        type: str
+        required: true
+      port:
+        description: Port of its SSH daemon.
+        type: int
+        default: 22
+      user:
+        description: The account of the channel.
+        type: str
+        required: true
+      host_keys:
+        description: Public host keys of its SSH daemon.
+        type: list
+        elements: str
+        required: true
+  abandoned:
+    description:
+      - With O(state=settled), that the caller knows that nobody is at work on O(session) any more, because it was the caller's own.
+      - Without it a session that has shown a sign of life lately is waited for.
+    type: bool
+    default: false
+  peer_settled:
+    description: With O(state=settled) on the destination, that the half on the source has ended, so that nobody will ask again.
+    type: bool
+    default: false
+  wait:
+    description: Seconds to wait for the word of the destination, and for a live session to be abandoned.
+    type: int
+    default: 120
+  destination_lost:
+    description:
+      - With O(state=settled) on the source, a session id whose destination is declared dead and fenced by a person.
+      - The source then goes on although the destination may have said V(RUN). If it lives after all, two copies run.
+    type: str
+"""
+
+EXAMPLES = r"""
+---
+- name: What has been moved from or to this host, and what is unfinished
+  livemigrate.criu.migration_session:
+  become: true
+  register: sessions
+
+- name: Say it
+  ansible.builtin.debug:
+    msg: "{{ item.session }} {{ item.container_name }}: {{ item.story }}"
+  loop: "{{ sessions.sessions }}"
+
+- name: Settle what an interrupted playbook left
+  livemigrate.criu.migration_session:
+    state: settled
+  become: true
+"""
+
+RETURN = r"""
+sessions:
+  description: The sessions of this host, oldest first.
+  returned: O(state=info), O(state=settled), O(state=cleaned)
+  type: list
+  elements: dict
+  sample:
+    - session: 20261123T034500Z-3f9a1c
+      role: source
+      container_name: mwp
+      phase: closed
+      decision: GO_SENT
+      story: moved to beta
+moved:
+  description:
+    - Where the container of this name has been moved to, V(null) where it has not, or has come back.
+  returned: O(state=info) with O(container)
+  type: dict
+  sample:
+    peer: beta
+    session: 20261123T034500Z-3f9a1c
+    story: moved to beta
+session:
+  description: Id of the session.
+  returned: O(state=opened)
+  type: str
+  sample: 20261123T034500Z-3f9a1c
+container_id:
+  description: Full id of the container on the source.
+  returned: O(state=opened) with O(role=source)
+  type: str
+container_name:
+  description: Its name.
+  returned: O(state=opened) with O(role=source)
+  type: str
+ancestry:
+  description: Ids the container had before.
+  returned: O(state=opened) with O(role=source)
+  type: list
+  elements: str
+public_key:
+  description: Public key of the channel.
+  returned: O(state=opened) with O(role=source)
+  type: str
+host_keys:
+  description: Public host keys of this host.
+  returned: O(state=opened) with O(role=destination)
+  type: list
+  elements: str
+outcome:
+  description: V(RUN), the destination has the container; V(ABORT), the source kept it.
+  returned: O(state=committed)
+  type: str
+gap:
+  description:
+    - Seconds from the freeze on the source to the copy running on the destination.
+    - Measured by the clock of the source alone; the time the answer took through the channel counts in.
+  returned: O(state=committed)
+  type: float
+  sample: 2.41
+failure:
+  description: Why it failed, for programs.
+  returned: failure
+  type: dict
+  contains:
+    code:
+      description: Short stable name.
+      type: str
+      sample: session_busy
+    message:
+      description: The same sentence as RV(ignore:msg).
+      type: str
+    details:
+      description: Facts.
+      type: dict
+"""
+
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _agent,  # noqa: F401  for Ansible to pack it, so that _agent_package can
+    _channel,
+    _destination,
+    _names,
+    _recovery,
+    _session,
+    _source,
+)
+from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._module import run_module
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
+
+Params = t.Dict[str, t.Any]
+Result = t.Dict[str, t.Any]
+
+
+def _open(params: Params, check_mode: bool) -> Result:
+    if params["role"] == _session.SOURCE:
+        return _open_source(params, check_mode)
+    missing = [key for key in ("session", "container_id", "channel_user", "public_key") if not params[key]]
+    if missing:
+        raise MigrationError("missing_arguments", f"To open the destination's half, {', '.join(missing)} must be given.")
+    _names.session_id(params["session"])
+    facts = {key: params[key] for key in ("container_id", "peer_name", "ancestry")}
+    facts["container_name"] = _names.container_name(params["container"])
+    if check_mode:
+        return {"changed": True, "session": params["session"], "host_keys": []}
+    session, host_keys = _destination.open_session(
+        params["session"], facts, channel_user=params["channel_user"], public_key=params["public_key"]
+    )
+    return {"changed": True, "session": session.id, "host_keys": host_keys}
+
+
+def _open_source(params: Params, check_mode: bool) -> Result:
+    engine = Engine()
+    if check_mode:
+        inspect = _source.require_movable(engine, params["container"])
+        return {"changed": True, "container_id": inspect["Id"], "container_name": inspect["Name"].lstrip("/")}
+    session, public_key = _source.open_session(
+        engine,
+        params["container"],
+        peer_name=params["peer_name"] or "the destination",
+        engine_name="api",
+        strategy="cold",
+        bind_mounts=params["bind_mounts"],
+    )
+    return {
+        "changed": True,
+        "session": session.id,
+        "container_id": session.facts["container_id"],
+        "container_name": session.facts["container_name"],
+        "ancestry": session.facts["ancestry"],
+        "public_key": public_key,
+    }
+
+
+def _connect(session: Session, params: Params) -> Result:
+    with session.locked():
+        _channel.set_peer(session, params["peer"])
+        _source.probe(session)
+    return {"changed": True}
+
+
+def _prepared(session: Session, params: Params) -> Result:
+    with session.locked():
+        session.enter("prepared")
+    return {"changed": True}
+
+
+def _go(session: Session, params: Params) -> Result:
+    with session.locked():
+        _source.go(session)
+    return {"changed": True}
+
+
+def _commit(session: Session, params: Params) -> Result:
+    with session.locked():
+        outcome = _source.settle(session, Engine(), timeout=params["wait"])
+    if outcome != _session.RUN:
+        raise MigrationError("refused", "The destination refused; the source goes on with the container.", session=session.id)
+    return {"changed": True, "outcome": outcome, "gap": session.data("committed").get("gap")}
+
+
+STEPS: t.Dict[str, t.Callable[[Session, Params], Result]] = {
+    "connected": _connect,
+    "prepared": _prepared,
+    "go": _go,
+    "committed": _commit,
+}
+
+
+def _body(params: Params, check_mode: bool) -> Result:
+    state = params["state"]
+    if state == "opened":
+        return _open(params, check_mode)
+    if state in STEPS:
+        if check_mode:
+            return {"changed": True}
+        return STEPS[state](Session(params["session"]), params)
+    only = {"session": params["session"], "container": params["container"]}
+    if state == "settled":
+        options = {key: params[key] for key in ("role", "wait", "abandoned", "peer_settled", "destination_lost")}
+        return _recovery.settle(check_mode=check_mode, **options, **only)
+    if state == "cleaned":
+        return _recovery.clean(check_mode=check_mode, **only)
+    moved = _recovery.moved(params["container"]) if params["container"] else None
+    return {"sessions": _recovery.stories(**only), "moved": moved}
+
+
+def main() -> None:
+    run_module(
+        _body,
+        argument_spec={
+            "state": {
+                "type": "str",
+                "choices": ["info", "opened", "connected", "prepared", "go", "committed", "settled", "cleaned"],
+                "default": "info",
+            },
+            "role": {"type": "str", "choices": ["source", "destination"]},
+            "session": {"type": "str"},
+            "container": {"type": "str"},
+            "peer_name": {"type": "str"},
+            "bind_mounts": {"type": "list", "elements": "path", "default": []},
+            "channel_user": {"type": "str"},
+            "public_key": {"type": "str", "no_log": False},
+            "ancestry": {"type": "list", "elements": "str", "default": []},
+            "container_id": {"type": "str"},
+            "peer": {
+                "type": "dict",
+                "options": {
+                    "address": {"type": "str", "required": True},
+                    "port": {"type": "int", "default": 22},
+                    "user": {"type": "str", "required": True},
+                    "host_keys": {"type": "list", "elements": "str", "required": True, "no_log": False},
+                },
+            },
+            "abandoned": {"type": "bool", "default": False},
+            "peer_settled": {"type": "bool", "default": False},
+            "wait": {"type": "int", "default": 120},
+            "destination_lost": {"type": "str"},
+        },
+        required_if=[
+            ("state", "opened", ("role", "container")),
+                ("state", "connected", ("session", "peer")),
+            ("state", "prepared", ("session",)),
+            ("state", "go", ("session",)),
+            ("state", "committed", ("session",)),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
