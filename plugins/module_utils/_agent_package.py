@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import marshal
+import re
 import sys
 import typing as t
 import zipfile
@@ -27,36 +29,40 @@ if t.TYPE_CHECKING:
 
 _PACKAGE = "ansible_collections.livemigrate.criu.plugins.module_utils"
 
-# Everything that _agent.py imports, directly or not. tests/unit checks that it is complete.
-PARTS = (
-    "_agent",
-    "_agent_package",
-    "_channel",
-    "_channel_server",
-    "_checkpoint_dir",
-    "_command",
-    "_destination",
-    "_durable",
-    "_engine",
-    "_errors",
-    "_names",
-    "_networks",
-    "_proof",
-    "_session",
-    "_source",
-    "_spec",
-    "_spec_checks",
-    "_spec_create",
-    "_spec_fields",
-    "_spec_mounts",
-    "_spec_networks",
-    "_spec_view",
-    "_tasks",
-    "_trees",
-    "_watchdog",
-)
-
+_IMPORT = re.compile(rf"^from {re.escape(_PACKAGE)}(?:\.(_\w+))? import (\([^)]*\)|[^\n#]*)", re.MULTILINE)
 _MAIN = f"from {_PACKAGE}._agent import main\nraise SystemExit(main())\n"
+
+
+def _source_of(part: str) -> str:
+    # Through the loader: a module's own code lies in a zip of Ansible's, not in a directory. (zipimporter has get_source()
+    # without being registered as an InspectLoader.)
+    spec = importlib.util.find_spec(f"{_PACKAGE}.{part}")
+    source = t.cast("InspectLoader", spec.loader).get_source(spec.name) if spec and spec.loader else None
+    if source is None:
+        raise RuntimeError(f"the source of {part} cannot be read")
+    return source
+
+
+def imported_parts(source: str) -> t.Set[str]:
+    """The collection's own utils that a source text imports, in either form of the import."""
+    found: t.Set[str] = set()
+    for part, names in _IMPORT.findall(source):
+        if part:
+            found.add(part)
+        else:
+            found.update(re.findall(r"(?<![\w.])_\w+", re.sub(r"#.*", "", names)))
+    return found
+
+
+def parts() -> t.Dict[str, str]:
+    """_agent.py and everything it needs, directly or not: name to source."""
+    sources: t.Dict[str, str] = {}
+    wanted = {"_agent"}
+    while wanted:
+        part = wanted.pop()
+        sources[part] = _source_of(part)
+        wanted.update(imported_parts(sources[part]) - sources.keys())
+    return sources
 
 
 def build() -> bytes:
@@ -67,15 +73,17 @@ def build() -> bytes:
         packages = _PACKAGE.split(".")
         for depth in range(1, len(packages) + 1):
             archive.writestr("/".join(packages[:depth]) + "/__init__.py", "")
-        for part in PARTS:
-            # Through the loader: a module's own code lies in a zip of Ansible's, not in a directory.
-            spec = importlib.util.find_spec(f"{_PACKAGE}.{part}")
-            # zipimporter has get_source() without being registered as an InspectLoader.
-            source = t.cast("InspectLoader", spec.loader).get_source(spec.name) if spec and spec.loader else None
-            if source is None:
-                raise RuntimeError(f"the source of {part} cannot be read")
-            archive.writestr("/".join(packages) + f"/{part}.py", source)
+        for part, source in sorted(parts().items()):
+            # Compiled: nothing caches the code of a zip, and every word through the channel is a start of the agent
+            # (measured on the lab: 141 ms from source, 62 ms compiled). The interpreter is the one that will run it.
+            archive.writestr("/".join(packages) + f"/{part}.pyc", _compiled(part, source))
     return buffer.getvalue()
+
+
+def _compiled(part: str, source: str) -> bytes:
+    """A part as a .pyc that is used unchecked, since there is no source beside it (PEP 552)."""
+    code = compile(source, f"agent.pyz/{part}.py", "exec", dont_inherit=True)
+    return importlib.util.MAGIC_NUMBER + b"\x01\0\0\0" + importlib.util.source_hash(source.encode()) + marshal.dumps(code)
 
 
 def install(session: Session) -> t.Tuple[str, ...]:

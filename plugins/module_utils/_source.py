@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import time
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _agent_package,
@@ -48,6 +49,8 @@ Inspect = t.Dict[str, t.Any]
 
 # Seconds. Docker's pause returns when the kernel has frozen everything; more than this means a task stuck in the kernel.
 FREEZE_TIMEOUT = 15.0
+# How many directories travel at once.
+_PARALLEL_TREES = 4
 # How often a freeze is tried again because a process of `docker exec` (a health check, usually) was in the way.
 FOREIGN_ATTEMPTS = 20
 
@@ -288,12 +291,15 @@ def send_content(session: Session, engine: Engine, *, running: bool) -> int:
 
     :param running: whether the container still runs: then files may change meanwhile, and a second pass follows.
     """
-    channel = Channel(session)
     inspect = engine.inspect(session.facts["container_id"])
-    return sum(
-        channel.rsync(tree.path, tree.target, tree.options, running=running)
-        for tree in _content_trees(session, engine, inspect)
-    )
+    return _send_trees(session, _content_trees(session, engine, inspect), running=running)
+
+
+def _send_trees(session: Session, trees: t.Sequence[_trees.Tree], *, running: bool) -> int:
+    # At once: most of them have little to say, and what each costs is the start of two rsyncs and an agent.
+    channel = Channel(session)
+    with ThreadPoolExecutor(max_workers=_PARALLEL_TREES) as pool:
+        return sum(pool.map(lambda tree: channel.rsync(tree.path, tree.target, tree.options, running=running), trees))
 
 
 # -- freezing and dumping -----------------------------------------------------------------------------------------
@@ -363,12 +369,12 @@ def dump(session: Session, engine: Engine) -> t.Dict[str, t.Any]:
 
 def send_checkpoint(session: Session, engine: Engine) -> int:
     """The last pass while everything stands still: content, checkpoint, manifest; returns the bytes sent."""
-    tree = _trees.checkpoint(engine.info()["DockerRootDir"], session.facts["container_id"], session.id)
+    inspect = engine.inspect(session.facts["container_id"])
+    checkpoint = _trees.checkpoint(engine.info()["DockerRootDir"], inspect["Id"], session.id)
+    inbox = _trees.Tree("inbox", session.memory_path("outbox"), ("--delete",))
     # A reboot of this host must find the checkpoint whole (see _bring_back); the disk writes it while the network sends it.
-    with subprocess.Popen(["sync", "-f", tree.path], stdin=subprocess.DEVNULL):
-        sent = send_content(session, engine, running=False)
-        sent += Channel(session).rsync(tree.path, tree.target, tree.options)
-        sent += send_spec(session)
+    with subprocess.Popen(["sync", "-f", checkpoint.path], stdin=subprocess.DEVNULL):
+        sent = _send_trees(session, [checkpoint, *_content_trees(session, engine, inspect), inbox], running=False)
     session.enter("sent", bytes=sent)
     return sent
 
