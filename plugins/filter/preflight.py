@@ -46,10 +46,10 @@ import typing as t
 from ansible_collections.livemigrate.criu.plugins.module_utils._preflight import judge
 
 
-def preflight(source: t.Mapping[str, t.Any], destination: t.Mapping[str, t.Any]) -> t.List[t.Dict[str, str]]:
+def preflight(source: t.Mapping[str, t.Any], destination: t.Mapping[str, t.Any]) -> list[dict[str, str]]:
     return [finding._asdict() for finding in judge(source, destination)]
 
 
 class FilterModule:
-    def filters(self) -> t.Dict[str, t.Callable[..., t.Any]]:
+    def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         return {"preflight": preflight}

@@ -22,26 +22,34 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session import S
 
 TRY_AGAIN = 75
 
+# Seconds that one attempt waits for the other host. Short, so that a person's recover.yml gets its turn in between.
+_ASK_SECONDS = 10
+
 
 def settle(session: Session) -> int:
     """Settle a session that shows no sign of life any more."""
-    if session.ended or session.lease_left > 0:
+    if session.lease_left > 0:
         return 0
     try:
-        # Two steps never work on a session at once; a live one renews the lease while it holds the lock.
-        with session.locked(timeout=1):
-            side = _source if session.role == SOURCE else _destination
-            outcome = side.settle(session, Engine())
-    except MigrationError as exc:
-        print(f"session {session.id} cannot be settled yet: {exc.message}", file=sys.stderr)
+        # The attempt itself is no sign of life. One that began before this one got the lock is.
+        with session.locked(timeout=1, alive=False):
+            if session.ended or session.lease_left > 0:
+                return 0
+            outcome = (
+                _source.settle(session, Engine(), timeout=_ASK_SECONDS)
+                if session.role == SOURCE
+                else _destination.settle(session, Engine())
+            )
+    except (MigrationError, OSError) as exc:
+        sys.stderr.write(f"session {session.id} cannot be settled yet: {exc}" + "\n")
         return TRY_AGAIN
-    print(f"session {session.id} settled: {outcome}")
+    sys.stdout.write(f"session {session.id}: {outcome}" + "\n")
     return 0
 
 
 def serve(session: Session, command: str) -> int:
     """Answer one call through the channel."""
-    words: t.Dict[str, t.Callable[[], t.Dict[str, t.Any]]] = {
+    words: dict[str, t.Callable[[], dict[str, t.Any]]] = {
         "ping": lambda: {"host": _source.host_identity()},
         "image-load": lambda: _destination.load_image(session, Engine(), sys.stdin.buffer),
         "verdict": lambda: _destination.verdict(session, Engine()),
@@ -50,8 +58,15 @@ def serve(session: Session, command: str) -> int:
     return _channel_server.serve(session, command, words)
 
 
-def main(argv: t.Optional[t.Sequence[str]] = None) -> int:
-    """``settle SESSION`` or ``serve SESSION COMMAND``."""
+def check(session: Session) -> int:
+    """Whether the agent could do its work: everything imported, the engine answering, the session's lock to be had."""
+    Engine().version()
+    with session.locked(timeout=5):
+        return 0
+
+
+def main(argv: t.Sequence[str] | None = None) -> int:
+    """``settle SESSION``, ``check SESSION`` or ``serve SESSION COMMAND``."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         if len(words) == 2 and words[0] == "settle":
@@ -59,13 +74,15 @@ def main(argv: t.Optional[t.Sequence[str]] = None) -> int:
                 session = Session(words[1])
             except MigrationError as exc:
                 # Closed and gone while systemd still had the start in its queue.
-                print(exc.message, file=sys.stderr)
+                sys.stderr.write(exc.message + "\n")
                 return 0
             return settle(session)
+        if len(words) == 2 and words[0] == "check":
+            return check(Session(words[1]))
         if len(words) == 3 and words[0] == "serve":
             return serve(Session(words[1]), words[2])
     except MigrationError as exc:
-        print(exc.message, file=sys.stderr)
+        sys.stderr.write(exc.message + "\n")
         return 1
-    print("usage: agent settle SESSION | serve SESSION COMMAND", file=sys.stderr)
+    sys.stderr.write("usage: agent settle SESSION | check SESSION | serve SESSION COMMAND" + "\n")
     return 2

@@ -22,6 +22,8 @@ import typing as t
 import zipfile
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import _durable
+from ansible_collections.livemigrate.criu.plugins.module_utils._command import Runner, run
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
 
 if t.TYPE_CHECKING:
@@ -43,9 +45,9 @@ def _source_of(part: str) -> str:
     return source
 
 
-def imported_parts(source: str) -> t.Set[str]:
+def imported_parts(source: str) -> set[str]:
     """The collection's own utils that a source text imports, in either form of the import."""
-    found: t.Set[str] = set()
+    found: set[str] = set()
     for part, names in _IMPORT.findall(source):
         if part:
             found.add(part)
@@ -54,9 +56,9 @@ def imported_parts(source: str) -> t.Set[str]:
     return found
 
 
-def parts() -> t.Dict[str, str]:
+def parts() -> dict[str, str]:
     """_agent.py and everything it needs, directly or not: name to source."""
-    sources: t.Dict[str, str] = {}
+    sources: dict[str, str] = {}
     wanted = {"_agent"}
     while wanted:
         part = wanted.pop()
@@ -83,10 +85,25 @@ def build() -> bytes:
 def _compiled(part: str, source: str) -> bytes:
     """A part as a .pyc that is used unchecked, since there is no source beside it (PEP 552)."""
     code = compile(source, f"agent.pyz/{part}.py", "exec", dont_inherit=True)
-    return importlib.util.MAGIC_NUMBER + b"\x01\0\0\0" + importlib.util.source_hash(source.encode()) + marshal.dumps(code)
+    return (
+        importlib.util.MAGIC_NUMBER + b"\x01\0\0\0" + importlib.util.source_hash(source.encode()) + marshal.dumps(code)
+    )
 
 
-def install(session: Session) -> t.Tuple[str, ...]:
+def check(session: Session, command: t.Sequence[str], runner: Runner = run) -> None:
+    """Make sure that the installed agent can do its work: it starts, finds its libraries and reaches the engine.
+
+    :raises MigrationError: ``watchdog_failed``.
+    """
+    done = runner([*command, "check", session.id], timeout=30)
+    if done.rc != 0:
+        raise MigrationError(
+            "watchdog_failed",
+            f"The program that would thaw the container in an emergency does not work here: {done.output}",
+        )
+
+
+def install(session: Session) -> tuple[str, ...]:
     """Put the agent into a session's directory; returns its command line."""
     path = session.path("agent.pyz")
     _durable.write(path, build())

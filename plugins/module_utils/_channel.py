@@ -31,7 +31,20 @@ _HOST_KEY_ALIAS = "livemigrate-destination"
 _PERSIST_SECONDS = 60
 
 # What rsync is told for every tree: everything the file system knows of a file. -S keeps sparse files sparse.
-RSYNC_ARCHIVE = ("-aHAXS", "--numeric-ids", "--devices", "--specials", "--stats", "--no-human-readable")
+# Without --modify-window=-1 rsync compares times in whole seconds and would leave a file as it is that was written again within
+# the second of the pass before. The arguments must be seen by the other end's filter, whatever RSYNC_PROTECT_ARGS says.
+RSYNC_ARCHIVE = (
+    "-aHAXS",
+    "--numeric-ids",
+    "--devices",
+    "--specials",
+    "--stats",
+    "--no-human-readable",
+    "--modify-window=-1",
+    "--no-protect-args",
+)
+# Seconds without a byte after which a transfer of a frozen container counts as dead.
+_FROZEN_STALL_SECONDS = 30
 # rsync's exit code for files that vanished while it read them, which is normal while the service is running.
 _RSYNC_VANISHED = 24
 
@@ -63,7 +76,9 @@ def set_peer(session: Session, peer: t.Mapping[str, t.Any]) -> None:
         kind, blob = key.split()[:2]
         lines.append(f"{_HOST_KEY_ALIAS} {kind} {blob}\n")
     if not lines:
-        raise MigrationError("channel_failed", "The destination's SSH daemon has no host key; the channel cannot be trusted.")
+        raise MigrationError(
+            "channel_failed", "The destination's SSH daemon has no host key; the channel cannot be trusted."
+        )
     _durable.write(session.path("known_hosts"), "".join(lines).encode())
     _durable.write_json(session.path("peer.json"), {key: peer[key] for key in ("address", "port", "user")})
 
@@ -77,12 +92,14 @@ class Channel:
         peer = _durable.read_json(session.path("peer.json"))
         if peer is None:
             raise MigrationError(
-                "channel_closed", f"The channel of session {session.id} was never opened or is closed already.", session=session.id
+                "channel_closed",
+                f"The channel of session {session.id} was never opened or is closed already.",
+                session=session.id,
             )
         self._destination = f"{peer['user']}@{peer['address']}"
         self._port = int(peer["port"])
 
-    def _ssh(self) -> t.List[str]:
+    def _ssh(self) -> list[str]:
         options = {
             "BatchMode": "yes",
             "IdentitiesOnly": "yes",
@@ -105,7 +122,7 @@ class Channel:
             argv += ["-o", f"{name}={value}"]
         return argv
 
-    def call(self, word: str, *, timeout: float = 60.0) -> t.Dict[str, t.Any]:
+    def call(self, word: str, *, timeout: float = 60.0) -> dict[str, t.Any]:
         """Say one word to the destination's agent and return its answer.
 
         :raises MigrationError: ``destination_unreachable`` when no answer came; the agent's own failure when it told one.
@@ -113,7 +130,7 @@ class Channel:
         done = self._run([*self._ssh(), self._destination, word], timeout=timeout)
         return self._answer(done.rc, done.stdout, done.stderr)
 
-    def _answer(self, rc: int, stdout: str, stderr: str) -> t.Dict[str, t.Any]:
+    def _answer(self, rc: int, stdout: str, stderr: str) -> dict[str, t.Any]:
         answer = None
         with contextlib.suppress(ValueError):
             answer = json.loads(stdout)
@@ -129,16 +146,19 @@ class Channel:
             raise MigrationError(failure["code"], failure["message"], **failure.get("details", {}))
         return answer
 
-    def stream(self, word: str, chunks: t.Iterable[bytes]) -> t.Tuple[t.Dict[str, t.Any], int]:
+    def stream(self, word: str, chunks: t.Iterable[bytes]) -> tuple[dict[str, t.Any], int]:
         """Say a word and pour bytes after it; returns the agent's answer and the number of bytes."""
         sent = 0
         with subprocess.Popen(
-            [*self._ssh(), self._destination, word], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [*self._ssh(), self._destination, word],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         ) as process:
-            assert process.stdin is not None
+            stdin = t.cast("t.IO[bytes]", process.stdin)
             try:
                 for chunk in chunks:
-                    process.stdin.write(chunk)
+                    stdin.write(chunk)
                     sent += len(chunk)
             except BrokenPipeError:
                 # The other end has stopped listening; its answer says why.
@@ -147,23 +167,32 @@ class Channel:
                 process.kill()
                 raise
             with contextlib.suppress(BrokenPipeError):
-                process.stdin.close()
+                stdin.close()
             process.stdin = None
             stdout, stderr = process.communicate()
-        return self._answer(process.returncode, stdout.decode("utf-8", "replace"), stderr.decode("utf-8", "replace")), sent
+        return self._answer(
+            process.returncode, stdout.decode("utf-8", "replace"), stderr.decode("utf-8", "replace")
+        ), sent
 
-    def rsync(self, source: str, target: str, extra: t.Sequence[str] = (), *, running: bool = False) -> int:
+    def rsync(
+        self, source: str, target: str, extra: t.Sequence[str] = (), *, running: bool = False, names: str = ""
+    ) -> int:
         """Bring one directory's content to a named target of the destination.
 
         :param source: a directory; its content travels, not itself.
         :param target: a name that the destination has prepared a place for (see ``_channel_server.py``).
         :param running: whether files may change and vanish meanwhile.
+        :param names: send only these files, relative names with a NUL after each, whatever their times say.
         :returns: the bytes that went through the channel.
         """
         argv = ["rsync", *RSYNC_ARCHIVE, *extra, "-e", " ".join(self._ssh())]
+        if not running:
+            argv.append(f"--timeout={_FROZEN_STALL_SECONDS}")
+        if names:
+            argv += ["--files-from=-", "--from0", "--no-recursive", "--ignore-times"]
         argv += [source.rstrip("/") + "/", f"{self._destination}:{target}"]
         # rsync ends by itself when the connection dies (ServerAliveInterval); no bound on its time would fit every size.
-        done = self._run(argv, timeout=_NO_LIMIT)
+        done = self._run(argv, timeout=_NO_LIMIT, text=names or None)
         if done.rc not in ((0, _RSYNC_VANISHED) if running else (0,)):
             raise MigrationError(
                 "transfer_failed",

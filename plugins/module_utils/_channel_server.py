@@ -14,31 +14,37 @@ code. Words: ``ping``, ``renew``, ``image-load`` (a stream follows), ``verdict``
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import pwd
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
 import typing as t
+import uuid
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import _durable
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import Runner, run
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import STATE_ROOT, Session
 
 SUDOERS_DIRECTORY = "/etc/sudoers.d"
 # How long a key is good for when nobody revokes it.
 KEY_LIFE_SECONDS = 24 * 3600
 
-# Options of rsync's server side that a sending client may ask for; --sender would read files out.
-_SERVER_SHORT = re.compile(r"-[a-zA-Z]+(\.[a-zA-Z]*)?")
+# What our own client's rsync asks of its server side (see RSYNC_ARCHIVE in _channel.py), and nothing else: --sender would read
+# files out, -s would have the real arguments read from standard input, unseen, -K would follow links out of the target. (-R comes
+# with --files-from.) The letters after "e." are the client's capabilities, not options.
+_SERVER_SHORT = re.compile(r"-[vlogDtpHAXSrRI]+e\.[a-zA-Z]*|-@-1")
 _SERVER_LONG = re.compile(
-    r"--(server|numeric-ids|delete|delete-during|delete-delay|delete-after|delete-excluded|force|stats|inplace|partial|"
-    r"specials|devices|no-specials|sparse|fsync|timeout=\d+|log-format=\S*|bwlimit=\d+)"
+    r"--(numeric-ids|delete|delete-during|force|stats|specials|devices|modify-window=-1|timeout=\d+)"
 )
+_STALL_SECONDS = 120
+_TRANSFER_PREFIX = "transfer."
 _TARGET = re.compile(r"(inbox|layer|log|checkpoint|bind/\d+|volume/[a-zA-Z0-9][a-zA-Z0-9_.-]*)/?")
 
 
@@ -67,8 +73,18 @@ def _marker(session: str) -> str:
     return f"livemigrate:{session}"
 
 
-def _rewrite_keys(path: str, user: str, change: t.Callable[[t.List[str]], t.List[str]]) -> None:
-    """Change an authorized_keys file in one step; owner and mode stay, or become what sshd demands."""
+def _rewrite_keys(path: str, user: str, change: t.Callable[[list[str]], list[str]]) -> None:
+    """Change an authorized_keys file in one step, one session at a time; owner and mode stay, or become what sshd demands."""
+    _durable.make_directory(STATE_ROOT)
+    fd = os.open(os.path.join(STATE_ROOT, "authorized_keys.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        _rewrite_keys_locked(path, user, change)
+    finally:
+        os.close(fd)
+
+
+def _rewrite_keys_locked(path: str, user: str, change: t.Callable[[list[str]], list[str]]) -> None:
     account = pwd.getpwnam(user)
     # sshd refuses a key file under a directory that is not its user's; a shared one (AuthorizedKeysFile /etc/...) is root's.
     directory = os.path.dirname(path)
@@ -78,15 +94,15 @@ def _rewrite_keys(path: str, user: str, change: t.Callable[[t.List[str]], t.List
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as handle:
             before = handle.read()
-        status: t.Optional[os.stat_result] = os.stat(path)
+        status: os.stat_result | None = os.stat(path)
     except FileNotFoundError:
         before, status = "", None
     lines = change(before.splitlines())
     after = "".join(line + "\n" for line in lines)
     if after == before:
         return
-    temporary = f"{path}.livemigrate"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    temporary = f"{path}.{uuid.uuid4().hex}"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as handle:
         os.fchown(fd, status.st_uid if status else account.pw_uid, status.st_gid if status else account.pw_gid)
         os.fchmod(fd, (status.st_mode & 0o777) if status else 0o600)
@@ -138,7 +154,9 @@ def authorise(session: Session, user: str, public_key: str, agent: t.Sequence[st
     line = f"{_key_options(command, runner)} {kind} {blob} {_marker(session.id)}"
     marker = _marker(session.id)
     _rewrite_keys(
-        authorized_keys_path(user, runner), user, lambda lines: [*(x for x in lines if not x.endswith(" " + marker)), line]
+        authorized_keys_path(user, runner),
+        user,
+        lambda lines: [*(x for x in lines if not x.endswith(" " + marker)), line],
     )
 
 
@@ -160,7 +178,7 @@ def _sudoers_path(session: str) -> str:
     return os.path.join(SUDOERS_DIRECTORY, f"livemigrate-{session}")
 
 
-def host_keys() -> t.List[str]:
+def host_keys() -> list[str]:
     """The public host keys of this host's sshd, as lines ``kind blob``."""
     found = []
     with contextlib.suppress(FileNotFoundError):
@@ -183,7 +201,7 @@ def set_targets(session: Session, targets: t.Mapping[str, str]) -> None:
     _durable.write_json(path, dict(targets))
 
 
-def rsync_server_argv(words: t.Sequence[str], targets: t.Mapping[str, str]) -> t.List[str]:
+def rsync_server_argv(words: t.Sequence[str], targets: t.Mapping[str, str]) -> list[str]:
     """The command line to run for what a client's rsync asked for.
 
     :param words: the client's own server command, split.
@@ -196,7 +214,7 @@ def rsync_server_argv(words: t.Sequence[str], targets: t.Mapping[str, str]) -> t
 
     if len(words) < 4 or words[0] != "rsync" or words[1] != "--server":
         raise refuse("not rsync's server command")
-    *options, dot, target = words[1:]
+    *options, dot, target = words[2:]
     if dot != ".":
         raise refuse("rsync's server command has an unexpected form")
     for option in options:
@@ -207,38 +225,69 @@ def rsync_server_argv(words: t.Sequence[str], targets: t.Mapping[str, str]) -> t
     place = targets.get(target.rstrip("/"))
     if place is None:
         raise refuse(f"the target {target!r} has not been prepared")
-    return ["rsync", *options, ".", place.rstrip("/") + "/"]
+    if not any(option.startswith("--timeout=") for option in options):
+        # A source that has lost its power says nothing for hours.
+        options = [*options, f"--timeout={_STALL_SECONDS}"]
+    return ["rsync", "--server", *options, ".", place.rstrip("/") + "/"]
 
 
 def _run_rsync(session: Session, argv: t.Sequence[str]) -> int:
-    """Run rsync on the channel's own streams; a transfer that goes on is a sign of life."""
-    with subprocess.Popen(argv) as process:
-        while True:
-            try:
-                return process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                session.renew()
+    with session.alive(), subprocess.Popen(argv) as process:
+        note = session.memory_path(f"{_TRANSFER_PREFIX}{process.pid}")
+        with open(note, "w", encoding="ascii"):
+            pass
+        try:
+            return process.wait()
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(note)
 
 
-def serve(session: Session, command: str, words: t.Mapping[str, t.Callable[[], t.Dict[str, t.Any]]]) -> int:
+def end_transfers(session: Session) -> None:
+    """End what still writes into this session's places (an rsync whose other end has lost its power, say)."""
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(session.volatile):
+            if name.startswith(_TRANSFER_PREFIX):
+                pid = int(name[len(_TRANSFER_PREFIX) :])
+                if _command_line(pid).startswith(b"rsync\0--server\0"):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as handle:
+            return handle.read()
+    except FileNotFoundError:
+        return b""
+
+
+def serve(session: Session, command: str, words: t.Mapping[str, t.Callable[[], dict[str, t.Any]]]) -> int:
     """Do what the source asked for, and answer as JSON on standard output (rsync speaks its own protocol there).
 
     :param words: what each simple word does.
     :returns: the exit code.
     """
-    session.renew()
     try:
         parts = shlex.split(command)
         if len(parts) == 1 and parts[0] in words:
-            answer = words[parts[0]]()
+            with session.alive():
+                answer = words[parts[0]]()
         elif parts and parts[0] == "rsync":
             targets = _durable.read_json(session.memory_path("targets.json")) or {}
+            # On the channel's own streams.
             return _run_rsync(session, rsync_server_argv(parts, targets))
         else:
             raise MigrationError("channel_refused", f"The channel does not know the word {command[:40]!r}.")
-    except (MigrationError, ValueError) as exc:
-        failure = exc if isinstance(exc, MigrationError) else MigrationError("channel_refused", str(exc))
-        json.dump({"failure": failure.as_failure()}, sys.stdout)
+    except (MigrationError, ValueError, OSError) as exc:
+        failure = (
+            exc if isinstance(exc, MigrationError) else MigrationError("channel_failed", f"{type(exc).__name__}: {exc}")
+        )
+        if command.startswith("rsync "):
+            # Standard output is rsync's own there; the client shows what comes on the other stream.
+            sys.stderr.write(failure.message + "\n")
+        else:
+            json.dump({"failure": failure.as_failure()}, sys.stdout)
         return 1
     json.dump(answer, sys.stdout)
     return 0

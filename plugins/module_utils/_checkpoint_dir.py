@@ -10,13 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 
 _CHUNK = 1 << 20
 
-Manifest = t.Dict[str, t.Dict[str, t.Union[int, str]]]
+# Process memory on a disk: where containerd unpacks a checkpoint to restore it.
+_LEFTOVER_ROOT = "/tmp"  # noqa: S108 (containerd's choice, not ours)
+_LEFTOVER_PREFIX = "ctrd-checkpoint"
+
+Manifest = dict[str, dict[str, t.Union[int, str]]]
 
 # What every complete set of images has (CRIU writes the inventory last but for the statistics).
 _REQUIRED = ("inventory.img", "pstree.img")
@@ -33,8 +38,8 @@ def _sha256(path: str) -> str:
             digest.update(buffer[:count])
 
 
-def _files(directory: str) -> t.List[str]:
-    found: t.List[str] = []
+def _files(directory: str) -> list[str]:
+    found: list[str] = []
     for base, _directories, names in os.walk(directory):
         found.extend(os.path.relpath(os.path.join(base, name), directory) for name in names)
     return sorted(found)
@@ -54,13 +59,39 @@ def manifest(directory: str) -> Manifest:
             result[name] = {"size": os.path.getsize(path), "sha256": _sha256(path)}
     for name in _REQUIRED:
         if name not in result:
-            raise MigrationError("checkpoint_incomplete", f"The checkpoint has no {name}: the dump did not finish.", file=name)
+            raise MigrationError(
+                "checkpoint_incomplete", f"The checkpoint has no {name}: the dump did not finish.", file=name
+            )
     return result
 
 
 def total_bytes(content: Manifest) -> int:
     """The size of all files together."""
     return sum(int(entry["size"]) for entry in content.values())
+
+
+def remove_leftovers(content: Manifest) -> None:
+    """Delete containerd's copies of THIS checkpoint, which it makes for every restore and never deletes (containerd#10166).
+
+    It may be that of a restore that failed half way, so one counts as ours when it has files of the
+    manifest only, and the content of at least one of them.
+    """
+    for entry in os.listdir(_LEFTOVER_ROOT) if content else ():
+        path = os.path.join(_LEFTOVER_ROOT, entry)
+        if not entry.startswith(_LEFTOVER_PREFIX) or os.path.islink(path) or not os.path.isdir(path):
+            continue
+        status = os.stat(path)
+        if status.st_uid == 0 and status.st_mode & 0o077 == 0 and _is_copy(path, content):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_copy(directory: str, content: Manifest) -> bool:
+    present = _files(directory)
+    if not set(present) <= set(content):
+        return False
+    # Names are alike in all checkpoints; what is in a file of some size (registers, memory) is not.
+    telling = [name for name in present if os.path.getsize(os.path.join(directory, name)) > 512]
+    return any(content[name].get("sha256") == _sha256(os.path.join(directory, name)) for name in telling)
 
 
 def verify(directory: str, content: Manifest) -> None:

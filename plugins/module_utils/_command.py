@@ -36,8 +36,8 @@ class Runner(t.Protocol):
         argv: t.Sequence[str],
         *,
         timeout: float = ...,
-        input: t.Optional[str] = ...,
-        env: t.Optional[t.Mapping[str, str]] = ...,
+        text: str | None = ...,
+        env: t.Mapping[str, str] | None = ...,
     ) -> Completed: ...
 
 
@@ -45,27 +45,28 @@ def run(
     argv: t.Sequence[str],
     *,
     timeout: float = 60.0,
-    input: t.Optional[str] = None,
-    env: t.Optional[t.Mapping[str, str]] = None,
+    text: str | None = None,
+    env: t.Mapping[str, str] | None = None,
 ) -> Completed:
     """Run a program and return what it answered, whatever its exit code.
 
     :param argv: the program and its arguments; never passed through a shell.
     :param timeout: seconds after which the program is killed.
-    :param input: text for its standard input; without it, standard input is empty.
+    :param text: text for its standard input; without it, standard input is empty.
     :param env: additions to the environment.
     :raises MigrationError: ``program_missing`` or ``program_timeout``.
     """
     full_env = dict(os.environ, LC_ALL="C", LANGUAGE="C", **(env or {}))
     # sudo's secure_path and cron's PATH both leave out sbin on some systems; criu, nft and iptables live there.
-    full_env["PATH"] = full_env.get("PATH", "") + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    # (An empty part would mean the working directory.)
+    parts = [part for part in full_env.get("PATH", "").split(":") if part]
+    full_env["PATH"] = ":".join([*parts, "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"])
     try:
         done = subprocess.run(
             list(argv),
-            input=input.encode() if input is not None else None,
-            stdin=subprocess.DEVNULL if input is None else None,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            input=text.encode() if text is not None else None,
+            stdin=subprocess.DEVNULL if text is None else None,
+            capture_output=True,
             timeout=timeout,
             env=full_env,
             check=False,

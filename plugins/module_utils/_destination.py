@@ -19,6 +19,7 @@ import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _agent_package,
+    _channel,
     _channel_server,
     _checkpoint_dir,
     _durable,
@@ -28,7 +29,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _trees,
     _watchdog,
 )
-from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
+from ansible_collections.livemigrate.criu.plugins.module_utils._command import run, run_checked
+from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine, memory_timeout
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
     DESTINATION,
@@ -37,15 +39,29 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
     SOURCE,
     Session,
 )
-from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
-
-# containerd unpacks a checkpoint here for every restore and never deletes it (containerd#10166): process memory on a disk.
-_LEFTOVER_ROOT = "/tmp"  # noqa: S108 (containerd's choice, not ours)
-_LEFTOVER_PREFIX = "ctrd-checkpoint"
+from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup, group_of_id
 
 # Host directories that no migration may write into, whatever a user names.
 _SYSTEM_DIRECTORIES = frozenset(
-    "/ /bin /boot /dev /etc /home /lib /lib64 /proc /root /run /sbin /sys /tmp /usr /var /var/lib /var/lib/docker /var/run".split()
+    {
+        *(
+            "/",
+            "/bin",
+            "/boot",
+            "/dev",
+            "/etc",
+            "/home",
+            "/lib",
+            "/lib64",
+            "/proc",
+            "/root",
+            "/run",
+            "/sbin",
+            "/sys",
+            "/usr",
+        ),
+        *("/tmp", "/var", "/var/lib", "/var/lib/docker", "/var/run"),  # noqa: S108
+    }
 )
 
 
@@ -54,7 +70,7 @@ _SYSTEM_DIRECTORIES = frozenset(
 
 def open_session(
     session: str, facts: t.Mapping[str, t.Any], *, channel_user: str, public_key: str
-) -> t.Tuple[Session, t.List[str]]:
+) -> tuple[Session, list[str]]:
     """Begin the destination's half of a session and let the source's key in.
 
     :param facts: ``container_id``, ``container_name``, ``peer_name``, ``ancestry`` of the source's half.
@@ -68,6 +84,7 @@ def open_session(
         _channel_server.set_targets(opened, {"inbox": inbox})
         _channel_server.authorise(opened, channel_user, public_key, agent)
         _watchdog.arm(opened.id, (*agent, "settle", opened.id))
+        _agent_package.check(opened, agent)
     except BaseException:
         _channel_server.revoke(opened)
         _watchdog.disarm(opened.id)
@@ -76,15 +93,17 @@ def open_session(
     return opened, _channel_server.host_keys()
 
 
-def read_spec(session: Session) -> t.Dict[str, t.Any]:
+def read_spec(session: Session) -> dict[str, t.Any]:
     """What the source has sent about the container.
 
     :raises MigrationError: ``spec_missing``.
     """
     spec = _durable.read_json(session.memory_path("inbox", "spec.json"))
     if spec is None:
-        raise MigrationError("spec_missing", "The container's spec has not arrived on the destination.", session=session.id)
-    return t.cast("t.Dict[str, t.Any]", spec)
+        raise MigrationError(
+            "spec_missing", "The container's spec has not arrived on the destination.", session=session.id
+        )
+    return t.cast("dict[str, t.Any]", spec)
 
 
 def image_state(session: Session, engine: Engine) -> str:
@@ -93,28 +112,32 @@ def image_state(session: Session, engine: Engine) -> str:
     if engine.find_image(image["id"]):
         return "present"
     for digest in image["digests"]:
+        # Noted first: what a refusal has to take away again, however far this gets.
+        _durable.write_json(session.path("image_brought.json"), {"id": image["id"], "tags": {}})
         if engine.pull(digest) and engine.find_image(image["id"]):
             return "pulled"
     return "missing"
 
 
-def load_image(session: Session, engine: Engine, stream: t.BinaryIO) -> t.Dict[str, t.Any]:
+def load_image(session: Session, engine: Engine, stream: t.BinaryIO) -> dict[str, t.Any]:
     """Take an image in from the channel; what is loaded but not the container's own image goes again.
 
     :raises MigrationError: ``image_load_failed``.
     """
     image = read_spec(session)["image"]
-    # Noted first: what a refusal has to take away again, however far this gets.
-    _durable.write_json(session.path("image_sent.json"), {"id": image["id"], "tags": image["tags"]})
+    # Noted first: what a refusal has to take away again, however far this gets, and what the tags pointed at before.
+    tags = {tag: (engine.find_image(tag) or {}).get("Id") for tag in image["tags"]}
+    _durable.write_json(session.path("image_brought.json"), {"id": image["id"], "tags": tags})
     said = engine.load_image(stream)
     if not engine.find_image(image["id"]):
         raise MigrationError(
-            "image_load_failed", f"The image that was sent is not the container's image {image['id']}: {said or 'nothing was loaded'}"
+            "image_load_failed",
+            f"The image that was sent is not the container's image {image['id']}: {said or 'nothing was loaded'}",
         )
     return {"loaded": image["id"]}
 
 
-def _own_past(session: Session) -> t.List[Session]:
+def _own_past(session: Session) -> list[Session]:
     """Earlier sessions of this container that began on this host: what they left here is the container's own."""
     ancestors = set(session.facts.get("ancestry", []))
     return [
@@ -122,6 +145,16 @@ def _own_past(session: Session) -> t.List[Session]:
         for earlier in Session.all()
         if earlier.role == SOURCE and earlier.reached("committed") and earlier.facts["container_id"] in ancestors
     ]
+
+
+def _empty(path: str) -> None:
+    """Remove what is in a directory, not the directory."""
+    with contextlib.suppress(FileNotFoundError):
+        for entry in os.scandir(path):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)
 
 
 def _has_content(path: str) -> bool:
@@ -160,18 +193,28 @@ def _foreign_data(what: str, name: str) -> MigrationError:
     )
 
 
-def _check_volume(engine: Engine, entry: t.Mapping[str, t.Any], own: t.Container[str], overwrite: bool) -> bool:
-    """Whether a volume has to be made; refuses one that is there and not ours to overwrite."""
+def _check_volume(
+    engine: Engine, entry: t.Mapping[str, t.Any], own: t.Container[str], copies: t.Container[str], overwrite: bool
+) -> bool:
+    """Whether a volume has to be made; refuses one that is there and not ours to overwrite.
+
+    :param copies: ids of the container's own old copies on this host, which may go on using it.
+    """
     found = engine.find_volume(entry["name"])
     if found is None:
         return True
     if not entry["travels"]:
         return False
-    users = [other["Names"][0].lstrip("/") for other in engine.containers({"volume": entry["name"]}, running=True)]
+    users = [
+        other["Names"][0].lstrip("/")
+        for other in engine.containers({"volume": entry["name"]})
+        if other["Id"] not in copies
+    ]
     if users:
         raise MigrationError(
             "volume_in_use",
-            f"Volume {entry['name']} on the destination is used by the running container(s) {', '.join(users)}.",
+            f"Volume {entry['name']} on the destination is used by the container(s) {', '.join(users)} there. Remove them, or "
+            "give them another volume.",
             volume=entry["name"],
         )
     if found.get("Driver") != "local" or (found.get("Options") or {}) != (entry["create"]["DriverOpts"] or {}):
@@ -186,7 +229,7 @@ def _check_volume(engine: Engine, entry: t.Mapping[str, t.Any], own: t.Container
     return False
 
 
-def create(session: Session, engine: Engine, *, overwrite: bool = False) -> t.Dict[str, t.Any]:
+def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict[str, t.Any]:
     """Make networks, volumes and the container, not started, and open their places to the channel.
 
     Everything that is made is noted before it is made, so that a refusal can take it away whatever happens in between.
@@ -210,7 +253,8 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> t.Di
     _check_binds(binds, own, overwrite)
     _creation(spec, engine)
     volumes = [entry for entry in spec["volumes"] if entry["kind"] == "volume"]
-    new_volumes = [entry for entry in volumes if _check_volume(engine, entry, own, overwrite)]
+    copies = {earlier.facts["container_id"] for earlier in past}
+    new_volumes = [entry for entry in volumes if _check_volume(engine, entry, own, copies, overwrite)]
     new_networks = _missing_networks(engine, spec)
     temporary = f"livemigrate-{session.id}"
     session.enter(
@@ -218,6 +262,8 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> t.Di
         name=temporary,
         volumes=[entry["name"] for entry in new_volumes],
         networks=[body["Name"] for body in new_networks],
+        made_directories=[entry["path"] for entry in binds if entry["travels"] and not os.path.exists(entry["path"])],
+        empty_directories=_empty_places(engine, spec),
     )
     for body in new_networks:
         engine.create_network(body)
@@ -231,12 +277,24 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> t.Di
     for request in plan["endpoints_to_connect"]:
         engine.connect(request["network"], container, request["settings"])
     created = engine.inspect(container)
-    targets = _targets(session, engine, created, spec, past)
-    session.enter("created", container_id=container, policy=inspect["HostConfig"]["RestartPolicy"])
+    _seed_layer(engine, past, created)
+    targets = _targets(session, engine, created, spec)
+    session.enter("created", container_id=container, policy=_spec.restart_policy(inspect))
     _channel_server.set_targets(session, targets)
     warnings = [f"{note['field']}: {note['why']}" for note in plan["changes"]]
     warnings += [f"{name}: unknown to this collection; carried over as it is." for name in plan["unknown_fields"]]
     return {"container_id": container, "created_volumes": [v["name"] for v in new_volumes], "notes": warnings}
+
+
+def _empty_places(engine: Engine, spec: t.Mapping[str, t.Any]) -> list[str]:
+    """Directories that are there and empty: a refusal empties them again."""
+    places = []
+    for entry in spec["volumes"]:
+        if entry["travels"]:
+            found = engine.find_volume(entry["name"]) if entry["kind"] == "volume" else {"Mountpoint": entry["path"]}
+            if found and os.path.isdir(found["Mountpoint"]) and not _has_content(found["Mountpoint"]):
+                places.append(found["Mountpoint"])
+    return places
 
 
 def _creation(spec: t.Mapping[str, t.Any], engine: Engine) -> _spec.CreationSpec:
@@ -254,12 +312,13 @@ def _creation(spec: t.Mapping[str, t.Any], engine: Engine) -> _spec.CreationSpec
     if plan["unsupported_fields"]:
         text = "; ".join(f"{note['field']}: {note['why']}" for note in plan["unsupported_fields"])
         raise MigrationError(
-            "cannot_recreate", f"The destination's engine (API {engine.api_version}) cannot express all of the container: {text}"
+            "cannot_recreate",
+            f"The destination's engine (API {engine.api_version}) cannot express all of the container: {text}",
         )
     return plan
 
 
-def _missing_networks(engine: Engine, spec: t.Mapping[str, t.Any]) -> t.List[t.Dict[str, t.Any]]:
+def _missing_networks(engine: Engine, spec: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
     bodies = []
     wanted = {network.name: network for network in _spec.networks(spec["inspect"])}
     for network in spec["networks"]:
@@ -275,16 +334,31 @@ def _missing_networks(engine: Engine, spec: t.Mapping[str, t.Any]) -> t.List[t.D
     return bodies
 
 
+def _seed_layer(engine: Engine, past: t.Sequence[Session], created: t.Mapping[str, t.Any]) -> None:
+    """Begin with the writable layer that the container left here when it went: only what changed since has to travel."""
+    for earlier in reversed(past):
+        old = engine.find(earlier.facts["container_id"])
+        if old is not None and old["Image"] == created["Image"]:
+            layer, target = _trees.layer(old), _trees.upper_directory(created)
+            argv = ["rsync", *_channel.RSYNC_ARCHIVE, *layer.options, layer.path + "/", target + "/"]
+            run_checked(run, argv, "seed_failed", "copy the layer of the old copy", timeout=3600)
+            return
+
+
 def _targets(
-    session: Session, engine: Engine, created: t.Mapping[str, t.Any], spec: t.Mapping[str, t.Any], past: t.Sequence[Session]
-) -> t.Dict[str, str]:
+    session: Session,
+    engine: Engine,
+    created: t.Mapping[str, t.Any],
+    spec: t.Mapping[str, t.Any],
+) -> dict[str, str]:
     data_root = engine.info()["DockerRootDir"]
     checkpoint = _trees.checkpoint_directory(data_root, created["Id"], session.id)
     os.makedirs(checkpoint, mode=0o700, exist_ok=True)
+    os.makedirs(_trees.incoming_log_directory(data_root, created["Id"]), mode=0o700, exist_ok=True)
     targets = {
         "inbox": session.memory_path("inbox"),
         "layer": _trees.upper_directory(created),
-        "log": _trees.container_directory(data_root, created["Id"]),
+        "log": _trees.incoming_log_directory(data_root, created["Id"]),
         "checkpoint": checkpoint,
     }
     binds = 0
@@ -301,7 +375,7 @@ def _targets(
 # -- starting -----------------------------------------------------------------------------------------------------
 
 
-def start(session: Session, engine: Engine) -> t.Dict[str, t.Any]:
+def start(session: Session, engine: Engine) -> dict[str, t.Any]:
     """Restore the copy, prove that it is a restore, and decide RUN; on any failure take it away and decide REFUSED.
 
     :returns: ``container_id``, ``processes``, ``recognised``, ``seconds`` of the restore.
@@ -315,7 +389,7 @@ def start(session: Session, engine: Engine) -> t.Dict[str, t.Any]:
         raise
 
 
-def _start(session: Session, engine: Engine) -> t.Dict[str, t.Any]:
+def _start(session: Session, engine: Engine) -> dict[str, t.Any]:
     container = session.data("created")["container_id"]
     manifest = _durable.read_json(session.memory_path("inbox", "manifest.json"))
     source = _durable.read_json(session.memory_path("inbox", "fingerprints.json"))
@@ -323,30 +397,52 @@ def _start(session: Session, engine: Engine) -> t.Dict[str, t.Any]:
         raise MigrationError("checkpoint_incomplete", "The checkpoint's manifest has not arrived on the destination.")
     if session.decision is not None:
         raise MigrationError("already_refused", f"Session {session.id} was refused on the destination meanwhile.")
+    # Names, sizes and hashes only: by them containerd's copies are recognised, after a reboot too.
+    _durable.write_json(session.path("manifest.json"), manifest)
     data_root = engine.info()["DockerRootDir"]
+    size = _checkpoint_dir.total_bytes(manifest)
+    _require_space(data_root, 2 * size)
     _checkpoint_dir.verify(_trees.checkpoint_directory(data_root, container, session.id), manifest)
-    _trees.adopt_log(_trees.container_directory(data_root, container), session.facts["container_id"], container)
+    _trees.adopt_log(data_root, session.facts["container_id"], container)
     engine.rename(container, session.facts["container_name"])
     session.enter("starting")
     began = time.monotonic()
-    engine.start(container, session.id)
+    engine.start(container, session.id, timeout=memory_timeout(size))
     running_since = time.clock_gettime(time.CLOCK_BOOTTIME)
     seconds = time.monotonic() - began
     proof = _prove(engine, container, source)
     if session.decide(RUN) != RUN:
         raise MigrationError("already_refused", f"Session {session.id} was refused on the destination meanwhile.")
     session.enter("run", container_id=container, running_since=running_since)
-    finish(session, engine)
-    return {"container_id": container, "seconds": seconds, **proof}
+    warnings = []
+    try:
+        finish(session, engine)
+    except (MigrationError, OSError) as exc:
+        # It runs here, for good; what is left to do is done again when the source says bye.
+        warnings.append(f"The container runs here, but tidying up is not complete: {exc}")
+    return {"container_id": container, "seconds": seconds, "warnings": warnings, **proof}
 
 
-def _prove(engine: Engine, container: str, source: _proof.Fingerprints) -> t.Dict[str, int]:
+def _require_space(directory: str, needed: int) -> None:
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise MigrationError(
+            "no_space",
+            f"{directory} on the destination has {free >> 20} MiB left; restoring the checkpoint takes "
+            f"{needed >> 20} MiB. Make room.",
+            free=free,
+            needed=needed,
+        )
+
+
+def _prove(engine: Engine, container: str, source: _proof.Fingerprints) -> dict[str, int]:
     inspect = engine.inspect(container)
     if not inspect["State"]["Running"]:
         state = inspect["State"]
+        why = f"exit code {state.get('ExitCode')}" + (f", {state['Error']}" if state.get("Error") else "")
         raise MigrationError(
             "restored_copy_died",
-            f"The restored container ended at once (exit code {state.get('ExitCode')}{', ' + state['Error'] if state.get('Error') else ''}).",
+            f"The restored container ended at once ({why}).",
         )
     return _proof.check(source, _proof.take(TaskGroup.of_container(inspect).pids()))
 
@@ -357,28 +453,19 @@ def finish(session: Session, engine: Engine) -> None:
     inspect = engine.find(container)
     if inspect is not None:
         policy = session.data("created")["policy"]
-        if inspect["HostConfig"]["RestartPolicy"] != policy:
+        if _spec.restart_policy(inspect) != policy:
             engine.set_restart_policy(container, policy)
         engine.remove_checkpoint(container, session.id)
         for earlier in _own_past(session):
             # Its memory is outdated and its volumes are the new copy's now.
             engine.remove(earlier.facts["container_id"])
-    remove_leftovers(session)
+    _remove_secrets(session)
 
 
-def remove_leftovers(session: Session) -> None:
-    """Delete containerd's copies of THIS checkpoint: those whose inventory is the one of our manifest."""
-    manifest = _durable.read_json(session.memory_path("inbox", "manifest.json")) or {}
-    with contextlib.suppress(FileNotFoundError):
-        for entry in os.listdir(_LEFTOVER_ROOT):
-            path = os.path.join(_LEFTOVER_ROOT, entry)
-            if not entry.startswith(_LEFTOVER_PREFIX) or os.path.islink(path) or not os.path.isdir(path):
-                continue
-            status = os.stat(path)
-            with contextlib.suppress(MigrationError):
-                if status.st_uid == 0 and status.st_mode & 0o077 == 0 and manifest:
-                    _checkpoint_dir.verify(path, manifest)
-                    shutil.rmtree(path)
+def _remove_secrets(session: Session) -> None:
+    """The container's spec, and containerd's copies of the checkpoint."""
+    shutil.rmtree(session.memory_path("inbox"), ignore_errors=True)
+    _checkpoint_dir.remove_leftovers(_durable.read_json(session.path("manifest.json")) or {})
 
 
 # -- refusing -----------------------------------------------------------------------------------------------------
@@ -394,66 +481,119 @@ def refuse(session: Session, engine: Engine, reason: str) -> str:
     """
     if session.decide(REFUSED) == RUN:
         return RUN
-    with contextlib.suppress(MigrationError):
-        remove_leftovers(session)
+    _channel_server.end_transfers(session)
+    with contextlib.suppress(OSError):
+        _remove_secrets(session)
     made = session.data("creating")
     if made:
         for container in {session.data("created").get("container_id") or made["name"], made["name"]}:
-            found = engine.find(container)
-            if found is not None:
-                if found["State"]["Running"]:
-                    TaskGroup.of_container(found).kill()
-                engine.remove(found["Id"])
-                if engine.find(found["Id"]) is not None:
-                    raise MigrationError("kill_failed", "The restored copy cannot be removed from the destination.")
+            _remove_copy(engine, container)
         for volume in made["volumes"]:
             engine.remove_volume(volume)
         for network in made["networks"]:
             engine.remove_network(network)
-    image = _durable.read_json(session.path("image_sent.json"))
-    if image:
-        for reference in (*image["tags"], image["id"]):
-            engine.remove_image(reference)
+        for directory in made["empty_directories"]:
+            _empty(directory)
+        for directory in made["made_directories"]:
+            shutil.rmtree(directory, ignore_errors=True)
+    _remove_image(session, engine)
     session.enter("refused", reason=reason)
     return REFUSED
 
 
-def verdict(session: Session, engine: Engine) -> t.Dict[str, t.Any]:
-    """RUN or REFUSED, decided now if it has not been.
+def _remove_copy(engine: Engine, container: str) -> None:
+    """Take the copy away and make sure, without taking Docker's word for it, that none of its tasks is left.
+
+    :raises MigrationError: ``kill_failed``.
+    """
+    if len(container) == 64:
+        # Also one that the engine is still restoring: it answers nothing about a container before that has ended.
+        group = group_of_id(container)
+        if group is not None:
+            group.kill()
+    found = engine.find(container)
+    if found is None:
+        return
+    engine.remove(found["Id"])
+    group = group_of_id(found["Id"])
+    if group is not None:
+        group.kill()
+    if engine.find(found["Id"]) is not None:
+        raise MigrationError(
+            "kill_failed", "The restored copy cannot be removed from the destination.", container=found["Id"]
+        )
+
+
+def _remove_image(session: Session, engine: Engine) -> None:
+    """Take away the image that this session brought; tags that belonged to another image go back to it."""
+    brought = _durable.read_json(session.path("image_brought.json"))
+    if not brought:
+        return
+    for tag, before in brought["tags"].items():
+        now = engine.find_image(tag)
+        if now is not None and now["Id"] == brought["id"] and before != brought["id"]:
+            engine.remove_image(tag)
+            if before:
+                engine.tag_image(before, tag)
+    if not any(before == brought["id"] for before in brought["tags"].values()):
+        engine.remove_image(brought["id"])
+
+
+# What a look at the copy may say that makes it no copy; anything else (an engine that does not answer) decides nothing.
+_NO_COPY = frozenset(
+    {"not_a_restore", "restored_copy_died", "container_not_found", "container_not_running", "process_gone"}
+)
+
+
+def _decide(session: Session, engine: Engine, reason: str) -> str:
+    """RUN or REFUSED, decided now if it has not been. The caller holds the session's lock.
 
     A copy that was started and is running, and provably the source's, is RUN even if the step that started it was cut off
     before it could say so: it may have answered clients already. Everything else is REFUSED.
 
+    :raises MigrationError: when it cannot be told now.
+    """
+    if session.phase == "starting" and session.decision is None and session.happened_in_this_boot("starting"):
+        container = session.data("created")["container_id"]
+        source = _durable.read_json(session.memory_path("inbox", "fingerprints.json")) or {}
+        try:
+            _prove(engine, container, source)
+            session.decide(RUN)
+        except MigrationError as exc:
+            if exc.code not in _NO_COPY:
+                raise
+            reason = exc.message
+    if session.decision == RUN:
+        if session.phase == "starting":
+            session.enter("run", container_id=session.data("created")["container_id"])
+        return RUN
+    return refuse(session, engine, session.data("refused").get("reason") or reason)
+
+
+def verdict(session: Session, engine: Engine) -> dict[str, t.Any]:
+    """The destination's word, decided now if it has not been.
+
     :returns: ``decision``, and for RUN ``container_id`` and ``running_for`` (seconds).
     """
     with session.locked():
-        if session.phase == "starting" and session.decision is None and session.happened_in_this_boot("starting"):
-            container = session.data("created")["container_id"]
-            source = _durable.read_json(session.memory_path("inbox", "fingerprints.json")) or {}
-            with contextlib.suppress(MigrationError):
-                _prove(engine, container, source)
-                session.decide(RUN)
-        if session.decision == RUN:
-            if session.phase == "starting":
-                session.enter("run", container_id=session.data("created")["container_id"])
+        if _decide(session, engine, "the source gave up") == RUN:
             run = session.data("run")
             since = run.get("running_since")
-            answer: t.Dict[str, t.Any] = {"decision": RUN, "container_id": run["container_id"]}
+            answer: dict[str, t.Any] = {"decision": RUN, "container_id": run["container_id"]}
             if since is not None and session.happened_in_this_boot("run"):
                 answer["running_for"] = time.clock_gettime(time.CLOCK_BOOTTIME) - since
             return answer
-        refuse(session, engine, "the source gave up")
         return {"decision": REFUSED, "reason": session.data("refused").get("reason")}
 
 
-def bye(session: Session, engine: Engine) -> t.Dict[str, t.Any]:
+def bye(session: Session, engine: Engine) -> dict[str, t.Any]:
     """The source is done with this session: settle and close it."""
     with session.locked():
         settle(session, engine, heard=True)
     return {}
 
 
-def settle(session: Session, engine: Engine, *, heard: bool = False) -> t.Optional[str]:
+def settle(session: Session, engine: Engine, *, heard: bool = False) -> str | None:
     """Bring the destination's half to its end. The caller holds its lock.
 
     :param heard: whether the source knows the outcome. Until it does, a REFUSED stays here to be asked for, and the
@@ -462,19 +602,20 @@ def settle(session: Session, engine: Engine, *, heard: bool = False) -> t.Option
     """
     if session.ended:
         return session.decision
-    if session.decision == RUN:
-        if session.phase == "starting":
-            session.enter("run", container_id=session.data("created")["container_id"])
+    # A source that was never told that this host is ready can never have handed over: it has nothing to ask.
+    may_ask = session.reached("created") is not None
+    if _decide(session, engine, "nobody finished it") == RUN:
         finish(session, engine)
         _after_reboot(session, engine)
-    else:
-        refuse(session, engine, session.data("refused").get("reason") or "nobody finished it")
-    outcome = session.decision
-    if heard:
+    if heard or not may_ask or _key_expired(session):
         close(session)
     else:
         _watchdog.disarm(session.id)
-    return outcome
+    return session.decision
+
+
+def _key_expired(session: Session) -> bool:
+    return time.time() - float(session.facts["opened"]) > _channel_server.KEY_LIFE_SECONDS
 
 
 def _after_reboot(session: Session, engine: Engine) -> None:
@@ -493,5 +634,4 @@ def close(session: Session) -> None:
     """End the session on this host; a refused one leaves nothing, one that runs here leaves its record."""
     _channel_server.revoke(session)
     _watchdog.disarm(session.id)
-    shutil.rmtree(session.memory_path("inbox"), ignore_errors=True)
     session.close(keep=session.decision == RUN)

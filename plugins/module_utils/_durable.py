@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import typing as t
@@ -34,10 +36,8 @@ def make_directory(path: str) -> None:
         parent = os.path.dirname(path)
         if not os.path.isdir(parent):
             make_directory(parent)
-        try:
+        with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o700)
-        except FileExistsError:
-            pass
         sync_directory(parent)
     os.chmod(path, 0o700)
 
@@ -88,7 +88,12 @@ def append_line(path: str, line: str, mode: int = 0o600) -> None:
     created = not os.path.exists(path)
     fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, mode)
     try:
-        os.write(fd, line.encode() + b"\n")
+        size = os.fstat(fd).st_size
+        data = line.encode() + b"\n"
+        # A full disk may take a part of it only: that must not look as if it had been noted.
+        if os.write(fd, data) != len(data):
+            os.ftruncate(fd, size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
         os.fsync(fd)
     finally:
         os.close(fd)
@@ -110,7 +115,7 @@ def read_json(path: str) -> t.Any:
         return None
 
 
-def filesystem_type(path: str, mountinfo: t.Optional[str] = None) -> str:
+def filesystem_type(path: str, mountinfo: str | None = None) -> str:
     """The type of the file system that holds *path* (which need not exist yet), as in /proc/self/mountinfo."""
     if mountinfo is None:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as handle:

@@ -23,29 +23,37 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import _names
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 
 # Where the docker role puts docker-py when the distribution's is too old (PEP 668 forbids a plain pip install).
-VENV_SITE = "/opt/livemigrate/venv/lib/python{0}.{1}/site-packages".format(*sys.version_info[:2])
+VENV_SITE = f"/opt/livemigrate/venv/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
 
-# Seconds. The default of docker-py is 60; a checkpoint of many gigabytes takes longer.
-CALL_TIMEOUT = 3600
+# Seconds for ordinary calls. The default of docker-py is 60; a busy engine takes longer for some.
+CALL_TIMEOUT = 300
+_HIGHEST_API = (1, 51)
 
-Inspect = t.Dict[str, t.Any]
+# Seconds for pulling, saving and loading an image, during which nothing is frozen.
+IMAGE_TIMEOUT = 3600
+
+
+def memory_timeout(size: int) -> float:
+    """Seconds to grant a dump or a restore of so many bytes: the engine copies memory three times (35 s/GiB measured)."""
+    return 60 + 120 * size / (1 << 30)
+
+
+Inspect = dict[str, t.Any]
 
 
 def _import_docker() -> t.Any:
+    # First on the path: the venv is there because the distribution's own docker-py is too old.
+    if VENV_SITE not in sys.path and os.path.isdir(VENV_SITE):
+        sys.path.insert(0, VENV_SITE)
     try:
         import docker
-    except ImportError:
-        if VENV_SITE not in sys.path and os.path.isdir(VENV_SITE):
-            sys.path.append(VENV_SITE)
-        try:
-            import docker
-        except ImportError as exc:
-            raise MigrationError(
-                "docker_py_missing",
-                f"The Python library docker (docker-py, 7.1 or newer) cannot be imported by {sys.executable}: {exc}. The role "
-                "livemigrate.criu.docker installs it.",
-                interpreter=sys.executable,
-            ) from None
+    except ImportError as exc:
+        raise MigrationError(
+            "docker_py_missing",
+            f"The Python library docker (docker-py, 7.1 or newer) cannot be imported by {sys.executable}: {exc}. The role "
+            "livemigrate.criu.docker installs it.",
+            interpreter=sys.executable,
+        ) from None
     return docker
 
 
@@ -62,7 +70,8 @@ def _told(doing: str, code: str = "engine_error") -> t.Iterator[None]:
         raise MigrationError(code, f"Cannot {doing}: {reason}", status=exc.status_code) from None
     except (docker.errors.DockerException, requests.exceptions.RequestException) as exc:
         raise MigrationError(
-            "engine_unreachable", f"Cannot {doing}: the Docker engine does not answer ({exc}). Is docker.service running?"
+            "engine_unreachable",
+            f"Cannot {doing}: the Docker engine does not answer ({exc}). Is docker.service running?",
         ) from None
 
 
@@ -76,7 +85,13 @@ class Engine:
     def __init__(self, base_url: str = "unix:///var/run/docker.sock") -> None:
         docker = _import_docker()
         with _told("connect to the Docker engine"):
-            self._client = docker.APIClient(base_url=base_url, version="auto", timeout=CALL_TIMEOUT)
+            client = docker.APIClient(base_url=base_url, version="auto", timeout=CALL_TIMEOUT)
+            # From 1.52 on inspect does not tell a MAC address that was asked for from one that was made up.
+            if tuple(int(part) for part in client._version.split(".")) > _HIGHEST_API:
+                newest = ".".join(str(part) for part in _HIGHEST_API)
+                client = docker.APIClient(base_url=base_url, version=newest, timeout=CALL_TIMEOUT)
+            self._client = client
+        self._base_url = base_url
         self._errors = docker.errors
 
     @property
@@ -84,19 +99,19 @@ class Engine:
         """The API version agreed with the engine, e.g. ``1.45``."""
         return str(self._client._version)
 
-    def version(self) -> t.Dict[str, t.Any]:
+    def version(self) -> dict[str, t.Any]:
         """GET /version."""
         with _told("ask the Docker engine for its version"):
             return dict(self._client.version(api_version=False))
 
-    def info(self) -> t.Dict[str, t.Any]:
+    def info(self) -> dict[str, t.Any]:
         """GET /info."""
         with _told("ask the Docker engine about itself"):
             return dict(self._client.info())
 
     # -- containers --------------------------------------------------------------------------------------------
 
-    def find(self, name: str) -> t.Optional[Inspect]:
+    def find(self, name: str) -> Inspect | None:
         """A container's inspect data, or None where there is none of that name or id."""
         with _told(f"look up container {name}"):
             try:
@@ -121,12 +136,12 @@ class Engine:
             "container_not_found", f"There is no container {name!r} on this host.{hint}", container=name, similar=close
         )
 
-    def names(self) -> t.List[str]:
+    def names(self) -> list[str]:
         """The names of all containers."""
         with _told("list the containers"):
             return sorted(n.lstrip("/") for c in self._client.containers(all=True) for n in c.get("Names") or [])
 
-    def containers(self, filters: t.Optional[t.Dict[str, t.Any]] = None, *, running: bool = False) -> t.List[Inspect]:
+    def containers(self, filters: dict[str, t.Any] | None = None, *, running: bool = False) -> list[Inspect]:
         """GET /containers/json."""
         with _told("list the containers"):
             return list(self._client.containers(all=not running, filters=filters))
@@ -175,18 +190,22 @@ class Engine:
             answer = client._post_json(client._url("/containers/create"), data=dict(body), params={"name": name})
             return str(client._result(answer, True)["Id"])
 
-    def start(self, container: str, checkpoint: t.Optional[str] = None) -> None:
+    def start(self, container: str, checkpoint: str | None = None, *, timeout: float = CALL_TIMEOUT) -> None:
         """Start a container, from a checkpoint in its own checkpoint directory if one is named.
 
         A restore that follows a checkpoint at once can meet content that containerd has not yet collected (moby#42900,
         ``already exists``); it is tried again three times, as CRIU's own CI does.
         """
         params = {"checkpoint": _names.checkpoint_name(checkpoint)} if checkpoint else {}
-        doing = f"restore container {container} from checkpoint {checkpoint}" if checkpoint else f"start container {container}"
+        doing = (
+            f"restore container {container} from checkpoint {checkpoint}"
+            if checkpoint
+            else f"start container {container}"
+        )
         with _told(doing, "restore_failed" if checkpoint else "start_failed"):
             client = self._client
             for attempt in range(4):
-                answer = client._post(client._url("/containers/{0}/start", container), params=params)
+                answer = client._post(client._url("/containers/{0}/start", container), params=params, timeout=timeout)
                 try:
                     client._raise_for_status(answer)
                     return
@@ -204,19 +223,20 @@ class Engine:
 
     # -- checkpoints -------------------------------------------------------------------------------------------
 
-    def checkpoints(self, container: str) -> t.List[str]:
+    def checkpoints(self, container: str) -> list[str]:
         """The names of a container's checkpoints. (The engine answers null for none until 2025-09.)"""
         with _told(f"list the checkpoints of container {container}"):
             client = self._client
             answer = client._get(client._url("/containers/{0}/checkpoints", container))
             return sorted(entry["Name"] for entry in client._result(answer, True) or [])
 
-    def checkpoint(self, container: str, name: str, *, leave_running: bool) -> None:
+    def checkpoint(self, container: str, name: str, *, leave_running: bool, timeout: float = IMAGE_TIMEOUT) -> None:
         """Dump a container into its own checkpoint directory."""
         with _told(f"checkpoint container {container}", "dump_failed"):
             client = self._client
             body = {"CheckpointID": _names.checkpoint_name(name), "Exit": not leave_running}
-            client._raise_for_status(client._post_json(client._url("/containers/{0}/checkpoints", container), data=body))
+            url = client._url("/containers/{0}/checkpoints", container)
+            client._raise_for_status(client._post_json(url, data=body, timeout=timeout))
 
     def remove_checkpoint(self, container: str, name: str) -> bool:
         """Delete a checkpoint; returns whether there was one."""
@@ -232,9 +252,13 @@ class Engine:
                 raise
             return True
 
+    def _patient(self) -> t.Any:
+        """A connection for docker-py's own methods that take no time-out."""
+        return _import_docker().APIClient(base_url=self._base_url, version=self.api_version, timeout=IMAGE_TIMEOUT)
+
     # -- images ------------------------------------------------------------------------------------------------
 
-    def find_image(self, reference: str) -> t.Optional[t.Dict[str, t.Any]]:
+    def find_image(self, reference: str) -> dict[str, t.Any] | None:
         """An image's inspect data, or None."""
         with _told(f"look up image {reference}"):
             try:
@@ -246,7 +270,7 @@ class Engine:
         """Pull an image by reference or digest; returns whether that worked. Not being able to is no error here."""
         try:
             with _told(f"pull {reference}"):
-                self._client.pull(reference)
+                self._patient().pull(reference)
         except MigrationError:
             return False
         return self.find_image(reference) is not None
@@ -255,14 +279,16 @@ class Engine:
         """``docker save`` as a stream of chunks."""
         with _told(f"export image {references[0]}", "image_export_failed"):
             client = self._client
-            answer = client._get(client._url("/images/get"), params={"names": list(references)}, stream=True)
+            answer = client._get(
+                client._url("/images/get"), params={"names": list(references)}, stream=True, timeout=IMAGE_TIMEOUT
+            )
             client._raise_for_status(answer)
             yield from answer.iter_content(1 << 20)
 
     def load_image(self, stream: t.BinaryIO) -> str:
         """``docker load`` from a stream; returns what the engine said."""
         with _told("load the image", "image_load_failed"):
-            said = [entry.get("stream") or entry.get("error") or "" for entry in self._client.load_image(stream)]
+            said = [entry.get("stream") or entry.get("error") or "" for entry in self._patient().load_image(stream)]
             return "".join(said).strip()
 
     def tag_image(self, image: str, reference: str) -> None:
@@ -280,7 +306,7 @@ class Engine:
 
     # -- networks and volumes ----------------------------------------------------------------------------------
 
-    def find_network(self, name: str) -> t.Optional[t.Dict[str, t.Any]]:
+    def find_network(self, name: str) -> dict[str, t.Any] | None:
         """A network's inspect data by its exact name or id, or None."""
         with _told(f"look up network {name}"):
             try:
@@ -300,7 +326,7 @@ class Engine:
         with contextlib.suppress(MigrationError), _told(f"remove network {name}"):
             self._client.remove_network(name)
 
-    def find_volume(self, name: str) -> t.Optional[t.Dict[str, t.Any]]:
+    def find_volume(self, name: str) -> dict[str, t.Any] | None:
         """A volume's inspect data, or None."""
         with _told(f"look up volume {name}"):
             try:
@@ -308,7 +334,7 @@ class Engine:
             except self._errors.NotFound:
                 return None
 
-    def create_volume(self, body: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
+    def create_volume(self, body: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
         """POST /volumes/create; returns its inspect data."""
         with _told(f"create volume {body.get('Name')}", "create_failed"):
             client = self._client

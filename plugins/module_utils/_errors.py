@@ -25,6 +25,6 @@ class MigrationError(Exception):
         self.message = message
         self.details = details
 
-    def as_failure(self) -> t.Dict[str, t.Any]:
+    def as_failure(self) -> dict[str, t.Any]:
         """The form in which modules and the agent return it."""
         return {"code": self.code, "message": self.message, "details": self.details}

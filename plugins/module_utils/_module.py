@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import signal
 import traceback
 import typing as t
 
@@ -15,8 +16,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 
-Result = t.Dict[str, t.Any]
-Body = t.Callable[[t.Dict[str, t.Any], bool], Result]
+Result = dict[str, t.Any]
+Body = t.Callable[[dict[str, t.Any], bool], Result]
 
 
 def run_module(body: Body, **module_arguments: t.Any) -> None:
@@ -30,11 +31,14 @@ def run_module(body: Body, **module_arguments: t.Any) -> None:
     comes with its traceback.
     """
     module = AnsibleModule(supports_check_mode=True, **module_arguments)
+    # A step that has begun is ended even when the control node dies and takes its terminal along: half a step (an engine that
+    # still writes a checkpoint, say) is harder to tidy up than a whole one.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         result = body(module.params, module.check_mode)
     except MigrationError as exc:
         module.fail_json(msg=exc.message, failure=exc.as_failure())
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001 (a defect of ours, told with its traceback)
         module.fail_json(
             msg=f"Unexpected error, please report it: {type(exc).__name__}: {exc}",
             failure={"code": "unexpected", "message": str(exc), "details": {}},

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 import secrets
 import time
-import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 
@@ -79,7 +78,7 @@ def checkpoint_name(value: str) -> str:
     return value
 
 
-def new_session_id(now: t.Optional[float] = None) -> str:
+def new_session_id(now: float | None = None) -> str:
     """A new session's id: UTC time for people, six random digits against two in one second."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
     return f"{stamp}-{secrets.token_hex(3)}"

@@ -22,7 +22,7 @@ PREDEFINED = frozenset({"bridge", "host", "none", "nat"})
 _COPIED = ("Name", "Driver", "EnableIPv4", "EnableIPv6", "Internal", "Attachable", "IPAM", "Options", "Labels")
 
 
-def creation_body(network: Inspect) -> t.Optional[t.Dict[str, t.Any]]:
+def creation_body(network: Inspect) -> dict[str, t.Any] | None:
     """The body of POST /networks/create for a network like this one; None for those every engine has.
 
     :raises MigrationError: ``network_unsupported`` for swarm networks, which belong to a cluster and not to a host.
@@ -38,7 +38,7 @@ def creation_body(network: Inspect) -> t.Optional[t.Dict[str, t.Any]]:
     return {name: network[name] for name in _COPIED if network.get(name) is not None}
 
 
-def _subnets(network: Inspect) -> t.List[str]:
+def _subnets(network: Inspect) -> list[str]:
     return sorted(entry["Subnet"] for entry in (network.get("IPAM") or {}).get("Config") or [] if entry.get("Subnet"))
 
 

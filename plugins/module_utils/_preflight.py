@@ -33,7 +33,7 @@ class Finding(t.NamedTuple):
 Rule = t.Callable[[Facts, Facts], t.Iterator[Finding]]
 
 
-def _both(source: Facts, destination: Facts) -> t.Tuple[t.Tuple[str, Facts], t.Tuple[str, Facts]]:
+def _both(source: Facts, destination: Facts) -> tuple[tuple[str, Facts], tuple[str, Facts]]:
     return ("source", source), ("destination", destination)
 
 
@@ -78,7 +78,9 @@ def tools_present(source: Facts, destination: Facts) -> t.Iterator[Finding]:
         missing = sorted(name for name in ("rsync", "ssh") if facts["tools"].get(name, True) in (False, None, ""))
         if missing:
             yield Finding(
-                "tools_present", f"The {where} lacks {' and '.join(missing)}.", "playbooks/provision.yml installs the packages."
+                "tools_present",
+                f"The {where} lacks {' and '.join(missing)}.",
+                "playbooks/provision.yml installs the packages.",
             )
 
 
@@ -93,7 +95,7 @@ def experimental_on(source: Facts, destination: Facts) -> t.Iterator[Finding]:
             )
 
 
-def engine_restores(source: Facts, destination: Facts) -> t.Iterator[Finding]:
+def engine_restores(_source: Facts, destination: Facts) -> t.Iterator[Finding]:
     """The destination's engine can restore."""
     verdict = destination["docker"].get("api_engine") or {}
     if verdict.get("restores") in ("none", "host_network"):
@@ -108,7 +110,9 @@ def same_architecture(source: Facts, destination: Facts) -> t.Iterator[Finding]:
     """Memory of one architecture runs on no other."""
     here, there = source["kernel"].get("machine"), destination["kernel"].get("machine")
     if here != there:
-        yield Finding("same_architecture", f"The source is {here}, the destination {there}.", "Choose a host of the same kind.")
+        yield Finding(
+            "same_architecture", f"The source is {here}, the destination {there}.", "Choose a host of the same kind."
+        )
 
 
 def cgroup_v2(source: Facts, destination: Facts) -> t.Iterator[Finding]:
@@ -159,7 +163,7 @@ def disk_free(source: Facts, destination: Facts) -> t.Iterator[Finding]:
                 )
 
 
-RULES: t.Tuple[Rule, ...] = (
+RULES: tuple[Rule, ...] = (
     docker_present,
     docker_py_present,
     criu_usable,
@@ -174,6 +178,6 @@ RULES: t.Tuple[Rule, ...] = (
 )
 
 
-def judge(source: Facts, destination: Facts) -> t.List[Finding]:
+def judge(source: Facts, destination: Facts) -> list[Finding]:
     """All findings about a pair of hosts, as criu_check tells of them."""
     return [finding for rule in RULES for finding in rule(source, destination)]

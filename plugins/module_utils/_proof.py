@@ -24,7 +24,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._errors import Mi
 # start_data, end_data, start_brk, arg_start, arg_end, env_start, env_end.
 _LAYOUT_FIELDS = (26, 27, 28, 45, 46, 47, 48, 49, 50, 51)
 
-Fingerprints = t.Dict[str, str]
+Fingerprints = dict[str, str]
 
 
 def fingerprint(stat: str, auxv: bytes) -> str:
@@ -60,7 +60,7 @@ def take(pids: t.Iterable[int]) -> Fingerprints:
     return found
 
 
-def check(source: Fingerprints, destination: Fingerprints) -> t.Dict[str, int]:
+def check(source: Fingerprints, destination: Fingerprints) -> dict[str, int]:
     """Prove that the destination's processes are the source's.
 
     :returns: how many processes there were, and how many were recognised.

@@ -19,7 +19,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._errors import Mi
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import ABORT, GO_SENT, RUN, SOURCE, Session
 
 # What a phase in which a session stands still means for the person who reads it.
-_STORIES: t.Dict[t.Tuple[str, str], str] = {
+_STORIES: dict[tuple[str, str], str] = {
     ("source", "opened"): "being prepared; the container runs here untouched",
     ("source", "prepared"): "prepared; the container runs here untouched",
     ("source", "arming"): "about to be frozen; the container runs here",
@@ -27,8 +27,8 @@ _STORIES: t.Dict[t.Tuple[str, str], str] = {
     ("source", "freezing"): "frozen here and being dumped",
     ("source", "dumped"): "frozen here, dumped, being sent",
     ("source", "sent"): "frozen here, sent, not yet handed over",
-    ("source", "committed"): "runs on {peer}; this host has still to tidy up",
-    ("source", "aborted"): "runs here as if nothing had happened; this host has still to tidy up",
+    ("source", "committed"): "moved to {peer}, which has still to be told that this host knows",
+    ("source", "aborted"): "not moved to {peer}, which has still to be told; the container stayed here",
     ("destination", "opened"): "announced; nothing has been made here",
     ("destination", "creating"): "being made ready here, not started",
     ("destination", "created"): "made ready here, not started",
@@ -44,12 +44,21 @@ def story(session: Session) -> str:
     phase = session.phase
     if phase == "closed":
         if session.role == SOURCE:
-            return f"moved to {peer}" if session.reached("committed") else f"not moved to {peer}; the container stayed here"
+            if session.data("aborted").get("destination_lost"):
+                return f"not moved; {peer} was declared lost. Remove the copy there before {peer} runs again"
+            return (
+                f"moved to {peer}"
+                if session.reached("committed")
+                else f"not moved to {peer}; the container stayed here"
+            )
         return f"moved here from {peer}" if session.decision == RUN else f"refused here; the container stayed on {peer}"
     text = _STORIES[(session.role, phase)].format(peer=peer)
     if session.role == SOURCE and phase not in ("committed", "aborted"):
         if session.decision == GO_SENT:
-            text = f"handed over to {peer} and frozen here until {peer} says whether it runs there"
+            text = (
+                f"handed over to {peer} and frozen here until {peer} says whether it runs there. If {peer} is gone for good and "
+                f"cannot come back by itself, run recover.yml with -e recover_destination_lost={session.id}"
+            )
         elif session.decision == ABORT:
             text = "being given up; the container is about to go on here"
     if session.lease_left > 0:
@@ -57,20 +66,28 @@ def story(session: Session) -> str:
     return f"{text} (abandoned)"
 
 
-def chosen(session: t.Optional[str], container: t.Optional[str]) -> t.List[Session]:
+def chosen(session: str | None, container: str | None) -> list[Session]:
     """The sessions of this host that a caller means."""
     if session is not None:
-        return [Session(session)]
+        # One that is not here any more has nothing left to do.
+        return [found for found in Session.all() if found.id == _names.session_id(session)]
     name = _names.container_name(container) if container else None
-    return [found for found in Session.all() if name is None or found.facts.get("container_name") == name]
+    return [found for found in Session.all() if name is None or _is_of(found, name)]
 
 
-def stories(session: t.Optional[str] = None, container: t.Optional[str] = None) -> t.List[t.Dict[str, t.Any]]:
+def _is_of(session: Session, name: str) -> bool:
+    """Whether a session is about the container that a person calls by its name, its id, or the beginning of that."""
+    return session.facts.get("container_name") == name or (
+        len(name) >= 12 and session.facts["container_id"].startswith(name)
+    )
+
+
+def stories(session: str | None = None, container: str | None = None) -> list[dict[str, t.Any]]:
     """Summaries of sessions, each with its story."""
     return [dict(found.summary(), story=story(found)) for found in chosen(session, container)]
 
 
-def moved(container: str) -> t.Optional[t.Dict[str, t.Any]]:
+def moved(container: str) -> dict[str, t.Any] | None:
     """Where a container that is not here any more has been moved to by the newest session of its name, or None."""
     name = _names.container_name(container)
     newest = None
@@ -89,15 +106,15 @@ def moved(container: str) -> t.Optional[t.Dict[str, t.Any]]:
 
 def settle(
     *,
-    session: t.Optional[str],
-    container: t.Optional[str],
-    role: t.Optional[str],
+    session: str | None,
+    container: str | None,
+    role: str | None,
     wait: float,
     abandoned: bool,
     peer_settled: bool,
-    destination_lost: t.Optional[str],
+    destination_lost: str | None,
     check_mode: bool,
-) -> t.Dict[str, t.Any]:
+) -> dict[str, t.Any]:
     """Bring unfinished sessions to their end.
 
     :param wait: seconds to wait for a live session to be abandoned, and for the destination's word.
@@ -107,17 +124,21 @@ def settle(
     :raises MigrationError: ``session_busy`` for one that is alive; what kept one from being settled.
     """
     open_ones = [found for found in chosen(session, container) if not found.ended and role in (None, found.role)]
-    closed = []
+    failures = []
     if not check_mode:
         for found in open_ones:
-            if not abandoned:
-                _await_abandonment(found, wait)
-            _settle_one(found, wait, peer_settled, found.id == destination_lost)
-            if not os.path.isdir(found.directory):
-                # A refused half leaves nothing behind, so it has no story any more.
-                closed.append(found.id)
+            try:
+                if not abandoned:
+                    _await_abandonment(found, wait)
+                _settle_one(found, wait, peer_settled, found.id == destination_lost)
+            except MigrationError as exc:
+                # One that cannot be settled must not keep the others from it.
+                failures.append(exc)
+    if failures:
+        first = failures[0]
+        raise MigrationError(first.code, " ".join(exc.message for exc in failures), sessions=stories(None, container))
     left = [entry for entry in stories(None, container) if session in (None, entry["session"])]
-    return {"changed": bool(open_ones), "sessions": left, "closed": closed}
+    return {"changed": bool(open_ones), "sessions": left}
 
 
 def _await_abandonment(session: Session, wait: float) -> None:
@@ -135,20 +156,31 @@ def _await_abandonment(session: Session, wait: float) -> None:
 def _settle_one(session: Session, wait: float, peer_settled: bool, destination_lost: bool) -> None:
     if not os.path.isdir(session.directory):
         return
-    with session.locked():
+    with session.locked(timeout=max(wait, 30)):
         if session.ended:
             return
         engine = Engine()
-        if session.role == SOURCE:
-            if destination_lost and session.decision == GO_SENT and not session.reached("committed"):
-                # A person has taken the destination's place: it is dead and fenced, so it cannot have said RUN to anyone.
-                _source.abort(session, engine)
-            _source.settle(session, engine, timeout=min(wait, 30))
-        else:
+        if session.role != SOURCE:
             _destination.settle(session, engine, heard=peer_settled)
+            return
+        if destination_lost and session.decision == GO_SENT and not session.reached("committed"):
+            _override(session, engine)
+            return
+        _source.settle(session, engine, timeout=min(wait, 30), told=peer_settled)
 
 
-def clean(*, session: t.Optional[str], container: t.Optional[str], check_mode: bool) -> t.Dict[str, t.Any]:
+def _override(session: Session, engine: Engine) -> None:
+    """A person has declared the destination dead and fenced. If it answers after all, its word counts and not the person's."""
+    try:
+        _source.ask(session, timeout=10)
+    except MigrationError:
+        _source.abort(session, engine, destination_lost=True)
+        _source.close(session)
+        return
+    _source.settle(session, engine)
+
+
+def clean(*, session: str | None, container: str | None, check_mode: bool) -> dict[str, t.Any]:
     """Remove the old copies that finished sessions have kept on their source. Volumes are left alone.
 
     The record of a move stays (a few lines without secrets): it is how a later move back knows whose data lies here. The
@@ -156,7 +188,7 @@ def clean(*, session: t.Optional[str], container: t.Optional[str], check_mode: b
     """
     engine = Engine()
     changed = False
-    removed: t.List[str] = []
+    removed: list[str] = []
     for found in chosen(session, container):
         if not found.ended:
             continue

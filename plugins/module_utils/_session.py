@@ -19,6 +19,7 @@ The decision is what makes a migration atomic. The source's is ``GO_SENT`` or ``
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -40,11 +41,11 @@ GO_SENT = "GO_SENT"
 ABORT = "ABORT"
 RUN = "RUN"
 REFUSED = "REFUSED"
-DECISIONS: t.Dict[str, t.Tuple[str, str]] = {SOURCE: (GO_SENT, ABORT), DESTINATION: (RUN, REFUSED)}
+DECISIONS: dict[str, tuple[str, str]] = {SOURCE: (GO_SENT, ABORT), DESTINATION: (RUN, REFUSED)}
 
 # Which phase may follow which. A phase is entered when what it names has been DONE, except the few that are intents
 # because undoing needs to know of a thing half done: arming, freezing, starting (journalled before the act).
-TRANSITIONS: t.Dict[str, t.Dict[str, t.Tuple[str, ...]]] = {
+TRANSITIONS: dict[str, dict[str, tuple[str, ...]]] = {
     SOURCE: {
         "opened": ("prepared", "aborted"),
         "prepared": ("arming", "aborted"),
@@ -59,7 +60,7 @@ TRANSITIONS: t.Dict[str, t.Dict[str, t.Tuple[str, ...]]] = {
     },
     DESTINATION: {
         "opened": ("creating", "refused"),
-        "creating": ("creating", "created", "refused"),
+        "creating": ("created", "refused"),
         "created": ("starting", "refused"),
         "starting": ("run", "refused"),
         "run": ("closed",),
@@ -68,10 +69,12 @@ TRANSITIONS: t.Dict[str, t.Dict[str, t.Tuple[str, ...]]] = {
     },
 }
 
-# Seconds without any sign of life after which the watchdog takes a session for abandoned. The source's is short, because
-# its container may be frozen; the destination hears nothing while the source dumps, and has only a container that does not
-# run to take away.
-LEASE_SECONDS = {SOURCE: 30.0, DESTINATION: 900.0}
+# Seconds without any sign of life after which the watchdog takes a session for abandoned, while a container is frozen.
+LEASE_SECONDS = 30.0
+# The same where nothing is frozen and a step on the other host may take its time (pulling an image).
+PREPARING_LEASE_SECONDS = 900.0
+
+_BALLAST_BYTES = 256 << 10
 
 _KEPT_AFTER_CLOSE = frozenset({"session.json", "journal", "decision"})
 
@@ -104,7 +107,9 @@ class Session:
         facts = _durable.read_json(os.path.join(self.directory, "session.json"))
         if facts is None:
             raise MigrationError("session_unknown", f"There is no session {self.id} on this host.", session=self.id)
-        self.facts: t.Dict[str, t.Any] = facts
+        self._renewing = threading.Lock()
+        self._over = False
+        self.facts: dict[str, t.Any] = facts
         self.role: str = facts["role"]
 
     # -- making, finding ---------------------------------------------------------------------------------------
@@ -133,7 +138,10 @@ class Session:
         os.makedirs(volatile_root, mode=0o700, exist_ok=True)
         os.makedirs(os.path.join(volatile_root, session), mode=0o700, exist_ok=True)
         record = dict(facts, role=role, session=session, opened=time.time())
-        _durable.write_json(os.path.join(directory, "session.json"), record)
+        if not _durable.publish(os.path.join(directory, "session.json"), json.dumps(record, sort_keys=True).encode()):
+            raise MigrationError(
+                "session_exists", f"There is a session {session} on this host already.", session=session
+            )
         self = cls(session, state_root=state_root, volatile_root=volatile_root)
         try:
             self._claim(container)
@@ -141,14 +149,16 @@ class Session:
             shutil.rmtree(self.directory)
             shutil.rmtree(self.volatile, ignore_errors=True)
             raise
+        # Room that is given up when the disk is full: the word that lets a frozen service go on must find a place.
+        _durable.write(self.path("ballast"), os.urandom(_BALLAST_BYTES))
         self.renew()
         self._append("opened", {})
         return self
 
     @classmethod
-    def all(cls, *, state_root: str = STATE_ROOT, volatile_root: str = VOLATILE_ROOT) -> t.List[Session]:
+    def all(cls, *, state_root: str = STATE_ROOT, volatile_root: str = VOLATILE_ROOT) -> list[Session]:
         """All sessions of this host, oldest first."""
-        found: t.List[Session] = []
+        found: list[Session] = []
         with contextlib.suppress(FileNotFoundError):
             for entry in sorted(os.listdir(state_root)):
                 if _names.SESSION_PATTERN.fullmatch(entry):
@@ -162,8 +172,23 @@ class Session:
     def _claim_path(self, container: str) -> str:
         return os.path.join(self.state_root, "locks", container)
 
+    @contextlib.contextmanager
+    def _claims(self) -> t.Iterator[None]:
+        """One at a time changes who owns what: looking at an old claim and replacing it are two steps."""
+        directory = os.path.join(self.state_root, "locks")
+        _durable.make_directory(directory)
+        fd = os.open(os.path.join(directory, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
     def _claim(self, container: str) -> None:
-        _durable.make_directory(os.path.join(self.state_root, "locks"))
+        with self._claims():
+            self._claim_locked(container)
+
+    def _claim_locked(self, container: str) -> None:
         path = self._claim_path(container)
         for _attempt in range(5):
             if _durable.publish(path, self.id.encode()):
@@ -179,7 +204,8 @@ class Session:
                 other = Session(owner, state_root=self.state_root, volatile_root=os.path.dirname(self.volatile))
             except MigrationError:
                 other = None
-            if other is not None and not other.ended:
+            # One that only waits to tell the other host what has been decided does not own the container any more.
+            if other is not None and other.phase not in ("aborted", "committed", "refused", "closed"):
                 raise MigrationError(
                     "session_busy",
                     f"Session {owner} (phase {other.phase}) is at work on this container. Let it end, or settle it with "
@@ -189,12 +215,14 @@ class Session:
                 )
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
-        raise MigrationError("session_busy", "Other sessions keep taking this container; try again.", container=container)
+        raise MigrationError(
+            "session_busy", "Other sessions keep taking this container; try again.", container=container
+        )
 
     def release_claim(self) -> None:
         """Let another session have the container."""
         path = self._claim_path(self.facts["container_id"])
-        with contextlib.suppress(FileNotFoundError):
+        with self._claims(), contextlib.suppress(FileNotFoundError):
             with open(path, encoding="ascii") as handle:
                 owner = handle.read()
             if owner == self.id:
@@ -215,10 +243,13 @@ class Session:
     # -- journal -----------------------------------------------------------------------------------------------
 
     @property
-    def journal(self) -> t.List[t.Dict[str, t.Any]]:
+    def journal(self) -> list[dict[str, t.Any]]:
         """All entries, oldest first; a last line that a power cut left half written does not count."""
-        entries: t.List[t.Dict[str, t.Any]] = []
-        with contextlib.suppress(FileNotFoundError), open(self.path("journal"), encoding="utf-8") as handle:
+        entries: list[dict[str, t.Any]] = []
+        with (
+            contextlib.suppress(FileNotFoundError),
+            open(self.path("journal"), encoding="utf-8", errors="replace") as handle,
+        ):
             for line in handle:
                 with contextlib.suppress(ValueError):
                     entries.append(json.loads(line))
@@ -235,14 +266,14 @@ class Session:
         """Whether nothing is left to do for it."""
         return self.phase == "closed"
 
-    def reached(self, phase: str) -> t.Optional[t.Dict[str, t.Any]]:
+    def reached(self, phase: str) -> dict[str, t.Any] | None:
         """The newest entry of a phase, or None if it was never entered."""
         for entry in reversed(self.journal):
             if entry["phase"] == phase:
                 return dict(entry)
         return None
 
-    def data(self, phase: str) -> t.Dict[str, t.Any]:
+    def data(self, phase: str) -> dict[str, t.Any]:
         """What was noted with the newest entry of a phase; empty if it was never entered."""
         entry = self.reached(phase)
         return dict(entry["data"]) if entry else {}
@@ -255,6 +286,14 @@ class Session:
         current = self.phase
         if phase == current and phase not in TRANSITIONS[self.role].get(phase, ()):
             return
+        if current in ("aborted", "refused", "closed") and phase != "closed":
+            raise MigrationError(
+                "session_over",
+                f"Session {self.id} is over on its {self.role}: it was given up, by a step that failed or by its watchdog "
+                "after it had shown no sign of life for too long.",
+                session=self.id,
+                phase=current,
+            )
         if phase not in TRANSITIONS[self.role].get(current, ()):
             raise MigrationError(
                 "illegal_transition",
@@ -273,7 +312,17 @@ class Session:
             content = handle.read()
             if content and not content.endswith(b"\n"):
                 _durable.append_line(journal, "")
-        _durable.append_line(journal, json.dumps(entry, sort_keys=True))
+        line = json.dumps(entry, sort_keys=True)
+        self._with_room(lambda: _durable.append_line(journal, line))
+
+    def _with_room(self, write: t.Callable[[], t.Any]) -> None:
+        try:
+            write()
+        except OSError as exc:
+            if exc.errno not in (errno.ENOSPC, errno.EDQUOT) or not os.path.exists(self.path("ballast")):
+                raise
+            os.unlink(self.path("ballast"))
+            write()
 
     def happened_in_this_boot(self, phase: str) -> bool:
         """Whether a phase was entered since this host started."""
@@ -283,7 +332,7 @@ class Session:
     # -- decision ----------------------------------------------------------------------------------------------
 
     @property
-    def decision(self) -> t.Optional[str]:
+    def decision(self) -> str | None:
         """The word that was decided on this host, or None."""
         try:
             with open(self.path("decision"), encoding="ascii") as handle:
@@ -295,17 +344,16 @@ class Session:
         """Decide, unless it has been decided: returns the word that is in force."""
         if word not in DECISIONS[self.role]:
             raise ValueError(f"{word} is not for the {self.role} to say")
-        _durable.publish(self.path("decision"), word.encode() + b"\n")
-        decided = self.decision
-        assert decided is not None
-        return decided
+        self._with_room(lambda: _durable.publish(self.path("decision"), word.encode() + b"\n"))
+        return str(self.decision)
 
     # -- who works on it ---------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def locked(self, timeout: float = 30.0) -> t.Iterator[None]:
+    def locked(self, timeout: float = 30.0, *, alive: bool = True) -> t.Iterator[None]:
         """Only one at a time works on a session. The kernel drops the lock with its holder, however that dies.
 
+        :param alive: whether holding it is a sign of life. The watchdog's own attempts are none, or it would wait for itself.
         :raises MigrationError: ``session_locked`` after *timeout* seconds.
         """
         fd = os.open(self.path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -325,32 +373,43 @@ class Session:
                             phase=self.phase,
                         ) from None
                     time.sleep(0.05)
-            stop = threading.Event()
-            beat = threading.Thread(target=self._keep_alive, args=(stop,), daemon=True)
-            beat.start()
-            try:
+            with self.alive() if alive else contextlib.nullcontext():
                 yield
-            finally:
-                stop.set()
-                beat.join()
         finally:
             os.close(fd)
 
-    def _keep_alive(self, stop: threading.Event) -> None:
-        """Whoever holds the lock is at work: a long dump or transfer must not look like an abandoned session."""
-        while not self.ended:
-            self.renew()
-            if stop.wait(LEASE_SECONDS[self.role] / 4):
-                return
+    @contextlib.contextmanager
+    def alive(self) -> t.Iterator[None]:
+        """Renew the lease meanwhile: a long dump or transfer must not look like an abandoned session."""
+        stop = threading.Event()
+
+        def beat() -> None:
+            while not stop.is_set() and not self._over:
+                with contextlib.suppress(OSError):
+                    self.renew()
+                stop.wait(LEASE_SECONDS / 4)
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
 
     def renew(self) -> None:
-        """A sign of life: the watchdog leaves the session alone for the seconds of LEASE_SECONDS from now."""
-        expires = time.clock_gettime(time.CLOCK_BOOTTIME) + LEASE_SECONDS[self.role]
-        path = self.memory_path("lease")
-        temporary = f"{path}.{threading.get_ident()}"
-        with open(temporary, "w", encoding="ascii") as handle:
-            handle.write(f"{boot_mark()} {expires:.3f}")
-        os.rename(temporary, path)
+        """A sign of life: the watchdog leaves the session alone for some time from now."""
+        frozen = self.role == SOURCE and self.phase not in ("opened", "prepared")
+        expires = time.clock_gettime(time.CLOCK_BOOTTIME) + (LEASE_SECONDS if frozen else PREPARING_LEASE_SECONDS)
+        # Never beside close(), which takes the directory away.
+        with self._renewing:
+            if self._over:
+                return
+            path = self.memory_path("lease")
+            temporary = f"{path}.{os.getpid()}"
+            with open(temporary, "w", encoding="ascii") as handle:
+                handle.write(f"{boot_mark()} {expires:.3f}")
+            os.rename(temporary, path)
 
     @property
     def lease_left(self) -> float:
@@ -373,7 +432,9 @@ class Session:
         """
         if keep:
             self.enter("closed")
-        shutil.rmtree(self.volatile, ignore_errors=True)
+        with self._renewing:
+            self._over = True
+            shutil.rmtree(self.volatile, ignore_errors=True)
         self.release_claim()
         if not keep:
             shutil.rmtree(self.directory)
@@ -388,7 +449,7 @@ class Session:
                     os.unlink(target)
         _durable.sync_directory(self.directory)
 
-    def summary(self) -> t.Dict[str, t.Any]:
+    def summary(self) -> dict[str, t.Any]:
         """What a person or playbook may know of it."""
         return {
             "session": self.id,

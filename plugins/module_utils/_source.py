@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import subprocess
 import time
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +31,9 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _watchdog,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import Channel
-from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel_server import KEY_LIFE_SECONDS
+from ansible_collections.livemigrate.criu.plugins.module_utils._command import run, run_checked
+from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine, memory_timeout
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
     ABORT,
@@ -45,7 +46,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
 
-Inspect = t.Dict[str, t.Any]
+Inspect = dict[str, t.Any]
 
 # Seconds. Docker's pause returns when the kernel has frozen everything; more than this means a task stuck in the kernel.
 FREEZE_TIMEOUT = 15.0
@@ -58,7 +59,7 @@ FOREIGN_ATTEMPTS = 20
 # -- before anything is touched -----------------------------------------------------------------------------------
 
 
-def examine(engine: Engine, container: str) -> t.Tuple[Inspect, t.List[t.Dict[str, str]]]:
+def examine(engine: Engine, container: str) -> tuple[Inspect, list[dict[str, str]]]:
     """A running container's inspect data, and why it cannot be moved, if so.
 
     :raises MigrationError: ``container_not_found``, ``container_not_running``.
@@ -81,6 +82,15 @@ def examine(engine: Engine, container: str) -> t.Tuple[Inspect, t.List[t.Dict[st
         )
     with contextlib.suppress(MigrationError):
         for volume in _volumes(engine, inspect, ()):
+            if volume["device"]:
+                findings.append(
+                    {
+                        "code": "volume_unsupported",
+                        "message": f"Volume {volume['name']} is a mount of {volume['device']} on its host; its content is not "
+                        "where a volume's content is.",
+                        "remedy": "Use a bind mount (see migrate_bind_mounts), or shared storage.",
+                    }
+                )
             if volume["in_use_by"]:
                 findings.append(
                     {
@@ -97,7 +107,7 @@ def examine(engine: Engine, container: str) -> t.Tuple[Inspect, t.List[t.Dict[st
     return inspect, findings
 
 
-def _lasting_foreign(group: TaskGroup, init: int) -> t.List[str]:
+def _lasting_foreign(group: TaskGroup, init: int) -> list[str]:
     """Processes of ``docker exec`` that do not end within a second, as those of a health check do."""
     deadline = time.monotonic() + 1.0
     while True:
@@ -119,9 +129,9 @@ def require_movable(engine: Engine, container: str) -> Inspect:
     return inspect
 
 
-def _volumes(engine: Engine, inspect: Inspect, bind_mounts: t.Sequence[str]) -> t.List[t.Dict[str, t.Any]]:
+def _volumes(engine: Engine, inspect: Inspect, bind_mounts: t.Sequence[str]) -> list[dict[str, t.Any]]:
     """The container's volumes and bind mounts, each with whether its content travels."""
-    found: t.List[t.Dict[str, t.Any]] = []
+    found: list[dict[str, t.Any]] = []
     for mount in _spec.mounts(inspect):
         if mount.kind == "volume":
             details = engine.find_volume(mount.name) or {}
@@ -140,6 +150,7 @@ def _volumes(engine: Engine, inspect: Inspect, bind_mounts: t.Sequence[str]) -> 
                     "travels": (details.get("Driver") or mount.driver) == "local" and not shared,
                     "shared": shared,
                     "in_use_by": [] if shared else users,
+                    "device": "" if shared else (details.get("Options") or {}).get("device", ""),
                     "create": {
                         "Name": mount.name,
                         "Driver": details.get("Driver") or mount.driver or "local",
@@ -159,11 +170,14 @@ def _volumes(engine: Engine, inspect: Inspect, bind_mounts: t.Sequence[str]) -> 
                     "travels": named,
                     "shared": _trees.is_shared(_durable.filesystem_type(mount.source), {}),
                     "in_use_by": [],
+                    "device": "",
                     "create": None,
                 }
             )
     for wanted in bind_mounts:
-        if not any(entry["kind"] == "bind" and entry["travels"] for entry in found if entry["path"] == os.path.normpath(wanted)):
+        if not any(
+            entry["kind"] == "bind" and entry["travels"] for entry in found if entry["path"] == os.path.normpath(wanted)
+        ):
             raise MigrationError(
                 "bind_mount_unknown",
                 f"{wanted} is to be moved but is not a bind mount of container {inspect['Name'].lstrip('/')}.",
@@ -172,7 +186,7 @@ def _volumes(engine: Engine, inspect: Inspect, bind_mounts: t.Sequence[str]) -> 
     return found
 
 
-def _ancestry(container_id: str) -> t.List[str]:
+def _ancestry(container_id: str) -> list[str]:
     """The ids under which this container lived before, on whatever host: newest first."""
     for session in reversed(Session.all()):
         if session.role == DESTINATION and session.data("run").get("container_id") == container_id:
@@ -182,7 +196,7 @@ def _ancestry(container_id: str) -> t.List[str]:
 
 def open_session(
     engine: Engine, container: str, *, peer_name: str, engine_name: str, strategy: str, bind_mounts: t.Sequence[str]
-) -> t.Tuple[Session, str]:
+) -> tuple[Session, str]:
     """Begin a session: claim the container, gather its spec, make the channel's key, start the watchdog.
 
     :param peer_name: what the playbook calls the destination, for people.
@@ -228,7 +242,9 @@ def open_session(
                 "ancestry": session.facts["ancestry"],
             },
         )
-        _watchdog.arm(session.id, (*_agent_package.install(session), "settle", session.id))
+        agent = _agent_package.install(session)
+        _watchdog.arm(session.id, (*agent, "settle", session.id))
+        _agent_package.check(session, agent)
     except BaseException:
         _watchdog.disarm(session.id)
         session.close(keep=False)
@@ -239,7 +255,7 @@ def open_session(
 # -- sending ------------------------------------------------------------------------------------------------------
 
 
-def probe(session: Session) -> t.Dict[str, t.Any]:
+def probe(session: Session) -> dict[str, t.Any]:
     """A tiny word through the channel, before anything depends on it.
 
     :raises MigrationError: ``destination_unreachable``; ``same_host``.
@@ -270,7 +286,7 @@ def send_image(session: Session, engine: Engine) -> int:
     return sent
 
 
-def _content_trees(session: Session, engine: Engine, inspect: Inspect) -> t.List[_trees.Tree]:
+def _content_trees(session: Session, engine: Engine, inspect: Inspect) -> list[_trees.Tree]:
     spec = _durable.read_json(session.memory_path("outbox", "spec.json"))
     trees = [_trees.layer(inspect)]
     log = _trees.log(inspect, engine.info()["DockerRootDir"])
@@ -292,14 +308,44 @@ def send_content(session: Session, engine: Engine, *, running: bool) -> int:
     :param running: whether the container still runs: then files may change meanwhile, and a second pass follows.
     """
     inspect = engine.inspect(session.facts["container_id"])
-    return _send_trees(session, _content_trees(session, engine, inspect), running=running)
+    trees = _content_trees(session, engine, inspect)
+    if running:
+        # From here on every write moves a file's time, those through shared memory maps too: the pages that were dirty are
+        # written out, and the next store to one is seen by the kernel. See _send_tree.
+        began = time.time()
+        _write_out(trees)
+        _durable.write_json(session.memory_path("content_sent.json"), {"began": began})
+    return _send_trees(session, trees, running=running)
+
+
+def _write_out(trees: t.Sequence[_trees.Tree]) -> None:
+    run_checked(
+        run,
+        ["sync", "-f", *(tree.path for tree in trees)],
+        "sync_failed",
+        "write the container's files to disk",
+        timeout=600,
+    )
 
 
 def _send_trees(session: Session, trees: t.Sequence[_trees.Tree], *, running: bool) -> int:
     # At once: most of them have little to say, and what each costs is the start of two rsyncs and an agent.
-    channel = Channel(session)
     with ThreadPoolExecutor(max_workers=_PARALLEL_TREES) as pool:
-        return sum(pool.map(lambda tree: channel.rsync(tree.path, tree.target, tree.options, running=running), trees))
+        return sum(pool.map(lambda tree: _send_tree(session, tree, running=running), trees))
+
+
+def _send_tree(session: Session, tree: _trees.Tree, *, running: bool) -> int:
+    channel = Channel(session)
+    sent = channel.rsync(tree.path, tree.target, tree.options, running=running)
+    before = _durable.read_json(session.memory_path("content_sent.json"))
+    if not running and before is not None and tree.target != "checkpoint":
+        # A file that was written while the pass before read it, or through a shared map, can have new content under the same
+        # size and time. Whatever was touched since that pass began is compared by content.
+        since = f"@{before['began'] - 1:.0f}"
+        done = run(["find", tree.path, "-type", "f", "-newermt", since, "-printf", "%P\\0"], timeout=600)
+        if done.stdout:
+            sent += channel.rsync(tree.path, tree.target, (), names=done.stdout)
+    return sent
 
 
 # -- freezing and dumping -----------------------------------------------------------------------------------------
@@ -317,12 +363,13 @@ def freeze(session: Session, engine: Engine) -> None:
     container = session.facts["container_id"]
     inspect = engine.inspect(container)
     group = TaskGroup.of_container(inspect)
-    session.enter("arming", policy=inspect["HostConfig"]["RestartPolicy"], pid=inspect["State"]["Pid"], cgroup=group.path)
+    _require_space(engine, group)
+    session.enter("arming", policy=_spec.restart_policy(inspect), pid=inspect["State"]["Pid"], cgroup=group.path)
     _watchdog.prove(session.id)
     # A restart policy would start the image afresh beside the restored copy as soon as the old copy is killed.
     engine.set_restart_policy(container, {"Name": "no", "MaximumRetryCount": 0})
     session.enter("armed")
-    foreign: t.List[str] = []
+    foreign: list[str] = []
     for _attempt in range(FOREIGN_ATTEMPTS):
         session.enter("freezing", at=_frozen_at())
         engine.pause(container)
@@ -342,16 +389,29 @@ def freeze(session: Session, engine: Engine) -> None:
     )
 
 
-def dump(session: Session, engine: Engine) -> t.Dict[str, t.Any]:
+def _require_space(engine: Engine, group: TaskGroup) -> None:
+    root = engine.info()["DockerRootDir"]
+    free, needed = shutil.disk_usage(root).free, 3 * group.resident_bytes
+    if free < needed:
+        raise MigrationError(
+            "no_space",
+            f"{root} has {free >> 20} MiB left; the engine writes a checkpoint three times, which may take "
+            f"{needed >> 20} MiB here. Make room.",
+            free=free,
+            needed=needed,
+        )
+
+
+def dump(session: Session, engine: Engine) -> dict[str, t.Any]:
     """Dump the frozen container through the engine, and make sure that nothing can run it before we say so.
 
     :returns: ``bytes`` of the checkpoint and ``seconds`` the dump took.
     """
     container = session.facts["container_id"]
     started = time.monotonic()
-    engine.checkpoint(container, session.id, leave_running=True)
-    dumped = time.monotonic()
     group = TaskGroup(session.data("arming")["cgroup"])
+    engine.checkpoint(container, session.id, leave_running=True, timeout=memory_timeout(group.resident_bytes))
+    dumped = time.monotonic()
     # CRIU thaws the cgroup while it works and freezes it again (runc leaves it as it was: paused).
     group.wait_frozen(True, FREEZE_TIMEOUT)
     held = group.hold()
@@ -363,7 +423,7 @@ def dump(session: Session, engine: Engine) -> t.Dict[str, t.Any]:
     # Names, sizes and hashes only: what a start from this checkpoint after a reboot is checked against.
     _durable.write_json(session.path("manifest.json"), manifest)
     size = _checkpoint_dir.total_bytes(manifest)
-    session.enter("dumped", held=held, bytes=size, cpu_usec=group.cpu_usec)
+    session.enter("dumped", held=held, bytes=size)
     return {"bytes": size, "seconds": dumped - started}
 
 
@@ -372,9 +432,13 @@ def send_checkpoint(session: Session, engine: Engine) -> int:
     inspect = engine.inspect(session.facts["container_id"])
     checkpoint = _trees.checkpoint(engine.info()["DockerRootDir"], inspect["Id"], session.id)
     inbox = _trees.Tree("inbox", session.memory_path("outbox"), ("--delete",))
-    # A reboot of this host must find the checkpoint whole (see _bring_back); the disk writes it while the network sends it.
-    with subprocess.Popen(["sync", "-f", checkpoint.path], stdin=subprocess.DEVNULL):
-        sent = _send_trees(session, [checkpoint, *_content_trees(session, engine, inspect), inbox], running=False)
+    content = _content_trees(session, engine, inspect)
+    # A reboot of this host must find checkpoint and files whole and of one moment (see _bring_back); the disk writes them while
+    # the network sends them.
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        written = pool.submit(_write_out, [checkpoint, *content])
+        sent = _send_trees(session, [checkpoint, *content, inbox], running=False)
+        written.result()
     session.enter("sent", bytes=sent)
     return sent
 
@@ -385,13 +449,16 @@ def go(session: Session) -> None:
     :raises MigrationError: ``already_aborted``; ``source_moved`` when the frozen tasks are not as they were dumped.
     """
     group = TaskGroup(session.data("arming")["cgroup"])
-    if not group.frozen or group.cpu_usec != session.data("dumped")["cpu_usec"]:
+    if session.phase == "sent" and not group.still_held(session.data("dumped")["held"]):
         raise MigrationError(
-            "source_moved",
-            "The container's tasks have run since they were dumped (somebody thawed them?); the checkpoint is out of date.",
+            "source_thawed",
+            "Somebody has thawed the container since it was dumped (docker unpause, a restart of the engine?). Its checkpoint "
+            "is not used; the container goes on here.",
         )
     if session.phase != "sent" or session.decide(GO_SENT) != GO_SENT:
-        raise MigrationError("already_aborted", f"Session {session.id} has been aborted meanwhile.", phase=session.phase)
+        raise MigrationError(
+            "already_aborted", f"Session {session.id} has been aborted meanwhile.", phase=session.phase
+        )
 
 
 # -- the end ------------------------------------------------------------------------------------------------------
@@ -414,7 +481,7 @@ def commit(session: Session, engine: Engine, verdict: t.Mapping[str, t.Any]) -> 
         old_name = _names.moved_name(session.facts["container_name"], session.id)
         if inspect["Name"].lstrip("/") != old_name:
             engine.rename(container, old_name)
-        engine.remove_checkpoint(container, session.id)
+        _forget_checkpoint(session, engine)
     gap = None
     if session.happened_in_this_boot("freezing") and verdict.get("running_for") is not None:
         gap = _frozen_at() - session.data("freezing")["at"] - float(verdict["running_for"])
@@ -428,14 +495,17 @@ def _wait_stopped(engine: Engine, container: str, timeout: float = 20.0) -> None
         if inspect is None or not inspect["State"]["Running"]:
             return
         if time.monotonic() >= deadline:
-            raise MigrationError("kill_failed", f"Docker still calls container {container[:12]} running {timeout:g} s after its end.")
+            raise MigrationError(
+                "kill_failed", f"Docker still calls container {container[:12]} running {timeout:g} s after its end."
+            )
         time.sleep(0.05)
 
 
-def abort(session: Session, engine: Engine) -> None:
+def abort(session: Session, engine: Engine, *, destination_lost: bool = False) -> None:
     """Let the source go on as if nothing had happened. May be repeated until it went through.
 
-    Only to be called when ABORT is decided, or when the destination has answered REFUSED.
+    Only to be called when ABORT is decided, or when the destination has answered REFUSED, or when a person has declared it
+    dead and fenced.
     """
     container = session.facts["container_id"]
     inspect = engine.find(container)
@@ -443,12 +513,13 @@ def abort(session: Session, engine: Engine) -> None:
     if inspect is not None and policy is not None:
         if session.happened_in_this_boot("arming"):
             _thaw(session, engine)
-        elif not inspect["State"]["Running"]:
+        # A reboot ends it, and so does a restart of dockerd without live-restore.
+        if not engine.inspect(container)["State"]["Running"]:
             _bring_back(session, engine, inspect)
-        if inspect["HostConfig"]["RestartPolicy"] != policy:
+        if _spec.restart_policy(inspect) != policy:
             engine.set_restart_policy(container, policy)
-        engine.remove_checkpoint(container, session.id)
-    session.enter("aborted", by_reboot=not session.happened_in_this_boot("opened"))
+        _forget_checkpoint(session, engine)
+    session.enter("aborted", destination_lost=destination_lost)
 
 
 def _thaw(session: Session, engine: Engine) -> None:
@@ -466,25 +537,47 @@ def _thaw(session: Session, engine: Engine) -> None:
 
 
 def _bring_back(session: Session, engine: Engine, inspect: Inspect) -> None:
-    """After a reboot of the source: from its own checkpoint where there is a whole one, else as Docker would start it."""
+    """A container that ended while it was frozen: from its own checkpoint where that is whole, else as Docker would start it.
+
+    Only a checkpoint that was on the disk together with all files counts (phase sent); memory beside older files corrupts.
+    """
     container = session.facts["container_id"]
-    if session.reached("dumped"):
+    if session.reached("sent"):
         directory = _trees.checkpoint_directory(engine.info()["DockerRootDir"], container, session.id)
         with contextlib.suppress(MigrationError):
-            _checkpoint_dir.verify(directory, _durable.read_json(session.path("manifest.json")) or {})
-            engine.start(container, session.id)
+            manifest = _durable.read_json(session.path("manifest.json")) or {}
+            _checkpoint_dir.verify(directory, manifest)
+            size = _checkpoint_dir.total_bytes(manifest)
+            try:
+                engine.start(container, session.id, timeout=memory_timeout(size))
+            finally:
+                _checkpoint_dir.remove_leftovers(manifest)
             return
     if inspect["State"]["Status"] != "created":
         engine.start(container)
 
 
+def _forget_checkpoint(session: Session, engine: Engine) -> None:
+    """Delete the checkpoint, if need be behind the engine's back (experimental features may be off by now)."""
+    container = session.facts["container_id"]
+    with contextlib.suppress(MigrationError):
+        engine.remove_checkpoint(container, session.id)
+    directory = _trees.checkpoint_directory(engine.info()["DockerRootDir"], container, session.id)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
 def farewell(session: Session) -> bool:
-    """Tell the destination that this session is over for us; returns whether it heard."""
+    """Tell the destination that this session is over for us; returns whether nobody waits for that any more."""
+    if not os.path.exists(session.path("peer.json")):
+        # The two never spoke.
+        return True
     try:
-        Channel(session).call("bye")
+        Channel(session).call("bye", timeout=60)
         return True
     except MigrationError:
-        return False
+        entry = session.reached("committed") or session.reached("aborted")
+        # After its life nobody can come in with the key to ask.
+        return entry is not None and time.time() - entry["time"] > KEY_LIFE_SECONDS
 
 
 def close(session: Session) -> None:
@@ -496,7 +589,7 @@ def close(session: Session) -> None:
     session.close(keep=True)
 
 
-def ask(session: Session, timeout: float = 120.0) -> t.Dict[str, t.Any]:
+def ask(session: Session, timeout: float = 120.0) -> dict[str, t.Any]:
     """The destination's verdict, waited for until it is given or the time is up.
 
     :raises MigrationError: ``destination_unreachable`` or ``session_locked`` when there was none in time.
@@ -511,10 +604,15 @@ def ask(session: Session, timeout: float = 120.0) -> t.Dict[str, t.Any]:
             time.sleep(1)
 
 
-def settle(session: Session, engine: Engine, *, timeout: float = 120.0) -> t.Optional[str]:
+def settle(session: Session, engine: Engine, *, timeout: float = 120.0, told: bool = False) -> str | None:
     """Bring a session to its end, whatever state it is in. The caller holds its lock.
 
-    :returns: ``RUN`` when the destination has the container, else the source's reason: ``ABORT`` or ``REFUSED``.
+    The container is where it belongs when this returns; the session itself stays open, in the watchdog's care, until the
+    destination knows, so that nothing is left there either.
+
+    :param timeout: seconds to wait for the destination's word, where that is needed.
+    :param told: whether the destination's half has been closed by other means.
+    :returns: ``RUN`` when the destination has the container, else ``ABORT``.
     :raises MigrationError: when it cannot be settled now (the destination's word is needed and cannot be had).
     """
     if session.ended:
@@ -529,6 +627,9 @@ def settle(session: Session, engine: Engine, *, timeout: float = 120.0) -> t.Opt
             else:
                 abort(session, engine)
     outcome = RUN if session.reached("committed") else ABORT
-    farewell(session)
-    close(session)
+    if told or farewell(session):
+        close(session)
+    else:
+        # Nothing is frozen any more; the watchdog says it again soon.
+        session.renew()
     return outcome

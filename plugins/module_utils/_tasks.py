@@ -13,6 +13,7 @@ everything frozen, is nothing left) is read from the container's cgroup.
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import signal
 import time
@@ -45,6 +46,15 @@ def cgroup_of(pid: int) -> str:
     )
 
 
+def group_of_id(container_id: str) -> TaskGroup | None:
+    """The group of a container by the names that runc's two cgroup drivers give it, without asking Docker."""
+    for pattern in (f"docker-{container_id}.scope", f"docker/{container_id}"):
+        for depth in ("", "*/", "*/*/"):
+            for path in glob.glob(f"/sys/fs/cgroup/{depth}{pattern}"):
+                return TaskGroup(path)
+    return None
+
+
 class TaskGroup:
     """All tasks of one container: a cgroup and everything below it."""
 
@@ -71,16 +81,19 @@ class TaskGroup:
         """Whether the cgroup is still there."""
         return os.path.isdir(self.path)
 
-    def pids(self) -> t.List[int]:
+    def pids(self) -> list[int]:
         """The processes in it, as this host numbers them."""
-        found: t.List[int] = []
+        found: list[int] = []
         for directory, _subdirectories, files in os.walk(self.path):
             if "cgroup.procs" in files:
-                with contextlib.suppress(OSError), open(os.path.join(directory, "cgroup.procs"), encoding="ascii") as handle:
+                with (
+                    contextlib.suppress(OSError),
+                    open(os.path.join(directory, "cgroup.procs"), encoding="ascii") as handle,
+                ):
                     found.extend(int(line) for line in handle)
         return sorted(found)
 
-    def _event(self, name: str) -> t.Optional[bool]:
+    def _event(self, name: str) -> bool | None:
         try:
             with open(os.path.join(self.path, "cgroup.events"), encoding="ascii") as handle:
                 return dict(line.split() for line in handle).get(name) == "1"
@@ -98,10 +111,30 @@ class TaskGroup:
         return bool(self._event("populated"))
 
     @property
-    def cpu_usec(self) -> int:
-        """Processor time its tasks have used, in microseconds; it does not grow while they are frozen."""
-        with open(os.path.join(self.path, "cpu.stat"), encoding="ascii") as handle:
-            return int(dict(line.split() for line in handle)["usage_usec"])
+    def resident_bytes(self) -> int:
+        """Memory that its tasks hold now, shared pages counted once a task: an upper bound for what a dump writes."""
+        page = os.sysconf("SC_PAGE_SIZE")
+        total = 0
+        for pid in self.pids():
+            with (
+                contextlib.suppress(FileNotFoundError, ProcessLookupError),
+                open(f"/proc/{pid}/statm", encoding="ascii") as handle,
+            ):
+                total += int(handle.read().split()[1]) * page
+        return total
+
+    def still_held(self, held: t.Iterable[int]) -> bool:
+        """Whether nothing has run since :meth:`hold`: everything is frozen, and every SIGSTOP of it is still on its way.
+
+        A thaw by anyone, however short, would have delivered them. (Processor time is no evidence: a timer that fires into
+        a frozen task is accounted to it.)
+        """
+        if not self.frozen:
+            return False
+        try:
+            return all(_stop_pending(pid) for pid in held)
+        except (FileNotFoundError, ProcessLookupError):
+            return False
 
     def wait_frozen(self, frozen: bool, timeout: float) -> None:
         """Wait until the kernel says that all tasks are frozen, or that they are not.
@@ -127,7 +160,7 @@ class TaskGroup:
             handle.write("0")
         self.wait_frozen(False, timeout)
 
-    def hold(self) -> t.List[int]:
+    def hold(self) -> list[int]:
         """Queue SIGSTOP to every frozen process, so that a thaw by anyone but us runs no code of theirs.
 
         ``docker unpause`` by a person and dockerd's own shutdown (which sends SIGTERM to paused containers and resumes
@@ -136,7 +169,7 @@ class TaskGroup:
 
         :returns: the processes that were held.
         """
-        held: t.List[int] = []
+        held: list[int] = []
         for pid in self.pids():
             with contextlib.suppress(ProcessLookupError, FileNotFoundError):
                 if _state(pid) not in ("T", "t", "Z", "X"):
@@ -155,7 +188,7 @@ class TaskGroup:
                 if pid in noted or _stop_pending(pid):
                     os.kill(pid, signal.SIGCONT)
 
-    def foreign(self, init: int) -> t.List[str]:
+    def foreign(self, init: int) -> list[str]:
         """The command lines of processes that entered the container from outside (``docker exec``).
 
         :param init: the host's number of the container's first process.

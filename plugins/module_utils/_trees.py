@@ -14,6 +14,8 @@ and, for those who read logs, the log.
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import _names
@@ -23,7 +25,21 @@ Inspect = t.Mapping[str, t.Any]
 
 # File systems whose content every host that mounts them sees: nothing to bring, and nothing to overwrite.
 SHARED_FILESYSTEMS = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "ceph", "fuse.ceph", "glusterfs", "fuse.glusterfs", "ocfs2", "gfs2", "lustre", "9p", "afs"}
+    {
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "ceph",
+        "fuse.ceph",
+        "glusterfs",
+        "fuse.glusterfs",
+        "ocfs2",
+        "gfs2",
+        "lustre",
+        "9p",
+        "afs",
+    }
 )
 
 # Overlayfs' own notes about THIS host's lower layers and inodes. They are meaningless elsewhere, and with index=on a wrong
@@ -46,7 +62,7 @@ class Tree(t.NamedTuple):
     """Its name in the channel: ``layer``, ``log``, ``checkpoint``, ``volume/NAME`` or ``bind/NUMBER``."""
     path: str
     """Where it lies on this host."""
-    options: t.Tuple[str, ...]
+    options: tuple[str, ...]
     """rsync's options for it, besides those that hold for all."""
 
 
@@ -82,21 +98,37 @@ def layer(inspect: Inspect) -> Tree:
     return Tree("layer", upper_directory(inspect), (*_DELETE, *_LAYER_FILTERS))
 
 
-def log(inspect: Inspect, data_root: str) -> t.Optional[Tree]:
+def log(inspect: Inspect, data_root: str) -> Tree | None:
     """The log files of the json-file and local drivers, which the destination's engine appends to; None for others."""
     if (inspect["HostConfig"].get("LogConfig") or {}).get("Type") not in ("json-file", "local"):
         return None
     return Tree("log", container_directory(data_root, inspect["Id"]), _LOG_FILTERS)
 
 
-def adopt_log(directory: str, old_id: str, new_id: str) -> None:
-    """Give log files that came from another host the names that this host's engine will look for.
+def incoming_log_directory(data_root: str, container_id: str) -> str:
+    """Where log files from the source arrive: apart from the engine's own files about the container."""
+    return os.path.join(container_directory(data_root, container_id), "livemigrate-log")
 
-    The json-file driver names its file after the container; on its start it appends to what is there.
+
+def adopt_log(data_root: str, old_id: str, new_id: str) -> None:
+    """Put log files that came from another host where this host's engine will look for them.
+
+    The json-file driver names its file after the container; on its start it appends to what is there. Only what bears the
+    name of a log is taken, and no links.
     """
-    for name in os.listdir(directory):
-        if name.startswith(f"{old_id}-json.log"):
-            os.rename(os.path.join(directory, name), os.path.join(directory, new_id + name[len(old_id) :]))
+    directory = container_directory(data_root, new_id)
+    incoming = incoming_log_directory(data_root, new_id)
+    if not os.path.isdir(incoming):
+        return
+    for name in os.listdir(incoming):
+        found = re.fullmatch(re.escape(old_id) + r"(-json\.log(\.\d+)?(\.gz)?)", name)
+        path = os.path.join(incoming, name)
+        if found and os.path.isfile(path) and not os.path.islink(path):
+            os.rename(path, os.path.join(directory, new_id + found.group(1)))
+        elif name == "local-logs" and os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
+            os.rename(path, os.path.join(directory, name))
+    shutil.rmtree(incoming)
 
 
 def volume(name: str, path: str) -> Tree:

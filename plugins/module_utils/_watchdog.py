@@ -6,9 +6,10 @@
 
 """A session's watchdog: systemd units that settle it when nobody else does any more.
 
-Each session gets a service that runs the agent's ``settle``, enabled so that it runs at boot, and a timer that starts it
-every few seconds; as long as the session shows signs of life (``Session.renew``) the service does nothing. They are real
-unit files and not ``systemd-run`` ones, because what has to act after a reboot must outlive it.
+Each session gets a service that runs the agent's ``settle`` once, and a timer that starts it every few seconds, now and after
+every boot, until the session has ended; as long as the session shows signs of life (``Session.renew``) the service does
+nothing. They are real unit files and not ``systemd-run`` ones, because what has to act after a reboot must outlive it. The
+service has no Restart= of its own: systemd before 244 refuses that for oneshot services, and one way to try again is enough.
 """
 
 from __future__ import annotations
@@ -32,19 +33,14 @@ _SERVICE = """\
 Description=Settle migration {session}
 After=docker.service network-online.target
 Wants=network-online.target
-# It tries again for as long as it takes: an undecided session has to wait for the other host.
+# The timer tries again for as long as it takes: an undecided session has to wait for the other host.
 StartLimitIntervalSec=0
 
 [Service]
 Type=oneshot
 ExecStart={settle}
-Restart=on-failure
-RestartSec={interval}
-# The shared SSH connection that it may open is not part of its outcome.
-KillMode=mixed
-
-[Install]
-WantedBy=multi-user.target
+# 75: to be tried again. It is not a failure of the host.
+SuccessExitStatus=75
 """
 
 _TIMER = """\
@@ -53,9 +49,12 @@ _TIMER = """\
 Description=Watch over migration {session}
 
 [Timer]
-OnActiveSec={interval}
+OnBootSec=1
 OnUnitInactiveSec={interval}
 AccuracySec=1
+
+[Install]
+WantedBy=timers.target
 """
 
 
@@ -63,7 +62,7 @@ def _unit(session: str, kind: str) -> str:
     return f"livemigrate-{session}.{kind}"
 
 
-def _files(session: str) -> t.List[str]:
+def _files(session: str) -> list[str]:
     return [os.path.join(UNIT_DIRECTORY, _unit(session, kind)) for kind in ("service", "timer")]
 
 
@@ -73,12 +72,16 @@ def arm(session: str, settle: t.Sequence[str], runner: Runner = run) -> None:
     :param settle: the agent's command line for it.
     :raises MigrationError: ``watchdog_failed``.
     """
-    values = {"session": session, "interval": INTERVAL_SECONDS, "settle": " ".join(shlex.quote(part) for part in settle)}
+    values = {
+        "session": session,
+        "interval": INTERVAL_SECONDS,
+        "settle": " ".join(shlex.quote(part) for part in settle),
+    }
     for path, template in zip(_files(session), (_SERVICE, _TIMER)):
         _durable.write(path, template.format(**values).encode(), 0o644)
     doing = "arm the watchdog (systemd)"
     run_checked(runner, ["systemctl", "daemon-reload"], "watchdog_failed", doing)
-    run_checked(runner, ["systemctl", "--quiet", "enable", _unit(session, "service")], "watchdog_failed", doing)
+    run_checked(runner, ["systemctl", "--quiet", "enable", _unit(session, "timer")], "watchdog_failed", doing)
     run_checked(runner, ["systemctl", "start", _unit(session, "timer")], "watchdog_failed", doing)
 
 
@@ -101,7 +104,7 @@ def disarm(session: str, runner: Runner = run) -> None:
         return
     with contextlib.suppress(MigrationError):
         runner(["systemctl", "stop", _unit(session, "timer")])
-        runner(["systemctl", "--quiet", "disable", _unit(session, "service")])
+        runner(["systemctl", "--quiet", "disable", _unit(session, "timer")])
     for path in _files(session):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)

@@ -88,7 +88,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._engine import En
 from ansible_collections.livemigrate.criu.plugins.module_utils._module import run_module
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
 
-SENDERS: t.Dict[str, t.Callable[[Session], int]] = {
+SENDERS: dict[str, t.Callable[[Session], int]] = {
     "spec": _source.send_spec,
     "image": lambda session: _source.send_image(session, Engine()),
     "content": lambda session: _source.send_content(session, Engine(), running=True),
@@ -96,7 +96,7 @@ SENDERS: t.Dict[str, t.Callable[[Session], int]] = {
 }
 
 
-def _body(params: t.Dict[str, t.Any], check_mode: bool) -> t.Dict[str, t.Any]:
+def _body(params: dict[str, t.Any], check_mode: bool) -> dict[str, t.Any]:
     session = Session(params["session"])
     if check_mode:
         return {"changed": True, "bytes": 0, "seconds": 0.0}

@@ -124,8 +124,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._errors import Mi
 from ansible_collections.livemigrate.criu.plugins.module_utils._module import run_module
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
 
-Params = t.Dict[str, t.Any]
-Result = t.Dict[str, t.Any]
+Params = dict[str, t.Any]
+Result = dict[str, t.Any]
 
 
 def _dump_session(session: Session, check_mode: bool) -> Result:
@@ -145,7 +145,9 @@ def _dump_session(session: Session, check_mode: bool) -> Result:
 def _dump(engine: Engine, container: str, checkpoint: str, leave_running: bool) -> float:
     inspect = engine.inspect(container)
     if not inspect["State"]["Running"]:
-        raise MigrationError("container_not_running", f"Container {container} is not running; it has no memory to dump.")
+        raise MigrationError(
+            "container_not_running", f"Container {container} is not running; it has no memory to dump."
+        )
     policy = inspect["HostConfig"]["RestartPolicy"].get("Name") or "no"
     if not leave_running and (policy != "no" or inspect["HostConfig"].get("AutoRemove")):
         raise MigrationError(
@@ -157,7 +159,11 @@ def _dump(engine: Engine, container: str, checkpoint: str, leave_running: bool) 
     engine.checkpoint(container, checkpoint, leave_running=leave_running)
     seconds = time.monotonic() - started
     # The engine answers some hundred milliseconds before it has taken notice of the container's end.
-    while not leave_running and engine.inspect(container)["State"]["Running"] and time.monotonic() - started < 30 + seconds:
+    while (
+        not leave_running
+        and engine.inspect(container)["State"]["Running"]
+        and time.monotonic() - started < 30 + seconds
+    ):
         time.sleep(0.05)
     return seconds
 

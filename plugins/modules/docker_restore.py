@@ -112,8 +112,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._errors import Mi
 from ansible_collections.livemigrate.criu.plugins.module_utils._module import run_module
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
 
-Params = t.Dict[str, t.Any]
-Result = t.Dict[str, t.Any]
+Params = dict[str, t.Any]
+Result = dict[str, t.Any]
 
 
 def _step(params: Params, check_mode: bool) -> Result:
@@ -151,7 +151,9 @@ def _restore(params: Params, check_mode: bool) -> Result:
     seconds = time.monotonic() - started
     after = engine.inspect(inspect["Id"])
     if not after["State"]["Running"]:
-        raise MigrationError("restored_copy_died", f"The restored container ended at once (exit code {after['State']['ExitCode']}).")
+        raise MigrationError(
+            "restored_copy_died", f"The restored container ended at once (exit code {after['State']['ExitCode']})."
+        )
     return {"changed": True, "container_id": inspect["Id"], "seconds": seconds}
 
 

@@ -101,7 +101,7 @@ options:
         required: true
   abandoned:
     description:
-      - With O(state=settled), that the caller knows that nobody is at work on O(session) any more, because it was the caller's own.
+      - With O(state=settled), that the caller knows that nobody is at work on O(session) any more, because it was its own.
       - Without it a session that has shown a sign of life lately is waited for.
     type: bool
     default: false
@@ -231,8 +231,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._errors import Mi
 from ansible_collections.livemigrate.criu.plugins.module_utils._module import run_module
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
 
-Params = t.Dict[str, t.Any]
-Result = t.Dict[str, t.Any]
+Params = dict[str, t.Any]
+Result = dict[str, t.Any]
 
 
 def _open(params: Params, check_mode: bool) -> Result:
@@ -240,7 +240,9 @@ def _open(params: Params, check_mode: bool) -> Result:
         return _open_source(params, check_mode)
     missing = [key for key in ("session", "container_id", "channel_user", "public_key") if not params[key]]
     if missing:
-        raise MigrationError("missing_arguments", f"To open the destination's half, {', '.join(missing)} must be given.")
+        raise MigrationError(
+            "missing_arguments", f"To open the destination's half, {', '.join(missing)} must be given."
+        )
     _names.session_id(params["session"])
     facts = {key: params[key] for key in ("container_id", "peer_name", "ancestry")}
     facts["container_name"] = _names.container_name(params["container"])
@@ -282,13 +284,13 @@ def _connect(session: Session, params: Params) -> Result:
     return {"changed": True}
 
 
-def _prepared(session: Session, params: Params) -> Result:
+def _prepared(session: Session, _params: Params) -> Result:
     with session.locked():
         session.enter("prepared")
     return {"changed": True}
 
 
-def _go(session: Session, params: Params) -> Result:
+def _go(session: Session, _params: Params) -> Result:
     with session.locked():
         _source.go(session)
     return {"changed": True}
@@ -298,11 +300,13 @@ def _commit(session: Session, params: Params) -> Result:
     with session.locked():
         outcome = _source.settle(session, Engine(), timeout=params["wait"])
     if outcome != _session.RUN:
-        raise MigrationError("refused", "The destination refused; the source goes on with the container.", session=session.id)
+        raise MigrationError(
+            "refused", "The destination refused; the source goes on with the container.", session=session.id
+        )
     return {"changed": True, "outcome": outcome, "gap": session.data("committed").get("gap")}
 
 
-STEPS: t.Dict[str, t.Callable[[Session, Params], Result]] = {
+STEPS: dict[str, t.Callable[[Session, Params], Result]] = {
     "connected": _connect,
     "prepared": _prepared,
     "go": _go,
@@ -362,7 +366,7 @@ def main() -> None:
         },
         required_if=[
             ("state", "opened", ("role", "container")),
-                ("state", "connected", ("session", "peer")),
+            ("state", "connected", ("session", "peer")),
             ("state", "prepared", ("session",)),
             ("state", "go", ("session",)),
             ("state", "committed", ("session",)),

@@ -1,0 +1,383 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""What a host has: CRIU, kernel, Docker, tools, room. Absence is a fact here, never an error.
+
+Parsers (parse_*) take what was printed and are tested with captured outputs; the gatherers around them only run and read.
+"""
+
+from __future__ import annotations
+
+import glob
+import http.client
+import json
+import os
+import re
+import shutil
+import socket
+import sys
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils._command import Runner
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._support import (
+    criu_verdict,
+    engine_verdict,
+    parse_version,
+)
+
+Facts = dict[str, t.Any]
+
+DOCKER_SOCKET = "/run/docker.sock"
+# Where the role docker puts docker-py when the distribution has none that is new enough.
+DOCKER_PY_VENV = "/opt/livemigrate/venv"
+# sudo's secure_path and non-login shells leave sbin out on some systems.
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+FEATURES = (
+    "mem_dirty_track",
+    "uffd-noncoop",
+    "network_lock_nftables",
+    "external_net_ns",
+    "timens",
+    "overlayfs_maps",
+    "pidfd_store",
+    "pagemap_scan",
+)
+TOOLS = (
+    "iptables",
+    "ip6tables",
+    "iptables-restore",
+    "ip6tables-restore",
+    "nft",
+    "runc",
+    "containerd",
+    "docker",
+    "dockerd",
+    "tar",
+    "gzip",
+    "zstd",
+    "rsync",
+    "ssh",
+)
+# What a migration fills: containerd's copies of a checkpoint, the engine's data, containerd's content, the session.
+DISK_PATHS = ("/tmp", "/var/lib/docker", "/var/lib/containerd", "/var/lib/livemigrate")  # noqa: S108 - it is only looked at
+
+
+def which(program: str) -> str | None:
+    """Where a program is, sbin included whatever PATH says."""
+    return shutil.which(program, path=os.environ.get("PATH", "") + ":" + SEARCH_PATH)
+
+
+def _read(path: str) -> str:
+    """A small file's text; empty when it cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except OSError:
+        return ""
+
+
+# --- CRIU ---------------------------------------------------------------------------------------------------------
+
+
+def parse_criu_version(output: str) -> str | None:
+    """``Version: 4.2.1`` out of ``criu --version``."""
+    match = re.search(r"^Version:\s*(\S+)", output, re.MULTILINE)
+    return match.group(1) if match else None
+
+
+def parse_feature(rc: int, output: str) -> bool | None:
+    """The answer of ``criu check --feature X``: True, False, or None where this CRIU does not know the feature."""
+    if "Unknown feature" in output:
+        return None
+    return rc == 0
+
+
+def parse_package_owner(output: str) -> str | None:
+    """The package out of ``dpkg-query --search PATH`` (``criu: /usr/sbin/criu``, ``criu:amd64: ...``)."""
+    for line in output.splitlines():
+        # dpkg names a diversion before it names the owner.
+        if ": " in line and not line.startswith("diversion by"):
+            return line.split(": ", 1)[0].split(",")[0].split(":")[0].strip()
+    return None
+
+
+def _package(run: Runner, path: str) -> tuple[str | None, str | None]:
+    """Name and revision of the distribution's package that owns a file."""
+    real = os.path.realpath(path)
+    if which("dpkg-query"):
+        owner = parse_package_owner(run(["dpkg-query", "--search", real]).stdout)
+        if owner:
+            return owner, run(["dpkg-query", "--show", "--showformat=${Version}", owner]).stdout.strip() or None
+    elif which("rpm"):
+        done = run(["rpm", "-q", "--file", real, "--queryformat", "%{NAME} %{VERSION}-%{RELEASE}"])
+        if done.rc == 0 and " " in done.stdout:
+            name, revision = done.stdout.strip().split(" ", 1)
+            return name, revision
+    return None, None
+
+
+def criu_facts(run: Runner, path: str | None = None, features: t.Sequence[str] = FEATURES) -> Facts:
+    """What CRIU is there and what it says of this kernel.
+
+    :param path: the program to ask; without it the one that a container runtime would find.
+    :param features: names for ``criu check --feature``.
+    """
+    # The services' own search path first: containerd looks there, whatever PATH this user has.
+    found = path or shutil.which("criu", path=SEARCH_PATH) or which("criu")
+    facts: Facts = {
+        "present": False,
+        "path": found,
+        "version": None,
+        "package": None,
+        "package_revision": None,
+        "check": {"ok": None, "output": ""},
+        "features": {},
+    }
+    if not found:
+        return facts
+    try:
+        facts["version"] = parse_criu_version(run([found, "--version"]).stdout)
+        facts["package"], facts["package_revision"] = _package(run, found)
+        if facts["version"] is None:
+            return facts
+        facts["present"] = True
+        done = run([found, "check"])
+        facts["check"] = {"ok": done.rc == 0, "output": done.output}
+        for feature in features:
+            answer = run([found, "check", "--feature", feature])
+            facts["features"][feature] = parse_feature(answer.rc, answer.output)
+    except (MigrationError, OSError) as exc:
+        # A program that is missing, hangs, or cannot be executed is a fact about this host like any other.
+        facts["check"]["output"] = str(exc)
+    return facts
+
+
+# --- kernel and room ----------------------------------------------------------------------------------------------
+
+
+def kernel_facts() -> Facts:
+    """Release, architecture, cgroup version (of the unified hierarchy, as Docker counts it), security modules, page size."""
+    uname = os.uname()
+    return {
+        "release": uname.release,
+        "machine": uname.machine,
+        "cgroup_version": 2 if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else 1,
+        "lsm": [name for name in _read("/sys/kernel/security/lsm").strip().split(",") if name],
+        "page_size": os.sysconf("SC_PAGE_SIZE"),
+    }
+
+
+def parse_meminfo(text: str) -> Facts:
+    """Bytes in total and available out of /proc/meminfo."""
+    kib = {m.group(1): int(m.group(2)) for m in re.finditer(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE)}
+    return {
+        "total_bytes": kib.get("MemTotal", 0) * 1024,
+        "available_bytes": kib.get("MemAvailable", kib.get("MemFree", 0)) * 1024,
+    }
+
+
+def parse_filesystem(mountinfo: str, path: str) -> str | None:
+    """Type of the file system that holds an absolute path, out of /proc/self/mountinfo."""
+    best, kind = "", None
+    for line in mountinfo.splitlines():
+        fields, source = (part.split() for part in (line + " - ").split(" - ")[:2])
+        if len(fields) < 5 or not source:
+            continue
+        point = fields[4].replace("\\040", " ")
+        inside = point == "/" or path == point or path.startswith(point + "/")
+        # Of two mounts on one point the later one is the visible one.
+        if inside and len(point) >= len(best):
+            best, kind = point, source[0]
+    return kind
+
+
+def disk_facts(paths: t.Sequence[str]) -> list[Facts]:
+    """Room for each path; a path that is not there yet is judged by its nearest parent that is."""
+    mountinfo = _read("/proc/self/mountinfo")
+    facts: list[Facts] = []
+    for path in paths:
+        existing = os.path.realpath(path)
+        while not os.path.exists(existing):
+            existing = os.path.dirname(existing)
+        room = os.statvfs(existing)
+        facts.append(
+            {
+                "path": path,
+                "free_bytes": room.f_bavail * room.f_frsize,
+                "total_bytes": room.f_blocks * room.f_frsize,
+                "filesystem": parse_filesystem(mountinfo, existing),
+                # Two paths on one device share their room.
+                "device": os.stat(existing).st_dev,
+            }
+        )
+    return facts
+
+
+# --- Docker -------------------------------------------------------------------------------------------------------
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over the engine's socket: needs neither the docker command line nor docker-py, which may both be missing."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def engine_get(path: str, socket_path: str = DOCKER_SOCKET, timeout: float = 30.0) -> Facts:
+    """Ask the engine for a JSON object.
+
+    :param path: e.g. ``/info``; without a version the engine answers in its newest.
+    :param timeout: seconds.
+    :raises OSError: the engine cannot be reached.
+    :raises ValueError: what answers is no engine, or refuses.
+    """
+    connection = _UnixConnection(socket_path, timeout)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        body = response.read()
+    except http.client.HTTPException as exc:
+        raise ValueError(f"no HTTP from {socket_path}: {exc!r}") from exc
+    finally:
+        connection.close()
+    if response.status != 200:
+        raise ValueError(f"{path} answered {response.status}: {body[:200].decode('utf-8', 'replace')}")
+    data = json.loads(body)
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} answered no JSON object")
+    return data
+
+
+def parse_engine(version: Facts, info: Facts) -> Facts:
+    """The engine's facts out of its answers to ``/version`` and ``/info``."""
+    components = {part.get("Name"): part.get("Version") for part in version.get("Components") or []}
+    status = {row[0]: row[1] for row in info.get("DriverStatus") or [] if len(row) == 2}
+    security = info.get("SecurityOptions") or []
+    names = [part[5:] for option in security for part in option.split(",") if part.startswith("name=")]
+    verdict = engine_verdict(version.get("Version"), components.get("containerd"))
+    return {
+        "version": version.get("Version"),
+        "api_version": version.get("ApiVersion"),
+        "min_api_version": version.get("MinAPIVersion"),
+        "experimental": bool(info.get("ExperimentalBuild")),
+        "storage_driver": info.get("Driver"),
+        "image_store": "containerd" if status.get("driver-type") == "io.containerd.snapshotter.v1" else "graphdriver",
+        "cgroup_driver": info.get("CgroupDriver"),
+        "cgroup_version": int(info.get("CgroupVersion") or 1),
+        "live_restore": bool(info.get("LiveRestoreEnabled")),
+        "data_root": info.get("DockerRootDir"),
+        "security_options": names,
+        "rootless": "rootless" in names,
+        "userns_remap": "userns" in names,
+        "runtimes": sorted(info.get("Runtimes") or {}),
+        "default_runtime": info.get("DefaultRuntime"),
+        # A paused container is a live one: a restart of the engine ends it too.
+        "containers_running": int(info.get("ContainersRunning") or 0) + int(info.get("ContainersPaused") or 0),
+        "containerd_version": components.get("containerd"),
+        "runc_version": components.get("runc"),
+        "swarm": (info.get("Swarm") or {}).get("LocalNodeState", "inactive"),
+        "api_engine": {"restores": verdict.restores, "reason": verdict.reason},
+    }
+
+
+def docker_facts(run: Runner, get: t.Callable[[str], Facts] = engine_get) -> Facts:
+    """The engine of this host, or why there is none.
+
+    :param get: asks the engine; :func:`engine_get`.
+    """
+    installed = which("dockerd") is not None
+    try:
+        return {"installed": installed, "running": True, "error": None, **parse_engine(get("/version"), get("/info"))}
+    except FileNotFoundError:
+        error = "There is no engine listening: its socket does not exist."
+    except PermissionError:
+        error = "The engine's socket may not be opened by this user: use become."
+    except (OSError, ValueError) as exc:
+        error = f"The engine does not answer: {exc}"
+    facts: Facts = {"installed": installed, "running": False, "error": error}
+    # Keys are there always, so that a play can name them without asking first.
+    facts.update(dict.fromkeys(parse_engine({}, {}), None))
+    facts["api_engine"] = engine_verdict(None, None)._asdict()
+    facts["runtimes"], facts["security_options"], facts["containers_running"] = [], [], 0
+    for program in ("containerd", "runc"):
+        if which(program):
+            facts[f"{program}_version"] = ".".join(map(str, parse_version(run([program, "--version"]).stdout))) or None
+    return facts
+
+
+# --- Python -------------------------------------------------------------------------------------------------------
+
+
+def docker_py_directory(version: tuple[t.Any, ...] = sys.version_info, venv: str = DOCKER_PY_VENV) -> str | None:
+    """Where the role docker left packages for this very Python; None where there are none."""
+    found = glob.glob(f"{venv}/lib*/python{version[0]}.{version[1]}/site-packages/docker/__init__.py")
+    return os.path.dirname(os.path.dirname(found[0])) if found else None
+
+
+def use_docker_py_directory() -> str | None:
+    """Put that place first on the import path, so that it wins over an older docker-py of the distribution."""
+    place = docker_py_directory()
+    if place and place not in sys.path:
+        sys.path.insert(0, place)
+    return place
+
+
+def python_facts() -> Facts:
+    """The interpreter this module runs in, and the docker-py it sees."""
+    use_docker_py_directory()
+    facts: Facts = {
+        "executable": sys.executable,
+        "version": ".".join(str(part) for part in sys.version_info[:3]),
+        "docker_py": None,
+        "docker_py_path": None,
+        "docker_py_error": None,
+    }
+    try:
+        import docker
+    except ImportError as exc:
+        facts["docker_py_error"] = str(exc)
+    else:
+        facts["docker_py"] = getattr(docker, "__version__", None) or getattr(docker, "version", None)
+        facts["docker_py_path"] = os.path.dirname(docker.__file__ or "")
+    return facts
+
+
+# --- all of it ----------------------------------------------------------------------------------------------------
+
+
+def host_facts(run: Runner, criu_path: str | None = None, features: t.Sequence[str] = FEATURES) -> Facts:
+    """Everything that the roles and the preflight ask about a host."""
+    criu = criu_facts(run, criu_path, features)
+    kernel = kernel_facts()
+    docker = docker_facts(run)
+    verdict = criu_verdict(
+        criu["version"],
+        criu["package_revision"],
+        criu["check"]["ok"],
+        criu["check"]["output"],
+        kernel["release"],
+        kernel["machine"],
+    )
+    paths = [docker["data_root"] or path if path == "/var/lib/docker" else path for path in DISK_PATHS]
+    return {
+        "criu": criu,
+        "kernel": kernel,
+        "docker": docker,
+        "tools": {name: which(name) for name in TOOLS},
+        "memory": parse_meminfo(_read("/proc/meminfo")),
+        "disk": disk_facts(paths),
+        "python": python_facts(),
+        "usable": not verdict.reasons,
+        "reasons": verdict.reasons,
+        "remarks": verdict.remarks,
+    }

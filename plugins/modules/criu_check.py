@@ -1,0 +1,367 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: criu_check
+short_description: Tell what a host offers for checkpoint and restore
+version_added: 1.0.0
+author:
+  - The livemigrate.criu authors (@livemigrate)
+description:
+  - Gathers what matters for moving containers with CRIU, that is CRIU itself and its verdict on the running kernel, the
+    Docker Engine with its containerd and runc, the tools CRIU needs, memory, disk and Python.
+  - It tells and never fails on absence. Without CRIU or without Docker it says so in what it returns; roles and playbooks judge.
+  - The engine is asked through its socket, so neither the docker command line nor docker-py is needed.
+  - CRIU needs root for its checks; use C(become).
+extends_documentation_fragment:
+  - livemigrate.criu.attributes
+attributes:
+  diff_mode:
+    support: N/A
+    details:
+      - This module changes nothing.
+options:
+  criu_path:
+    description:
+      - The CRIU to ask.
+      - Without it the one that services find, that is the first in C(/usr/local/sbin), C(/usr/local/bin), C(/usr/sbin),
+        C(/usr/bin).
+    type: path
+  features:
+    description:
+      - Names of kernel features to ask CRIU for, as C(criu check --feature) takes them.
+    type: list
+    elements: str
+    default:
+      - mem_dirty_track
+      - uffd-noncoop
+      - network_lock_nftables
+      - external_net_ns
+      - timens
+      - overlayfs_maps
+      - pidfd_store
+      - pagemap_scan
+seealso:
+  - module: ansible.builtin.setup
+  - name: CRIU's own page on checking a kernel
+    description: What C(criu check) looks at and which kernel options it needs.
+    link: https://criu.org/Check_the_kernel
+"""
+
+EXAMPLES = r"""
+---
+- name: Look at the host
+  livemigrate.criu.criu_check:
+  become: true
+  register: host
+
+- name: Stop where CRIU cannot work
+  ansible.builtin.assert:
+    that: host.usable
+    fail_msg: "{{ host.reasons | join(' ') }}"
+
+- name: Say whether memory can be copied ahead while the service runs
+  ansible.builtin.debug:
+    msg: "{{ 'with' if host.criu.features.mem_dirty_track else 'without' }} memory pre-copy"
+
+- name: Ask a CRIU that was built from source for one feature
+  livemigrate.criu.criu_check:
+    criu_path: /opt/criu/sbin/criu
+    features: [mem_dirty_track]
+  become: true
+"""
+
+RETURN = r"""
+---
+usable:
+  description: Whether this CRIU can be used on this kernel.
+  returned: always
+  type: bool
+  sample: true
+reasons:
+  description: Why it cannot be used, in full sentences. Empty when it can.
+  returned: always
+  type: list
+  elements: str
+  sample: ["CRIU is not installed."]
+remarks:
+  description: What to keep in mind although it can be used, in full sentences.
+  returned: always
+  type: list
+  elements: str
+  sample: []
+criu:
+  description: The CRIU of this host.
+  returned: always
+  type: dict
+  contains:
+    present:
+      description: Whether there is a CRIU that tells its version.
+      type: bool
+      sample: true
+    path:
+      description: Where it is, V(null) where there is none.
+      type: str
+      sample: /usr/sbin/criu
+    version:
+      description: Its version, V(null) where there is none.
+      type: str
+      sample: 4.2.1
+    package:
+      description: The distribution's package that owns it, V(null) where none does, as for a CRIU from source.
+      type: str
+      sample: criu
+    package_revision:
+      description: That package's revision; it tells of fixes that the version does not.
+      type: str
+      sample: 3.17.1-2+deb12u2
+    check:
+      description: The verdict of C(criu check). RV(criu.check.ok) is V(null) when it could not be run.
+      type: dict
+      contains:
+        ok:
+          description: Whether it looks good.
+          type: bool
+          sample: true
+        output:
+          description: What it printed.
+          type: str
+          sample: Looks good.
+    features:
+      description: Every feature of O(features), V(true), V(false), or V(null) where this CRIU does not know it.
+      type: dict
+      sample: {"mem_dirty_track": false, "uffd-noncoop": true}
+kernel:
+  description: The running kernel.
+  returned: always
+  type: dict
+  contains:
+    release:
+      description: As C(uname -r).
+      type: str
+      sample: 6.12.48+deb13-cloud-amd64
+    machine:
+      description: As C(uname -m).
+      type: str
+      sample: x86_64
+    cgroup_version:
+      description: V(2) for the unified hierarchy, else V(1).
+      type: int
+      sample: 2
+    lsm:
+      description: Active security modules. Empty where securityfs is not mounted.
+      type: list
+      elements: str
+      sample: [capability, apparmor]
+    page_size:
+      description: In bytes.
+      type: int
+      sample: 4096
+docker:
+  description:
+    - The Docker Engine of this host. All keys are there always; those that only a running engine can tell are V(null) or
+      empty without one.
+  returned: always
+  type: dict
+  contains:
+    installed:
+      description: Whether there is a dockerd.
+      type: bool
+      sample: true
+    running:
+      description: Whether it answers.
+      type: bool
+      sample: true
+    error:
+      description: Why it does not answer.
+      type: str
+      sample: "There is no engine listening: its socket does not exist."
+    version:
+      description: Version of the engine.
+      type: str
+      sample: 26.1.5+dfsg1
+    api_version:
+      description: Its newest API.
+      type: str
+      sample: "1.45"
+    min_api_version:
+      description: Its oldest API.
+      type: str
+      sample: "1.24"
+    experimental:
+      description: Whether the checkpoint endpoints are switched on.
+      type: bool
+      sample: true
+    storage_driver:
+      description: The storage driver or, with the containerd image store, the snapshotter.
+      type: str
+      sample: overlay2
+    image_store:
+      description: V(graphdriver) or V(containerd).
+      type: str
+      sample: graphdriver
+    cgroup_driver:
+      description: V(systemd) or V(cgroupfs).
+      type: str
+      sample: systemd
+    cgroup_version:
+      description: The cgroup version the engine uses.
+      type: int
+      sample: 2
+    live_restore:
+      description: Whether containers outlive a restart of the engine.
+      type: bool
+      sample: false
+    data_root:
+      description: Where the engine keeps its data.
+      type: str
+      sample: /var/lib/docker
+    security_options:
+      description: Names of the active security options.
+      type: list
+      elements: str
+      sample: [apparmor, seccomp, cgroupns]
+    rootless:
+      description: Whether the engine runs without root.
+      type: bool
+      sample: false
+    userns_remap:
+      description: Whether containers get a user namespace.
+      type: bool
+      sample: false
+    runtimes:
+      description: Names of the registered runtimes.
+      type: list
+      elements: str
+      sample: [io.containerd.runc.v2, runc]
+    default_runtime:
+      description: The runtime of containers that name none.
+      type: str
+      sample: runc
+    containers_running:
+      description: How many containers live, paused ones included.
+      type: int
+      sample: 3
+    containerd_version:
+      description: Version of containerd, told by the engine or else by its program.
+      type: str
+      sample: 1.7.24
+    runc_version:
+      description: Version of runc, told by the engine or else by its program.
+      type: str
+      sample: 1.1.15
+    swarm:
+      description: The node's state in a swarm.
+      type: str
+      sample: inactive
+    api_engine:
+      description: Whether this engine can restore a checkpoint through its own API.
+      type: dict
+      contains:
+        restores:
+          description: V(all), V(host_network) (only containers without a network namespace of their own), V(none) or V(unknown).
+          type: str
+          sample: all
+        reason:
+          description: Why not V(all).
+          type: str
+          sample: ""
+tools:
+  description: Where programs are that a migration may need, V(null) for one that is missing.
+  returned: always
+  type: dict
+  sample: {"iptables": "/usr/sbin/iptables", "nft": null}
+memory:
+  description: Memory of the host.
+  returned: always
+  type: dict
+  contains:
+    total_bytes:
+      description: All of it.
+      type: int
+      sample: 25225728000
+    available_bytes:
+      description: What the kernel could give without swapping.
+      type: int
+      sample: 18225728000
+disk:
+  description: Room at the places that a migration fills. Paths with the same RV(disk[].device) share it.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    path:
+      description: The place. One that is not there yet is judged by its nearest parent.
+      type: str
+      sample: /var/lib/docker
+    free_bytes:
+      description: Free for users without privileges.
+      type: int
+      sample: 90225728000
+    total_bytes:
+      description: Size of the file system.
+      type: int
+      sample: 100225728000
+    filesystem:
+      description: Its type.
+      type: str
+      sample: ext4
+    device:
+      description: Its device number.
+      type: int
+      sample: 65025
+python:
+  description: The Python that runs modules on this host.
+  returned: always
+  type: dict
+  contains:
+    executable:
+      description: Where it is.
+      type: str
+      sample: /usr/bin/python3
+    version:
+      description: Its version.
+      type: str
+      sample: 3.13.5
+    docker_py:
+      description: Version of docker-py as the modules of this collection find it, V(null) where they find none.
+      type: str
+      sample: 7.1.0
+    docker_py_path:
+      description: Where they find it.
+      type: str
+      sample: /usr/lib/python3/dist-packages/docker
+    docker_py_error:
+      description: Why it cannot be imported.
+      type: str
+      sample: No module named 'docker'
+"""
+
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils._command import run
+from ansible_collections.livemigrate.criu.plugins.module_utils._facts import FEATURES, host_facts
+from ansible_collections.livemigrate.criu.plugins.module_utils._module import run_module
+
+
+def _check(params: dict[str, t.Any], check_mode: bool) -> dict[str, t.Any]:  # noqa: ARG001 - it changes nothing anyway
+    return {"changed": False, **host_facts(run, params["criu_path"], params["features"])}
+
+
+def main() -> None:
+    run_module(
+        _check,
+        argument_spec={
+            "criu_path": {"type": "path"},
+            "features": {"type": "list", "elements": "str", "default": list(FEATURES)},
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Steps that fail in the middle: the source goes on, and nothing is left on the destination."""
+
+from __future__ import annotations
+
+from tests.faults.conftest import Counter, Pair
+from tests.workloads.watch import Watch
+
+
+def test_destination_refuses_because_a_port_is_taken(counter: Counter, pair: Pair) -> None:
+    """Something on the destination has the published port: the restored container cannot be plumbed."""
+    pair.beta.run(["systemd-run", "--unit=port-taker", "python3", "-m", "http.server", str(counter.port)])
+    try:
+        with Watch([counter.url(pair.alpha)], token=counter.first.token) as watch:
+            counter.migrate().fail_with("Restore the container on the destination", "address already in use")
+        assert not watch.report().violations
+    finally:
+        pair.beta.run(["systemctl", "stop", "port-taker"])
+    counter.assert_untouched()
+
+
+def test_restore_fails(counter: Counter, pair: Pair) -> None:
+    """CRIU on the destination cannot restore (an option it does not know makes it fail)."""
+    conf = "/etc/criu/runc.conf"
+    pair.beta.run(["sh", "-c", f"cp -p {conf} {conf}.kept; echo no-such-option >> {conf}"])
+    try:
+        counter.migrate().fail_with("Restore the container on the destination", "the container stayed here")
+    finally:
+        pair.beta.run(["mv", f"{conf}.kept", conf])
+    counter.assert_untouched()
+    counter.migrate().succeed()
+    counter.assert_runs_on(pair.beta, pair.alpha)
+
+
+def test_dump_fails(counter: Counter, pair: Pair) -> None:
+    """CRIU on the source cannot dump: the container goes on at once."""
+    conf = "/etc/criu/runc.conf"
+    pair.alpha.run(["sh", "-c", f"cp -p {conf} {conf}.kept; echo no-such-option >> {conf}"])
+    try:
+        with Watch([counter.url(pair.alpha)], token=counter.first.token) as watch:
+            counter.migrate().fail_with("Freeze the container and dump its memory", "the container stayed here")
+    finally:
+        pair.alpha.run(["mv", f"{conf}.kept", conf])
+    report = watch.report()
+    assert not report.violations
+    assert report.longest_gap < 5, "a failed dump kept the container frozen"
+    counter.assert_untouched()
+
+
+def test_transfer_is_cut(counter: Counter, pair: Pair) -> None:
+    """The network between the hosts goes away while the frozen container is being sent."""
+    migration = counter.migrate()
+    migration.until_task("Send the last changes and the checkpoint")
+    with pair.lab.partitioned("beta", ["alpha"]):
+        migration.fail_with("the container stayed here")
+        counter.assert_runs_on(pair.alpha, pair.beta)
+    # The playbook has told the destination, which the control node still reached.
+    counter.assert_untouched()
+
+
+def test_image_has_no_name(counter: Counter, pair: Pair) -> None:
+    """The image is not on the destination and has no tag on the source either: it is sent by its id."""
+    image = pair.alpha.inspect(counter.name)["Image"]
+    pair.alpha.docker("tag", image, "kept:for-later")
+    pair.beta.docker("tag", image, "kept:for-later")
+    tag = pair.alpha.inspect(counter.name)["Config"]["Image"]
+    try:
+        pair.beta.docker("rmi", "--force", tag, "kept:for-later")
+        pair.alpha.docker("rmi", "--force", tag, "kept:for-later")
+        counter.migrate().succeed()
+        assert pair.beta.inspect(counter.name)["Image"] == image
+        counter.assert_runs_on(pair.beta, pair.alpha)
+    finally:
+        for host in (pair.alpha, pair.beta):
+            host.docker("tag", image, tag, check=False)
+
+
+def test_somebody_thaws_the_source(counter: Counter, pair: Pair) -> None:
+    """`docker unpause` by a person after the dump runs none of the container's code; the migration gives up."""
+    migration = counter.migrate()
+    migration.until_task("Send the last changes and the checkpoint")
+    pair.alpha.docker("unpause", counter.name, check=False)
+    migration.end()
+    counter_runs_on_beta = bool(pair.beta.docker("ps", "-q", "--filter", f"name=^{counter.name}$"))
+    if counter_runs_on_beta:
+        # The dump was still going on when the person came, and paused it again.
+        counter.assert_runs_on(pair.beta, pair.alpha)
+    else:
+        counter.assert_untouched()

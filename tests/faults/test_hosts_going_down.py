@@ -1,0 +1,81 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Hosts that lose their power, or are rebooted, in the middle of a migration."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.faults.conftest import Counter, Pair
+from tests.faults.migration import Migration
+from tests.workloads.probe import wait_for_answer
+
+
+def _frozen_count(counter: Counter, pair: Pair) -> int:
+    """The last count that the frozen container has printed."""
+    return int(pair.alpha.docker("logs", "--tail", "1", counter.name))
+
+
+@pytest.mark.parametrize("how", ["power_cut", "reboot"])
+def test_source_goes_down_while_frozen(counter: Counter, pair: Pair, how: str) -> None:
+    """The container is brought back from its own checkpoint: its count is unbroken, and the destination keeps nothing."""
+    migration = counter.migrate()
+    migration.until_task("Send the last changes and the checkpoint")
+    migration.kill()
+    deadline = time.monotonic() + 20
+    while (
+        pair.alpha.run(["sh", "-c", "ls -d /var/lib/docker/containers/*/checkpoints/2*"], check=False).returncode != 0
+    ):
+        assert time.monotonic() < deadline, "there never was a checkpoint"
+        time.sleep(0.2)
+    count = _frozen_count(counter, pair)
+    if how == "power_cut":
+        pair.lab.power_cut("alpha")
+        pair.lab.boot("alpha")
+    else:
+        pair.lab.reboot("alpha")
+    counter.assert_runs_on(pair.alpha, pair.beta, timeout=60, at_least=count)
+    counter.assert_untouched(timeout=30)
+
+
+def test_destination_loses_power_before_it_runs_the_copy(counter: Counter, pair: Pair) -> None:
+    """The source has handed over and waits, frozen, until the destination is back and says REFUSED."""
+    migration = counter.migrate()
+    migration.until_task("Hand over")
+    migration.until_task("Restore the container on the destination")
+    pair.lab.power_cut("beta")
+    migration.kill()
+    count = _frozen_count(counter, pair)
+    time.sleep(3)
+    assert pair.alpha.inspect(counter.name)["State"]["Paused"], "it was thawed without the destination's word"
+    pair.lab.boot("beta")
+    counter.assert_runs_on(pair.alpha, pair.beta, timeout=90, at_least=count)
+    Migration("", playbook="recover.yml").succeed()
+    counter.assert_untouched(timeout=20)
+
+
+def test_operator_declares_the_destination_dead(counter: Counter, pair: Pair) -> None:
+    """recover.yml tells what is held, and lets the source go on only for the session id that a person repeats."""
+    migration = counter.migrate()
+    migration.until_task("Restore the container on the destination")
+    pair.lab.power_cut("beta")
+    migration.kill()
+    session = str(counter.sessions(pair.alpha)[-1]["session"])
+    try:
+        told = Migration("", ["--limit", "localhost,alpha", "-e", "migrate_wait=35"], playbook="recover.yml").fail_with(
+            "frozen here until beta says whether it runs there"
+        )
+        assert session in told
+        assert pair.alpha.inspect(counter.name)["State"]["Paused"]
+        Migration(
+            "", ["--limit", "localhost,alpha", "-e", f"recover_destination_lost={session}"], playbook="recover.yml"
+        ).succeed()
+        assert wait_for_answer(counter.url(pair.alpha)).token == counter.first.token
+    finally:
+        pair.lab.boot("beta")
+    Migration("", playbook="recover.yml").succeed()
+    counter.assert_untouched(timeout=30)
