@@ -486,8 +486,7 @@ def refuse(session: Session, engine: Engine, reason: str) -> str:
         _remove_secrets(session)
     made = session.data("creating")
     if made:
-        for container in {session.data("created").get("container_id") or made["name"], made["name"]}:
-            _remove_copy(engine, container)
+        _remove_copy(engine, session.data("created").get("container_id") or made["name"])
         for volume in made["volumes"]:
             engine.remove_volume(volume)
         for network in made["networks"]:

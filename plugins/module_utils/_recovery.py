@@ -156,7 +156,7 @@ def _await_abandonment(session: Session, wait: float) -> None:
 def _settle_one(session: Session, wait: float, peer_settled: bool, destination_lost: bool) -> None:
     if not os.path.isdir(session.directory):
         return
-    with session.locked(timeout=max(wait, 30)):
+    with session.locked(timeout=max(wait, 30), alive=False):
         if session.ended:
             return
         engine = Engine()

@@ -313,19 +313,13 @@ def send_content(session: Session, engine: Engine, *, running: bool) -> int:
         # From here on every write moves a file's time, those through shared memory maps too: the pages that were dirty are
         # written out, and the next store to one is seen by the kernel. See _send_tree.
         began = time.time()
-        _write_out(trees)
+        _write_out([tree.path for tree in trees])
         _durable.write_json(session.memory_path("content_sent.json"), {"began": began})
     return _send_trees(session, trees, running=running)
 
 
-def _write_out(trees: t.Sequence[_trees.Tree]) -> None:
-    run_checked(
-        run,
-        ["sync", "-f", *(tree.path for tree in trees)],
-        "sync_failed",
-        "write the container's files to disk",
-        timeout=600,
-    )
+def _write_out(paths: t.Sequence[str]) -> None:
+    run_checked(run, ["sync", "-f", *paths], "sync_failed", "write the container's files to disk", timeout=600)
 
 
 def _send_trees(session: Session, trees: t.Sequence[_trees.Tree], *, running: bool) -> int:
@@ -415,13 +409,19 @@ def dump(session: Session, engine: Engine) -> dict[str, t.Any]:
     # CRIU thaws the cgroup while it works and freezes it again (runc leaves it as it was: paused).
     group.wait_frozen(True, FREEZE_TIMEOUT)
     held = group.hold()
-    outbox = session.memory_path("outbox")
-    _durable.write_json(os.path.join(outbox, "fingerprints.json"), _proof.take(group.pids()))
     directory = _trees.checkpoint_directory(engine.info()["DockerRootDir"], container, session.id)
-    manifest = _checkpoint_dir.manifest(directory)
-    _durable.write_json(os.path.join(outbox, "manifest.json"), manifest)
-    # Names, sizes and hashes only: what a start from this checkpoint after a reboot is checked against.
-    _durable.write_json(session.path("manifest.json"), manifest)
+    inspect = engine.inspect(container)
+    # A reboot of this host must find checkpoint and files whole and of one moment (see _bring_back).
+    paths = [directory, *(tree.path for tree in _content_trees(session, engine, inspect))]
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        written = pool.submit(_write_out, paths)
+        outbox = session.memory_path("outbox")
+        _durable.write_json(os.path.join(outbox, "fingerprints.json"), _proof.take(group.pids()))
+        manifest = _checkpoint_dir.manifest(directory)
+        _durable.write_json(os.path.join(outbox, "manifest.json"), manifest)
+        # Names, sizes and hashes only: what a start from this checkpoint after a reboot is checked against.
+        _durable.write_json(session.path("manifest.json"), manifest)
+        written.result()
     size = _checkpoint_dir.total_bytes(manifest)
     session.enter("dumped", held=held, bytes=size)
     return {"bytes": size, "seconds": dumped - started}
@@ -433,12 +433,7 @@ def send_checkpoint(session: Session, engine: Engine) -> int:
     checkpoint = _trees.checkpoint(engine.info()["DockerRootDir"], inspect["Id"], session.id)
     inbox = _trees.Tree("inbox", session.memory_path("outbox"), ("--delete",))
     content = _content_trees(session, engine, inspect)
-    # A reboot of this host must find checkpoint and files whole and of one moment (see _bring_back); the disk writes them while
-    # the network sends them.
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        written = pool.submit(_write_out, [checkpoint, *content])
-        sent = _send_trees(session, [checkpoint, *content, inbox], running=False)
-        written.result()
+    sent = _send_trees(session, [checkpoint, *content, inbox], running=False)
     session.enter("sent", bytes=sent)
     return sent
 
@@ -539,10 +534,10 @@ def _thaw(session: Session, engine: Engine) -> None:
 def _bring_back(session: Session, engine: Engine, inspect: Inspect) -> None:
     """A container that ended while it was frozen: from its own checkpoint where that is whole, else as Docker would start it.
 
-    Only a checkpoint that was on the disk together with all files counts (phase sent); memory beside older files corrupts.
+    Only a checkpoint that was on the disk together with all files counts; memory beside older files corrupts.
     """
     container = session.facts["container_id"]
-    if session.reached("sent"):
+    if session.reached("dumped"):
         directory = _trees.checkpoint_directory(engine.info()["DockerRootDir"], container, session.id)
         with contextlib.suppress(MigrationError):
             manifest = _durable.read_json(session.path("manifest.json")) or {}

@@ -36,9 +36,9 @@ options:
     description:
       - V(present) dumps the container unless it has a checkpoint of that name.
       - V(absent) deletes the checkpoint.
-      - V(list) only tells which checkpoints there are.
+      - V(listed) only tells which checkpoints there are.
     type: str
-    choices: [present, absent, list]
+    choices: [present, absent, listed]
     default: present
   leave_running:
     description:
@@ -68,7 +68,7 @@ EXAMPLES = r"""
 - name: Which checkpoints does it have
   livemigrate.criu.docker_checkpoint:
     container: web
-    state: list
+    state: listed
   become: true
   register: web
 
@@ -175,7 +175,7 @@ def _body(params: Params, check_mode: bool) -> Result:
     container = _names.container_name(params["container"])
     inspect = engine.inspect(container)
     existing = engine.checkpoints(inspect["Id"])
-    if params["state"] == "list":
+    if params["state"] == "listed":
         return {"checkpoints": existing}
     name = _names.checkpoint_name(params["checkpoint"])
     result: Result = {"changed": (name in existing) == (params["state"] == "absent")}
@@ -194,7 +194,7 @@ def main() -> None:
         argument_spec={
             "container": {"type": "str"},
             "checkpoint": {"type": "str"},
-            "state": {"type": "str", "choices": ["present", "absent", "list"], "default": "present"},
+            "state": {"type": "str", "choices": ["present", "absent", "listed"], "default": "present"},
             "leave_running": {"type": "bool", "default": True},
             "session": {"type": "str"},
         },

@@ -16,7 +16,7 @@ description:
   - A migration is one session with a half on each host. This module opens and ends the halves, carries the decisions on
     which the safety of a migration rests, and tells what sessions a host has.
   - The role P(livemigrate.criu.migrate#role) and the playbooks C(recover.yml) and C(cleanup.yml) use it; there is seldom a
-    reason to call it by hand, apart from O(state=info).
+    reason to call it by hand, apart from O(state=inspected).
   - The decision of the source is V(GO_SENT) or V(ABORT), that of the destination V(RUN) or V(REFUSED). Each is written
     once. Before V(GO_SENT) the source may give up alone; after it only the word of the destination counts.
 extends_documentation_fragment:
@@ -29,7 +29,7 @@ attributes:
 options:
   state:
     description:
-      - V(info) tells about the sessions of this host, and changes nothing.
+      - V(inspected) tells about the sessions of this host, and changes nothing.
       - V(opened) begins a half. On the source it claims the container, refuses what cannot be moved, and starts the watchdog.
         On the destination it lets the key of the source in.
       - V(connected) (source) pins the host keys of the destination and speaks to it for the first time.
@@ -40,21 +40,21 @@ options:
       - V(settled) brings unfinished sessions to their end, whatever state they are in.
       - V(cleaned) removes the old copies that finished sessions have kept on the source, and closed sessions' records.
     type: str
-    choices: [info, opened, connected, prepared, go, committed, settled, cleaned]
-    default: info
+    choices: [inspected, opened, connected, prepared, go, committed, settled, cleaned]
+    default: inspected
   role:
     description: Which half to open; with O(state=settled) only these halves are meant.
     type: str
     choices: [source, destination]
   session:
     description:
-      - Id of the session. Required but for O(state=info), O(state=settled), O(state=cleaned) (which take it to mean this
+      - Id of the session. Required but for O(state=inspected), O(state=settled), O(state=cleaned) (which take it to mean this
         session only), and for opening the half of the source.
     type: str
   container:
     description:
       - Name or id of the container, for opening the half of the source.
-      - With O(state=info), O(state=settled) and O(state=cleaned) only sessions of the container of this name are meant.
+      - With O(state=inspected), O(state=settled) and O(state=cleaned) only sessions of the container of this name are meant.
     type: str
   peer_name:
     description: What people call the other host.
@@ -141,7 +141,7 @@ EXAMPLES = r"""
 RETURN = r"""
 sessions:
   description: The sessions of this host, oldest first.
-  returned: O(state=info), O(state=settled), O(state=cleaned)
+  returned: O(state=inspected), O(state=settled), O(state=cleaned)
   type: list
   elements: dict
   sample:
@@ -154,7 +154,7 @@ sessions:
 moved:
   description:
     - Where the container of this name has been moved to, V(null) where it has not, or has come back.
-  returned: O(state=info) with O(container)
+  returned: O(state=inspected) with O(container)
   type: dict
   sample:
     peer: beta
@@ -218,7 +218,7 @@ failure:
 import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
-    _agent,  # noqa: F401  for Ansible to pack it, so that _agent_package can
+    _agent,
     _channel,
     _destination,
     _names,
@@ -230,6 +230,9 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._engine import En
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._module import run_module
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
+
+# Named here for Ansible to pack it, so that _agent_package finds its source.
+AGENT = _agent.main
 
 Params = dict[str, t.Any]
 Result = dict[str, t.Any]
@@ -338,8 +341,8 @@ def main() -> None:
         argument_spec={
             "state": {
                 "type": "str",
-                "choices": ["info", "opened", "connected", "prepared", "go", "committed", "settled", "cleaned"],
-                "default": "info",
+                "choices": ["inspected", "opened", "connected", "prepared", "go", "committed", "settled", "cleaned"],
+                "default": "inspected",
             },
             "role": {"type": "str", "choices": ["source", "destination"]},
             "session": {"type": "str"},
