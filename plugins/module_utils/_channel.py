@@ -61,6 +61,9 @@ def make_key(session: Session, runner: Runner = run) -> str:
             os.unlink(path)
         argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"livemigrate:{session.id}", "-f", path]
         run_checked(runner, argv, "channel_failed", "make the key of the channel")
+        # After a power cut the source needs it to ask for the destination's word.
+        for name in (path, path + ".pub"):
+            _durable.sync_file(name)
         _durable.sync_directory(session.directory)
     with open(path + ".pub", encoding="ascii") as handle:
         return handle.read().strip()
@@ -97,6 +100,9 @@ class Channel:
                 session=session.id,
             )
         self._destination = f"{peer['user']}@{peer['address']}"
+        # To rsync two colons mean a daemon, so an IPv6 address stands in brackets.
+        address = f"[{peer['address']}]" if ":" in peer["address"] else peer["address"]
+        self._rsync_destination = f"{peer['user']}@{address}"
         self._port = int(peer["port"])
 
     def _ssh(self) -> list[str]:
@@ -182,17 +188,17 @@ class Channel:
         :param source: a directory; its content travels, not itself.
         :param target: a name that the destination has prepared a place for (see ``_channel_server.py``).
         :param running: whether files may change and vanish meanwhile.
-        :param names: send only these files, relative names with a NUL after each, whatever their times say.
+        :param names: a file with relative names, a NUL after each: send only these, whatever their times say.
         :returns: the bytes that went through the channel.
         """
         argv = ["rsync", *RSYNC_ARCHIVE, *extra, "-e", " ".join(self._ssh())]
         if not running:
             argv.append(f"--timeout={_FROZEN_STALL_SECONDS}")
         if names:
-            argv += ["--files-from=-", "--from0", "--no-recursive", "--ignore-times"]
-        argv += [source.rstrip("/") + "/", f"{self._destination}:{target}"]
+            argv += [f"--files-from={names}", "--from0", "--no-recursive", "--ignore-times"]
+        argv += [source.rstrip("/") + "/", f"{self._rsync_destination}:{target}"]
         # rsync ends by itself when the connection dies (ServerAliveInterval); no bound on its time would fit every size.
-        done = self._run(argv, timeout=_NO_LIMIT, text=names or None)
+        done = self._run(argv, timeout=_NO_LIMIT)
         if done.rc not in ((0, _RSYNC_VANISHED) if running else (0,)):
             raise MigrationError(
                 "transfer_failed",

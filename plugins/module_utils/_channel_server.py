@@ -65,7 +65,8 @@ def authorized_keys_path(user: str, runner: Runner = run) -> str:
                 pattern = line.split()[1]
     if pattern == "none":
         raise MigrationError("channel_failed", f"sshd accepts no key files for {user} (AuthorizedKeysFile none).")
-    pattern = pattern.replace("%%", "%").replace("%h", account.pw_dir).replace("%u", user)
+    meanings = {"%%": "%", "%h": account.pw_dir, "%u": user}
+    pattern = re.sub(r"%[%hu]", lambda found: meanings[found.group()], pattern)
     return os.path.join(account.pw_dir, pattern)
 
 
@@ -73,7 +74,12 @@ def _marker(session: str) -> str:
     return f"livemigrate:{session}"
 
 
-def _rewrite_keys(path: str, user: str, change: t.Callable[[list[str]], list[str]]) -> None:
+def _without(lines: t.Iterable[bytes], session: str) -> list[bytes]:
+    end = b" " + _marker(session).encode()
+    return [line for line in lines if not line.endswith(end)]
+
+
+def _rewrite_keys(path: str, user: str, change: t.Callable[[list[bytes]], list[bytes]]) -> None:
     """Change an authorized_keys file in one step, one session at a time; owner and mode stay, or become what sshd demands."""
     _durable.make_directory(STATE_ROOT)
     fd = os.open(os.path.join(STATE_ROOT, "authorized_keys.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -84,7 +90,7 @@ def _rewrite_keys(path: str, user: str, change: t.Callable[[list[str]], list[str
         os.close(fd)
 
 
-def _rewrite_keys_locked(path: str, user: str, change: t.Callable[[list[str]], list[str]]) -> None:
+def _rewrite_keys_locked(path: str, user: str, change: t.Callable[[list[bytes]], list[bytes]]) -> None:
     account = pwd.getpwnam(user)
     # sshd refuses a key file under a directory that is not its user's; a shared one (AuthorizedKeysFile /etc/...) is root's.
     directory = os.path.dirname(path)
@@ -92,18 +98,20 @@ def _rewrite_keys_locked(path: str, user: str, change: t.Callable[[list[str]], l
         os.makedirs(directory, mode=0o700)
         os.chown(directory, account.pw_uid, account.pw_gid)
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as handle:
+        # Bytes: what the file's owner wrote, line ends included, is none of our business.
+        with open(path, "rb") as handle:
             before = handle.read()
         status: os.stat_result | None = os.stat(path)
     except FileNotFoundError:
-        before, status = "", None
-    lines = change(before.splitlines())
-    after = "".join(line + "\n" for line in lines)
+        before, status = b"", None
+    lines = before.split(b"\n")
+    last = lines.pop()
+    after = b"".join(line + b"\n" for line in change([*lines, *([last] if last else [])]))
     if after == before:
         return
     temporary = f"{path}.{uuid.uuid4().hex}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as handle:
+    with os.fdopen(fd, "wb") as handle:
         os.fchown(fd, status.st_uid if status else account.pw_uid, status.st_gid if status else account.pw_gid)
         os.fchmod(fd, (status.st_mode & 0o777) if status else 0o600)
         handle.write(after)
@@ -136,7 +144,7 @@ def authorise(session: Session, user: str, public_key: str, agent: t.Sequence[st
         pwd.getpwnam(user)
     except KeyError:
         raise MigrationError("channel_failed", f"There is no user {user} on the destination for the channel.") from None
-    kind, blob = public_key.split()[:2]
+    kind, blob = [*public_key.split(), "", ""][:2]
     if not re.fullmatch(r"ssh-ed25519", kind) or not re.fullmatch(r"[A-Za-z0-9+/=]+", blob):
         raise MigrationError("channel_failed", "The public key of the channel is not an ed25519 key.")
     serve = " ".join(shlex.quote(part) for part in (*agent, "serve", session.id))
@@ -152,11 +160,10 @@ def authorise(session: Session, user: str, public_key: str, agent: t.Sequence[st
     # sshd hands the client's own words over in this variable; quoted, they reach the agent as one argument.
     command = serve + ' \\"$SSH_ORIGINAL_COMMAND\\"'
     line = f"{_key_options(command, runner)} {kind} {blob} {_marker(session.id)}"
-    marker = _marker(session.id)
     _rewrite_keys(
         authorized_keys_path(user, runner),
         user,
-        lambda lines: [*(x for x in lines if not x.endswith(" " + marker)), line],
+        lambda lines: [*_without(lines, session.id), line.encode()],
     )
 
 
@@ -164,11 +171,10 @@ def revoke(session: Session, runner: Runner = run) -> None:
     """Take the session's key and sudo rule away; doing it twice is fine."""
     user = session.facts.get("channel_user")
     if user:
-        marker = _marker(session.id)
         with contextlib.suppress(KeyError):
             path = authorized_keys_path(user, runner)
             if os.path.exists(path):
-                _rewrite_keys(path, user, lambda lines: [line for line in lines if not line.endswith(" " + marker)])
+                _rewrite_keys(path, user, lambda lines: _without(lines, session.id))
     with contextlib.suppress(FileNotFoundError):
         os.unlink(_sudoers_path(session.id))
 

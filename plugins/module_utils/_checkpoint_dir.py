@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
@@ -40,9 +41,16 @@ def _sha256(path: str) -> str:
 
 def _files(directory: str) -> list[str]:
     found: list[str] = []
-    for base, _directories, names in os.walk(directory):
-        found.extend(os.path.relpath(os.path.join(base, name), directory) for name in names)
+    for base, directories, names in os.walk(directory):
+        links = [name for name in directories if os.path.islink(os.path.join(base, name))]
+        found.extend(os.path.relpath(os.path.join(base, name), directory) for name in (*names, *links))
     return sorted(found)
+
+
+def _regular_size(path: str) -> int:
+    """The size of a regular file; -1 for anything else (a link to one, a pipe that would never end)."""
+    status = os.lstat(path)
+    return status.st_size if stat.S_ISREG(status.st_mode) else -1
 
 
 def manifest(directory: str) -> Manifest:
@@ -90,7 +98,7 @@ def _is_copy(directory: str, content: Manifest) -> bool:
     if not set(present) <= set(content):
         return False
     # Names are alike in all checkpoints; what is in a file of some size (registers, memory) is not.
-    telling = [name for name in present if os.path.getsize(os.path.join(directory, name)) > 512]
+    telling = [name for name in present if _regular_size(os.path.join(directory, name)) > 512]
     return any(content[name].get("sha256") == _sha256(os.path.join(directory, name)) for name in telling)
 
 
@@ -99,6 +107,8 @@ def verify(directory: str, content: Manifest) -> None:
 
     :raises MigrationError: ``checkpoint_corrupt``, naming the first few files that differ.
     """
+    if not content:
+        raise MigrationError("checkpoint_incomplete", "There is no manifest of the checkpoint to check it against.")
     present = set(_files(directory))
     wrong = sorted(present.symmetric_difference(content))
     for name in sorted(present.intersection(content)):
@@ -108,7 +118,7 @@ def verify(directory: str, content: Manifest) -> None:
             good = os.path.islink(path) and os.readlink(path) == expected["link"]
         else:
             # The size first: it is free, and tells a transfer that was cut off.
-            good = os.path.getsize(path) == expected["size"] and _sha256(path) == expected["sha256"]
+            good = _regular_size(path) == expected["size"] and _sha256(path) == expected["sha256"]
         if not good:
             wrong.append(name)
     if wrong:

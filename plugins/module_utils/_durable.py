@@ -21,6 +21,15 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._errors import Mi
 _VOLATILE = frozenset({"tmpfs", "ramfs", "devtmpfs"})
 
 
+def sync_file(path: str) -> None:
+    """Make the content of a file that another program wrote durable."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def sync_directory(path: str) -> None:
     """Make a directory's entries durable."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -57,7 +57,7 @@ def require_fit(source: Inspect, destination: Inspect, addresses: t.Iterable[str
         )
     subnets = _subnets(destination)
     for address in addresses:
-        if not any(ipaddress.ip_address(address) in ipaddress.ip_network(subnet) for subnet in subnets):
+        if not any(ipaddress.ip_address(address) in ipaddress.ip_network(subnet, strict=False) for subnet in subnets):
             raise MigrationError(
                 "network_differs",
                 f"The container has the static address {address} on network {name}, which the destination's network of that "

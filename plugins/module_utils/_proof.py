@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import struct
 import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
@@ -24,14 +25,36 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._errors import Mi
 # start_data, end_data, start_brk, arg_start, arg_end, env_start, env_end.
 _LAYOUT_FIELDS = (26, 27, 28, 45, 46, 47, 48, 49, 50, 51)
 
+_AT_RANDOM = 25
+
 Fingerprints = dict[str, str]
 
 
-def fingerprint(stat: str, auxv: bytes) -> str:
-    """The hash of one process, from the text of /proc/PID/stat and the bytes of /proc/PID/auxv."""
+def random_address(auxv: bytes) -> int | None:
+    """Where in its memory a process has the 16 random bytes that the kernel gave it at its exec (getauxval(3), AT_RANDOM)."""
+    word = struct.calcsize("P")
+    for offset in range(0, len(auxv) - 2 * word + 1, 2 * word):
+        kind, value = struct.unpack_from("PP", auxv, offset)
+        if kind == _AT_RANDOM:
+            return int(value)
+    return None
+
+
+def _random_bytes(pid: int, auxv: bytes) -> bytes:
+    # They differ from exec to exec also where the layout does not (kernel.randomize_va_space=0, setarch -R).
+    address = random_address(auxv)
+    if address is None:
+        return b""
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as handle:
+        handle.seek(address)
+        return handle.read(16) or b""
+
+
+def fingerprint(stat: str, auxv: bytes, random: bytes = b"") -> str:
+    """The hash of one process, from the text of /proc/PID/stat, the bytes of /proc/PID/auxv and those behind AT_RANDOM."""
     fields = stat.rpartition(")")[2].split()
     layout = " ".join(fields[number - 3] for number in _LAYOUT_FIELDS)
-    return hashlib.sha256(layout.encode() + b"\0" + auxv).hexdigest()
+    return hashlib.sha256(layout.encode() + b"\0" + auxv + b"\0" + random).hexdigest()
 
 
 def inner_pid(status: str) -> str:
@@ -47,7 +70,7 @@ def take(pids: t.Iterable[int]) -> Fingerprints:
     found: Fingerprints = {}
     for pid in pids:
         # A process may end while it is looked at; on the destination the copy is already running.
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        with contextlib.suppress(OSError):
             with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as handle:
                 number = inner_pid(handle.read())
             with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as handle:
@@ -56,7 +79,7 @@ def take(pids: t.Iterable[int]) -> Fingerprints:
                 auxv = handle.read()
             # A zombie has no memory, hence no auxiliary vector.
             if auxv:
-                found[number] = fingerprint(stat, auxv)
+                found[number] = fingerprint(stat, auxv, _random_bytes(pid, auxv))
     return found
 
 

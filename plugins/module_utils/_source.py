@@ -332,13 +332,20 @@ def _send_tree(session: Session, tree: _trees.Tree, *, running: bool) -> int:
     channel = Channel(session)
     sent = channel.rsync(tree.path, tree.target, tree.options, running=running)
     before = _durable.read_json(session.memory_path("content_sent.json"))
-    if not running and before is not None and tree.target != "checkpoint":
+    if not running and before is not None and tree.target not in ("checkpoint", "inbox", "log"):
         # A file that was written while the pass before read it, or through a shared map, can have new content under the same
-        # size and time. Whatever was touched since that pass began is compared by content.
+        # size and time. Whatever was touched since that pass began (by its change time, which nobody can set back) is sent again.
+        names = session.memory_path("touched." + tree.target.replace("/", "."))
         since = f"@{before['began'] - 1:.0f}"
-        done = run(["find", tree.path, "-type", "f", "-newermt", since, "-printf", "%P\\0"], timeout=600)
-        if done.stdout:
-            sent += channel.rsync(tree.path, tree.target, (), names=done.stdout)
+        argv = ["find", tree.path, "-type", "f", "-newerct", since, "-fprintf", names, "%P\\0"]
+        run_checked(run, argv, "transfer_failed", f"look for touched files of {tree.target}", timeout=600)
+        if os.path.getsize(names):
+            # The directory itself, for its time: the names below it change that.
+            with open(names, "ab") as handle:
+                handle.write(b".\0")
+            filters = [option for option in tree.options if option.startswith("--filter")]
+            sent += channel.rsync(tree.path, tree.target, filters, names=names)
+        os.unlink(names)
     return sent
 
 
@@ -539,7 +546,7 @@ def _bring_back(session: Session, engine: Engine, inspect: Inspect) -> None:
     container = session.facts["container_id"]
     if session.reached("dumped"):
         directory = _trees.checkpoint_directory(engine.info()["DockerRootDir"], container, session.id)
-        with contextlib.suppress(MigrationError):
+        with contextlib.suppress(MigrationError, OSError):
             manifest = _durable.read_json(session.path("manifest.json")) or {}
             _checkpoint_dir.verify(directory, manifest)
             size = _checkpoint_dir.total_bytes(manifest)

@@ -185,7 +185,8 @@ class TaskGroup:
         noted = set(held)
         for pid in self.pids():
             with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-                if pid in noted or _stop_pending(pid):
+                # One that its user stopped twice has a stop pending as well, but it is stopped.
+                if pid in noted or (_stop_pending(pid) and _state(pid) not in ("T", "t")):
                     os.kill(pid, signal.SIGCONT)
 
     def foreign(self, init: int) -> list[str]:

@@ -42,7 +42,9 @@ def quietly(what: str, argv: list[str]) -> None:
     print(f"  {what} ...", end="", flush=True)
     started = time.monotonic()
     with LOG.open("a") as log:
-        done = subprocess.run(argv, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run(
+            argv, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False
+        )
     if done.returncode != 0:
         print(" failed\n" + "\n".join(LOG.read_text().splitlines()[-40:]))
         raise SystemExit(f"the step failed (exit code {done.returncode}); the whole log is {LOG.relative_to(ROOT)}")
@@ -99,7 +101,9 @@ def demonstrate() -> int:
     if after is None:
         return done.returncode
 
-    say("It goes on counting on beta: same count, same random token from its start, log lines from before the move included")
+    say(
+        "It goes on counting on beta: same count, same random token from its start, log lines from before the move included"
+    )
     show(alpha, "ps", "--all", "--format", "{{.Names}}: {{.Status}}")
     show(beta, "ps", "--format", "{{.Names}}: {{.Status}}")
     show(beta, "logs", "--tail", "2", CONTAINER)
