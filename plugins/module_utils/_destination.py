@@ -22,6 +22,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _channel,
     _channel_server,
     _checkpoint_dir,
+    _criu_log,
     _durable,
     _networks,
     _proof,
@@ -407,7 +408,8 @@ def _start(session: Session, engine: Engine) -> dict[str, t.Any]:
     engine.rename(container, session.facts["container_name"])
     session.enter("starting")
     began = time.monotonic()
-    engine.start(container, session.id, timeout=memory_timeout(size))
+    with _criu_log.told("restore_failed"):
+        engine.start(container, session.id, timeout=memory_timeout(size))
     running_since = time.clock_gettime(time.CLOCK_BOOTTIME)
     seconds = time.monotonic() - began
     proof = _prove(engine, container, source)

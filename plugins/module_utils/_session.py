@@ -430,13 +430,11 @@ class Session:
 
         :param keep: whether session.json, journal and decision stay, as the record of what happened (no secrets in it).
         """
-        if keep:
-            self.enter("closed")
         with self._renewing:
             self._over = True
             shutil.rmtree(self.volatile, ignore_errors=True)
-        self.release_claim()
         if not keep:
+            self.release_claim()
             shutil.rmtree(self.directory)
             _durable.sync_directory(self.state_root)
             return
@@ -448,6 +446,10 @@ class Session:
                 else:
                     os.unlink(target)
         _durable.sync_directory(self.directory)
+        self.release_claim()
+        # Last: a session that is cut off before this is closed again by whoever settles it.
+        if not self.ended:
+            self.enter("closed")
 
     def summary(self) -> dict[str, t.Any]:
         """What a person or playbook may know of it."""

@@ -23,6 +23,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _agent_package,
     _channel,
     _checkpoint_dir,
+    _criu_log,
     _durable,
     _names,
     _proof,
@@ -411,7 +412,8 @@ def dump(session: Session, engine: Engine) -> dict[str, t.Any]:
     container = session.facts["container_id"]
     started = time.monotonic()
     group = TaskGroup(session.data("arming")["cgroup"])
-    engine.checkpoint(container, session.id, leave_running=True, timeout=memory_timeout(group.resident_bytes))
+    with _criu_log.told("dump_failed"):
+        engine.checkpoint(container, session.id, leave_running=True, timeout=memory_timeout(group.resident_bytes))
     dumped = time.monotonic()
     # CRIU thaws the cgroup while it works and freezes it again (runc leaves it as it was: paused).
     group.wait_frozen(True, FREEZE_TIMEOUT)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from tests.faults.conftest import Counter, Pair
+from tests.migration.conftest import Counter, Pair
 
 # Task, and where the service is to be found afterwards.
 BEFORE_HANDING_OVER = (

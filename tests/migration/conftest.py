@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import pytest
 
 from tests.conftest import ROOT, RunTool
-from tests.faults.migration import Migration
-from tests.faults.traces import assert_unchanged, snapshot
 from tests.lab.api import Lab
+from tests.migration.migration import Migration
+from tests.migration.traces import assert_unchanged, snapshot
 from tests.workloads.host import Host
 from tests.workloads.probe import Answer, wait_for_answer
 from tests.workloads.recipes import RECIPES
@@ -99,7 +99,7 @@ def pair(lab: Lab, run_tool: RunTool) -> Pair:
             "-e",
             "criu_extra_suite=forky",
         ],
-        name="faults-provision",
+        name="migration-provision",
         timeout=900,
         show=r"^TASK",
     )

@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from tests.faults.conftest import Counter, Pair
-from tests.faults.migration import Migration
+from tests.migration.conftest import Counter, Pair
+from tests.migration.migration import Migration
 from tests.workloads.probe import wait_for_answer
 
 

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
-from tests.faults.conftest import Counter, Pair
-from tests.faults.migration import Migration
+from tests.migration.conftest import Counter, Pair
+from tests.migration.migration import Migration
 
 
 def _inventory(tmp_path: Path, **groups: list[str]) -> str:

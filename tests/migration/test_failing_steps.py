@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from tests.faults.conftest import Counter, Pair
+from tests.migration.conftest import Counter, Pair
 from tests.workloads.watch import Watch
 
 

@@ -27,7 +27,7 @@ class Migration:
         self, container: str, arguments: Sequence[str] = (), *, playbook: str = "migrate.yml", inventory: str = ""
     ) -> None:
         self.container = container
-        self.log: Path = LOGS / f"faults-{container}-{playbook}-{time.monotonic_ns()}.log"
+        self.log: Path = LOGS / f"migration-{container}-{playbook}-{time.monotonic_ns()}.log"
         self._lines: list[str] = []
         self._told = threading.Condition()
         self._ended = False

@@ -1,0 +1,56 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""What CRIU said when it failed. The engine tells where its log was, after it has deleted it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+
+# Where runc lets CRIU look for options; the role checkpointing names a log file there.
+CONFIGURATION = "/etc/criu/runc.conf"
+
+_LINES = 5
+
+
+def errors(log: str) -> list[str]:
+    """The first error lines of a log; what follows them is CRIU tidying up."""
+    return [line.strip() for line in log.splitlines() if re.search(r"\bError \(", line)][:_LINES]
+
+
+def _log_file(configuration: str) -> str | None:
+    with contextlib.suppress(OSError), open(configuration, encoding="utf-8", errors="replace") as handle:
+        found = re.findall(r"^\s*log-file[\s=]+(/\S+)", handle.read(), re.MULTILINE)
+        if found:
+            return str(found[-1])
+    return None
+
+
+@contextlib.contextmanager
+def told(code: str, configuration: str = CONFIGURATION) -> t.Iterator[None]:
+    """Add CRIU's own words to a failure of that code."""
+    began = time.time()
+    try:
+        yield
+    except MigrationError as exc:
+        path = _log_file(configuration)
+        if exc.code != code or path is None:
+            raise
+        lines: list[str] = []
+        with contextlib.suppress(OSError):
+            # An older one is somebody else's.
+            if os.path.getmtime(path) >= began - 1:
+                with open(path, encoding="utf-8", errors="replace") as handle:
+                    lines = errors(handle.read())
+        if not lines:
+            raise
+        raise MigrationError(code, f"{exc.message} CRIU says: {' / '.join(lines)}", **exc.details, criu=lines) from None

@@ -1,0 +1,146 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One container with a setting of every kind moves: what `docker inspect` says, and every kind of file, is the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ansible_collections.livemigrate.criu.plugins.module_utils._spec import compare, unexpected
+from tests.migration.conftest import Pair, remove_named
+from tests.migration.migration import Migration
+from tests.workloads.host import Host
+from tests.workloads.probe import wait_for_answer
+
+NAME = "all-sorts"
+PORT = 9800
+BIND = "/srv/all-sorts"
+
+# A file of every kind, in the writable layer and in the volume alike. Paths below one directory.
+_MAKE_FILES = r"""
+set -e
+cd "$1"
+mkdir -p tree/sub; chmod 2750 tree/sub; chown 1234:4321 tree/sub
+echo plain > tree/plain; touch -d '2001-02-03 04:05:06' tree/plain; chmod 4711 tree/plain
+ln tree/plain tree/hard; ln -s ../nowhere tree/soft; mkfifo tree/fifo
+printf 'odd' > "tree/$(printf 'a\001b\377')"
+dd if=/dev/zero of=tree/holes bs=1 count=1 seek=67108863 2>/dev/null
+"""
+# What a listing tells of them; blocks prove the holes.
+_LIST_FILES = r"""
+cd "$1"
+find tree | sort | while IFS= read -r f; do stat -c '%A %u:%g %h %s %Y %F' "$f"; done
+stat -c %b tree/holes | awk '{print ($1 < 1000) ? "sparse" : "filled"}'
+md5sum tree/plain tree/hard tree/holes | sed 's/ .*//'
+readlink tree/soft
+ls tree | md5sum
+"""
+
+
+def _root(host: Host) -> str:
+    """The container's own file system, as a path on its host."""
+    return f"/proc/{host.inspect(NAME)['State']['Pid']}/root"
+
+
+def _volume(host: Host) -> str:
+    return host.docker("volume", "inspect", "--format", "{{.Mountpoint}}", f"{NAME}-data")
+
+
+@pytest.fixture
+def all_sorts(pair: Pair) -> Iterator[dict[str, Any]]:
+    """The container on alpha, with its files; what inspect said of it."""
+    _remove(pair)
+    alpha = pair.alpha
+    alpha.docker("network", "create", "--subnet", "172.30.0.0/24", f"{NAME}-one")
+    alpha.docker("network", "create", "--label", "kept=yes", f"{NAME}-two")
+    alpha.docker("volume", "create", "--label", "kept=yes", f"{NAME}-data")
+    alpha.run(["sh", "-c", f"mkdir -p {BIND} && echo bound > {BIND}/file"])
+    alpha.start(
+        NAME,
+        "livemigrate/counter:1",
+        [
+            *("--network", f"{NAME}-one", "--ip", "172.30.0.50", "--network-alias", "sortie"),
+            *("--publish", f"{PORT}:8080", "--publish", "127.0.0.1::7"),
+            *("--env", "SECRET=correct horse", "--label", "site=here", "--workdir", "/tmp", "--user", "0:0"),
+            *("--restart", "on-failure:4", "--stop-signal", "SIGINT", "--stop-timeout", "7"),
+            *("--cap-add", "NET_ADMIN", "--cap-drop", "MKNOD", "--security-opt", "no-new-privileges"),
+            *("--ulimit", "nofile=512:1024", "--sysctl", "net.ipv4.ip_forward=1", "--shm-size", "32m"),
+            *(
+                "--tmpfs",
+                "/scratch:size=8m",
+                "--add-host",
+                "elsewhere:192.0.2.7",
+                "--dns",
+                "192.0.2.53",
+                "--dns-search",
+                "example.org",
+            ),
+            *("--group-add", "50", "--oom-score-adj", "100", "--device", "/dev/null:/dev/nothing"),
+            *("--log-opt", "max-size=5m", "--log-opt", "max-file=3", "--domainname", "example.org"),
+            *("--health-cmd", "true", "--health-interval", "5s"),
+            *("--volume", f"{NAME}-data:/data", "--volume", "/anonymous", "--volume", f"{BIND}:/bound"),
+        ],
+    )
+    alpha.docker("network", "connect", "--alias", "second", f"{NAME}-two", NAME)
+    for directory in (f"{_root(alpha)}/tmp", _volume(alpha)):
+        alpha.run(["bash", "-c", _MAKE_FILES, "bash", directory])
+    # A file of the image that the container has deleted, and one that it has replaced.
+    alpha.docker("exec", NAME, "sh", "-c", "rm /usr/local/bin/entry; echo changed > /etc/new; mkdir -p /etc/deep/er")
+    wait_for_answer(f"http://{alpha.address}:{PORT}/")
+    yield alpha.inspect(NAME)
+    _remove(pair)
+
+
+def _remove(pair: Pair) -> None:
+    remove_named(pair, NAME)
+    for host in (pair.alpha, pair.beta):
+        for network in ("one", "two"):
+            host.docker("network", "rm", f"{NAME}-{network}", check=False)
+        host.run(["sh", "-c", f"docker volume rm {NAME}-data; rm -rf {BIND}"], check=False)
+
+
+def test_every_setting_and_every_kind_of_file_moves(pair: Pair, all_sorts: dict[str, Any]) -> None:
+    """Settings by inspect, files by what stat says of them, names by what answers to them."""
+    alpha, beta = pair.alpha, pair.beta
+    files = [
+        alpha.run(["bash", "-c", _LIST_FILES, "bash", place]).stdout
+        for place in (f"{_root(alpha)}/tmp", _volume(alpha))
+    ]
+    assert "sparse" in files[0], "the test's own files are not what they should be"
+    token = wait_for_answer(f"http://{alpha.address}:{PORT}/").token
+
+    output = Migration(NAME, ["-e", json.dumps({"migrate_bind_mounts": [BIND]})]).succeed()
+
+    assert wait_for_answer(f"http://{beta.address}:{PORT}/").token == token
+    moved = beta.inspect(NAME)
+    differences = unexpected(compare(all_sorts, moved))
+    assert not differences, "\n".join(f"{d.path}: {d.source} -> {d.destination}" for d in differences)
+    assert moved["HostConfig"]["RestartPolicy"] == {"Name": "on-failure", "MaximumRetryCount": 4}
+    assert "correct horse" not in output, "a value of the environment was printed"
+    places = (f"{_root(beta)}/tmp", _volume(beta))
+    assert [beta.run(["bash", "-c", _LIST_FILES, "bash", place]).stdout for place in places] == files
+    assert beta.run(["cat", f"{BIND}/file"]).stdout == "bound\n"
+    assert beta.docker("volume", "inspect", "--format", "{{.Labels.kept}}", f"{NAME}-data") == "yes"
+    assert beta.docker("network", "inspect", "--format", "{{.Labels.kept}}", f"{NAME}-two") == "yes"
+    inside = beta.docker(
+        "exec", NAME, "sh", "-c", "cat /etc/new; test -d /etc/deep/er; test -e /usr/local/bin/entry || echo gone"
+    )
+    assert inside.split() == ["changed", "gone"]
+
+
+def test_a_missing_bind_source_and_a_wrong_one_are_refused(pair: Pair, all_sorts: dict[str, Any]) -> None:
+    """A bind mount that is not named has to be on the destination; one that is named has to be one."""
+    Migration(NAME).fail_with(f"The container mounts {BIND}", "migrate_bind_mounts")
+    Migration(NAME, ["-e", json.dumps({"migrate_bind_mounts": ["/etc"]})]).fail_with("is not a bind mount of container")
+    assert pair.alpha.inspect(NAME)["Id"] == all_sorts["Id"]
+    assert pair.alpha.inspect(NAME)["State"]["Status"] == "running"
+    assert not pair.beta.docker("volume", "ls", "-q", "--filter", f"name={NAME}-data"), (
+        "the refusal left a volume behind"
+    )
+    assert not pair.beta.docker("network", "ls", "-q", "--filter", f"name={NAME}"), "the refusal left a network behind"
