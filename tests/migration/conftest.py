@@ -123,7 +123,7 @@ def counters(pair: Pair) -> Iterator[Callable[[int], list[Counter]]]:
     made: list[Counter] = []
 
     def make(number: int) -> list[Counter]:
-        made.extend(make_counter(pair) for _ in range(number))
+        made.extend(make_counter(pair) for dummy in range(number))
         return made
 
     yield make

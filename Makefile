@@ -1,0 +1,74 @@
+# Commands for people: `make help` lists them. Everything is set up on first use and quick afterwards.
+
+# The interpreter of the tools. 3.11 is Debian 12's own; with a newer one, as on Debian 13, a newer ansible-core
+# is used (`make test PYTHON=python3.13 VENV=.venv-3.13`).
+PYTHON ?= $(shell command -v python3.11 || echo python3)
+VENV ?= .venv
+FLAVOUR ?= trixie
+HOST ?= alpha
+
+READY := $(VENV)/.ready
+LINK := .tree/ansible_collections/livemigrate/criu
+LAB := python3 tests/lab/lab.py
+
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.tree
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint unit lab-up lab-down lab-status lab-shell pins clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: setup ## two real hosts on this machine, a running container moves from one to the other
+	@tests/demo/run
+
+test: setup ## everything: static checks, unit tests, then modules, scenarios and faults on the lab
+	@$(VENV)/bin/python -m pytest tests
+
+setup: $(READY) $(LINK)/galaxy.yml ## the tools in .venv, and the checkout where Ansible finds collections
+	@:
+
+lint: setup ## the static checks alone (ruff, mypy, yamllint, ansible-lint, ansible-test sanity, the built tarball)
+	@$(VENV)/bin/python -m pytest tests/static
+
+unit: setup ## the unit tests alone
+	@$(VENV)/bin/python -m pytest tests/unit
+
+lab-up: setup ## start the lab's hosts (FLAVOUR=trixie or forky)
+	@$(LAB) up --flavour $(FLAVOUR)
+
+lab-down: ## stop them; nothing stays behind
+	@$(LAB) down
+
+lab-status: ## what runs, and how to reach it
+	@$(LAB) status
+
+lab-shell: ## a root shell on one of them (HOST=alpha, beta or gamma)
+	@$(LAB) shell $(HOST)
+
+pins: ## renew the lower part of requirements.txt after a change in its upper part
+	@sed -i '/^# --- brought in/q' requirements.txt
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -r requirements.txt
+	@$(VENV)/bin/python -m pip freeze -q -r requirements.txt | sed '1,/^## The following/d' >> requirements.txt
+	@touch $(READY)
+
+clean: ## remove .venv, .tree and .cache (not a running lab)
+	rm -rf .venv* .tree .cache .ansible
+
+# On a new Debian machine the venv module and programs that Ansible and the tests call may be missing.
+$(READY): requirements.txt
+	@{ command -v git && command -v ssh && command -v rsync; } >/dev/null && $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "installing git, openssh-client, rsync and python3-venv on this machine"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+	    git openssh-client rsync python3 python3-venv >/dev/null; }
+	@echo "installing the tools into $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+# A link and not a copy, so that every edit counts at once.
+$(LINK)/galaxy.yml:
+	@mkdir -p $(dir $(LINK:/=))
+	@ln -sfn ../../.. $(LINK)

@@ -1,0 +1,214 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What every test has: the checkout as a collection, programs run with a log and a time limit, and the lab.
+
+`pytest tests` is one session from the cheapest check to the dearest: ORDER says which directory comes when.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import ansible.release
+import pytest
+
+from tests.lab import Lab
+
+ROOT = Path(__file__).resolve().parents[1]
+LOGS = ROOT / ".cache" / "logs"
+ORDER = ("static", "unit", "lab", "workloads", "modules", "scenarios", "migration")
+UNIT_SECONDS = 60
+TAIL_LINES = 150
+
+_COLOURS = re.compile(r"\x1b(\[[0-9;]*m|\]8;;.*?(\x1b\\\\|\x07))")
+
+RunTool = Callable[..., str]
+
+
+def pytest_configure() -> None:
+    """Prepare the environment that tests and the programs they start share."""
+    # The same as the Makefile does, so that a bare `pytest` works as well.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(ROOT / ".tree")
+    link = ROOT / ".tree" / "ansible_collections" / "livemigrate" / "criu"
+    if not link.is_symlink():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to("../../..")
+    sys.path.insert(0, str(ROOT / ".tree"))
+    LOGS.mkdir(parents=True, exist_ok=True)
+    # An end from outside takes the way of Ctrl-C, so that the lab is torn down then too.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+
+
+def pytest_report_header() -> str:
+    return f"ansible-core: {ansible.release.__version__}; logs: {LOGS.relative_to(ROOT)}"
+
+
+def _rank(item: pytest.Item) -> int:
+    place = item.path.relative_to(ROOT / "tests").parts[0]
+    return ORDER.index(place) if place in ORDER else len(ORDER)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Cheap checks first; within a directory the order stays as collected. Marks what needs the lab."""
+    items.sort(key=_rank)
+    for item in items:
+        if "lab" in getattr(item, "fixturenames", ()):
+            item.add_marker("lab")
+        if _rank(item) == ORDER.index("unit"):
+            item.add_marker(pytest.mark.timeout(UNIT_SECONDS))
+
+
+class Terminal:
+    """Writes to the person at the terminal while a test runs, past pytest's capture."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+        self._capture: Any = config.pluginmanager.get_plugin("capturemanager")
+
+    def line(self, text: str) -> None:
+        if self._reporter is None:
+            return
+        with self._capture.global_and_fixture_disabled():
+            self._reporter.ensure_newline()
+            self._reporter.write_line(f"    {text}")
+            self._reporter.flush()
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a program and what it started: asked first, so that it can tidy up."""
+    for number, seconds in ((signal.SIGINT, 20), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(seconds)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _follow(stream: IO[str], log: Path, show: str, terminal: Terminal) -> deque[str]:
+    """Copy a program's output into its log; lines that match show are told at once. Returns the last lines."""
+    pattern = re.compile(show) if show else None
+    tail: deque[str] = deque(maxlen=TAIL_LINES)
+    with log.open("w", encoding="utf-8") as file:
+        for raw in stream:
+            # Not every program honours NO_COLOR.
+            line = _COLOURS.sub("", raw)
+            file.write(line)
+            file.flush()
+            tail.append(line)
+            if pattern and pattern.search(line):
+                terminal.line(line.strip()[:110].rstrip(" *"))
+    return tail
+
+
+@pytest.fixture(scope="session")
+def run_tool(request: pytest.FixtureRequest) -> RunTool:
+    """A function that runs a program and fails the test with the end of its output when the program fails.
+
+    run_tool(argv, name=, cwd=ROOT, env={}, timeout=600, show="") -> the output, stdout and stderr as they came.
+    name: of the log .cache/logs/NAME.log. env: added to the environment. timeout: seconds.
+    show: a regular expression; matching lines are printed while the program runs.
+    """
+    terminal = Terminal(request.config)
+
+    def run(
+        argv: Sequence[str | Path],
+        *,
+        name: str,
+        cwd: Path = ROOT,
+        env: Mapping[str, str] | None = None,
+        timeout: float = 600,
+        show: str = "",
+    ) -> str:
+        log = LOGS / f"{name}.log"
+        words = [str(word) for word in argv]
+        environment = {**os.environ, "NO_COLOR": "1", "ANSIBLE_NOCOLOR": "1", "PYTHONUNBUFFERED": "1", **(env or {})}
+        process = subprocess.Popen(
+            words,
+            cwd=cwd,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="backslashreplace",
+            start_new_session=True,
+        )
+        late = threading.Event()
+
+        def out_of_time() -> None:
+            late.set()
+            _end(process)
+
+        timer = threading.Timer(timeout, out_of_time)
+        timer.start()
+        try:
+            assert process.stdout is not None
+            tail = _follow(process.stdout, log, show, terminal)
+            code = process.wait()
+        finally:
+            timer.cancel()
+            if process.poll() is None:
+                _end(process)
+        if code != 0 or late.is_set():
+            reason = f"was ended after {timeout:.0f} s" if late.is_set() else f"exited with {code}"
+            shown = "".join(tail)
+            pytest.fail(f"{shown}\n{' '.join(words)}\n{reason}; all of its output: {log}", pytrace=False)
+        return log.read_text(encoding="utf-8")
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def repository_files() -> list[Path]:
+    """The files of the repository, relative to its root: tracked ones, and new ones that git does not ignore."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    names = sorted(set(listed.stdout.split("\0")) - {""})
+    return [Path(name) for name in names if (ROOT / name).is_file()]
+
+
+@pytest.fixture(scope="session")
+def lab(run_tool: RunTool) -> Iterator[Lab]:
+    """The lab's hosts alpha, beta and gamma, running.
+
+    A lab of this checkout that already runs is used as it is and left running. One that was started here goes
+    down at the end of the session, however it ends, unless LIVEMIGRATE_LAB_KEEP=1.
+    """
+    script = ROOT / "tests" / "lab" / "lab.py"
+    present = Lab.load()
+    ours = not any(machine.is_running() for machine in present.machines())
+    if ours and present.settings.directory.exists():
+        # What a killed session may have left: disks that are not as new.
+        run_tool([sys.executable, script, "down"], name="lab-down")
+    if ours:
+        # A name that no other checkout comes to: labs run side by side when their bridges differ.
+        mark = hashlib.sha256(str(present.settings.directory).encode()).hexdigest()[:5]
+        os.environ.setdefault("LIVEMIGRATE_LAB_BRIDGE", f"lmlab{mark}")
+    try:
+        run_tool([sys.executable, script, "up"], name="lab-up", timeout=1200, show=r"\S")
+        yield Lab.load()
+    finally:
+        if ours and os.environ.get("LIVEMIGRATE_LAB_KEEP", "0") in ("", "0"):
+            run_tool([sys.executable, script, "down"], name="lab-down", timeout=300)

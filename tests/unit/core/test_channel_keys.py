@@ -1,0 +1,384 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Letting a key in and out of an authorized_keys file that belongs to somebody else."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _channel, _channel_server
+from ansible_collections.livemigrate.criu.plugins.module_utils._command import Completed, run
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import DESTINATION, Session
+from tests.unit.core.support import killed_at, race
+
+MakeSession = Callable[..., Session]
+
+ME = pwd.getpwuid(os.geteuid()).pw_name
+AGENT = ("/usr/bin/python3", "-I", "-B", "/var/lib/livemigrate/x/agent.pyz")
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJb1kXn3XZ1l0nqFJtC0Q4kTgK6U3m8B0h5aYtqYw0Zk livemigrate:x"
+ADMIN = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFakeFakeFakeFakeFakeFakeFakeFakeFakeFakeFake admin@example.com"
+
+
+class Host:
+    """A destination's place for keys. What only an SSH daemon and sudo can say is said here; the rest is real."""
+
+    def __init__(self, directory: Path) -> None:
+        self.file = directory / "home" / ".ssh" / "authorized_keys"
+        self.daemon_says: str | None = f"port 22\nauthorizedkeysfile {self.file} .ssh/authorized_keys2\nusepam yes\n"
+        self.version = "OpenSSH_9.2p1 Debian-2+deb12u6, OpenSSL 3.0.15"
+        self.sudo_says = Completed(0, "", "")
+        self.said: list[Sequence[str]] = []
+
+    def run(self, argv: Sequence[str], **keywords: Any) -> Completed:
+        self.said.append(argv)
+        if argv[0] == "sshd":
+            if self.daemon_says is None:
+                raise MigrationError("program_missing", "no sshd")
+            return Completed(0, self.daemon_says, "")
+        if list(argv) == ["ssh", "-V"]:
+            return Completed(0, "", self.version)
+        if argv[0] == "visudo":
+            assert Path(argv[-1]).exists()
+            return self.sudo_says
+        return run(argv, **keywords)
+
+
+@pytest.fixture
+def host(disk: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    monkeypatch.setattr(_channel_server, "STATE_ROOT", str(disk / "locks"))
+    monkeypatch.setattr(_channel_server, "SUDOERS_DIRECTORY", str(disk / "sudoers.d"))
+    (disk / "sudoers.d").mkdir()
+    return Host(disk)
+
+
+@pytest.fixture
+def sessions(make_session: MakeSession) -> Iterator[Session]:
+    """Destination halves, each for another container."""
+    return (make_session(DESTINATION, container=f"{number:064x}", channel_user=ME) for number in itertools.count())
+
+
+def _authorise(host: Host, session: Session, user: str = ME, key: str = KEY) -> None:
+    _channel_server.authorise(session, user, key, AGENT, host.run)
+
+
+# -- the line --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: another user gets a sudo rule")
+def test_the_key_may_run_one_command_for_a_day(host: Host, sessions: Iterator[Session]) -> None:
+    session = next(sessions)
+    _authorise(host, session)
+    (line,) = host.file.read_text().splitlines()
+    options, kind, blob, comment = line.rsplit(" ", 3)
+    assert (kind, blob, comment) == ("ssh-ed25519", KEY.split()[1], f"livemigrate:{session.id}")
+    assert options.startswith('restrict,command="')
+    command = options.removeprefix('restrict,command="').rpartition('",expiry-time="')
+    assert command[0] == f'{" ".join(AGENT)} serve {session.id} \\"$SSH_ORIGINAL_COMMAND\\"'
+    day = subprocess.run(
+        ["date", "-d", "+24 hours", "+%Y%m%d"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    assert command[2][:8] == day
+    assert len(command[2]) == len("202611240345") + 1
+
+
+def test_paths_with_blanks_reach_the_shell_as_they_are(host: Host, sessions: Iterator[Session]) -> None:
+    _channel_server.authorise(next(sessions), ME, KEY, ("/opt/my python/bin/python3", "/x"), host.run)
+    assert "'/opt/my python/bin/python3' /x serve" in host.file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("version", "expires"),
+    [
+        ("OpenSSH_9.2p1 Debian-2+deb12u6, OpenSSL 3.0.15", True),
+        ("OpenSSH_10.0p2 Debian-7, OpenSSL 3.5.1", True),
+        ("OpenSSH_8.2p1 Ubuntu-4", True),
+        ("OpenSSH_8.0p1, OpenSSL 1.1.1k", False),
+        ("OpenSSH_7.9p1", False),
+        ("something else", False),
+    ],
+)
+def test_a_daemon_that_does_not_know_an_expiry_is_not_told_one(
+    version: str, expires: bool, host: Host, sessions: Iterator[Session]
+) -> None:
+    host.version = version
+    _authorise(host, next(sessions))
+    assert ("expiry-time" in host.file.read_text()) == expires
+
+
+BAD_KEYS = [
+    "ssh-rsa AAAAB3NzaC1yc2E= x",
+    'ssh-ed25519 AAAA" x',
+    "ssh-ed25519 AAA\\A x",
+    'command="id" ssh-ed25519 AAAA',
+    "ssh-ed25519 $(id) x",
+    "ssh-ed25519",
+    "",
+    "garbage",
+]
+
+
+@pytest.mark.parametrize("key", BAD_KEYS)
+def test_what_is_no_key_of_ours_is_refused(key: str, host: Host, sessions: Iterator[Session]) -> None:
+    with pytest.raises(MigrationError) as caught:
+        _authorise(host, next(sessions), key=key)
+    assert caught.value.code == "channel_failed"
+    assert not host.file.exists()
+
+
+def test_only_the_key_itself_is_taken(host: Host, sessions: Iterator[Session]) -> None:
+    _authorise(host, next(sessions), key=f"{KEY}\n{ADMIN}\n")
+    assert len(host.file.read_text().splitlines()) == 1
+    assert "admin" not in host.file.read_text()
+
+
+def test_an_unknown_user_is_told(host: Host, sessions: Iterator[Session]) -> None:
+    with pytest.raises(MigrationError) as caught:
+        _authorise(host, next(sessions), user="livemigrate-nobody")
+    assert caught.value.code == "channel_failed"
+    assert "livemigrate-nobody" in caught.value.message
+
+
+# -- the file --------------------------------------------------------------------------------------------------------
+
+CONTENTS = {
+    "nothing": b"",
+    "one key": f"{ADMIN}\n".encode(),
+    "comments and empty lines": f"# mine\n\n{ADMIN}\n   \n# end\n".encode(),
+    "no end of line": f"{ADMIN}\n{ADMIN}2".encode(),
+    "bytes that are no text": ADMIN.encode() + b" \xff\xfe\n",
+    "DOS lines": f"{ADMIN}\r\n{ADMIN}2\r\n".encode(),
+    "odd blanks": f'environment="A=1\x0b\x0c\x1c\x85\u2028" {ADMIN}\n'.encode(),
+    "a session of the past": f"{ADMIN}\n{KEY.replace('livemigrate:x', 'livemigrate:20250101T000000Z-aaaaaa')}\n".encode(),
+}
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+def test_what_was_there_stays_as_it_was_and_what_came_goes(
+    content: str, host: Host, sessions: Iterator[Session]
+) -> None:
+    before = CONTENTS[content]
+    host.file.parent.mkdir(parents=True)
+    host.file.write_bytes(before)
+    session = next(sessions)
+    _authorise(host, session)
+    lines = host.file.read_bytes().split(b"\n")
+    assert lines[-1] == b""
+    assert lines[-2].endswith(f"livemigrate:{session.id}".encode())
+    assert (
+        lines[:-2] == (before.rstrip(b"\n") if content == "no end of line" else before).split(b"\n")[: len(lines) - 2]
+    )
+    _channel_server.revoke(session, host.run)
+    assert host.file.read_bytes() == (before + b"\n" if content == "no end of line" else before)
+
+
+@pytest.mark.usefixtures("needs_root")
+def test_owner_and_mode_stay(host: Host, sessions: Iterator[Session]) -> None:
+    host.file.parent.mkdir(parents=True)
+    host.file.write_text(f"{ADMIN}\n")
+    host.file.chmod(0o640)
+    os.chown(host.file, 12345, 54321)
+    session = next(sessions)
+    for change in (lambda: _authorise(host, session), lambda: _channel_server.revoke(session, host.run)):
+        change()
+        status = host.file.stat()
+        assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o640, 12345, 54321)
+    assert [path.name for path in host.file.parent.iterdir()] == ["authorized_keys"]
+
+
+@pytest.mark.usefixtures("needs_root")
+def test_a_new_file_is_its_user_s_and_private_as_the_daemon_demands(host: Host, sessions: Iterator[Session]) -> None:
+    account = pwd.getpwnam("nobody")
+    host.file.parent.parent.mkdir()
+    _authorise(host, next(sessions), user="nobody")
+    for path, mode in ((host.file, 0o600), (host.file.parent, 0o700)):
+        status = path.stat()
+        assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (mode, account.pw_uid, account.pw_gid)
+
+
+def test_a_session_has_one_line_and_only_its_own_goes(host: Host, sessions: Iterator[Session]) -> None:
+    first, second = next(sessions), next(sessions)
+    for session in (first, second, first):
+        _authorise(host, session)
+    assert [line.rsplit(" ", 1)[1] for line in host.file.read_text().splitlines()] == [
+        f"livemigrate:{second.id}",
+        f"livemigrate:{first.id}",
+    ]
+    for _twice in range(2):
+        _channel_server.revoke(first, host.run)
+        assert [line.rsplit(" ", 1)[1] for line in host.file.read_text().splitlines()] == [f"livemigrate:{second.id}"]
+
+
+def test_revoking_what_was_never_let_in_changes_nothing(host: Host, make_session: MakeSession) -> None:
+    _channel_server.revoke(make_session(DESTINATION), host.run)
+    _channel_server.revoke(make_session(DESTINATION, container="c" * 64, channel_user=ME), host.run)
+    _channel_server.revoke(make_session(DESTINATION, container="d" * 64, channel_user="livemigrate-nobody"), host.run)
+    assert not host.file.exists()
+
+
+def test_of_eight_sessions_that_come_and_go_at_once_none_disturbs_another(
+    host: Host, sessions: Iterator[Session]
+) -> None:
+    host.file.parent.mkdir(parents=True)
+    host.file.write_text(f"{ADMIN}\n" * 30)
+    open_ones = [next(sessions) for _number in range(8)]
+    for _turn in range(3):
+        assert race(8, lambda number: _authorise(host, open_ones[number])) == [("ok", None)] * 8
+        lines = host.file.read_text().splitlines()
+        assert lines[:30] == [ADMIN] * 30
+        assert sorted(line.rsplit(" ", 1)[1] for line in lines[30:]) == [
+            f"livemigrate:{session.id}" for session in open_ones
+        ]
+        assert race(8, lambda number: _channel_server.revoke(open_ones[number], host.run)) == [("ok", None)] * 8
+        assert host.file.read_text() == f"{ADMIN}\n" * 30
+
+
+def test_a_change_that_is_killed_leaves_the_file_of_before_or_after(host: Host, sessions: Iterator[Session]) -> None:
+    host.file.parent.mkdir(parents=True)
+    session = next(sessions)
+    seen = set()
+    for step in itertools.count(1):
+        host.file.write_text(f"{ADMIN}\n")
+        killed = killed_at(step, lambda: _authorise(host, session))
+        seen.add(host.file.read_text().replace(f"{ADMIN}\n", "ADMIN ", 1)[:15])
+        if not killed:
+            break
+    assert {text[:6] for text in seen} == {"ADMIN "}
+    assert len(seen) == 2
+
+
+# -- where -----------------------------------------------------------------------------------------------------------
+
+HOME = pwd.getpwnam(ME).pw_dir
+
+
+@pytest.mark.parametrize(
+    ("says", "path"),
+    [
+        ("authorizedkeysfile .ssh/authorized_keys .ssh/authorized_keys2", f"{HOME}/.ssh/authorized_keys"),
+        ("AuthorizedKeysFile %h/keys", f"{HOME}/keys"),
+        ("authorizedkeysfile /etc/ssh/keys/%u", f"/etc/ssh/keys/{ME}"),
+        ("authorizedkeysfile /etc/ssh/100%%/%u/x", f"/etc/ssh/100%/{ME}/x"),
+        ("authorizedkeysfile /etc/ssh/%%u/x", "/etc/ssh/%u/x"),
+        ("port 22", f"{HOME}/.ssh/authorized_keys"),
+        ("", f"{HOME}/.ssh/authorized_keys"),
+        (None, f"{HOME}/.ssh/authorized_keys"),
+    ],
+)
+def test_the_file_is_the_one_that_the_daemon_reads(says: str | None, path: str, host: Host) -> None:
+    host.daemon_says = says
+    assert _channel_server.authorized_keys_path(ME, host.run) == path
+    assert host.said == [["sshd", "-T", "-C", f"user={ME},host=localhost,addr=127.0.0.1"]]
+
+
+def test_a_daemon_that_reads_no_file_is_told(host: Host) -> None:
+    host.daemon_says = "authorizedkeysfile none"
+    with pytest.raises(MigrationError) as caught:
+        _channel_server.authorized_keys_path(ME, host.run)
+    assert caught.value.code == "channel_failed"
+
+
+def test_host_keys_are_lines_of_kind_and_key() -> None:
+    for key in _channel_server.host_keys():
+        assert len(key.split()) == 2
+
+
+# -- another user ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("needs_root")
+def test_another_user_gets_a_sudo_rule_for_the_one_command_that_goes_with_the_session(
+    host: Host, make_session: MakeSession, disk: Path
+) -> None:
+    host.file.parent.parent.mkdir()
+    session = make_session(DESTINATION, channel_user="nobody")
+    _authorise(host, session, user="nobody")
+    (rule,) = (disk / "sudoers.d").iterdir()
+    assert "." not in rule.name, "sudo would pass over it"
+    assert stat.S_IMODE(rule.stat().st_mode) == 0o440
+    assert f"nobody ALL=(root) NOPASSWD: {' '.join(AGENT)} serve {session.id} *\n" in rule.read_text()
+    assert (
+        f'command="sudo -n {" ".join(AGENT)} serve {session.id} \\"$SSH_ORIGINAL_COMMAND\\""' in host.file.read_text()
+    )
+    for _twice in range(2):
+        _channel_server.revoke(session, host.run)
+        assert list((disk / "sudoers.d").iterdir()) == []
+    assert host.file.read_text() == ""
+
+
+@pytest.mark.usefixtures("needs_root")
+def test_a_sudo_rule_that_sudo_does_not_take_is_taken_away(host: Host, make_session: MakeSession, disk: Path) -> None:
+    host.sudo_says = Completed(1, "", "syntax error")
+    with pytest.raises(MigrationError) as caught:
+        _authorise(host, make_session(DESTINATION, channel_user="nobody"), user="nobody")
+    assert caught.value.code == "channel_failed"
+    assert "syntax error" in caught.value.message
+    assert list((disk / "sudoers.d").iterdir()) == []
+    assert not host.file.exists()
+
+
+# -- the key ---------------------------------------------------------------------------------------------------------
+
+needs_keygen = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="ssh-keygen is not installed")
+
+
+def _public_part(path: str) -> str:
+    shown = subprocess.run(["ssh-keygen", "-y", "-f", path], capture_output=True, text=True, check=True).stdout
+    return " ".join(shown.split()[:2])
+
+
+@needs_keygen
+def test_a_key_is_made_once_and_private(make_session: MakeSession, host: Host) -> None:
+    session = make_session()
+    public = _channel.make_key(session)
+    assert public.split()[0] == "ssh-ed25519"
+    assert public.split()[2] == f"livemigrate:{session.id}"
+    assert public.startswith(_public_part(session.path("key")))
+    assert stat.S_IMODE(os.stat(session.path("key")).st_mode) == 0o600
+    assert _channel.make_key(session) == public
+    assert "Proc-Type" not in Path(session.path("key")).read_text()
+    # And the other end takes it.
+    _authorise(host, session, key=public)
+
+
+@needs_keygen
+@pytest.mark.parametrize("left", ["an empty private key", "a private key"])
+def test_a_key_whose_making_was_cut_off_is_made_again(left: str, make_session: MakeSession) -> None:
+    session = make_session()
+    if left == "a private key":
+        _channel.make_key(session)
+        os.unlink(session.path("key.pub"))
+    else:
+        Path(session.path("key")).write_text("")
+    public = _channel.make_key(session)
+    assert public.startswith(_public_part(session.path("key")))
+
+
+@needs_keygen
+def test_a_key_is_on_the_disk_before_anything_depends_on_it(
+    make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After GO the source asks with this key, also after a power cut: an empty key would leave it asking for ever."""
+    session = make_session()
+    flushed = set()
+    fsync = os.fsync
+
+    def recorded(fd: int) -> None:
+        fsync(fd)
+        flushed.add(os.fstat(fd).st_ino)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    _channel.make_key(session)
+    assert {os.stat(session.path(name)).st_ino for name in ("key", "key.pub", "")} <= flushed

@@ -1,0 +1,226 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Every rule of the preflight, broken on each side and kept; and that the facts it reads are those that are gathered."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _facts, _preflight
+from ansible_collections.livemigrate.criu.plugins.module_utils._command import run
+from ansible_collections.livemigrate.criu.plugins.module_utils._support import criu_verdict
+
+Facts = dict[str, Any]
+Change = Callable[[Facts], object]
+
+# What trixie's engine answers, as far as facts are made of it.
+VERSION = {
+    "Version": "26.1.5+dfsg1",
+    "ApiVersion": "1.45",
+    "MinAPIVersion": "1.24",
+    "Components": [{"Name": "Engine", "Version": "26.1.5"}, {"Name": "containerd", "Version": "1.7.24~ds1"}],
+}
+INFO = {
+    "ExperimentalBuild": True,
+    "Driver": "overlay2",
+    "DriverStatus": [["Backing Filesystem", "extfs"]],
+    "CgroupDriver": "systemd",
+    "CgroupVersion": "2",
+    "DockerRootDir": "/var/lib/docker",
+}
+
+
+@pytest.fixture(scope="module")
+def gathered() -> Facts:
+    """What criu_check tells of this very machine: the facts as they really look."""
+    return _facts.host_facts(run, features=())
+
+
+@pytest.fixture
+def good(gathered: Facts) -> Facts:
+    """A host on which nothing is missing: this machine's facts, with what is to be judged set right."""
+    facts = copy.deepcopy(gathered)
+    facts["docker"] = {"installed": True, "running": True, "error": None, **_facts.parse_engine(VERSION, INFO)}
+    assert set(facts["docker"]) >= set(gathered["docker"]) - {"error"}
+    facts["criu"].update(present=True, version="4.2", check={"ok": True, "output": "Looks good."})
+    facts["kernel"].update(release="6.12.1", machine="x86_64", cgroup_version=2)
+    verdict = criu_verdict("4.2", None, True, "Looks good.", "6.12.1", "x86_64")
+    facts.update(usable=not verdict.reasons, reasons=verdict.reasons, remarks=verdict.remarks)
+    facts["python"]["docker_py"] = "7.1.0"
+    facts["tools"].update(dict.fromkeys(facts["tools"], "/usr/bin/x"))
+    for disk in facts["disk"]:
+        disk["free_bytes"] = 10 << 30
+    return facts
+
+
+def _engine(**changes: Any) -> Change:
+    def change(facts: Facts) -> None:
+        facts["docker"].update(_facts.parse_engine(VERSION, {**INFO, **changes}))
+
+    return change
+
+
+def _no_engine(facts: Facts) -> None:
+    def refuse(_path: str) -> Facts:
+        raise FileNotFoundError
+
+    facts["docker"] = _facts.docker_facts(run, refuse)
+    facts["docker"]["installed"] = False
+
+
+def _dead_engine(facts: Facts) -> None:
+    _no_engine(facts)
+    facts["docker"].update(installed=True, error="The engine does not answer: timed out")
+
+
+def _unusable(facts: Facts) -> None:
+    verdict = criu_verdict(None, None, None, "", "6.12.1", "x86_64")
+    facts.update(usable=not verdict.reasons, reasons=verdict.reasons)
+
+
+def _disk(number: int) -> Change:
+    return lambda facts: facts["disk"][0].update(path="/tmp", free_bytes=number)
+
+
+def _set(*path: str, to: Any) -> Change:
+    def change(facts: Facts) -> None:
+        for key in path[:-1]:
+            facts = facts[key]
+        facts[path[-1]] = to
+
+    return change
+
+
+# rule, how it is broken, on which sides that counts, what the message has to say
+BROKEN: list[tuple[str, Change, tuple[str, ...], str]] = [
+    ("docker_present", _no_engine, ("source", "destination"), "is not installed"),
+    (
+        "docker_present",
+        _dead_engine,
+        ("source", "destination"),
+        "does not answer: The engine does not answer: timed out",
+    ),
+    ("docker_py_present", _set("python", "docker_py", to=None), ("source", "destination"), "has no docker-py"),
+    ("criu_usable", _unusable, ("source", "destination"), "CRIU cannot be used"),
+    ("tools_present", _set("tools", "rsync", to=None), ("source", "destination"), "lacks rsync"),
+    ("tools_present", _set("tools", "ssh", to=None), ("source", "destination"), "lacks ssh"),
+    ("experimental_on", _engine(ExperimentalBuild=False), ("source", "destination"), "without experimental features"),
+    (
+        "engine_restores",
+        lambda facts: facts["docker"].update(_facts.parse_engine({**VERSION, "Version": "25.0.0"}, INFO)),
+        ("destination",),
+        "cannot restore",
+    ),
+    (
+        "engine_restores",
+        lambda facts: facts["docker"].update(_facts.parse_engine({**VERSION, "Version": "28.5.2"}, INFO)),
+        ("destination",),
+        "cannot restore",
+    ),
+    ("same_architecture", _set("kernel", "machine", to="aarch64"), ("source", "destination"), "aarch64"),
+    ("cgroup_v2", _engine(CgroupVersion="1"), ("source", "destination"), "cgroup version 1"),
+    ("cgroup_v2", _engine(CgroupVersion=None), ("source", "destination"), "cgroup version 1"),
+    (
+        "criu_not_older",
+        _set("criu", "version", to="3.19"),
+        ("destination",),
+        "CRIU 3.19 is older than the source's 4.2",
+    ),
+    ("criu_not_older", _set("criu", "version", to="4.1.1"), ("destination",), "CRIU 4.1.1 is older"),
+    ("criu_not_older", _set("criu", "version", to="4.3"), ("source",), "CRIU 4.2 is older than the source's 4.3"),
+    ("storage_known", _engine(Driver="btrfs"), ("source", "destination"), "storage driver btrfs"),
+    ("storage_known", _engine(Driver="overlayfs"), ("source", "destination"), "storage driver overlayfs"),
+    ("disk_free", _disk((512 << 20) - 1), ("source", "destination"), "has 511 MiB left"),
+    ("disk_free", _disk(0), ("source", "destination"), "/tmp on the"),
+]
+# What looks odd and is no reason to refuse.
+FINE: list[Change] = [
+    _set("criu", "version", to="4.2.1"),
+    _disk(512 << 20),
+    _set("disk", to=[]),
+    _engine(CgroupVersion="2", LiveRestoreEnabled=True),
+    _set("tools", "nft", to=None),
+    _set("kernel", "release", to="6.1.0"),
+]
+
+
+def _judged(good: Facts, side: str, change: Change) -> list[_preflight.Finding]:
+    hosts = {"source": good, "destination": copy.deepcopy(good)}
+    change(hosts[side])
+    return _preflight.judge(hosts["source"], hosts["destination"])
+
+
+def test_nothing_is_found_where_nothing_is_missing(good: Facts) -> None:
+    assert _preflight.judge(good, copy.deepcopy(good)) == []
+
+
+@pytest.mark.parametrize("side", ["source", "destination"])
+@pytest.mark.parametrize(
+    "number", range(len(BROKEN)), ids=[f"{rule}-{number}" for number, (rule, *_rest) in enumerate(BROKEN)]
+)
+def test_what_is_broken_is_found_on_its_side_alone(number: int, side: str, good: Facts) -> None:
+    rule, change, sides, told = BROKEN[number]
+    found = [finding for finding in _judged(good, side, change) if finding.rule == rule]
+    if side not in sides:
+        assert found == []
+        return
+    assert len(found) == 1
+    assert told in found[0].message
+    assert side in found[0].message
+    assert found[0].remedy
+
+
+@pytest.mark.parametrize("side", ["source", "destination"])
+@pytest.mark.parametrize("number", range(len(FINE)))
+def test_what_is_fine_is_left_alone(number: int, side: str, good: Facts) -> None:
+    assert _judged(good, side, FINE[number]) == []
+
+
+def test_every_rule_is_in_use_and_has_been_broken_here() -> None:
+    assert {rule for rule, *_rest in BROKEN} == {rule.__name__ for rule in _preflight.RULES}
+
+
+def test_everything_is_told_at_once(good: Facts) -> None:
+    bad = copy.deepcopy(good)
+    changes = [
+        _set("python", "docker_py", to=None),
+        _unusable,
+        _set("tools", "rsync", to=None),
+        _set("tools", "ssh", to=None),
+        _engine(ExperimentalBuild=False, CgroupVersion="1", Driver="btrfs"),
+        _set("kernel", "machine", to="aarch64"),
+        _disk(0),
+    ]
+    for change in changes:
+        change(bad)
+    both = {
+        "docker_py_present",
+        "criu_usable",
+        "tools_present",
+        "experimental_on",
+        "cgroup_v2",
+        "storage_known",
+        "disk_free",
+    }
+    found = _preflight.judge(bad, copy.deepcopy(bad))
+    assert {finding.rule for finding in found} == both
+    assert {rule: sum(finding.rule == rule for finding in found) for rule in both} == dict.fromkeys(both, 2)
+    assert {finding.rule for finding in _preflight.judge(bad, good)} == both | {"same_architecture"}
+    assert any("rsync and ssh" in finding.message for finding in found)
+
+
+def test_a_host_with_nothing_on_it_is_judged_not_stumbled_over(gathered: Facts) -> None:
+    """The facts of a machine as they come, whatever it has: no rule reads a key that is not there."""
+    for finding in _preflight.judge(gathered, copy.deepcopy(gathered)):
+        assert finding.rule in {rule.__name__ for rule in _preflight.RULES}
+        assert finding.message
+        assert finding.remedy
+    assert [finding.rule for finding in _preflight.judge(gathered, copy.deepcopy(gathered))] == [
+        finding.rule for finding in _preflight.judge(copy.deepcopy(gathered), gathered)
+    ]
