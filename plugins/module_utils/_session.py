@@ -286,6 +286,10 @@ class Session:
         current = self.phase
         if phase == current and phase not in TRANSITIONS[self.role].get(phase, ()):
             return
+        self._require_legal(current, phase)
+        self._append(phase, data)
+
+    def _require_legal(self, current: str, phase: str) -> None:
         if current in ("aborted", "refused", "closed") and phase != "closed":
             raise MigrationError(
                 "session_over",
@@ -302,7 +306,6 @@ class Session:
                 phase=current,
                 wanted=phase,
             )
-        self._append(phase, data)
 
     def _append(self, phase: str, data: t.Mapping[str, t.Any]) -> None:
         entry = {"phase": phase, "time": time.time(), "boot": boot_mark(), "data": dict(data)}
@@ -430,6 +433,8 @@ class Session:
 
         :param keep: whether session.json, journal and decision stay, as the record of what happened (no secrets in it).
         """
+        if keep and not self.ended:
+            self._require_legal(self.phase, "closed")
         with self._renewing:
             self._over = True
             shutil.rmtree(self.volatile, ignore_errors=True)
