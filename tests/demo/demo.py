@@ -64,8 +64,8 @@ def main() -> int:
     LOG.parent.mkdir(parents=True, exist_ok=True)
     LOG.write_text("")
     say("Two real hosts, alpha and beta")
-    quietly("start them (own network, systemd, sshd)", [*LAB, "up", "alpha", "beta"])
     try:
+        quietly("start them (own network, systemd, sshd)", [*LAB, "up", "alpha", "beta"])
         return demonstrate()
     finally:
         if os.environ.get("LIVEMIGRATE_LAB_KEEP") != "1":

@@ -16,6 +16,7 @@ import ipaddress
 import json
 import shutil
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from .settings import Settings, write_json
 from .shell import LabError, exclusive, mount_points, note, run
 
 _ALIAS = "livemigrate-lab "
+_CARRIER_SECONDS = 10
 _IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 _NETNS_DIRECTORY = Path("/run/netns")
 _MACHINE_STATE = Path("/run/livemigrate-lab.json")
@@ -229,13 +231,25 @@ def apply_port(settings: Settings, name: str, octet: int, port: dict[str, str]) 
     inside, outside = namespace(settings, name), cable(settings, octet)
     partition = port.get("partition", "")
     run(["bridge", "link", "set", "dev", outside, "isolated", "on" if partition == "isolated" else "off"])
-    run(["bridge", "link", "set", "dev", outside, "state", "0" if partition == "all" else "3"])
+    _set_state(outside, "0" if partition == "all" else "3")
     for prefix, device in ((["tc"], outside), (["tc", "-n", inside], "eth0")):
         if port.get("rate"):
             shape = ["root", "tbf", "rate", port["rate"], "burst", "256kb", "latency", "50ms"]
             run([*prefix, "qdisc", "replace", "dev", device, *shape])
         else:
             run([*prefix, "qdisc", "delete", "dev", device, "root"], check=False)
+
+
+def _set_state(port: str, state: str) -> None:
+    """Set a port's state. The kernel refuses that (Network is down) until it has noticed that the cable is plugged in."""
+    deadline = time.monotonic() + _CARRIER_SECONDS
+    while True:
+        done = run(["bridge", "link", "set", "dev", port, "state", state], check=False)
+        if done.returncode == 0:
+            return
+        if time.monotonic() >= deadline:
+            raise LabError(f"bridge link set dev {port} state {state}: {done.stderr.strip()}")
+        time.sleep(0.1)
 
 
 def tear_down(settings: Settings) -> None:

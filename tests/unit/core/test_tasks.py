@@ -345,6 +345,17 @@ def test_held_is_proved_by_signals_that_are_still_on_their_way(group: Group, sta
     assert not group.still_held(held)
 
 
+def test_where_all_were_stopped_on_purpose_the_freezer_alone_holds(group: Group, start: Start) -> None:
+    counter = start()
+    os.kill(counter.pid, signal.SIGSTOP)
+    counter.wait_stopped()
+    group.freeze()
+    assert group.hold() == []
+    assert group.still_held([])
+    group.thawed_by_a_stranger()
+    assert not group.still_held([])
+
+
 @pytest.mark.parametrize("undone", ["thawed", "one released", "one killed"])
 def test_held_is_not_said_of_a_group_that_is_not(undone: str, group: Group, start: Start) -> None:
     counter, _other = start(), start()
