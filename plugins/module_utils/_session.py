@@ -387,7 +387,8 @@ class Session:
         stop = threading.Event()
 
         def beat() -> None:
-            while not stop.is_set() and not self._over:
+            # Another process may close it meanwhile (the source says bye while a transfer ends).
+            while not stop.is_set() and not self._over and os.path.isdir(self.directory) and not self.ended:
                 with contextlib.suppress(OSError):
                     self.renew()
                 stop.wait(LEASE_SECONDS / 4)
