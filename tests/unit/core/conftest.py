@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -112,9 +113,25 @@ def needs_root() -> None:
         pytest.skip("needs root")
 
 
+@pytest.fixture(scope="session")
+def namespaces_refused() -> str:
+    """Why this process may not have mounts and processes of its own; empty when it may."""
+    argv = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "true"]
+    return subprocess.run(argv, capture_output=True, text=True, check=False).stderr.strip()
+
+
+@pytest.fixture
+def needs_namespaces(namespaces_refused: str) -> None:
+    """Skip where a test cannot have mounts and processes of its own."""
+    if os.geteuid() != 0 or namespaces_refused:
+        pytest.skip(f"needs root and namespaces: {namespaces_refused or 'not root'}")
+
+
 @pytest.fixture
 def wire(disk: Path, quick: Path, monkeypatch: pytest.MonkeyPatch) -> Wire:
     """A channel whose other end is on this machine, see wire.py."""
     from tests.unit.core.wire import Wire
 
+    if shutil.which("rsync") is None:
+        pytest.skip("rsync is not installed")
     return Wire(disk, quick, monkeypatch)

@@ -4,8 +4,8 @@
 
 """A small host with a real SSH daemon and sudo: the lab's cached root file system under an overlay that is thrown away.
 
-It has mounts and processes of its own and listens on a loopback port of this machine. It needs nothing but root and the
-file system that `make lab-up` caches; without those its tests are skipped, and test_channel_rsync.py has the rest.
+It has mounts and processes of its own and listens on a loopback port of this machine. It needs root; without that its
+tests are skipped, and test_channel_rsync.py has the rest.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from typing import Any
 
 import pytest
 
-from tests.lab.settings import load_settings
+from tests.lab import aptsource, basefs, packages
+from tests.lab.settings import FLAVOURS, load_settings
 from tests.unit.core.support import CONTAINER, PACKAGE, PLUGINS, wait_for
 
 _START = """\
@@ -75,9 +76,10 @@ _channel_server.revoke(Session(sys.argv[1]))
 """
 
 
-def _base() -> Path | None:
-    found = [path for path in load_settings().cache.glob("trixie-*") if (path / "usr/sbin/sshd").exists()]
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+def _base() -> Path:
+    """The root file system that the lab makes its hosts from; made now (20 s) where nobody has yet."""
+    packages.install_missing()
+    return basefs.ensure_base(load_settings(), FLAVOURS[0], aptsource.find_mirror())
 
 
 def _free_port() -> int:
@@ -90,11 +92,9 @@ class SshHost:
     """The host, running."""
 
     def __init__(self) -> None:
-        base = _base()
         if os.geteuid() != 0:
             pytest.skip("needs root: a host of its own has mounts and processes of its own")
-        if base is None:
-            pytest.skip("the lab's root file system is not in the cache: `make lab-up` puts it there")
+        base = _base()
         self.port = _free_port()
         self.address = "127.0.0.1"
         self._directory = Path(tempfile.mkdtemp(prefix="lmhost"))

@@ -220,7 +220,7 @@ def test_another_host_in_its_place_is_not_spoken_to(connect: Connect, ssh_host: 
     assert ssh_host.log.count("Accepted publickey") == before
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "localhost"])
+@pytest.mark.parametrize("address", ["::1", "localhost"])
 def test_the_destination_may_go_by_any_address(address: str, connect: Connect, disk: Path) -> None:
     if address == "::1":
         with socket.socket(socket.AF_INET6) as probe:

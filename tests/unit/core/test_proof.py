@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -84,7 +83,7 @@ def test_the_same_program_started_again_has_another_one() -> None:
     assert len(seen) == 5
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.usefixtures("needs_namespaces")
 def test_processes_go_by_the_number_they_have_inside() -> None:
     with container() as pids:
         taken = _proof.take(pids)
@@ -93,7 +92,7 @@ def test_processes_go_by_the_number_they_have_inside() -> None:
         assert taken == _proof.take(reversed(pids))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.usefixtures("needs_namespaces")
 def test_a_container_is_recognised_and_its_fresh_start_is_not() -> None:
     _needs_random_layout()
     with container() as pids:

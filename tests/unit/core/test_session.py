@@ -132,21 +132,25 @@ def test_a_phase_knows_whether_it_is_of_this_boot(make_session: MakeSession, mon
     assert session.happened_in_this_boot("arming")
 
 
-def test_the_mark_of_a_boot_is_the_same_in_every_process_and_changes_with_the_first_process() -> None:
-    code = (
-        f"import sys; sys.path.insert(0, {str(ROOT / '.tree')!r})\n"
-        "from ansible_collections.livemigrate.criu.plugins.module_utils._session import boot_mark\n"
-        "print(boot_mark())"
-    )
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+_PRINT_MARK = (
+    f"import sys; sys.path.insert(0, {str(ROOT / '.tree')!r})\n"
+    "from ansible_collections.livemigrate.criu.plugins.module_utils._session import boot_mark\n"
+    "print(boot_mark())"
+)
+
+
+def test_the_mark_of_a_boot_is_the_same_in_every_process() -> None:
+    other = subprocess.run([sys.executable, "-c", _PRINT_MARK], capture_output=True, text=True, check=True)
     assert other.stdout.strip() == _session.boot_mark()
     assert len(_session.boot_mark().split()) == 1, "it is stored between blanks"
-    if os.geteuid() != 0:
-        pytest.skip("needs root to be another host's first process")
-    unshare = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", code]
+
+
+@pytest.mark.usefixtures("needs_namespaces")
+def test_hosts_that_share_a_kernel_are_told_apart_by_their_first_process() -> None:
+    unshare = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", _PRINT_MARK]
     container = subprocess.run(unshare, capture_output=True, text=True, check=True)
     assert container.stdout.strip() != _session.boot_mark()
-    assert container.stdout.startswith(_session.boot_id())
+    assert container.stdout.startswith(_session.boot_id() + "/")
 
 
 # -- the decision ----------------------------------------------------------------------------------------------------

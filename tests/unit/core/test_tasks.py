@@ -219,7 +219,7 @@ def test_the_group_of_a_process_that_has_ended() -> None:
     assert caught.value.code == "process_gone"
 
 
-@pytest.mark.usefixtures("needs_root")
+@pytest.mark.usefixtures("needs_namespaces")
 @pytest.mark.parametrize("version", [1, 2])
 def test_the_group_of_a_process_in_version_2_and_the_refusal_of_version_1(
     version: int, group: Group, start: Start
@@ -420,7 +420,7 @@ def _children(pid: int) -> str:
 # -- strangers -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("needs_root")
+@pytest.mark.usefixtures("needs_namespaces")
 def test_processes_that_came_in_from_outside_are_told(group: Group) -> None:
     # As in a container: a first process that adopts those whose parents have ended.
     script = "sleep 71 & (sleep 72 & sleep 73 &) ; echo; exec sleep 74"
