@@ -21,6 +21,9 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._errors import Mi
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
 from tests.unit.core.ssh_host import SshHost
 
+# The first one may have to make the root file system.
+pytestmark = pytest.mark.timeout(400)
+
 MakeSession = Callable[..., Session]
 
 USERS = ["root", "ops"]
