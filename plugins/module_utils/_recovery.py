@@ -16,7 +16,14 @@ import typing as t
 from ansible_collections.livemigrate.criu.plugins.module_utils import _destination, _names, _source
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import ABORT, GO_SENT, RUN, SOURCE, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
+    ABORT,
+    GO_SENT,
+    LEASE_SECONDS,
+    RUN,
+    SOURCE,
+    Session,
+)
 
 # What a phase in which a session stands still means for the person who reads it.
 _STORIES: dict[tuple[str, str], str] = {
@@ -143,7 +150,8 @@ def settle(
 
 def _await_abandonment(session: Session, wait: float) -> None:
     deadline = time.monotonic() + wait
-    while session.lease_left > 0 and not session.ended:
+    # Who asks for a session to be settled need not wait as long as the watchdog does where nothing is frozen.
+    while session.silence < LEASE_SECONDS and not session.ended:
         if time.monotonic() >= deadline:
             raise MigrationError(
                 "session_busy",

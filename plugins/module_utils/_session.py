@@ -288,6 +288,10 @@ class Session:
             return
         self._require_legal(current, phase)
         self._append(phase, data)
+        if phase != "closed":
+            # How long a sign of life counts depends on the phase: what was said while the container ran must not count while
+            # it is frozen.
+            self.renew()
 
     def _require_legal(self, current: str, phase: str) -> None:
         if current in ("aborted", "refused", "closed") and phase != "closed":
@@ -409,11 +413,13 @@ class Session:
         with self._renewing:
             if self._over:
                 return
-            path = self.memory_path("lease")
+            # The directory is never made here: another process may have closed the session and taken it away.
+            path = os.path.join(self.volatile, "lease")
             temporary = f"{path}.{os.getpid()}"
-            with open(temporary, "w", encoding="ascii") as handle:
-                handle.write(f"{boot_mark()} {expires:.3f}")
-            os.rename(temporary, path)
+            with contextlib.suppress(FileNotFoundError):
+                with open(temporary, "w", encoding="ascii") as handle:
+                    handle.write(f"{boot_mark()} {expires:.3f}")
+                os.rename(temporary, path)
 
     @property
     def lease_left(self) -> float:
@@ -426,6 +432,15 @@ class Session:
         if boot != boot_mark():
             return 0.0
         return max(0.0, float(expires) - time.clock_gettime(time.CLOCK_BOOTTIME))
+
+    @property
+    def silence(self) -> float:
+        """Seconds since its last sign of life; a reboot counts as for ever."""
+        if self.lease_left == 0:
+            return float("inf")
+        with contextlib.suppress(FileNotFoundError):
+            return max(0.0, time.time() - os.stat(os.path.join(self.volatile, "lease")).st_mtime)
+        return float("inf")
 
     # -- the end -----------------------------------------------------------------------------------------------
 

@@ -57,7 +57,7 @@ def all_sorts(pair: Pair) -> Iterator[dict[str, Any]]:
     """The container on alpha, with its files; what inspect said of it."""
     _remove(pair)
     alpha = pair.alpha
-    alpha.docker("network", "create", "--subnet", "172.30.0.0/24", f"{NAME}-one")
+    alpha.docker("network", "create", "--subnet", "198.18.77.0/24", f"{NAME}-one")
     alpha.docker("network", "create", "--label", "kept=yes", f"{NAME}-two")
     alpha.docker("volume", "create", "--label", "kept=yes", f"{NAME}-data")
     alpha.run(["sh", "-c", f"mkdir -p {BIND} && echo bound > {BIND}/file"])
@@ -65,7 +65,7 @@ def all_sorts(pair: Pair) -> Iterator[dict[str, Any]]:
         NAME,
         "livemigrate/counter:1",
         [
-            *("--network", f"{NAME}-one", "--ip", "172.30.0.50", "--network-alias", "sortie"),
+            *("--network", f"{NAME}-one", "--ip", "198.18.77.50", "--network-alias", "sortie"),
             *("--publish", f"{PORT}:8080", "--publish", "127.0.0.1::7"),
             *("--env", "SECRET=correct horse", "--label", "site=here", "--workdir", "/tmp", "--user", "0:0"),
             *("--restart", "on-failure:4", "--stop-signal", "SIGINT", "--stop-timeout", "7"),

@@ -44,6 +44,10 @@ def test_every_role_has_a_scenario() -> None:
 
 @pytest.mark.parametrize("scenario", scenarios())
 def test_scenario(scenario: str, lab: Lab, run_tool: RunTool) -> None:
+    # Molecule remembers, in the home directory, that this path has been prepared once, and then skips the step.
+    run_tool(
+        [sys.executable, "-m", "molecule", "reset", "--scenario-name", scenario], name=f"molecule-{scenario}-reset"
+    )
     output = run_tool(
         [sys.executable, "-m", "molecule", "test", "--scenario-name", scenario],
         name=f"molecule-{scenario}",

@@ -338,3 +338,10 @@ def test_the_watchdog_s_own_attempts_are_no_sign_of_life(make_session: MakeSessi
     with session.locked(alive=False):
         time.sleep(0.05)
         assert session.lease_left == 0
+
+
+def test_a_long_sign_of_life_from_before_the_freeze_does_not_outlast_it(make_session: MakeSession) -> None:
+    """A step that begins while the container runs and ends with it frozen leaves it to the watchdog within half a minute."""
+    session = bring_to(make_session(), "armed")
+    session.enter("freezing", at=1.0)
+    assert 0 < session.lease_left <= 30
