@@ -20,7 +20,7 @@ NAME_PATTERN = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 ID_PATTERN = re.compile(r"[0-9a-f]{64}")
 SESSION_PATTERN = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
 # A name that a user may give to a container in this collection: Docker's rule, with a bound that keeps
-# NAME-moved-SESSION a legal host name and file name.
+# NAME-moved-SESSION a legal file name.
 NAME_LIMIT = 128
 
 
