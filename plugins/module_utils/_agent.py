@@ -4,7 +4,7 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""The program that acts for a session when no Ansible task does: ``settle`` (watchdog, boot) and ``serve`` (channel).
+"""The program that acts for a session when no Ansible task does: ``settle`` (watchdog, boot), ``serve`` (channel) and ``start``.
 
 It is a zip application in the session's directory, see ``_agent_package.py``. Exit codes: 0 done or nothing to do, 75 to be
 tried again (systemd does), anything else a failure that the journal of systemd tells.
@@ -15,7 +15,13 @@ from __future__ import annotations
 import sys
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _channel_server, _destination, _source
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _armed_start,
+    _channel_server,
+    _destination,
+    _room,
+    _source,
+)
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import SOURCE, Session
@@ -51,7 +57,9 @@ def serve(session: Session, command: str) -> int:
     """Answer one call through the channel."""
     words: dict[str, t.Callable[[], dict[str, t.Any]]] = {
         "ping": lambda: {"host": _source.host_identity()},
-        "image-load": lambda: _destination.load_image(session, Engine(), sys.stdin.buffer),
+        "image-load": lambda: _room.load_image(session, Engine(), sys.stdin.buffer),
+        "hold": lambda: _destination.hold(session),
+        "run": lambda: _destination.run(session),
         "verdict": lambda: _destination.verdict(session, Engine()),
         "bye": lambda: _destination.bye(session, Engine()),
     }
@@ -66,7 +74,7 @@ def check(session: Session) -> int:
 
 
 def main(argv: t.Sequence[str] | None = None) -> int:
-    """``settle SESSION``, ``check SESSION`` or ``serve SESSION COMMAND``."""
+    """``settle SESSION``, ``start SESSION``, ``check SESSION`` or ``serve SESSION COMMAND``."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         if len(words) == 2 and words[0] == "settle":
@@ -77,6 +85,9 @@ def main(argv: t.Sequence[str] | None = None) -> int:
                 sys.stderr.write(exc.message + "\n")
                 return 0
             return settle(session)
+        if len(words) == 2 and words[0] == "start":
+            _armed_start.serve(Session(words[1]))
+            return 0
         if len(words) == 2 and words[0] == "check":
             return check(Session(words[1]))
         if len(words) == 3 and words[0] == "serve":
@@ -84,5 +95,5 @@ def main(argv: t.Sequence[str] | None = None) -> int:
     except MigrationError as exc:
         sys.stderr.write(exc.message + "\n")
         return 1
-    sys.stderr.write("usage: agent settle SESSION | check SESSION | serve SESSION COMMAND" + "\n")
+    sys.stderr.write("usage: agent settle SESSION | start SESSION | check SESSION | serve SESSION COMMAND" + "\n")
     return 2

@@ -105,7 +105,11 @@ def check(session: Session, command: t.Sequence[str], runner: Runner = run) -> N
 
 def install(session: Session) -> tuple[str, ...]:
     """Put the agent into a session's directory; returns its command line."""
-    path = session.path("agent.pyz")
-    _durable.write(path, build())
+    _durable.write(session.path("agent.pyz"), build())
+    return command(session)
+
+
+def command(session: Session) -> tuple[str, ...]:
+    """The command line of a session's agent."""
     # -I: nothing from the caller's environment or working directory gets imported by what runs as root.
-    return (sys.executable, "-I", "-B", path)
+    return (sys.executable, "-I", "-B", session.path("agent.pyz"))

@@ -14,6 +14,7 @@ import shutil
 import stat
 import typing as t
 
+from ansible_collections.livemigrate.criu.plugins.module_utils import _durable
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 
 _CHUNK = 1 << 20
@@ -71,6 +72,19 @@ def manifest(directory: str) -> Manifest:
                 "checkpoint_incomplete", f"The checkpoint has no {name}: the dump did not finish.", file=name
             )
     return result
+
+
+def arrived(inbox: str) -> tuple[Manifest, dict[str, str]]:
+    """The manifest and the fingerprints of the processes that the source has sent.
+
+    :param inbox: the directory into which it sends them.
+    :raises MigrationError: ``checkpoint_incomplete``.
+    """
+    content = _durable.read_json(os.path.join(inbox, "manifest.json"))
+    fingerprints = _durable.read_json(os.path.join(inbox, "fingerprints.json"))
+    if content is None or fingerprints is None:
+        raise MigrationError("checkpoint_incomplete", "The checkpoint's manifest has not arrived on the destination.")
+    return content, fingerprints
 
 
 def total_bytes(content: Manifest) -> int:

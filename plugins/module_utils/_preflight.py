@@ -22,6 +22,21 @@ Facts = t.Mapping[str, t.Any]
 _LEAST_FREE_BYTES = 512 << 20
 
 
+# The name under which the runtime shim is registered with the engine (role checkpointing).
+_SHIM = "livemigrate"
+
+
+class Verdict(t.NamedTuple):
+    """What came out for a pair of hosts."""
+
+    engine: str
+    """``api`` or ``runtime``, see docs/decisions.md."""
+    engine_reason: str
+    """Why that one."""
+    findings: list[Finding]
+    """All that stands in the way; empty where nothing does."""
+
+
 class Finding(t.NamedTuple):
     """Something that stands in the way."""
 
@@ -163,21 +178,51 @@ def disk_free(source: Facts, destination: Facts) -> t.Iterator[Finding]:
                 )
 
 
-RULES: tuple[Rule, ...] = (
+def shim_registered(_source: Facts, destination: Facts) -> t.Iterator[Finding]:
+    """The destination's engine can restore inside a start."""
+    docker = destination["docker"]
+    if docker.get("running") and _SHIM not in (docker.get("runtimes") or []):
+        yield Finding(
+            "shim_registered",
+            f"The runtime {_SHIM} is not registered with the Docker engine of the destination.",
+            "The role livemigrate.criu.checkpointing registers it, without a restart (playbooks/provision.yml).",
+        )
+
+
+_ALWAYS: tuple[Rule, ...] = (
     docker_present,
     docker_py_present,
     criu_usable,
     tools_present,
-    experimental_on,
-    engine_restores,
     same_architecture,
     cgroup_v2,
     criu_not_older,
     storage_known,
     disk_free,
 )
+_OF_ENGINE: dict[str, tuple[Rule, ...]] = {
+    "api": (experimental_on, engine_restores),
+    "runtime": (shim_registered,),
+}
+RULES: tuple[Rule, ...] = (*_ALWAYS, *_OF_ENGINE["api"], *_OF_ENGINE["runtime"])
 
 
-def judge(source: Facts, destination: Facts) -> list[Finding]:
-    """All findings about a pair of hosts, as criu_check tells of them."""
-    return [finding for rule in RULES for finding in rule(source, destination)]
+def choose_engine(source: Facts, destination: Facts, wanted: str = "auto") -> tuple[str, str]:
+    """Which engine moves the container, and why.
+
+    :param wanted: ``api``, ``runtime`` or ``auto``.
+    """
+    if wanted != "auto":
+        return wanted, "asked for"
+    if _SHIM in (destination["docker"].get("runtimes") or []):
+        return "runtime", f"the runtime {_SHIM} is registered on the destination"
+    if not [finding for rule in _OF_ENGINE["api"] for finding in rule(source, destination)]:
+        return "api", f"the destination has no runtime {_SHIM}, but its engine can restore"
+    return "runtime", f"the destination's engine cannot restore by itself; the runtime {_SHIM} is what it needs"
+
+
+def judge(source: Facts, destination: Facts, engine: str = "auto") -> Verdict:
+    """The engine, and all findings about a pair of hosts, as criu_check tells of them."""
+    chosen, reason = choose_engine(source, destination, engine)
+    rules = (*_ALWAYS, *_OF_ENGINE[chosen])
+    return Verdict(chosen, reason, [finding for rule in rules for finding in rule(source, destination)])

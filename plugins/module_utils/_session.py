@@ -53,7 +53,9 @@ TRANSITIONS: dict[str, dict[str, tuple[str, ...]]] = {
         "armed": ("freezing", "aborted"),
         "freezing": ("dumped", "aborted"),
         "dumped": ("sent", "aborted"),
-        "sent": ("committed", "aborted"),
+        # held: the destination has restored the copy and keeps it frozen (engine runtime only).
+        "sent": ("held", "committed", "aborted"),
+        "held": ("committed", "aborted"),
         "committed": ("closed",),
         "aborted": ("closed",),
         "closed": (),
@@ -62,7 +64,8 @@ TRANSITIONS: dict[str, dict[str, tuple[str, ...]]] = {
         "opened": ("creating", "refused"),
         "creating": ("created", "refused"),
         "created": ("starting", "refused"),
-        "starting": ("run", "refused"),
+        "starting": ("held", "run", "refused"),
+        "held": ("run", "refused"),
         "run": ("closed",),
         "refused": ("closed",),
         "closed": (),
@@ -73,6 +76,8 @@ TRANSITIONS: dict[str, dict[str, tuple[str, ...]]] = {
 LEASE_SECONDS = 30.0
 # The same where nothing is frozen and a step on the other host may take its time (pulling an image).
 PREPARING_LEASE_SECONDS = 900.0
+# The same for a copy that is restored and held: the engine keeps the container locked meanwhile.
+HELD_LEASE_SECONDS = 120.0
 
 _BALLAST_BYTES = 256 << 10
 
@@ -405,10 +410,14 @@ class Session:
             stop.set()
             thread.join()
 
+    def _lease_seconds(self) -> float:
+        if self.role == SOURCE:
+            return PREPARING_LEASE_SECONDS if self.phase in ("opened", "prepared") else LEASE_SECONDS
+        return HELD_LEASE_SECONDS if self.phase in ("starting", "held") else PREPARING_LEASE_SECONDS
+
     def renew(self) -> None:
         """A sign of life: the watchdog leaves the session alone for some time from now."""
-        frozen = self.role == SOURCE and self.phase not in ("opened", "prepared")
-        expires = time.clock_gettime(time.CLOCK_BOOTTIME) + (LEASE_SECONDS if frozen else PREPARING_LEASE_SECONDS)
+        expires = time.clock_gettime(time.CLOCK_BOOTTIME) + self._lease_seconds()
         # Never beside close(), which takes the directory away.
         with self._renewing:
             if self._over:

@@ -141,9 +141,9 @@ def bind(number: int, path: str) -> Tree:
     return Tree(f"bind/{number}", path, _DELETE)
 
 
-def checkpoint(data_root: str, container_id: str, name: str) -> Tree:
-    """A checkpoint in the engine's own directory."""
-    return Tree("checkpoint", checkpoint_directory(data_root, container_id, name), _DELETE)
+def checkpoint(directory: str) -> Tree:
+    """A checkpoint, wherever its engine put it."""
+    return Tree("checkpoint", directory, _DELETE)
 
 
 def is_shared(filesystem: str, options: t.Mapping[str, str]) -> bool:

@@ -83,15 +83,15 @@ failure:
 import time
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _source
+from ansible_collections.livemigrate.criu.plugins.module_utils import _source, _transfer
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._module import run_module
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
 
-SENDERS: dict[str, t.Callable[[Session], int]] = {
-    "spec": _source.send_spec,
-    "image": lambda session: _source.send_image(session, Engine()),
-    "content": lambda session: _source.send_content(session, Engine(), running=True),
+SENDERS: dict[str, t.Callable[[Session], dict[str, t.Any]]] = {
+    "spec": lambda session: {"bytes": _transfer.send_spec(session)},
+    "image": lambda session: {"bytes": _transfer.send_image(session, Engine())},
+    "content": lambda session: {"bytes": _transfer.send_content(session, Engine(), running=True)},
     "checkpoint": lambda session: _source.send_checkpoint(session, Engine()),
 }
 
@@ -103,13 +103,13 @@ def _body(params: dict[str, t.Any], check_mode: bool) -> dict[str, t.Any]:
     started = time.monotonic()
     with session.locked():
         try:
-            sent = SENDERS[params["what"]](session)
+            told = SENDERS[params["what"]](session)
         except BaseException:
             if params["what"] == "checkpoint":
                 # The container is frozen; it goes on here and now, not when the playbook gets to its rescue.
                 _source.settle(session, Engine())
             raise
-    return {"changed": True, "bytes": sent, "seconds": time.monotonic() - started}
+    return {"changed": True, **told, "seconds": time.monotonic() - started}
 
 
 def main() -> None:

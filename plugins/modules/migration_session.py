@@ -35,12 +35,14 @@ options:
       - V(connected) (source) pins the host keys of the destination and speaks to it for the first time.
       - V(prepared) (source) notes that the destination has made room.
       - V(go) (source) decides that the destination may run the container.
+      - V(handed_over) (source) does the whole handover with O(engine=runtime) in one step, from the freeze to the end of the old
+        copy. A step that fails before the decision lets the container go on at once.
       - V(committed) (source) asks the destination for its word and acts on it, that is it kills and renames the old copy, or
         lets it go on and fails.
       - V(settled) brings unfinished sessions to their end, whatever state they are in.
       - V(cleaned) removes the old copies that finished sessions have kept on the source, and closed sessions' records.
     type: str
-    choices: [inspected, opened, connected, prepared, go, committed, settled, cleaned]
+    choices: [inspected, opened, connected, prepared, handed_over, go, committed, settled, cleaned]
     default: inspected
   role:
     description: Which half to open; with O(state=settled) only these halves are meant.
@@ -56,6 +58,14 @@ options:
       - Name or id of the container, for opening the half of the source.
       - With O(state=inspected), O(state=settled) and O(state=cleaned) only sessions of the container of this name are meant.
     type: str
+  engine:
+    description:
+      - For opening a half, how the container is dumped and restored. Both halves are opened with the same.
+      - V(runtime) dumps with runc and restores through the runtime shim that the role P(livemigrate.criu.checkpointing#role)
+        installs. V(api) uses the checkpoint calls of the Docker Engine.
+    type: str
+    choices: [runtime, api]
+    default: runtime
   peer_name:
     description: What people call the other host.
     type: str
@@ -195,9 +205,34 @@ gap:
   description:
     - Seconds from the freeze on the source to the copy running on the destination.
     - Measured by the clock of the source alone; the time the answer took through the channel counts in.
-  returned: O(state=committed)
+  returned: O(state=committed) and O(state=handed_over)
   type: float
-  sample: 2.41
+  sample: 0.97
+bytes:
+  description: Bytes that went through the channel after the freeze.
+  returned: O(state=handed_over)
+  type: int
+checkpoint_bytes:
+  description: Size of the checkpoint in bytes.
+  returned: O(state=handed_over)
+  type: int
+seconds:
+  description: How long V(dump), V(transfer) and V(restore) took.
+  returned: O(state=handed_over)
+  type: dict
+  sample: {dump: 0.21, transfer: 0.25, restore: 0.31}
+processes:
+  description: How many processes the source had.
+  returned: O(state=handed_over)
+  type: int
+recognised:
+  description: How many of them were restored, proved by their memory layout.
+  returned: O(state=handed_over)
+  type: int
+criu:
+  description: Statistics of CRIU about the dump, as in M(livemigrate.criu.docker_checkpoint).
+  returned: O(state=handed_over)
+  type: dict
 failure:
   description: Why it failed, for programs.
   returned: failure
@@ -221,6 +256,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _agent,
     _channel,
     _destination,
+    _examine,
     _names,
     _recovery,
     _session,
@@ -247,7 +283,7 @@ def _open(params: Params, check_mode: bool) -> Result:
             "missing_arguments", f"To open the destination's half, {', '.join(missing)} must be given."
         )
     _names.session_id(params["session"])
-    facts = {key: params[key] for key in ("container_id", "peer_name", "ancestry")}
+    facts = {key: params[key] for key in ("container_id", "peer_name", "ancestry", "engine")}
     facts["container_name"] = _names.container_name(params["container"])
     if check_mode:
         return {"changed": True, "session": params["session"], "host_keys": []}
@@ -260,13 +296,13 @@ def _open(params: Params, check_mode: bool) -> Result:
 def _open_source(params: Params, check_mode: bool) -> Result:
     engine = Engine()
     if check_mode:
-        inspect = _source.require_movable(engine, params["container"])
+        inspect = _examine.require_movable(engine, params["container"])
         return {"changed": True, "container_id": inspect["Id"], "container_name": inspect["Name"].lstrip("/")}
     session, public_key = _source.open_session(
         engine,
         params["container"],
         peer_name=params["peer_name"] or "the destination",
-        engine_name="api",
+        engine_name=params["engine"],
         strategy="cold",
         bind_mounts=params["bind_mounts"],
     )
@@ -293,6 +329,11 @@ def _prepared(session: Session, _params: Params) -> Result:
     return {"changed": True}
 
 
+def _hand_over(session: Session, _params: Params) -> Result:
+    with session.locked():
+        return {"changed": True, **_source.hand_over(session, Engine())}
+
+
 def _go(session: Session, _params: Params) -> Result:
     with session.locked():
         _source.go(session)
@@ -312,6 +353,7 @@ def _commit(session: Session, params: Params) -> Result:
 STEPS: dict[str, t.Callable[[Session, Params], Result]] = {
     "connected": _connect,
     "prepared": _prepared,
+    "handed_over": _hand_over,
     "go": _go,
     "committed": _commit,
 }
@@ -341,12 +383,16 @@ def main() -> None:
         argument_spec={
             "state": {
                 "type": "str",
-                "choices": ["inspected", "opened", "connected", "prepared", "go", "committed", "settled", "cleaned"],
+                "choices": [
+                    *("inspected", "opened", "connected", "prepared", "handed_over"),
+                    *("go", "committed", "settled", "cleaned"),
+                ],
                 "default": "inspected",
             },
             "role": {"type": "str", "choices": ["source", "destination"]},
             "session": {"type": "str"},
             "container": {"type": "str"},
+            "engine": {"type": "str", "choices": ["runtime", "api"], "default": "runtime"},
             "peer_name": {"type": "str"},
             "bind_mounts": {"type": "list", "elements": "path", "default": []},
             "channel_user": {"type": "str"},
@@ -371,6 +417,7 @@ def main() -> None:
             ("state", "opened", ("role", "container")),
             ("state", "connected", ("session", "peer")),
             ("state", "prepared", ("session",)),
+            ("state", "handed_over", ("session",)),
             ("state", "go", ("session",)),
             ("state", "committed", ("session",)),
         ],

@@ -476,7 +476,7 @@ def test_the_options_of_all_trees_pass_the_filter(wire: Wire, content: Path) -> 
     log = _trees.log(inspect, str(wire.places))
     assert log is not None
     trees = [_trees.layer(inspect), log, _trees.volume("data", str(content)), _trees.bind(3, str(content))]
-    trees.append(_trees.checkpoint(str(wire.places), "a" * 64, "check"))
+    trees.append(_trees.checkpoint(str(content)))
     wire.prepare(*(tree.target for tree in trees))
     for tree in trees:
         wire.channel.rsync(str(content), tree.target, tree.options)

@@ -33,6 +33,7 @@ INFO = {
     "CgroupDriver": "systemd",
     "CgroupVersion": "2",
     "DockerRootDir": "/var/lib/docker",
+    "Runtimes": {"runc": {}, "livemigrate": {}},
 }
 
 
@@ -123,6 +124,7 @@ BROKEN: list[tuple[str, Change, tuple[str, ...], str]] = [
         ("destination",),
         "cannot restore",
     ),
+    ("shim_registered", _engine(Runtimes={"runc": {}}), ("destination",), "livemigrate is not registered"),
     ("same_architecture", _set("kernel", "machine", to="aarch64"), ("source", "destination"), "aarch64"),
     ("cgroup_v2", _engine(CgroupVersion="1"), ("source", "destination"), "cgroup version 1"),
     ("cgroup_v2", _engine(CgroupVersion=None), ("source", "destination"), "cgroup version 1"),
@@ -150,14 +152,20 @@ FINE: list[Change] = [
 ]
 
 
+def _found(source: Facts, destination: Facts) -> list[_preflight.Finding]:
+    """What either engine would meet, each once."""
+    told = [_preflight.judge(source, destination, engine).findings for engine in ("api", "runtime")]
+    return list(dict.fromkeys(finding for findings in told for finding in findings))
+
+
 def _judged(good: Facts, side: str, change: Change) -> list[_preflight.Finding]:
     hosts = {"source": good, "destination": copy.deepcopy(good)}
     change(hosts[side])
-    return _preflight.judge(hosts["source"], hosts["destination"])
+    return _found(hosts["source"], hosts["destination"])
 
 
 def test_nothing_is_found_where_nothing_is_missing(good: Facts) -> None:
-    assert _preflight.judge(good, copy.deepcopy(good)) == []
+    assert _found(good, copy.deepcopy(good)) == []
 
 
 @pytest.mark.parametrize("side", ["source", "destination"])
@@ -180,6 +188,34 @@ def test_what_is_broken_is_found_on_its_side_alone(number: int, side: str, good:
 @pytest.mark.parametrize("number", range(len(FINE)))
 def test_what_is_fine_is_left_alone(number: int, side: str, good: Facts) -> None:
     assert _judged(good, side, FINE[number]) == []
+
+
+NO_SHIM = _engine(Runtimes={"runc": {}})
+
+
+def test_the_shim_is_taken_where_it_is(good: Facts) -> None:
+    other = copy.deepcopy(good)
+    assert _preflight.choose_engine(good, other)[0] == "runtime"
+    NO_SHIM(other)
+    engine, reason = _preflight.choose_engine(good, other)
+    assert engine == "api"
+    assert "has no runtime livemigrate" in reason
+    # The source's shim is of no use for this.
+    assert _preflight.choose_engine(other, good)[0] == "runtime"
+
+
+def test_where_neither_engine_works_the_shim_is_asked_for(good: Facts) -> None:
+    other = copy.deepcopy(good)
+    NO_SHIM(other)
+    other["docker"]["api_engine"] = {"restores": "host_network", "reason": "Docker 28"}
+    verdict = _preflight.judge(good, other)
+    assert verdict.engine == "runtime"
+    assert [finding.rule for finding in verdict.findings] == ["shim_registered"]
+
+
+@pytest.mark.parametrize("engine", ["api", "runtime"])
+def test_what_is_asked_for_is_taken(engine: str, good: Facts) -> None:
+    assert _preflight.choose_engine(good, copy.deepcopy(good), engine) == (engine, "asked for")
 
 
 def test_every_rule_is_in_use_and_has_been_broken_here() -> None:
@@ -208,19 +244,19 @@ def test_everything_is_told_at_once(good: Facts) -> None:
         "storage_known",
         "disk_free",
     }
-    found = _preflight.judge(bad, copy.deepcopy(bad))
+    found = _found(bad, copy.deepcopy(bad))
     assert {finding.rule for finding in found} == both
     assert {rule: sum(finding.rule == rule for finding in found) for rule in both} == dict.fromkeys(both, 2)
-    assert {finding.rule for finding in _preflight.judge(bad, good)} == both | {"same_architecture"}
+    assert {finding.rule for finding in _found(bad, good)} == both | {"same_architecture"}
     assert any("rsync and ssh" in finding.message for finding in found)
 
 
 def test_a_host_with_nothing_on_it_is_judged_not_stumbled_over(gathered: Facts) -> None:
     """The facts of a machine as they come, whatever it has: no rule reads a key that is not there."""
-    for finding in _preflight.judge(gathered, copy.deepcopy(gathered)):
+    for finding in _found(gathered, copy.deepcopy(gathered)):
         assert finding.rule in {rule.__name__ for rule in _preflight.RULES}
         assert finding.message
         assert finding.remedy
-    assert [finding.rule for finding in _preflight.judge(gathered, copy.deepcopy(gathered))] == [
-        finding.rule for finding in _preflight.judge(copy.deepcopy(gathered), gathered)
+    assert [finding.rule for finding in _found(gathered, copy.deepcopy(gathered))] == [
+        finding.rule for finding in _found(copy.deepcopy(gathered), gathered)
     ]

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _durable, _source
+from ansible_collections.livemigrate.criu.plugins.module_utils import _durable, _transfer
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import Channel
 from tests.unit.core.support import CONTAINER
 from tests.unit.core.test_trees import snapshot
@@ -38,7 +38,8 @@ class Contents:
             "HostConfig": {"LogConfig": {"Type": "json-file"}},
         }
         # All that is asked of the engine here: what it was told to say.
-        self._engine: Any = SimpleNamespace(inspect=lambda _name: inspect, info=lambda: {"DockerRootDir": str(root)})
+        self._engine: Any = SimpleNamespace(inspect=lambda _name: inspect)
+        wire.source.facts["data_root"] = str(root)
         outbox = Path(wire.source.memory_path("outbox"))
         outbox.mkdir()
         volume = {"kind": "volume", "name": "data", "path": str(self.volume), "travels": True}
@@ -47,7 +48,7 @@ class Contents:
         self.arrived = wire.places
 
     def send(self, *, running: bool) -> int:
-        return _source.send_content(self._wire.source, self._engine, running=running)
+        return _transfer.send_content(self._wire.source, self._engine, running=running)
 
 
 @pytest.fixture

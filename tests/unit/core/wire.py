@@ -53,7 +53,7 @@ class Wire:
         ends = {}
         for role in (SOURCE, DESTINATION):
             roots = {"state_root": str(sessions / role / "state"), "volatile_root": str(sessions / role / "run")}
-            ends[role] = Session.open(SESSION, role, {"container_id": CONTAINER}, **roots)
+            ends[role] = Session.open(SESSION, role, {"container_id": CONTAINER, "engine": "api"}, **roots)
         self.source, self.destination = ends[SOURCE], ends[DESTINATION]
         self._instead = directory / "instead"
         self._log = directory / "commands"

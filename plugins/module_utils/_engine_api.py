@@ -1,0 +1,229 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""The engine ``api``: checkpoints through the Docker Engine's own calls.
+
+Its daemon has to run with experimental features, and only some versions can restore (``_support.api_restore``). The copy
+runs from the moment of its restore.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _checkpoint_dir,
+    _criu_log,
+    _durable,
+    _proof,
+    _trees,
+)
+from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine, memory_timeout
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import RUN, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
+
+Inspect = t.Mapping[str, t.Any]
+
+# Whether a source that goes down while it is frozen can go on from its checkpoint.
+SURVIVES_REBOOT = True
+
+# -- on the source ------------------------------------------------------------------------------------------------
+
+
+def images(session: Session) -> str:
+    """Where the checkpoint of the source lies: where its engine writes it."""
+    return _trees.checkpoint_directory(session.facts["data_root"], session.facts["container_id"], session.id)
+
+
+def make_room(session: Session, group: TaskGroup) -> None:
+    """Check that a dump fits, before anything is frozen.
+
+    :raises MigrationError: ``no_space``.
+    """
+    root = session.facts["data_root"]
+    free, needed = shutil.disk_usage(root).free, 3 * group.resident_bytes
+    if free < needed:
+        raise MigrationError(
+            "no_space",
+            f"{root} has {free >> 20} MiB left; the engine writes a checkpoint three times, which may take "
+            f"{needed >> 20} MiB here. Make room.",
+            free=free,
+            needed=needed,
+        )
+
+
+def dump(session: Session, engine: Engine, group: TaskGroup) -> dict[str, t.Any]:
+    """Dump the frozen container; returns nothing more to tell.
+
+    :raises MigrationError: ``dump_failed`` with CRIU's own words.
+    """
+    with _criu_log.told("dump_failed"):
+        engine.checkpoint(
+            session.facts["container_id"], session.id, leave_running=True, timeout=memory_timeout(group.resident_bytes)
+        )
+    return {}
+
+
+def await_dump(session: Session) -> None:
+    """Nothing to wait for: the engine answers an unpause when it is done."""
+
+
+def bring_back(session: Session, engine: Engine) -> bool:
+    """Start a container that ended while it was frozen from its own checkpoint, where that is whole.
+
+    Only one that was on the disk together with all files counts; memory beside older files corrupts.
+
+    :returns: whether it did.
+    """
+    if not session.reached("dumped"):
+        return False
+    with contextlib.suppress(MigrationError, OSError):
+        manifest = _durable.read_json(session.path("manifest.json")) or {}
+        _checkpoint_dir.verify(images(session), manifest)
+        try:
+            engine.start(
+                session.facts["container_id"],
+                session.id,
+                timeout=memory_timeout(_checkpoint_dir.total_bytes(manifest)),
+            )
+        finally:
+            _checkpoint_dir.remove_leftovers(manifest)
+        return True
+    return False
+
+
+def forget(session: Session, engine: Engine) -> None:
+    """Delete the checkpoint, if need be behind the engine's back (experimental features may be off by now)."""
+    with contextlib.suppress(MigrationError):
+        engine.remove_checkpoint(session.facts["container_id"], session.id)
+    shutil.rmtree(images(session), ignore_errors=True)
+
+
+# -- on the destination -------------------------------------------------------------------------------------------
+
+
+def runtime_of(source: Inspect, engine: Engine) -> str:
+    """Which runtime the copy is created with: the source's, except the shim where this host has none."""
+    runtime = str(source["HostConfig"].get("Runtime") or "")
+    return runtime if runtime in (engine.info().get("Runtimes") or {}) else ""
+
+
+def receive(session: Session, container: str) -> str:
+    """Make the place to which the source sends the checkpoint, and return it."""
+    directory = _trees.checkpoint_directory(session.facts["data_root"], container, session.id)
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    return directory
+
+
+def arm(session: Session, engine: Engine) -> None:
+    """Nothing can be done before the checkpoint is there."""
+
+
+def start(session: Session, engine: Engine) -> dict[str, t.Any]:
+    """Restore the copy, which runs then, prove it, and decide RUN.
+
+    :raises MigrationError: ``no_space``, ``checkpoint_corrupt``, ``restore_failed``, ``not_a_restore``, ``already_refused``.
+    """
+    container = session.data("created")["container_id"]
+    manifest, source = _checkpoint_dir.arrived(session.memory_path("inbox"))
+    # Names, sizes and hashes only: by them containerd's copies are recognised, after a reboot too.
+    _durable.write_json(session.path("manifest.json"), manifest)
+    data_root = session.facts["data_root"]
+    size = _checkpoint_dir.total_bytes(manifest)
+    _require_space(data_root, 2 * size)
+    _checkpoint_dir.verify(_trees.checkpoint_directory(data_root, container, session.id), manifest)
+    _trees.adopt_log(data_root, session.facts["container_id"], container)
+    engine.rename(container, session.facts["container_name"])
+    session.enter("starting")
+    began = time.monotonic()
+    with _criu_log.told("restore_failed"):
+        engine.start(container, session.id, timeout=memory_timeout(size))
+    running_since = time.clock_gettime(time.CLOCK_BOOTTIME)
+    seconds = time.monotonic() - began
+    proof = prove(engine, container, source)
+    if session.decide(RUN) != RUN:
+        raise MigrationError("already_refused", f"Session {session.id} was refused on the destination meanwhile.")
+    session.enter("run", container_id=container, running_since=running_since)
+    return {"container_id": container, "seconds": seconds, **proof}
+
+
+def _require_space(directory: str, needed: int) -> None:
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise MigrationError(
+            "no_space",
+            f"{directory} on the destination has {free >> 20} MiB left; restoring the checkpoint takes "
+            f"{needed >> 20} MiB. Make room.",
+            free=free,
+            needed=needed,
+        )
+
+
+def prove(engine: Engine, container: str, source: _proof.Fingerprints) -> dict[str, int]:
+    """Make sure that a started copy runs and is the source's.
+
+    :raises MigrationError: ``restored_copy_died``, ``not_a_restore``.
+    """
+    inspect = engine.inspect(container)
+    if not inspect["State"]["Running"]:
+        state = inspect["State"]
+        why = f"exit code {state.get('ExitCode')}" + (f", {state['Error']}" if state.get("Error") else "")
+        raise MigrationError(
+            "restored_copy_died",
+            f"The restored container ended at once ({why}).",
+        )
+    return _proof.check(source, _proof.take(TaskGroup.of_container(inspect).pids()))
+
+
+# What a look at the copy may say that makes it no copy; anything else (an engine that does not answer) decides nothing.
+_NO_COPY = frozenset(
+    {"not_a_restore", "restored_copy_died", "container_not_found", "container_not_running", "process_gone"}
+)
+
+
+def decide_interrupted(session: Session, engine: Engine) -> str | None:
+    """Decide RUN where the start was cut off after the copy had begun to run: it may have answered clients already.
+
+    :returns: why there is no copy that could be RUN, or None where RUN has been decided.
+    :raises MigrationError: when it cannot be told now.
+    """
+    if session.phase != "starting" or not session.happened_in_this_boot("starting"):
+        return "nobody finished it"
+    source = _durable.read_json(session.memory_path("inbox", "fingerprints.json")) or {}
+    try:
+        prove(engine, session.data("created")["container_id"], source)
+    except MigrationError as exc:
+        if exc.code not in _NO_COPY:
+            raise
+        return exc.message
+    session.decide(RUN)
+    return None
+
+
+def let_go(session: Session) -> None:
+    """The copy runs already; only note it."""
+    if session.phase == "starting":
+        session.enter("run", container_id=session.data("created")["container_id"])
+
+
+def finish(session: Session, engine: Engine, container: str) -> None:
+    """After RUN: no checkpoint stays."""
+    engine.remove_checkpoint(container, session.id)
+    _checkpoint_dir.remove_leftovers(_durable.read_json(session.path("manifest.json")) or {})
+
+
+def give_up(session: Session, container: str) -> None:
+    """Before the copy is killed: nothing stands in the way."""
+
+
+def discard(session: Session, container: str) -> None:
+    """After the copy is gone, and its checkpoint with it: containerd's own copies of that."""
+    _checkpoint_dir.remove_leftovers(_durable.read_json(session.path("manifest.json")) or {})

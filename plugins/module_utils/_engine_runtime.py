@@ -1,0 +1,295 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""The engine ``runtime``: runc dumps, and a shim in front of runc restores inside an ordinary start.
+
+It needs no experimental features, works with every Docker Engine that runs containers by runc, and copies memory only to
+send it. The copy is held, with every task frozen before it ran, until RUN is decided: see ``_mark.py`` and the shim.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _agent_package,
+    _armed_start,
+    _checkpoint_dir,
+    _criu_log,
+    _durable,
+    _mark,
+    _proof,
+    _runc,
+    _trees,
+)
+from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine, memory_timeout
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Mark
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import RUN, VOLATILE_ROOT, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
+
+Inspect = t.Mapping[str, t.Any]
+
+# The checkpoint lies in memory, if that is large enough: what it is of would be lost with a power cut at any other time too.
+SURVIVES_REBOOT = False
+
+RUNTIME = "livemigrate"
+ACTION_SCRIPT = "/usr/local/lib/livemigrate/livemigrate-criu-action"
+
+# Memory that a host keeps for itself when images are put into it.
+_RESERVE_BYTES = 128 << 20
+
+# Seconds that the engine may take around a restore: network, containerd, systemd.
+_START_SECONDS = 60.0
+_POLL_SECONDS = 0.005
+
+# What holds for every dump and restore. tcp-close: connections do not survive a change of address, and images that were
+# dumped with it need it for the restore too.
+_RESTORE_OPTIONS = (
+    "manage-cgroups=ignore",
+    "file-locks",
+    "link-remap",
+    "ext-unix-sk",
+    "tcp-close",
+    f"action-script={ACTION_SCRIPT}",
+)
+
+
+def place_for(size: int, session: Session, name: str) -> str:
+    """A directory for images of so many bytes: in memory where it fits twice (as images and as the tasks'), else on the disk.
+
+    :param name: of the directory, below the session's own.
+    :raises MigrationError: ``no_space``.
+    """
+    available = _available_memory()
+    in_memory = session.memory_path(name)
+    if size + _RESERVE_BYTES < shutil.disk_usage(VOLATILE_ROOT).free and 2 * size + _RESERVE_BYTES < available:
+        os.makedirs(in_memory, mode=0o700, exist_ok=True)
+        return in_memory
+    on_disk = session.path(name)
+    free = shutil.disk_usage(session.directory).free
+    if free < size + _RESERVE_BYTES:
+        raise MigrationError(
+            "no_space",
+            f"The checkpoint may take {size >> 20} MiB. {session.directory} has {free >> 20} MiB left, and memory "
+            f"{available >> 20} MiB. Make room.",
+            free=free,
+            needed=size,
+        )
+    os.makedirs(on_disk, mode=0o700, exist_ok=True)
+    return on_disk
+
+
+def _available_memory() -> int:
+    """MemAvailable in bytes."""
+    with open("/proc/meminfo", encoding="ascii") as handle:
+        for line in handle:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    return 0
+
+
+# -- on the source ------------------------------------------------------------------------------------------------
+
+
+def images(session: Session) -> str:
+    """Where the checkpoint of the source lies."""
+    for directory in (session.memory_path("images"), session.path("images")):
+        if os.path.isdir(directory):
+            return directory
+    return session.memory_path("images")
+
+
+def make_room(session: Session, group: TaskGroup) -> None:
+    """Make the directory for the images, before anything is frozen.
+
+    :raises MigrationError: ``no_space``; ``runc_unknown`` where the container does not run under runc.
+    """
+    _runc.root_of(session.facts["container_id"])
+    place_for(group.resident_bytes, session, "images")
+    os.makedirs(session.memory_path("dump"), mode=0o700, exist_ok=True)
+
+
+def dump(session: Session, engine: Engine, group: TaskGroup) -> dict[str, t.Any]:
+    """Dump the frozen container; returns CRIU's statistics.
+
+    :raises MigrationError: ``dump_failed`` with CRIU's own words.
+    """
+    timeout = memory_timeout(group.resident_bytes)
+    work = session.memory_path("dump")
+    container = session.facts["container_id"]
+    statistics = _runc.dump(session.id, container, images(session), work, flags=["--file-locks"], timeout=timeout)
+    return {"criu": statistics}
+
+
+def await_dump(session: Session) -> None:
+    """Wait for a dump whose caller is gone: CRIU has the tasks in its hand, and freezes them again at its end."""
+    _runc.await_end(session.id, 120)
+
+
+def bring_back(session: Session, engine: Engine) -> bool:
+    """A checkpoint in memory does not survive what ended the container."""
+    return False
+
+
+def forget(session: Session, engine: Engine) -> None:
+    """Delete the checkpoint."""
+    for name in ("images", "dump"):
+        shutil.rmtree(session.memory_path(name), ignore_errors=True)
+        shutil.rmtree(session.path(name), ignore_errors=True)
+
+
+# -- on the destination -------------------------------------------------------------------------------------------
+
+
+def runtime_of(source: Inspect, engine: Engine) -> str:
+    """Which runtime the copy is created with: the shim, by name unless it is this host's default.
+
+    :raises MigrationError: ``shim_missing``.
+    """
+    info = engine.info()
+    if RUNTIME not in (info.get("Runtimes") or {}):
+        raise MigrationError(
+            "shim_missing",
+            f"The runtime {RUNTIME} is not registered with the destination's engine. The role livemigrate.criu.checkpointing "
+            "(playbooks/provision.yml) does that, without a restart; or set migrate_engine: api.",
+        )
+    return RUNTIME
+
+
+def receive(session: Session, container: str) -> str:
+    """Mark the container as a copy that is not to be started afresh, and make the place for its checkpoint.
+
+    :returns: the place.
+    """
+    mark = Mark(container)
+    mark.make(session.id)
+    size = int((_durable.read_json(session.memory_path("inbox", "spec.json")) or {}).get("memory_bytes", 0))
+    directory = place_for(size, session, "images")
+    if not os.path.lexists(mark.images):
+        os.symlink(directory, mark.images)
+    return directory
+
+
+def arm(session: Session, engine: Engine) -> None:
+    """Give the copy its name and let a unit wait for the checkpoint, so that nothing of that is left for the frozen time."""
+    engine.rename(session.data("created")["container_id"], session.facts["container_name"])
+    _armed_start.arm(session, _agent_package.command(session))
+    _mark.prune({container["Id"] for container in engine.containers()})
+
+
+def hold(session: Session) -> dict[str, t.Any]:
+    """Restore the copy with every task frozen, and prove that it is the source's.
+
+    :returns: ``processes``, ``recognised``, ``seconds`` of the restore.
+    :raises MigrationError: ``checkpoint_corrupt``, ``restore_failed`` with CRIU's own words, ``not_a_restore``.
+    """
+    container = session.data("created")["container_id"]
+    mark = Mark(container)
+    manifest, source = _checkpoint_dir.arrived(session.memory_path("inbox"))
+    _checkpoint_dir.verify(os.path.realpath(mark.images), manifest)
+    _trees.adopt_log(session.facts["data_root"], session.facts["container_id"], container)
+    mark.set_options(_RESTORE_OPTIONS)
+    session.enter("starting")
+    began = time.monotonic()
+    mark.set_ready()
+    deadline = began + _START_SECONDS + memory_timeout(_checkpoint_dir.total_bytes(manifest))
+    while not mark.waiting:
+        said = _armed_start.outcome(session)
+        if said is not None:
+            raise MigrationError("restore_failed", _with_log(f"The engine did not start the copy: {said}", mark))
+        if time.monotonic() >= deadline:
+            raise MigrationError("restore_failed", _with_log("The copy was not restored in time.", mark))
+        time.sleep(_POLL_SECONDS)
+    group = _held_group(mark)
+    if not group.frozen:
+        raise MigrationError("not_held", "The restored copy is not frozen; it is not trusted.")
+    proof = _proof.check(source, _proof.take(group.pids()))
+    session.enter("held")
+    return {"seconds": time.monotonic() - began, **proof}
+
+
+def _with_log(text: str, mark: Mark) -> str:
+    lines = _criu_log.errors(mark.log())
+    return f"{text} CRIU says: {' / '.join(lines)}" if lines else text
+
+
+def _held_group(mark: Mark) -> TaskGroup:
+    held = mark.held
+    if held is None:
+        raise MigrationError("not_held", "The runtime shim did not tell what it holds.")
+    return TaskGroup(held.cgroup)
+
+
+def run(session: Session) -> float:
+    """Decide RUN and let the copy go.
+
+    :returns: since when it runs, by the clock CLOCK_BOOTTIME.
+    :raises MigrationError: ``not_held`` where the copy is not waiting any more, ``already_refused``.
+    """
+    mark = Mark(session.data("created")["container_id"])
+    # Without the engine's own call behind it the tasks would run unknown to Docker.
+    if session.phase != "held" or not _armed_start.is_pending(session) or not _held_group(mark).frozen:
+        raise MigrationError("not_held", "The restored copy is not waiting to be let go (any more).")
+    if session.decide(RUN) != RUN:
+        raise MigrationError("already_refused", f"Session {session.id} was refused on the destination meanwhile.")
+    return let_go(session)
+
+
+def let_go(session: Session) -> float:
+    """Write the tombstone, wait until the tasks go on, and note RUN. May be repeated.
+
+    :returns: since when it runs, by the clock CLOCK_BOOTTIME.
+    """
+    container = session.data("created")["container_id"]
+    mark = Mark(container)
+    mark.consume()
+    held = mark.held
+    if held is not None and session.happened_in_this_boot("created"):
+        group = TaskGroup(held.cgroup)
+        deadline = time.monotonic() + 2
+        while group.frozen and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+        if group.frozen:
+            # The shim is gone (killed by somebody); it is RUN all the same.
+            group.thaw()
+    since = time.clock_gettime(time.CLOCK_BOOTTIME)
+    if session.phase != "run":
+        session.enter("run", container_id=container, running_since=since)
+    return since
+
+
+def decide_interrupted(session: Session, engine: Engine) -> str | None:
+    """A copy that is held has run nothing: it is not RUN unless that was decided.
+
+    :returns: why it is not.
+    """
+    return "the source gave up before the hand-over"
+
+
+def finish(session: Session, engine: Engine, container: str) -> None:
+    """After RUN: no checkpoint stays."""
+    Mark(container).forget_checkpoint()
+    shutil.rmtree(session.memory_path("images"), ignore_errors=True)
+    shutil.rmtree(session.path("images"), ignore_errors=True)
+
+
+def give_up(session: Session, container: str) -> None:
+    """Before the copy is killed: tell the shim, so that it answers the engine, which holds a lock meanwhile."""
+    if len(container) == 64:
+        Mark(container).refuse()
+
+
+def discard(session: Session, container: str) -> None:
+    """After the copy is gone: the call, the mark and the checkpoint."""
+    _armed_start.disarm(session.id)
+    if len(container) == 64:
+        Mark(container).remove()
+    shutil.rmtree(session.memory_path("images"), ignore_errors=True)
+    shutil.rmtree(session.path("images"), ignore_errors=True)

@@ -1,0 +1,85 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""The two ways to dump and restore a container, by name; each is a module with the same functions.
+
+``api``: ``_engine_api.py``. ``runtime``: ``_engine_runtime.py``.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _engine_api, _engine_runtime
+from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
+
+Inspect = t.Mapping[str, t.Any]
+
+API = "api"
+RUNTIME = "runtime"
+
+
+class Way(t.Protocol):
+    """What both modules have. Errors are told where they are raised."""
+
+    SURVIVES_REBOOT: bool
+    """Whether a source that goes down while it is frozen can go on from its checkpoint."""
+
+    # -- on the source
+
+    def images(self, session: Session) -> str:
+        """The directory in which the source's checkpoint lies."""
+
+    def make_room(self, session: Session, group: TaskGroup) -> None:
+        """Make sure before the freeze that a dump has its place."""
+
+    def dump(self, session: Session, engine: Engine, group: TaskGroup) -> dict[str, t.Any]:
+        """Dump the paused container, which stays paused; returns what there is to tell."""
+
+    def await_dump(self, session: Session) -> None:
+        """Before a thaw: wait for a dump whose caller is gone."""
+
+    def bring_back(self, session: Session, engine: Engine) -> bool:
+        """Start a container that ended while it was frozen from its checkpoint; returns whether that was possible."""
+
+    def forget(self, session: Session, engine: Engine) -> None:
+        """Delete the checkpoint."""
+
+    # -- on the destination
+
+    def runtime_of(self, source: Inspect, engine: Engine) -> str:
+        """HostConfig.Runtime of the copy."""
+
+    def receive(self, session: Session, container: str) -> str:
+        """Make the directory to which the source sends the checkpoint, and return it."""
+
+    def arm(self, session: Session, engine: Engine) -> None:
+        """What can be done for the start before the freeze."""
+
+    def decide_interrupted(self, session: Session, engine: Engine) -> str | None:
+        """Decide RUN if an interrupted start has to count as one; returns why it has not, else None."""
+
+    def let_go(self, session: Session) -> t.Any:
+        """RUN is decided: see to it that the copy runs, and note it. May be repeated."""
+
+    def finish(self, session: Session, engine: Engine, container: str) -> None:
+        """After RUN: take the checkpoint away."""
+
+    def give_up(self, session: Session, container: str) -> None:
+        """After REFUSED, before the copy is killed."""
+
+    def discard(self, session: Session, container: str) -> None:
+        """After REFUSED, when the copy is gone: take all else away."""
+
+
+_MODULES: dict[str, Way] = {API: _engine_api, RUNTIME: _engine_runtime}
+
+
+def of(session: Session) -> Way:
+    """The engine that a session was opened with."""
+    return _MODULES[session.facts.get("engine", API)]

@@ -1,0 +1,80 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""Freezing the container on its source, and letting it go on there as if nothing had happened."""
+
+from __future__ import annotations
+
+import time
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _engines, _spec, _watchdog
+from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
+
+# Seconds. Docker's pause returns when the kernel has frozen everything; more than this means a task stuck in the kernel.
+FREEZE_TIMEOUT = 15.0
+# How often a freeze is tried again because a process of `docker exec` (a health check, usually) was in the way.
+FOREIGN_ATTEMPTS = 20
+
+
+def now() -> float:
+    """The clock of the freeze: it goes on while the host is suspended, and nobody sets it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def freeze(session: Session, engine: Engine) -> None:
+    """Put the restart policy aside, and freeze the container with the watchdog behind it.
+
+    :raises MigrationError: ``exec_session_running`` when processes of ``docker exec`` keep being in the way.
+    """
+    container = session.facts["container_id"]
+    inspect = engine.inspect(container)
+    group = TaskGroup.of_container(inspect)
+    _engines.of(session).make_room(session, group)
+    session.enter("arming", policy=_spec.restart_policy(inspect), pid=inspect["State"]["Pid"], cgroup=group.path)
+    _watchdog.prove(session.id)
+    # A restart policy would start the image afresh beside the restored copy as soon as the old copy is killed.
+    engine.set_restart_policy(container, {"Name": "no", "MaximumRetryCount": 0})
+    session.enter("armed")
+    foreign: list[str] = []
+    for _attempt in range(FOREIGN_ATTEMPTS):
+        session.enter("freezing", at=now())
+        engine.pause(container)
+        group.wait_frozen(True, FREEZE_TIMEOUT)
+        foreign = group.foreign(inspect["State"]["Pid"])
+        if not foreign:
+            return
+        # Entered by `docker exec`: not a descendant of the container's init, so CRIU would leave it behind or fail. Health
+        # checks come and go that way; give them the moment they need.
+        engine.unpause(container)
+        time.sleep(0.25)
+    raise MigrationError(
+        "exec_session_running",
+        f"Processes entered through docker exec keep running in the container and cannot be moved: {', '.join(foreign)}. End "
+        "them and try again.",
+        commands=foreign,
+    )
+
+
+def thaw(session: Session, engine: Engine) -> None:
+    """Let the tasks go on, whatever Docker thinks of their state.
+
+    :raises MigrationError: ``thaw_failed``; ``dump_running`` as long as CRIU has the tasks in its hand.
+    """
+    container = session.facts["container_id"]
+    group = TaskGroup(session.data("arming")["cgroup"])
+    if not group.exists:
+        return
+    _engines.of(session).await_dump(session)
+    # Before the thaw: a SIGCONT takes back a SIGSTOP only as long as that has not been delivered.
+    group.release(session.data("dumped").get("held", []))
+    if engine.inspect(container)["State"]["Paused"]:
+        engine.unpause(container)
+    if group.exists and group.frozen:
+        group.thaw()
+    group.wait_frozen(False, FREEZE_TIMEOUT)

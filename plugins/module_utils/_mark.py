@@ -1,0 +1,158 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""Files through which a session on the destination and the runtime shim speak about one container.
+
+The shim (``roles/checkpointing/files/livemigrate-runc``) stands in front of runc for the copy of a container. As long as the
+container's mark lies in ``/var/lib/livemigrate/restores/ID`` without a tombstone in it, the shim starts the container only
+from the checkpoint in ``/run/livemigrate/restores/ID``, and holds it until the tombstone is there. The mark survives a
+reboot, the checkpoint does not: so a copy that was never handed over is never started afresh beside the live one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _durable, _names
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import STATE_ROOT, VOLATILE_ROOT
+
+_SESSION, _CONSUMED = "session", "consumed"
+_READY, _HELD, _WAITING, _REFUSED = "ready", "held", "waiting", "refused"
+
+
+class Held(t.NamedTuple):
+    """A restored container whose tasks stand still."""
+
+    init: int
+    """The host's number of its first process."""
+    cgroup: str
+    """The directory of its cgroup."""
+
+
+class Mark:
+    """The mark of one container, and its place for the checkpoint."""
+
+    def __init__(self, container_id: str, *, state_root: str = STATE_ROOT, volatile_root: str = VOLATILE_ROOT) -> None:
+        container = _names.container_id(container_id)
+        self.directory = os.path.join(state_root, "restores", container)
+        self.work = os.path.join(volatile_root, "restores", container)
+
+    # -- the durable part --------------------------------------------------------------------------------------
+
+    def make(self, session: str) -> None:
+        """Mark the container as the copy of a session. From here on it starts in no other way than from its checkpoint."""
+        _durable.make_directory(os.path.dirname(self.directory))
+        _durable.make_directory(self.directory)
+        _durable.write(os.path.join(self.directory, _SESSION), session.encode() + b"\n")
+        os.makedirs(os.path.dirname(self.work), mode=0o700, exist_ok=True)
+        os.makedirs(self.work, mode=0o700, exist_ok=True)
+
+    @property
+    def exists(self) -> bool:
+        """Whether the container is marked, consumed or not."""
+        return os.path.isdir(self.directory)
+
+    @property
+    def consumed(self) -> bool:
+        """Whether the copy has been let go: from then on it is a container like any other."""
+        return os.path.exists(os.path.join(self.directory, _CONSUMED))
+
+    def consume(self) -> None:
+        """Write the tombstone; the shim lets the tasks go when it sees it. Only after RUN has been decided."""
+        if self.exists and not self.consumed:
+            _durable.publish(os.path.join(self.directory, _CONSUMED), b"")
+
+    def remove(self) -> None:
+        """Take the mark and the checkpoint away, of a container that is no more."""
+        shutil.rmtree(self.work, ignore_errors=True)
+        if self.exists:
+            shutil.rmtree(self.directory)
+            _durable.sync_directory(os.path.dirname(self.directory))
+
+    # -- the volatile part -------------------------------------------------------------------------------------
+
+    def path(self, *parts: str) -> str:
+        """A path in the place for the checkpoint."""
+        return os.path.join(self.work, *parts)
+
+    @property
+    def images(self) -> str:
+        """CRIU's images: a directory, or a link to one on a disk."""
+        return self.path("images")
+
+    def log(self) -> str:
+        """What CRIU wrote during the restore; empty where it has not begun."""
+        with (
+            contextlib.suppress(FileNotFoundError),
+            open(self.path("work", "restore.log"), encoding="utf-8", errors="replace") as handle,
+        ):
+            return handle.read()
+        return ""
+
+    def set_options(self, lines: t.Iterable[str]) -> None:
+        """CRIU's options for this one restore, a line each, as in /etc/criu/*.conf."""
+        _durable.write(self.path("criu.conf"), "".join(line + "\n" for line in lines).encode())
+
+    def set_ready(self) -> None:
+        """Say that the checkpoint is whole."""
+        self._touch(_READY)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the checkpoint is whole."""
+        return os.path.exists(self.path(_READY))
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the engine has done its part too, its network included, and only our word is missing."""
+        return os.path.exists(self.path(_WAITING))
+
+    @property
+    def held(self) -> Held | None:
+        """What was restored and stands still, or None."""
+        with contextlib.suppress(FileNotFoundError), open(self.path(_HELD), encoding="utf-8") as handle:
+            init, cgroup = handle.read().splitlines()[:2]
+            return Held(int(init), cgroup)
+        return None
+
+    def refuse(self) -> None:
+        """Tell the shim to give up; it kills what it holds."""
+        with contextlib.suppress(FileNotFoundError):
+            self._touch(_REFUSED)
+
+    def forget_checkpoint(self) -> None:
+        """Delete the images and all that was said about them, but not the options, which runc's own notes go on naming."""
+        with contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(self.work):
+                path = self.path(name)
+                if name == "criu.conf":
+                    continue
+                if os.path.isdir(path) and not os.path.islink(path):
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    os.unlink(path)
+
+    def _touch(self, name: str) -> None:
+        with open(self.path(name), "w", encoding="ascii"):
+            pass
+
+
+def prune(containers: t.Container[str], *, state_root: str = STATE_ROOT, volatile_root: str = VOLATILE_ROOT) -> None:
+    """Remove the tombstones of containers that are no more.
+
+    :param containers: the ids of all containers of this host.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(os.path.join(state_root, "restores")):
+            if name not in containers:
+                with contextlib.suppress(OSError, MigrationError):
+                    mark = Mark(name, state_root=state_root, volatile_root=volatile_root)
+                    if mark.consumed:
+                        mark.remove()

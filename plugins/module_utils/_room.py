@@ -1,0 +1,345 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""Making room on the destination: the image, networks, volumes and the container, not started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _channel,
+    _channel_server,
+    _durable,
+    _engines,
+    _networks,
+    _spec,
+    _trees,
+)
+from ansible_collections.livemigrate.criu.plugins.module_utils._command import run, run_checked
+from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import SOURCE, Session
+
+# Host directories that no migration may write into, whatever a user names.
+_SYSTEM_DIRECTORIES = frozenset(
+    {
+        *(
+            "/",
+            "/bin",
+            "/boot",
+            "/dev",
+            "/etc",
+            "/home",
+            "/lib",
+            "/lib64",
+            "/proc",
+            "/root",
+            "/run",
+            "/sbin",
+            "/sys",
+            "/usr",
+        ),
+        *("/tmp", "/var", "/var/lib", "/var/lib/docker", "/var/run"),  # noqa: S108
+    }
+)
+
+
+def read_spec(session: Session) -> dict[str, t.Any]:
+    """What the source has sent about the container.
+
+    :raises MigrationError: ``spec_missing``.
+    """
+    spec = _durable.read_json(session.memory_path("inbox", "spec.json"))
+    if spec is None:
+        raise MigrationError(
+            "spec_missing", "The container's spec has not arrived on the destination.", session=session.id
+        )
+    return t.cast("dict[str, t.Any]", spec)
+
+
+def image_state(session: Session, engine: Engine) -> str:
+    """``present``, ``pulled`` (now, by digest) or ``missing``: then the source has to send it."""
+    image = read_spec(session)["image"]
+    if engine.find_image(image["id"]):
+        return "present"
+    for digest in image["digests"]:
+        # Noted first: what a refusal has to take away again, however far this gets.
+        _durable.write_json(session.path("image_brought.json"), {"id": image["id"], "tags": {}})
+        if engine.pull(digest) and engine.find_image(image["id"]):
+            return "pulled"
+    return "missing"
+
+
+def load_image(session: Session, engine: Engine, stream: t.BinaryIO) -> dict[str, t.Any]:
+    """Take an image in from the channel; what is loaded but not the container's own image goes again.
+
+    :raises MigrationError: ``image_load_failed``.
+    """
+    image = read_spec(session)["image"]
+    # Noted first: what a refusal has to take away again, however far this gets, and what the tags pointed at before.
+    tags = {tag: (engine.find_image(tag) or {}).get("Id") for tag in image["tags"]}
+    _durable.write_json(session.path("image_brought.json"), {"id": image["id"], "tags": tags})
+    said = engine.load_image(stream)
+    if not engine.find_image(image["id"]):
+        raise MigrationError(
+            "image_load_failed",
+            f"The image that was sent is not the container's image {image['id']}: {said or 'nothing was loaded'}",
+        )
+    return {"loaded": image["id"]}
+
+
+def own_past(session: Session) -> list[Session]:
+    """Earlier sessions of this container that began on this host: what they left here is the container's own."""
+    ancestors = set(session.facts.get("ancestry", []))
+    return [
+        earlier
+        for earlier in Session.all()
+        if earlier.role == SOURCE and earlier.reached("committed") and earlier.facts["container_id"] in ancestors
+    ]
+
+
+def empty(path: str) -> None:
+    """Remove what is in a directory, not the directory."""
+    with contextlib.suppress(FileNotFoundError):
+        for entry in os.scandir(path):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)
+
+
+def _has_content(path: str) -> bool:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return bool(os.listdir(path))
+    return os.path.exists(path)
+
+
+def _check_binds(entries: t.Sequence[t.Mapping[str, t.Any]], own: t.Container[str], overwrite: bool) -> None:
+    for entry in entries:
+        path = os.path.normpath(entry["path"])
+        if entry["travels"]:
+            if path in _SYSTEM_DIRECTORIES or (os.path.exists(path) and not os.path.isdir(path)):
+                raise MigrationError(
+                    "bind_mount_refused",
+                    f"{path} is a directory of the host itself, or no directory; a migration does not write there.",
+                    path=path,
+                )
+            if _has_content(path) and path not in own and not overwrite:
+                raise _foreign_data(f"directory {path}", path)
+        elif not os.path.lexists(path):
+            raise MigrationError(
+                "bind_mount_missing",
+                f"The container mounts {path} of its host at {entry['destination']}; that does not exist on the destination. "
+                "Provide it there, or name it in migrate_bind_mounts to have its content moved.",
+                path=path,
+            )
+
+
+def _foreign_data(what: str, name: str) -> MigrationError:
+    return MigrationError(
+        "foreign_data",
+        f"The {what} on the destination has content that no earlier move of this container put there. Remove it, or set "
+        "migrate_overwrite_data: true to have it replaced.",
+        name=name,
+    )
+
+
+def _check_volume(
+    engine: Engine, entry: t.Mapping[str, t.Any], own: t.Container[str], copies: t.Container[str], overwrite: bool
+) -> bool:
+    """Whether a volume has to be made; refuses one that is there and not ours to overwrite.
+
+    :param copies: ids of the container's own old copies on this host, which may go on using it.
+    """
+    found = engine.find_volume(entry["name"])
+    if found is None:
+        return True
+    if not entry["travels"]:
+        return False
+    users = [
+        other["Names"][0].lstrip("/")
+        for other in engine.containers({"volume": entry["name"]})
+        if other["Id"] not in copies
+    ]
+    if users:
+        raise MigrationError(
+            "volume_in_use",
+            f"Volume {entry['name']} on the destination is used by the container(s) {', '.join(users)} there. Remove them, or "
+            "give them another volume.",
+            volume=entry["name"],
+        )
+    if found.get("Driver") != "local" or (found.get("Options") or {}) != (entry["create"]["DriverOpts"] or {}):
+        raise MigrationError(
+            "volume_differs",
+            f"The destination has a volume {entry['name']} of another kind (driver {found.get('Driver')}, options "
+            f"{sorted(found.get('Options') or {})}).",
+            volume=entry["name"],
+        )
+    if _has_content(found["Mountpoint"]) and entry["name"] not in own and not overwrite:
+        raise _foreign_data(f"volume {entry['name']}", entry["name"])
+    return False
+
+
+def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict[str, t.Any]:
+    """Make networks, volumes and the container, not started, and open their places to the channel.
+
+    Everything that is made is noted before it is made, so that a refusal can take it away whatever happens in between.
+
+    :param overwrite: whether content on the destination that is not the container's own may be replaced.
+    :raises MigrationError: ``name_taken``, ``foreign_data``, ``bind_mount_missing``, ``create_failed`` ...
+    """
+    spec = read_spec(session)
+    inspect = spec["inspect"]
+    name = session.facts["container_name"]
+    taken = engine.find(name)
+    if taken is not None:
+        raise MigrationError(
+            "name_taken",
+            f"The destination already has a container {name} (status {taken['State']['Status']}). Remove or rename it there.",
+            container=name,
+        )
+    past = own_past(session)
+    own = {entry for earlier in past for entry in earlier.facts.get("volumes", [])}
+    binds = [entry for entry in spec["volumes"] if entry["kind"] == "bind"]
+    _check_binds(binds, own, overwrite)
+    _creation(session, spec, engine)
+    volumes = [entry for entry in spec["volumes"] if entry["kind"] == "volume"]
+    copies = {earlier.facts["container_id"] for earlier in past}
+    new_volumes = [entry for entry in volumes if _check_volume(engine, entry, own, copies, overwrite)]
+    new_networks = _missing_networks(engine, spec)
+    temporary = f"livemigrate-{session.id}"
+    session.enter(
+        "creating",
+        name=temporary,
+        volumes=[entry["name"] for entry in new_volumes],
+        networks=[body["Name"] for body in new_networks],
+        made_directories=[entry["path"] for entry in binds if entry["travels"] and not os.path.exists(entry["path"])],
+        empty_directories=_empty_places(engine, spec),
+    )
+    for body in new_networks:
+        engine.create_network(body)
+    for entry in new_volumes:
+        engine.create_volume(entry["create"])
+    for entry in binds:
+        if entry["travels"]:
+            os.makedirs(entry["path"], exist_ok=True)
+    plan = _creation(session, spec, engine)
+    container = engine.create(temporary, plan["body"])
+    for request in plan["endpoints_to_connect"]:
+        engine.connect(request["network"], container, request["settings"])
+    created = engine.inspect(container)
+    _seed_layer(engine, past, created)
+    targets = _targets(session, engine, created, spec)
+    session.enter("created", container_id=container, policy=_spec.restart_policy(inspect))
+    _channel_server.set_targets(session, targets)
+    _engines.of(session).arm(session, engine)
+    warnings = [f"{note['field']}: {note['why']}" for note in plan["changes"]]
+    warnings += [f"{name}: unknown to this collection; carried over as it is." for name in plan["unknown_fields"]]
+    return {"container_id": container, "created_volumes": [v["name"] for v in new_volumes], "notes": warnings}
+
+
+def _empty_places(engine: Engine, spec: t.Mapping[str, t.Any]) -> list[str]:
+    """Directories that are there and empty: a refusal empties them again."""
+    places = []
+    for entry in spec["volumes"]:
+        if entry["travels"]:
+            found = engine.find_volume(entry["name"]) if entry["kind"] == "volume" else {"Mountpoint": entry["path"]}
+            if found and os.path.isdir(found["Mountpoint"]) and not _has_content(found["Mountpoint"]):
+                places.append(found["Mountpoint"])
+    return places
+
+
+def _creation(session: Session, spec: t.Mapping[str, t.Any], engine: Engine) -> _spec.CreationSpec:
+    """What to ask of this host's engine.
+
+    :raises MigrationError: ``cannot_recreate`` where its API cannot express all of it.
+    """
+    local = engine.find_image(spec["image"]["reference"])
+    plan = _spec.creation_parameters(
+        spec["inspect"],
+        image_id=spec["image"]["id"],
+        reference_image_id=local["Id"] if local else None,
+        api_version=engine.api_version,
+    )
+    if plan["unsupported_fields"]:
+        text = "; ".join(f"{note['field']}: {note['why']}" for note in plan["unsupported_fields"])
+        raise MigrationError(
+            "cannot_recreate",
+            f"The destination's engine (API {engine.api_version}) cannot express all of the container: {text}",
+        )
+    plan["body"]["HostConfig"]["Runtime"] = _engines.of(session).runtime_of(spec["inspect"], engine)
+    return plan
+
+
+def _missing_networks(engine: Engine, spec: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
+    bodies = []
+    wanted = {network.name: network for network in _spec.networks(spec["inspect"])}
+    for network in spec["networks"]:
+        body = _networks.creation_body(network)
+        if body is None:
+            continue
+        found = engine.find_network(network["Name"])
+        if found is None:
+            bodies.append(body)
+        else:
+            endpoint = wanted[network["Name"]]
+            _networks.require_fit(network, found, [a for a in (endpoint.ipv4_requested, endpoint.ipv6_requested) if a])
+    return bodies
+
+
+def _seed_layer(engine: Engine, past: t.Sequence[Session], created: t.Mapping[str, t.Any]) -> None:
+    """Begin with the writable layer that the container left here when it went: only what changed since has to travel."""
+    for earlier in reversed(past):
+        old = engine.find(earlier.facts["container_id"])
+        if old is not None and old["Image"] == created["Image"]:
+            layer, target = _trees.layer(old), _trees.upper_directory(created)
+            argv = ["rsync", *_channel.RSYNC_ARCHIVE, *layer.options, layer.path + "/", target + "/"]
+            run_checked(run, argv, "seed_failed", "copy the layer of the old copy", timeout=3600)
+            return
+
+
+def _targets(
+    session: Session,
+    engine: Engine,
+    created: t.Mapping[str, t.Any],
+    spec: t.Mapping[str, t.Any],
+) -> dict[str, str]:
+    data_root = session.facts["data_root"]
+    os.makedirs(_trees.incoming_log_directory(data_root, created["Id"]), mode=0o700, exist_ok=True)
+    targets = {
+        "inbox": session.memory_path("inbox"),
+        "layer": _trees.upper_directory(created),
+        "log": _trees.incoming_log_directory(data_root, created["Id"]),
+        "checkpoint": _engines.of(session).receive(session, created["Id"]),
+    }
+    binds = 0
+    for entry in spec["volumes"]:
+        if entry["travels"] and entry["kind"] == "volume":
+            found = engine.find_volume(entry["name"]) or {}
+            targets[f"volume/{entry['name']}"] = found["Mountpoint"]
+        elif entry["travels"]:
+            targets[f"bind/{binds}"] = entry["path"]
+            binds += 1
+    return targets
+
+
+def remove_image(session: Session, engine: Engine) -> None:
+    """Take away the image that this session brought; tags that belonged to another image go back to it."""
+    brought = _durable.read_json(session.path("image_brought.json"))
+    if not brought:
+        return
+    for tag, before in brought["tags"].items():
+        now = engine.find_image(tag)
+        if now is not None and now["Id"] == brought["id"] and before != brought["id"]:
+            engine.remove_image(tag)
+            if before:
+                engine.tag_image(before, tag)
+    if not any(before == brought["id"] for before in brought["tags"].values()):
+        engine.remove_image(brought["id"])

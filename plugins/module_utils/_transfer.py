@@ -1,0 +1,105 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""What the source sends: the spec, the image, the container's files, and in the end its checkpoint."""
+
+from __future__ import annotations
+
+import os
+import time
+import typing as t
+from concurrent.futures import ThreadPoolExecutor
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _durable, _trees
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import Channel
+from ansible_collections.livemigrate.criu.plugins.module_utils._command import run, run_checked
+from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
+
+Inspect = dict[str, t.Any]
+
+# How many directories travel at once.
+_PARALLEL_TREES = 4
+
+
+def send_spec(session: Session) -> int:
+    """Bring spec (and later manifest and fingerprints) into the destination's memory; returns the bytes sent."""
+    return Channel(session).rsync(session.memory_path("outbox"), "inbox", ("--delete",))
+
+
+def send_image(session: Session, engine: Engine) -> int:
+    """Stream the container's image from engine to engine; returns the bytes sent."""
+    spec = _durable.read_json(session.memory_path("outbox", "spec.json"))
+    image = spec["image"]
+    # By its tags where it has any, so that they exist on the other side; the id alone would arrive nameless.
+    _answer, sent = Channel(session).stream("image-load", engine.export_image(image["tags"] or [image["id"]]))
+    return sent
+
+
+def content_trees(session: Session, inspect: Inspect) -> list[_trees.Tree]:
+    """The directories of the container that travel, without its checkpoint."""
+    spec = _durable.read_json(session.memory_path("outbox", "spec.json"))
+    trees = [_trees.layer(inspect)]
+    log = _trees.log(inspect, session.facts["data_root"])
+    if log is not None:
+        trees.append(log)
+    binds = 0
+    for entry in spec["volumes"]:
+        if entry["kind"] == "volume" and entry["travels"]:
+            trees.append(_trees.volume(entry["name"], entry["path"]))
+        elif entry["kind"] == "bind" and entry["travels"]:
+            trees.append(_trees.bind(binds, entry["path"]))
+            binds += 1
+    return trees
+
+
+def send_content(session: Session, engine: Engine, *, running: bool) -> int:
+    """Bring writable layer, log, volumes and named bind mounts up to date on the destination; returns the bytes sent.
+
+    :param running: whether the container still runs: then files may change meanwhile, and a second pass follows.
+    """
+    inspect = engine.inspect(session.facts["container_id"])
+    trees = content_trees(session, inspect)
+    if running:
+        # From here on every write moves a file's time, those through shared memory maps too: the pages that were dirty are
+        # written out, and the next store to one is seen by the kernel. See _send_tree.
+        began = time.time()
+        write_out([tree.path for tree in trees])
+        _durable.write_json(session.memory_path("content_sent.json"), {"began": began})
+    return send_trees(session, trees, running=running)
+
+
+def write_out(paths: t.Sequence[str]) -> None:
+    """Make the file systems of these directories durable."""
+    run_checked(run, ["sync", "-f", *paths], "sync_failed", "write the container's files to disk", timeout=600)
+
+
+def send_trees(session: Session, trees: t.Sequence[_trees.Tree], *, running: bool) -> int:
+    """Bring directories up to date on the destination; returns the bytes sent."""
+    # At once: most of them have little to say, and what each costs is the start of two rsyncs and an agent.
+    with ThreadPoolExecutor(max_workers=_PARALLEL_TREES) as pool:
+        return sum(pool.map(lambda tree: _send_tree(session, tree, running=running), trees))
+
+
+def _send_tree(session: Session, tree: _trees.Tree, *, running: bool) -> int:
+    channel = Channel(session)
+    sent = channel.rsync(tree.path, tree.target, tree.options, running=running)
+    before = _durable.read_json(session.memory_path("content_sent.json"))
+    if not running and before is not None and tree.target not in ("checkpoint", "inbox", "log"):
+        # A file that was written while the pass before read it, or through a shared map, can have new content under the same
+        # size and time. Whatever was touched since that pass began (by its change time, which nobody can set back) is sent again.
+        names = session.memory_path("touched." + tree.target.replace("/", "."))
+        since = f"@{before['began'] - 1:.0f}"
+        argv = ["find", tree.path, "-type", "f", "-newerct", since, "-fprintf", names, "%P\\0"]
+        run_checked(run, argv, "transfer_failed", f"look for touched files of {tree.target}", timeout=600)
+        if os.path.getsize(names):
+            # The directory itself, for its time: the names below it change that.
+            with open(names, "ab") as handle:
+                handle.write(b".\0")
+            filters = [option for option in tree.options if option.startswith("--filter")]
+            sent += channel.rsync(tree.path, tree.target, filters, names=names)
+        os.unlink(names)
+    return sent
