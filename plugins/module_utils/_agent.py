@@ -58,12 +58,11 @@ def serve(session: Session, command: str) -> int:
     words: dict[str, t.Callable[[], dict[str, t.Any]]] = {
         "ping": lambda: {"host": _source.host_identity()},
         "image-load": lambda: _room.load_image(session, Engine(), sys.stdin.buffer),
-        "hold": lambda: _destination.hold(session),
-        "run": lambda: _destination.run(session),
         "verdict": lambda: _destination.verdict(session, Engine()),
         "bye": lambda: _destination.bye(session, Engine()),
     }
-    return _channel_server.serve(session, command, words)
+    talks = {"handover": lambda: _destination.converse(session, sys.stdin.buffer, sys.stdout.buffer)}
+    return _channel_server.serve(session, command, words, talks)
 
 
 def check(session: Session) -> int:

@@ -180,6 +180,15 @@ class Channel:
             process.returncode, stdout.decode("utf-8", "replace"), stderr.decode("utf-8", "replace")
         ), sent
 
+    def converse(self, word: str) -> subprocess.Popen[bytes]:
+        """Say one word and keep talking: standard input and output are the destination's ends of the talk."""
+        return subprocess.Popen(
+            [*self._ssh(), self._destination, word],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+
     def rsync(
         self, source: str, target: str, extra: t.Sequence[str] = (), *, running: bool = False, names: str = ""
     ) -> int:

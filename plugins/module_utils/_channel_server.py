@@ -8,7 +8,8 @@
 
 ``authorise`` lets a session's key in for one forced command; ``serve`` is that command. It can write into the places that
 this session prepared and nowhere else, it never reads anything out, and it runs nothing but ``rsync --server`` and its own
-code. Words: ``ping``, ``image-load`` (a stream follows), ``verdict``, ``bye``, and rsync's own server command.
+code. Words: ``ping``, ``image-load`` (a stream follows), ``handover`` (a talk follows, see ``_talk.py``), ``verdict``,
+``bye``, and rsync's own server command.
 """
 
 from __future__ import annotations
@@ -268,14 +269,25 @@ def _command_line(pid: int) -> bytes:
         return b""
 
 
-def serve(session: Session, command: str, words: t.Mapping[str, t.Callable[[], dict[str, t.Any]]]) -> int:
+def serve(
+    session: Session,
+    command: str,
+    words: t.Mapping[str, t.Callable[[], dict[str, t.Any]]],
+    talks: t.Mapping[str, t.Callable[[], None]] | None = None,
+) -> int:
     """Do what the source asked for, and answer as JSON on standard output (rsync speaks its own protocol there).
 
     :param words: what each simple word does.
+    :param talks: what a word does that goes on talking on the channel's own streams.
     :returns: the exit code.
     """
+    talks = talks or {}
     try:
         parts = shlex.split(command)
+        if len(parts) == 1 and parts[0] in talks:
+            with session.alive():
+                talks[parts[0]]()
+            return 0
         if len(parts) == 1 and parts[0] in words:
             with session.alive():
                 answer = words[parts[0]]()

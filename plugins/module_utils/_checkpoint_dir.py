@@ -66,11 +66,7 @@ def manifest(directory: str) -> Manifest:
             result[name] = {"size": 0, "link": os.readlink(path)}
         else:
             result[name] = {"size": os.path.getsize(path), "sha256": _sha256(path)}
-    for name in _REQUIRED:
-        if name not in result:
-            raise MigrationError(
-                "checkpoint_incomplete", f"The checkpoint has no {name}: the dump did not finish.", file=name
-            )
+    _require_complete(result)
     return result
 
 
@@ -116,6 +112,34 @@ def _is_copy(directory: str, content: Manifest) -> bool:
     return any(content[name].get("sha256") == _sha256(os.path.join(directory, name)) for name in telling)
 
 
+def compare(received: Manifest, sent: Manifest) -> None:
+    """Check what arrived, hashed on its way in, against what was hashed on its way out.
+
+    :raises MigrationError: ``checkpoint_corrupt``; ``checkpoint_incomplete`` where the dump did not finish.
+    """
+    _require_complete(sent)
+    names = set(received).union(sent)
+    _require_none(sorted(name for name in names if received.get(name) != sent.get(name)))
+
+
+def _require_complete(content: Manifest) -> None:
+    for name in _REQUIRED:
+        if name not in content:
+            raise MigrationError(
+                "checkpoint_incomplete", f"The checkpoint has no {name}: the dump did not finish.", file=name
+            )
+
+
+def _require_none(wrong: list[str]) -> None:
+    if wrong:
+        shown = ", ".join(wrong[:5]) + (" ..." if len(wrong) > 5 else "")
+        raise MigrationError(
+            "checkpoint_corrupt",
+            f"The checkpoint that arrived is not the one that was dumped: {len(wrong)} file(s) differ or are missing ({shown}).",
+            files=wrong[:50],
+        )
+
+
 def verify(directory: str, content: Manifest) -> None:
     """Check a checkpoint against the manifest that was made where it was dumped.
 
@@ -135,10 +159,4 @@ def verify(directory: str, content: Manifest) -> None:
             good = _regular_size(path) == expected["size"] and _sha256(path) == expected["sha256"]
         if not good:
             wrong.append(name)
-    if wrong:
-        shown = ", ".join(wrong[:5]) + (" ..." if len(wrong) > 5 else "")
-        raise MigrationError(
-            "checkpoint_corrupt",
-            f"The checkpoint that arrived is not the one that was dumped: {len(wrong)} file(s) differ or are missing ({shown}).",
-            files=wrong[:50],
-        )
+    _require_none(wrong)

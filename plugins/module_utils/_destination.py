@@ -20,11 +20,13 @@ import typing as t
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _agent_package,
     _channel_server,
+    _checkpoint_dir,
     _engine_api,
     _engine_runtime,
     _engines,
     _room,
     _spec,
+    _talk,
     _watchdog,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
@@ -84,8 +86,7 @@ def start(session: Session, engine: Engine) -> dict[str, t.Any]:
     :returns: ``container_id``, ``processes``, ``recognised``, ``seconds`` of the restore, ``warnings``.
     :raises MigrationError: what went wrong; the session is REFUSED then, and nothing of it runs here.
     """
-    if session.facts["engine"] != _engines.API:
-        raise MigrationError("wrong_engine", "The source itself lets the copy go with the engine runtime.")
+    _engines.require(session, _engines.API)
     _require_undecided(session)
     with _or_refused(session):
         told = _engine_api.start(session, engine)
@@ -103,12 +104,44 @@ def _require_undecided(session: Session) -> None:
         raise MigrationError("already_refused", f"Session {session.id} was refused on the destination meanwhile.")
 
 
-def hold(session: Session) -> dict[str, t.Any]:
-    """Restore the copy without letting it run (engine ``runtime``); see ``_engine_runtime.hold``."""
+def converse(session: Session, source: t.BinaryIO, answers: t.BinaryIO) -> None:
+    """The frozen time of the engine ``runtime``: take the checkpoint in, hold the copy, let it go. See ``_talk.py``.
+
+    A source that hangs up decides nothing: what is held then stays held until it asks, or the watchdog refuses it.
+    """
+    _engines.require(session, _engines.RUNTIME)
+    place = _engine_runtime.checkpoint_place(session)
+    received: _checkpoint_dir.Manifest = {}
+    _talk.say(answers, {"ready": True})
+    while True:
+        message = _talk.hear(source)
+        if message is None:
+            return
+        try:
+            if "put" in message:
+                received[message["put"]] = _talk.take(source, message, place)
+            elif "hold" in message:
+                _talk.say(answers, _hold(session, received, message["hold"]))
+            elif "run" in message:
+                _talk.say(answers, run(session))
+                return
+            else:
+                raise MigrationError("channel_refused", "The channel does not know that message.")
+        except (MigrationError, OSError, KeyError, ValueError) as exc:
+            failure = (
+                exc
+                if isinstance(exc, MigrationError)
+                else MigrationError("channel_failed", f"{type(exc).__name__}: {exc}")
+            )
+            _talk.say(answers, {"failure": failure.as_failure()})
+            return
+
+
+def _hold(session: Session, received: _checkpoint_dir.Manifest, told: _talk.Message) -> dict[str, t.Any]:
     with session.locked():
         _require_undecided(session)
         with _or_refused(session):
-            return _engine_runtime.hold(session)
+            return _engine_runtime.hold(session, received, told["manifest"], told["fingerprints"])
 
 
 def run(session: Session) -> dict[str, t.Any]:

@@ -17,12 +17,14 @@ import os
 import shutil
 import time
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _checkpoint_dir,
     _criu_log,
     _durable,
     _proof,
+    _transfer,
     _trees,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine, memory_timeout
@@ -31,9 +33,6 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session import R
 from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
 
 Inspect = t.Mapping[str, t.Any]
-
-# Whether a source that goes down while it is frozen can go on from its checkpoint.
-SURVIVES_REBOOT = True
 
 # -- on the source ------------------------------------------------------------------------------------------------
 
@@ -70,6 +69,24 @@ def dump(session: Session, engine: Engine, group: TaskGroup) -> dict[str, t.Any]
             session.facts["container_id"], session.id, leave_running=True, timeout=memory_timeout(group.resident_bytes)
         )
     return {}
+
+
+def seal(session: Session, engine: Engine) -> int:
+    """Write checkpoint and files out and make the manifest; returns the size of the checkpoint in bytes.
+
+    A reboot of this host must find them whole and of one moment (see :func:`bring_back`).
+    """
+    directory = images(session)
+    inspect = engine.inspect(session.facts["container_id"])
+    paths = [directory, *(tree.path for tree in _transfer.content_trees(session, inspect))]
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        written = pool.submit(_transfer.write_out, paths)
+        manifest = _checkpoint_dir.manifest(directory)
+        _durable.write_json(os.path.join(session.memory_path("outbox"), "manifest.json"), manifest)
+        # Names, sizes and hashes only: what a start from this checkpoint after a reboot is checked against.
+        _durable.write_json(session.path("manifest.json"), manifest)
+        written.result()
+    return _checkpoint_dir.total_bytes(manifest)
 
 
 def await_dump(session: Session) -> None:

@@ -36,9 +36,6 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import Tas
 
 Inspect = t.Mapping[str, t.Any]
 
-# The checkpoint lies in memory, if that is large enough: what it is of would be lost with a power cut at any other time too.
-SURVIVES_REBOOT = False
-
 RUNTIME = "livemigrate"
 ACTION_SCRIPT = "/usr/local/lib/livemigrate/livemigrate-criu-action"
 
@@ -128,6 +125,12 @@ def dump(session: Session, engine: Engine, group: TaskGroup) -> dict[str, t.Any]
     return {"criu": statistics}
 
 
+def seal(session: Session, engine: Engine) -> int:
+    """Nothing to note: the hashes are made while it is sent; returns the size of the checkpoint in bytes."""
+    directory = images(session)
+    return sum(os.path.getsize(os.path.join(directory, name)) for name in os.listdir(directory))
+
+
 def await_dump(session: Session) -> None:
     """Wait for a dump whose caller is gone: CRIU has the tasks in its hand, and freezes them again at its end."""
     _runc.await_end(session.id, 120)
@@ -177,6 +180,11 @@ def receive(session: Session, container: str) -> str:
     return directory
 
 
+def checkpoint_place(session: Session) -> str:
+    """Where the images go that the source sends."""
+    return os.path.realpath(Mark(session.data("created")["container_id"]).images)
+
+
 def arm(session: Session, engine: Engine) -> None:
     """Give the copy its name and let a unit wait for the checkpoint, so that nothing of that is left for the frozen time."""
     engine.rename(session.data("created")["container_id"], session.facts["container_name"])
@@ -184,22 +192,29 @@ def arm(session: Session, engine: Engine) -> None:
     _mark.prune({container["Id"] for container in engine.containers()})
 
 
-def hold(session: Session) -> dict[str, t.Any]:
+def hold(
+    session: Session,
+    received: _checkpoint_dir.Manifest,
+    sent: _checkpoint_dir.Manifest,
+    fingerprints: _proof.Fingerprints,
+) -> dict[str, t.Any]:
     """Restore the copy with every task frozen, and prove that it is the source's.
 
+    :param received: what arrived.
+    :param sent: what the source says it has sent.
+    :param fingerprints: the source's, see ``_proof.py``.
     :returns: ``processes``, ``recognised``, ``seconds`` of the restore.
     :raises MigrationError: ``checkpoint_corrupt``, ``restore_failed`` with CRIU's own words, ``not_a_restore``.
     """
     container = session.data("created")["container_id"]
     mark = Mark(container)
-    manifest, source = _checkpoint_dir.arrived(session.memory_path("inbox"))
-    _checkpoint_dir.verify(os.path.realpath(mark.images), manifest)
+    _checkpoint_dir.compare(received, sent)
     _trees.adopt_log(session.facts["data_root"], session.facts["container_id"], container)
     mark.set_options(_RESTORE_OPTIONS)
     session.enter("starting")
     began = time.monotonic()
     mark.set_ready()
-    deadline = began + _START_SECONDS + memory_timeout(_checkpoint_dir.total_bytes(manifest))
+    deadline = began + _START_SECONDS + memory_timeout(_checkpoint_dir.total_bytes(received))
     while not mark.waiting:
         said = _armed_start.outcome(session)
         if said is not None:
@@ -210,7 +225,7 @@ def hold(session: Session) -> dict[str, t.Any]:
     group = _held_group(mark)
     if not group.frozen:
         raise MigrationError("not_held", "The restored copy is not frozen; it is not trusted.")
-    proof = _proof.check(source, _proof.take(group.pids()))
+    proof = _proof.check(fingerprints, _proof.take(group.pids()))
     session.enter("held")
     return {"seconds": time.monotonic() - began, **proof}
 

@@ -15,6 +15,7 @@ import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import _engine_api, _engine_runtime
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
 from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
 
@@ -27,9 +28,6 @@ RUNTIME = "runtime"
 class Way(t.Protocol):
     """What both modules have. Errors are told where they are raised."""
 
-    SURVIVES_REBOOT: bool
-    """Whether a source that goes down while it is frozen can go on from its checkpoint."""
-
     # -- on the source
 
     def images(self, session: Session) -> str:
@@ -40,6 +38,9 @@ class Way(t.Protocol):
 
     def dump(self, session: Session, engine: Engine, group: TaskGroup) -> dict[str, t.Any]:
         """Dump the paused container, which stays paused; returns what there is to tell."""
+
+    def seal(self, session: Session, engine: Engine) -> int:
+        """After the dump, everything frozen: note what it consists of, if need be durably; returns its size in bytes."""
 
     def await_dump(self, session: Session) -> None:
         """Before a thaw: wait for a dump whose caller is gone."""
@@ -78,6 +79,18 @@ class Way(t.Protocol):
 
 
 _MODULES: dict[str, Way] = {API: _engine_api, RUNTIME: _engine_runtime}
+
+
+def require(session: Session, engine: str) -> None:
+    """Refuse a step that belongs to another engine.
+
+    :raises MigrationError: ``wrong_engine``.
+    """
+    actual = session.facts.get("engine", API)
+    if actual != engine:
+        raise MigrationError(
+            "wrong_engine", f"Session {session.id} was opened with the engine {actual}; this step belongs to {engine}."
+        )
 
 
 def of(session: Session) -> Way:

@@ -17,12 +17,10 @@ import os
 import shutil
 import time
 import typing as t
-from concurrent.futures import ThreadPoolExecutor
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _agent_package,
     _channel,
-    _checkpoint_dir,
     _durable,
     _engines,
     _examine,
@@ -36,7 +34,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import Channel
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel_server import KEY_LIFE_SECONDS
-from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine, memory_timeout
+from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
     ABORT,
@@ -157,43 +155,23 @@ def dump(session: Session, engine: Engine) -> dict[str, t.Any]:
     # CRIU thaws the cgroup while it works and freezes it again (runc leaves it as it was: paused).
     group.wait_frozen(True, _freeze.FREEZE_TIMEOUT)
     held = group.hold()
-    directory = way.images(session)
-    inspect = engine.inspect(session.facts["container_id"])
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        if way.SURVIVES_REBOOT:
-            # A reboot of this host must find checkpoint and files whole and of one moment (see bring_back()).
-            paths = [directory, *(tree.path for tree in _transfer.content_trees(session, inspect))]
-            written = pool.submit(_transfer.write_out, paths)
-        else:
-            written = pool.submit(lambda: None)
-        outbox = session.memory_path("outbox")
-        _durable.write_json(os.path.join(outbox, "fingerprints.json"), _proof.take(group.pids()))
-        manifest = _checkpoint_dir.manifest(directory)
-        _durable.write_json(os.path.join(outbox, "manifest.json"), manifest)
-        # Names, sizes and hashes only: what a start from this checkpoint after a reboot is checked against.
-        _durable.write_json(session.path("manifest.json"), manifest)
-        written.result()
-    size = _checkpoint_dir.total_bytes(manifest)
+    fingerprints = os.path.join(session.memory_path("outbox"), "fingerprints.json")
+    _durable.write_json(fingerprints, _proof.take(group.pids()))
+    size = way.seal(session, engine)
     session.enter("dumped", held=held, bytes=size)
     return {"bytes": size, "seconds": dumped - started, **told}
 
 
-def send_checkpoint(session: Session, engine: Engine) -> dict[str, t.Any]:
-    """The last pass while everything stands still: content, checkpoint, manifest. Then the copy is held, where it can be.
-
-    :returns: ``bytes`` sent, and with the engine ``runtime`` what ``_engine_runtime.hold`` tells.
-    """
+def send_checkpoint(session: Session, engine: Engine) -> int:
+    """The last pass while everything stands still (engine ``api``): content, checkpoint, manifest; returns the bytes sent."""
+    _engines.require(session, _engines.API)
     inspect = engine.inspect(session.facts["container_id"])
     checkpoint = _trees.checkpoint(_engines.of(session).images(session))
     inbox = _trees.Tree("inbox", session.memory_path("outbox"), ("--delete",))
-    content = _transfer.content_trees(session, inspect)
+    content = _transfer.changed(session, _transfer.content_trees(session, inspect))
     sent = _transfer.send_trees(session, [checkpoint, *content, inbox], running=False)
     session.enter("sent", bytes=sent)
-    if session.facts["engine"] != _engines.RUNTIME:
-        return {"bytes": sent}
-    told = Channel(session).call("hold", timeout=memory_timeout(session.data("dumped")["bytes"]))
-    session.enter("held", **told)
-    return {"bytes": sent, **told}
+    return sent
 
 
 def go(session: Session) -> None:
@@ -213,45 +191,6 @@ def go(session: Session) -> None:
         raise MigrationError(
             "already_aborted", f"Session {session.id} has been aborted meanwhile.", phase=session.phase
         )
-
-
-def hand_over(session: Session, engine: Engine) -> dict[str, t.Any]:
-    """The whole frozen time in one go (engine ``runtime``): freeze, dump, send, hold there, decide, let go there.
-
-    On a failure before the decision the container goes on here at once.
-
-    :returns: what the steps told, ``gap`` in seconds, and ``seconds`` of each part.
-    :raises MigrationError: what went wrong; ``refused`` when the destination refused after the decision.
-    """
-    try:
-        _freeze.freeze(session, engine)
-        dumped = dump(session, engine)
-        sent = send_checkpoint(session, engine)
-        go(session)
-    except BaseException:
-        settle(session, engine)
-        raise
-    # When no answer comes the destination is asked for its word, as after every interruption.
-    with contextlib.suppress(MigrationError):
-        verdict = Channel(session).call("run")
-        if verdict["decision"] == RUN:
-            commit(session, engine, verdict)
-    if settle(session, engine) != RUN:
-        raise MigrationError("refused", "The destination refused; the source goes on with the container.")
-    journal = {entry["phase"]: entry["time"] for entry in session.journal}
-    return {
-        "bytes": sent["bytes"],
-        "checkpoint_bytes": dumped["bytes"],
-        "criu": dumped.get("criu", {}),
-        "processes": sent["processes"],
-        "recognised": sent["recognised"],
-        "gap": session.data("committed")["gap"],
-        "seconds": {
-            "dump": dumped["seconds"],
-            "transfer": journal["sent"] - journal["dumped"],
-            "restore": sent["seconds"],
-        },
-    }
 
 
 # -- the end ------------------------------------------------------------------------------------------------------

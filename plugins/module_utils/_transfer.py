@@ -84,6 +84,22 @@ def send_trees(session: Session, trees: t.Sequence[_trees.Tree], *, running: boo
         return sum(pool.map(lambda tree: _send_tree(session, tree, running=running), trees))
 
 
+def changed(session: Session, trees: t.Sequence[_trees.Tree]) -> list[_trees.Tree]:
+    """Those directories in which anything was touched since the pass before began; a start of rsync costs more than a look.
+
+    By change times, which nobody can set back; a deletion or a new name moves that of its directory.
+    """
+    before = _durable.read_json(session.memory_path("content_sent.json"))
+    if before is None:
+        return list(trees)
+    return [tree for tree in trees if tree.target == "log" or _touched(tree.path, before["began"])]
+
+
+def _touched(path: str, since: float) -> bool:
+    argv = ["find", path, "-newerct", f"@{since - 1:.0f}", "-print", "-quit"]
+    return bool(run_checked(run, argv, "transfer_failed", f"look for changes below {path}", timeout=600).stdout)
+
+
 def _send_tree(session: Session, tree: _trees.Tree, *, running: bool) -> int:
     channel = Channel(session)
     sent = channel.rsync(tree.path, tree.target, tree.options, running=running)

@@ -92,7 +92,7 @@ SENDERS: dict[str, t.Callable[[Session], dict[str, t.Any]]] = {
     "spec": lambda session: {"bytes": _transfer.send_spec(session)},
     "image": lambda session: {"bytes": _transfer.send_image(session, Engine())},
     "content": lambda session: {"bytes": _transfer.send_content(session, Engine(), running=True)},
-    "checkpoint": lambda session: _source.send_checkpoint(session, Engine()),
+    "checkpoint": lambda session: {"bytes": _source.send_checkpoint(session, Engine())},
 }
 
 

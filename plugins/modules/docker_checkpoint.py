@@ -93,13 +93,6 @@ bytes:
   returned: with O(session)
   type: int
   sample: 1802240
-criu:
-  description:
-    - Statistics of CRIU, with the engine V(runtime); times in seconds, pages of the machine's size.
-    - V(frozen_seconds) is how long CRIU itself held the processes.
-  returned: with O(session), if CRIU wrote them
-  type: dict
-  sample: {frozen_seconds: 0.08, memory_seconds: 0.004, pages_written: 268}
 seconds:
   description: How long the dump took.
   returned: when a checkpoint was made
@@ -125,7 +118,7 @@ failure:
 import time
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _freeze, _names, _source
+from ansible_collections.livemigrate.criu.plugins.module_utils import _engines, _freeze, _names, _source
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._module import run_module
@@ -139,6 +132,7 @@ def _dump_session(session: Session, check_mode: bool) -> Result:
     if check_mode:
         return {"changed": True}
     engine = Engine()
+    _engines.require(session, _engines.API)
     with session.locked():
         try:
             _freeze.freeze(session, engine)

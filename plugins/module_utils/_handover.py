@@ -1,0 +1,142 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""The frozen time of the engine ``runtime``, on the source: from the freeze to the end of the old copy in one go.
+
+Everything that can be made ready is ready before: the connection stands, the destination's agent is loaded and waits, the
+call that starts the copy waits for its checkpoint. See ``_destination.converse`` for the other end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import typing as t
+from concurrent.futures import ThreadPoolExecutor
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _durable,
+    _engines,
+    _freeze,
+    _source,
+    _talk,
+    _transfer,
+)
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import Channel
+from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import RUN, Session
+
+
+class Conversation:
+    """The source's end of the talk."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._process = channel.converse("handover")
+        self.output = t.cast("t.BinaryIO", self._process.stdin)
+        self._input = t.cast("t.BinaryIO", self._process.stdout)
+
+    def __enter__(self) -> Conversation:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        # The other end takes a closed connection for the end of the talk and decides nothing by itself.
+        with contextlib.suppress(OSError):
+            self.output.close()
+        self._input.close()
+        self._process.terminate()
+        self._process.wait()
+
+    def hear(self) -> _talk.Message:
+        """The next answer.
+
+        :raises MigrationError: the failure that the other end told; ``destination_unreachable`` when it has hung up.
+        """
+        answer = None
+        with contextlib.suppress(ValueError):
+            answer = _talk.hear(self._input)
+        if answer is None:
+            raise MigrationError(
+                "destination_unreachable", "The destination has hung up in the middle of the handover."
+            )
+        failure = answer.get("failure")
+        if failure:
+            raise MigrationError(failure["code"], failure["message"], **failure.get("details", {}))
+        return answer
+
+    def ask(self, message: _talk.Message) -> _talk.Message:
+        """Say something and hear the answer.
+
+        :raises MigrationError: as :meth:`hear`.
+        """
+        # Where it has hung up, its last words say why.
+        with contextlib.suppress(BrokenPipeError):
+            _talk.say(self.output, message)
+        return self.hear()
+
+
+def _send(session: Session, engine: Engine, talk: Conversation) -> tuple[int, dict[str, t.Any]]:
+    """The checkpoint through the talk, and beside it whatever else has changed; then the copy is restored and held.
+
+    :returns: the bytes sent, and what the destination tells of the held copy.
+    """
+    trees = _transfer.content_trees(session, engine.inspect(session.facts["container_id"]))
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        content = pool.submit(lambda: _transfer.send_trees(session, _transfer.changed(session, trees), running=False))
+        try:
+            manifest, sent = _talk.put(talk.output, _engines.of(session).images(session))
+        except BrokenPipeError:
+            talk.hear()
+            raise
+        sent += content.result()
+    session.enter("sent", bytes=sent)
+    fingerprints = _durable.read_json(os.path.join(session.memory_path("outbox"), "fingerprints.json"))
+    told = talk.ask({"hold": {"manifest": manifest, "fingerprints": fingerprints}})
+    session.enter("held", **told)
+    return sent, told
+
+
+def hand_over(session: Session, engine: Engine) -> dict[str, t.Any]:
+    """Freeze, dump, send, have it held there, decide, have it let go there, end the old copy.
+
+    A failure before the decision lets the container go on here at once.
+
+    :returns: ``gap``, ``seconds`` of ``dump``, ``transfer`` and ``restore``, ``bytes``, ``checkpoint_bytes``, ``processes``,
+        ``recognised``, ``criu`` (its statistics).
+    :raises MigrationError: what went wrong; ``refused`` when the destination refused after the decision.
+    """
+    _engines.require(session, _engines.RUNTIME)
+    with contextlib.ExitStack() as stack:
+        try:
+            talk = stack.enter_context(Conversation(Channel(session)))
+            talk.hear()
+            _freeze.freeze(session, engine)
+            dumped = _source.dump(session, engine)
+            began = time.monotonic()
+            sent, held = _send(session, engine, talk)
+            transfer = time.monotonic() - began - held["seconds"]
+            _source.go(session)
+        except BaseException:
+            stack.close()
+            _source.settle(session, engine)
+            raise
+        # When no answer comes the destination is asked for its word, as after every interruption.
+        with contextlib.suppress(MigrationError, OSError):
+            verdict = talk.ask({"run": True})
+            if verdict["decision"] == RUN:
+                _source.commit(session, engine, verdict)
+    if _source.settle(session, engine) != RUN:
+        raise MigrationError("refused", "The destination refused; the source goes on with the container.")
+    return {
+        "gap": session.data("committed")["gap"],
+        "seconds": {"dump": dumped["seconds"], "transfer": transfer, "restore": held["seconds"]},
+        "bytes": sent,
+        "checkpoint_bytes": dumped["bytes"],
+        "processes": held["processes"],
+        "recognised": held["recognised"],
+        "criu": dumped.get("criu", {}),
+    }
