@@ -11,25 +11,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
-
 from tests.conftest import ROOT
 from tests.migration.conftest import Counter, Pair
+from tests.migration.inventory import write_inventory
 from tests.migration.migration import Migration
-
-
-def _inventory(tmp_path: Path, **groups: list[str]) -> str:
-    """The lab's inventory with other groups."""
-    known = yaml.safe_load((ROOT / ".lab" / "inventory" / "hosts.yml").read_text())["all"]
-    hosts = {
-        name: {**known["vars"], **values}
-        for group in known["children"].values()
-        for name, values in (group.get("hosts") or {}).items()
-    }
-    path = tmp_path / "hosts.yml"
-    children = {group: {"hosts": {name: hosts.get(name, {}) for name in names}} for group, names in groups.items()}
-    path.write_text(yaml.safe_dump({"all": {"children": children}}))
-    return str(path)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +44,9 @@ def test_misspelt_container_is_recognised(counter: Counter) -> None:
     ],
 )
 def test_inventory_is_wrong(counter: Counter, tmp_path: Path, groups: dict[str, list[str]], text: str) -> None:
-    Migration(counter.name, inventory=_inventory(tmp_path, **groups)).fail_with(text, "Nothing has been touched")
+    Migration(counter.name, inventory=write_inventory(tmp_path / "hosts.yml", **groups)).fail_with(
+        text, "Nothing has been touched"
+    )
     counter.assert_untouched()
 
 

@@ -1,0 +1,141 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Two pairs of hosts: alpha and beta with Debian 13's Docker (26.1), delta and epsilon with forky's (28.5)."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT, RunTool
+from tests.lab.api import Lab
+from tests.migration.conftest import Pair
+from tests.migration.conftest import pair as _pair
+from tests.migration.inventory import write_inventory
+from tests.migration.migration import Migration
+from tests.workloads.host import Host
+from tests.workloads.probe import Answer, wait_for_answer
+from tests.workloads.recipes import RECIPES
+
+_PORTS = itertools.count(9301)
+
+# The hosts of Docker 26.1.
+older = _pair
+
+
+@dataclass
+class Moving:
+    """A counter that moves between hosts."""
+
+    name: str
+    port: int
+    inventories: Path
+    first: Answer
+    hosts: list[Host] = field(default_factory=list)
+
+    def url(self, host: Host) -> str:
+        """Where it answers if it runs there."""
+        return f"http://{host.address}:{self.port}/"
+
+    def move(self, source: Host, destination: Host, *arguments: str) -> Migration:
+        """Begin to move it."""
+        path = self.inventories / f"{source.name}-{destination.name}.yml"
+        inventory = write_inventory(path, source=[source.name], destination=[destination.name])
+        return Migration(self.name, arguments, inventory=inventory)
+
+    def assert_runs_on(self, host: Host, *, timeout: float = 10) -> Answer:
+        """It counts there with the memory it had, and no other host runs a copy."""
+        answer = wait_for_answer(self.url(host), timeout=timeout)
+        assert answer.token == self.first.token, "it was started afresh"
+        assert answer.count >= self.first.count, "its count went back"
+        time.sleep(0.4)
+        assert wait_for_answer(self.url(host), timeout=timeout).count > answer.count, "it does not count"
+        for other in self.hosts:
+            if other.name != host.name:
+                running = other.docker("ps", "--filter", f"name=^{self.name}", "--format", "{{.Names}} {{.State}}")
+                assert not running, f"a second copy on {other.name}: {running}"
+        return answer
+
+
+def provision(run_tool: RunTool, inventory: str, name: str, *arguments: str) -> None:
+    """Provision hosts with the collection's own playbook."""
+    run_tool(
+        ["ansible-playbook", "-i", inventory, "playbooks/provision.yml", *arguments],
+        name=name,
+        timeout=900,
+        show=r"^TASK",
+    )
+
+
+@pytest.fixture(scope="session")
+def newer(lab: Lab, run_tool: RunTool, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """delta and epsilon with Docker 28.5, provisioned, with the counter's image."""
+    names = ["delta", "epsilon"]
+    run_tool(
+        [sys.executable, ROOT / "tests" / "lab" / "lab.py", "up", *names, "--flavour", "forky"],
+        name="lab-up-forky",
+        timeout=1200,
+        show=r"\S",
+    )
+    path = tmp_path_factory.mktemp("inventories") / "newer.yml"
+    provision(run_tool, write_inventory(path, source=names[:1], destination=names[1:]), "engines-provision")
+    found = Pair(lab, Host.of_lab(names[0]), Host.of_lab(names[1]))
+    for host in (found.alpha, found.beta):
+        host.load(RECIPES["counter"])
+    return found
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Moving]]:
+    """A function that starts a counter on a host: start(host, hosts, *arguments of docker run)."""
+    made: list[Moving] = []
+
+    def begin(host: Host, hosts: Sequence[Host], *arguments: str, command: Sequence[str] = ()) -> Moving:
+        port = next(_PORTS)
+        name = f"engine-{port}"
+        host.start(name, RECIPES["counter"].tag, ["--publish", f"{port}:8080", *arguments], command)
+        first = wait_for_answer(f"http://{host.address}:{port}/")
+        moving = Moving(name, port, tmp_path, first, list(hosts))
+        made.append(moving)
+        return moving
+
+    yield begin
+    for moving in made:
+        remove(moving)
+
+
+def remove(moving: Moving) -> None:
+    """Settle what is unfinished, then remove the counter, its old copies and its sessions' records."""
+    names = [host.name for host in moving.hosts]
+    inventory = write_inventory(moving.inventories / "all.yml", source=names, destination=[])
+    Migration("", playbook="recover.yml", inventory=inventory).end()
+    script = (
+        f"docker ps -aq --filter name=^{moving.name} | xargs -r docker rm -fv >/dev/null; "
+        f'grep -ls \'"container_name": "{moving.name}"\' /var/lib/livemigrate/2*/session.json | xargs -r -n1 dirname '
+        "| xargs -r rm -rf"
+    )
+    for host in moving.hosts:
+        host.run(["sh", "-c", script])
+
+
+def session_on(host: Host, name: str) -> dict[str, Any]:
+    """The newest session of a container on a host, as its files tell: ``id``, ``phases``, ``decision``."""
+    script = (
+        f'd=$(grep -ls \'"container_name": "{name}"\' /var/lib/livemigrate/2*/session.json | xargs -r -n1 dirname | tail -n1); '
+        'test -n "$d" || exit 0; basename "$d"; cat "$d/decision" 2>/dev/null || echo; cat "$d/journal"'
+    )
+    lines = host.run(["sh", "-c", script]).stdout.splitlines()
+    if not lines:
+        return {"id": "", "phases": [], "decision": ""}
+    entries = [json.loads(line) for line in lines[2:]]
+    return {"id": lines[0], "decision": lines[1], "phases": [entry["phase"] for entry in entries]}
