@@ -24,6 +24,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _checkpoint_dir,
     _criu_log,
     _durable,
+    _images,
     _networks,
     _proof,
     _spec,
@@ -110,12 +111,12 @@ def read_spec(session: Session) -> dict[str, t.Any]:
 def image_state(session: Session, engine: Engine) -> str:
     """``present``, ``pulled`` (now, by digest) or ``missing``: then the source has to send it."""
     image = read_spec(session)["image"]
-    if engine.find_image(image["id"]):
+    if _images.find(engine, image):
         return "present"
     for digest in image["digests"]:
         # Noted first: what a refusal has to take away again, however far this gets.
-        _durable.write_json(session.path("image_brought.json"), {"id": image["id"], "tags": {}})
-        if engine.pull(digest) and engine.find_image(image["id"]):
+        _durable.write_json(session.path("image_brought.json"), {"image": image, "tags": {}})
+        if engine.pull(digest) and _images.find(engine, image):
             return "pulled"
     return "missing"
 
@@ -128,14 +129,15 @@ def load_image(session: Session, engine: Engine, stream: t.BinaryIO) -> dict[str
     image = read_spec(session)["image"]
     # Noted first: what a refusal has to take away again, however far this gets, and what the tags pointed at before.
     tags = {tag: (engine.find_image(tag) or {}).get("Id") for tag in image["tags"]}
-    _durable.write_json(session.path("image_brought.json"), {"id": image["id"], "tags": tags})
+    _durable.write_json(session.path("image_brought.json"), {"image": image, "tags": tags})
     said = engine.load_image(stream)
-    if not engine.find_image(image["id"]):
+    loaded = _images.find(engine, image)
+    if loaded is None:
         raise MigrationError(
             "image_load_failed",
             f"The image that was sent is not the container's image {image['id']}: {said or 'nothing was loaded'}",
         )
-    return {"loaded": image["id"]}
+    return {"loaded": loaded["Id"]}
 
 
 def _own_past(session: Session) -> list[Session]:
@@ -304,9 +306,10 @@ def _creation(spec: t.Mapping[str, t.Any], engine: Engine) -> _spec.CreationSpec
     :raises MigrationError: ``cannot_recreate`` where its API cannot express all of it.
     """
     local = engine.find_image(spec["image"]["reference"])
+    image = _images.find(engine, spec["image"])
     plan = _spec.creation_parameters(
         spec["inspect"],
-        image_id=spec["image"]["id"],
+        image_id=image["Id"] if image else spec["image"]["id"],
         reference_image_id=local["Id"] if local else None,
         api_version=engine.api_version,
     )
@@ -530,14 +533,17 @@ def _remove_image(session: Session, engine: Engine) -> None:
     brought = _durable.read_json(session.path("image_brought.json"))
     if not brought:
         return
+    image = _images.find(engine, brought["image"])
+    if image is None:
+        return
     for tag, before in brought["tags"].items():
         now = engine.find_image(tag)
-        if now is not None and now["Id"] == brought["id"] and before != brought["id"]:
+        if now is not None and now["Id"] == image["Id"] and before != image["Id"]:
             engine.remove_image(tag)
             if before:
                 engine.tag_image(before, tag)
-    if not any(before == brought["id"] for before in brought["tags"].values()):
-        engine.remove_image(brought["id"])
+    if not any(before == image["Id"] for before in brought["tags"].values()):
+        engine.remove_image(image["Id"])
 
 
 # What a look at the copy may say that makes it no copy; anything else (an engine that does not answer) decides nothing.

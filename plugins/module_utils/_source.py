@@ -25,6 +25,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _checkpoint_dir,
     _criu_log,
     _durable,
+    _images,
     _names,
     _proof,
     _spec,
@@ -104,7 +105,7 @@ def examine(engine: Engine, container: str) -> tuple[Inspect, list[dict[str, str
     try:
         _trees.upper_directory(inspect)
     except MigrationError as exc:
-        findings.append({"code": exc.code, "message": exc.message, "remedy": "Use the storage driver overlay2."})
+        findings.append({"code": exc.code, "message": exc.message, "remedy": "See Storage in docs/support.md."})
     return inspect, findings
 
 
@@ -223,7 +224,6 @@ def open_session(
     )
     try:
         public_key = _channel.make_key(session)
-        image = engine.find_image(inspect["Image"]) or {}
         networks = [engine.find_network(endpoint.name) for endpoint in _spec.networks(inspect)]
         outbox = session.memory_path("outbox")
         os.makedirs(outbox, mode=0o700, exist_ok=True)
@@ -231,13 +231,7 @@ def open_session(
             os.path.join(outbox, "spec.json"),
             {
                 "inspect": inspect,
-                "image": {
-                    "id": inspect["Image"],
-                    "reference": inspect["Config"]["Image"],
-                    "tags": image.get("RepoTags") or [],
-                    "digests": image.get("RepoDigests") or [],
-                    "size": image.get("Size") or 0,
-                },
+                "image": _images.describe(engine, inspect),
                 "volumes": volumes,
                 "networks": [network for network in networks if network],
                 "ancestry": session.facts["ancestry"],
