@@ -129,7 +129,10 @@ def load_image(session: Session, engine: Engine, stream: t.BinaryIO) -> dict[str
     image = read_spec(session)["image"]
     # Noted first: what a refusal has to take away again, however far this gets, and what the tags pointed at before.
     tags = {tag: (engine.find_image(tag) or {}).get("Id") for tag in image["tags"]}
-    _durable.write_json(session.path("image_brought.json"), {"image": image, "tags": tags})
+    kept = _images.last_names(engine, tags, session.id)
+    _durable.write_json(session.path("image_brought.json"), {"image": image, "tags": tags, "kept": kept})
+    for before, name in kept.items():
+        engine.tag_image(before, name)
     said = engine.load_image(stream)
     loaded = _images.find(engine, image)
     if loaded is None:
@@ -534,16 +537,19 @@ def _remove_image(session: Session, engine: Engine) -> None:
     if not brought:
         return
     image = _images.find(engine, brought["image"])
-    if image is None:
-        return
+    own = image["Id"] if image else None
     for tag, before in brought["tags"].items():
         now = engine.find_image(tag)
-        if now is not None and now["Id"] == image["Id"] and before != image["Id"]:
+        if now is not None and now["Id"] == own and before != own:
             engine.remove_image(tag)
             if before:
                 engine.tag_image(before, tag)
-    if not any(before == image["Id"] for before in brought["tags"].values()):
-        engine.remove_image(image["Id"])
+    if own and own not in brought["tags"].values():
+        engine.remove_image(own)
+    for before, name in brought.get("kept", {}).items():
+        found = engine.find_image(before)
+        if found is not None and set(found["RepoTags"]) - {name}:
+            engine.remove_image(name)
 
 
 # What a look at the copy may say that makes it no copy; anything else (an engine that does not answer) decides nothing.
