@@ -41,7 +41,7 @@ def parse_mountinfo(mountinfo: str, container_id: str) -> str | None:
             continue
         if container_id in mounted[4].split("/"):
             upper = _option(kind[2], "upperdir")
-            # The kernel writes blanks, commas and the like as octal numbers.
+            # The kernel writes blanks and the like as octal numbers.
             found.add(upper and re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), upper))
     return found.pop() if len(found) == 1 else None
 
@@ -74,6 +74,9 @@ def upper_directory(container_id: str, runner: Runner = run) -> str:
     container_id = _names.container_id(container_id)
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as handle:
         upper = parse_mountinfo(handle.read(), container_id)
+    if upper is not None and not os.path.isdir(upper):
+        # Commas and colons have escapes of overlayfs' own there.
+        upper = None
     said: list[str] = []
     for socket in SOCKETS:
         if upper is None and os.path.exists(socket):
