@@ -266,6 +266,11 @@ class Engine:
             except self._errors.NotFound:
                 return None
 
+    def image_ids(self) -> list[str]:
+        """The ids of all images, those without a name too."""
+        with _told("list the images"):
+            return sorted({str(image["Id"]) for image in self._client.images()})
+
     def pull(self, reference: str) -> bool:
         """Pull an image by reference or digest; returns whether that worked. Not being able to is no error here."""
         try:

@@ -65,7 +65,9 @@ def examine(engine: Engine, container: str) -> tuple[Inspect, list[dict[str, str
     try:
         _trees.upper_directory(inspect)
     except MigrationError as exc:
-        findings.append({"code": exc.code, "message": exc.message, "remedy": "Use the storage driver overlay2."})
+        findings.append(
+            {"code": exc.code, "message": exc.message, "remedy": "docs/support.md tells which storage can be moved."}
+        )
     return inspect, findings
 
 

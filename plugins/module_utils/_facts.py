@@ -21,6 +21,7 @@ import socket
 import sys
 import typing as t
 
+from ansible_collections.livemigrate.criu.plugins.module_utils import _images
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import Runner
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._support import (
@@ -54,6 +55,7 @@ TOOLS = (
     "nft",
     "runc",
     "containerd",
+    "ctr",
     "docker",
     "dockerd",
     "tar",
@@ -261,7 +263,6 @@ def engine_get(path: str, socket_path: str = DOCKER_SOCKET, timeout: float = 30.
 def parse_engine(version: Facts, info: Facts) -> Facts:
     """The engine's facts out of its answers to ``/version`` and ``/info``."""
     components = {part.get("Name"): part.get("Version") for part in version.get("Components") or []}
-    status = {row[0]: row[1] for row in info.get("DriverStatus") or [] if len(row) == 2}
     security = info.get("SecurityOptions") or []
     names = [part[5:] for option in security for part in option.split(",") if part.startswith("name=")]
     verdict = engine_verdict(version.get("Version"), components.get("containerd"))
@@ -271,7 +272,7 @@ def parse_engine(version: Facts, info: Facts) -> Facts:
         "min_api_version": version.get("MinAPIVersion"),
         "experimental": bool(info.get("ExperimentalBuild")),
         "storage_driver": info.get("Driver"),
-        "image_store": "containerd" if status.get("driver-type") == "io.containerd.snapshotter.v1" else "graphdriver",
+        "image_store": _images.store(info),
         "cgroup_driver": info.get("CgroupDriver"),
         "cgroup_version": int(info.get("CgroupVersion") or 1),
         "live_restore": bool(info.get("LiveRestoreEnabled")),

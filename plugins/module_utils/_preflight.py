@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.livemigrate.criu.plugins.module_utils import _images, _snapshots
 from ansible_collections.livemigrate.criu.plugins.module_utils._support import parse_version
 
 Facts = t.Mapping[str, t.Any]
@@ -156,12 +157,31 @@ def criu_not_older(source: Facts, destination: Facts) -> t.Iterator[Finding]:
 def storage_known(source: Facts, destination: Facts) -> t.Iterator[Finding]:
     """The writable layer can be reached on both hosts."""
     for where, facts in _both(source, destination):
-        driver = facts["docker"].get("storage_driver")
-        if facts["docker"].get("running") and driver != "overlay2":
+        docker = facts["docker"]
+        driver = docker.get("storage_driver")
+        if not docker.get("running"):
+            continue
+        if docker.get("image_store") == _images.CONTAINERD:
+            if driver != _snapshots.SNAPSHOTTER:
+                yield Finding(
+                    "storage_known",
+                    f"The engine on the {where} uses containerd's image store with the snapshotter {driver}; only overlayfs's "
+                    "writable layers can be moved.",
+                    f"Set storage-driver: {_snapshots.SNAPSHOTTER} in daemon.json; images and containers of the other one are "
+                    "out of sight then.",
+                )
+            elif not facts["tools"].get("ctr", True):
+                yield Finding(
+                    "storage_known",
+                    f"The {where} lacks ctr, by which containerd tells where a container's writable layer lies.",
+                    "Install it; it is in the package of containerd.",
+                )
+        elif driver != "overlay2":
             yield Finding(
                 "storage_known",
                 f"The engine on the {where} uses the storage driver {driver}; only overlay2's writable layers can be moved.",
-                "Set storage-driver: overlay2 in daemon.json, on a fresh data root.",
+                "Set storage-driver: overlay2 in daemon.json, on a fresh data root, or use containerd's image store "
+                "(features: containerd-snapshotter).",
             )
 
 

@@ -18,6 +18,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _channel_server,
     _durable,
     _engines,
+    _images,
     _networks,
     _spec,
     _trees,
@@ -67,12 +68,12 @@ def read_spec(session: Session) -> dict[str, t.Any]:
 def image_state(session: Session, engine: Engine) -> str:
     """``present``, ``pulled`` (now, by digest) or ``missing``: then the source has to send it."""
     image = read_spec(session)["image"]
-    if engine.find_image(image["id"]):
+    if _images.find(engine, image):
         return "present"
     for digest in image["digests"]:
         # Noted first: what a refusal has to take away again, however far this gets.
-        _durable.write_json(session.path("image_brought.json"), {"id": image["id"], "tags": {}})
-        if engine.pull(digest) and engine.find_image(image["id"]):
+        _durable.write_json(session.path("image_brought.json"), {"image": image, "tags": {}})
+        if engine.pull(digest) and _images.find(engine, image):
             return "pulled"
     return "missing"
 
@@ -85,14 +86,18 @@ def load_image(session: Session, engine: Engine, stream: t.BinaryIO) -> dict[str
     image = read_spec(session)["image"]
     # Noted first: what a refusal has to take away again, however far this gets, and what the tags pointed at before.
     tags = {tag: (engine.find_image(tag) or {}).get("Id") for tag in image["tags"]}
-    _durable.write_json(session.path("image_brought.json"), {"id": image["id"], "tags": tags})
+    kept = _images.last_names(engine, tags, session.id)
+    _durable.write_json(session.path("image_brought.json"), {"image": image, "tags": tags, "kept": kept})
+    for before, name in kept.items():
+        engine.tag_image(before, name)
     said = engine.load_image(stream)
-    if not engine.find_image(image["id"]):
+    loaded = _images.find(engine, image)
+    if loaded is None:
         raise MigrationError(
             "image_load_failed",
             f"The image that was sent is not the container's image {image['id']}: {said or 'nothing was loaded'}",
         )
-    return {"loaded": image["id"]}
+    return {"loaded": loaded["Id"]}
 
 
 def own_past(session: Session) -> list[Session]:
@@ -262,9 +267,10 @@ def _creation(session: Session, spec: t.Mapping[str, t.Any], engine: Engine) -> 
     :raises MigrationError: ``cannot_recreate`` where its API cannot express all of it.
     """
     local = engine.find_image(spec["image"]["reference"])
+    image = _images.find(engine, spec["image"])
     plan = _spec.creation_parameters(
         spec["inspect"],
-        image_id=spec["image"]["id"],
+        image_id=image["Id"] if image else spec["image"]["id"],
         reference_image_id=local["Id"] if local else None,
         api_version=engine.api_version,
     )
@@ -335,11 +341,17 @@ def remove_image(session: Session, engine: Engine) -> None:
     brought = _durable.read_json(session.path("image_brought.json"))
     if not brought:
         return
+    image = _images.find(engine, brought["image"])
+    own = image["Id"] if image else None
     for tag, before in brought["tags"].items():
         now = engine.find_image(tag)
-        if now is not None and now["Id"] == brought["id"] and before != brought["id"]:
+        if now is not None and now["Id"] == own and before != own:
             engine.remove_image(tag)
             if before:
                 engine.tag_image(before, tag)
-    if not any(before == brought["id"] for before in brought["tags"].values()):
-        engine.remove_image(brought["id"])
+    if own and own not in brought["tags"].values():
+        engine.remove_image(own)
+    for before, name in brought.get("kept", {}).items():
+        found = engine.find_image(before)
+        if found is not None and set(found["RepoTags"]) - {name}:
+            engine.remove_image(name)

@@ -25,6 +25,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _engines,
     _examine,
     _freeze,
+    _images,
     _names,
     _proof,
     _spec,
@@ -90,7 +91,6 @@ def open_session(
     )
     try:
         public_key = _channel.make_key(session)
-        image = engine.find_image(inspect["Image"]) or {}
         networks = [engine.find_network(endpoint.name) for endpoint in _spec.networks(inspect)]
         outbox = session.memory_path("outbox")
         os.makedirs(outbox, mode=0o700, exist_ok=True)
@@ -98,13 +98,7 @@ def open_session(
             os.path.join(outbox, "spec.json"),
             {
                 "inspect": inspect,
-                "image": {
-                    "id": inspect["Image"],
-                    "reference": inspect["Config"]["Image"],
-                    "tags": image.get("RepoTags") or [],
-                    "digests": image.get("RepoDigests") or [],
-                    "size": image.get("Size") or 0,
-                },
+                "image": _images.describe(engine, inspect),
                 "volumes": volumes,
                 "networks": [network for network in networks if network],
                 "ancestry": session.facts["ancestry"],

@@ -207,6 +207,8 @@ class _Comparison:
             return False, "this field is not known"
         if row.differs:
             return True, row.differs
+        if path in ("Driver", "Image") and self.stores_differ():
+            return True, "image stores of two kinds, in which one image has two ids"
         if row.action == TRANSFORM and path in TRANSFORMS:
             sent = TRANSFORMS[path](source, self.context)
             if isinstance(sent, Unsent):
@@ -214,6 +216,10 @@ class _Comparison:
             if _same(path, sent, destination):
                 return True, row.why
         return False, "it must be the same on both hosts"
+
+    def stores_differ(self) -> bool:
+        """Whether one engine keeps images itself and the other lets containerd do it; layers of both kinds can be moved."""
+        return {self.source.get("Driver"), self.destination.get("Driver")} == {"overlay2", "overlayfs"}
 
     def networks(self) -> None:
         source = (self.source.get("NetworkSettings") or {}).get("Networks") or {}

@@ -18,7 +18,7 @@ import re
 import shutil
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _names
+from ansible_collections.livemigrate.criu.plugins.module_utils import _names, _snapshots
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 
 Inspect = t.Mapping[str, t.Any]
@@ -67,20 +67,26 @@ class Tree(t.NamedTuple):
 
 
 def upper_directory(inspect: Inspect) -> str:
-    """Where a container's writable layer lies on this host.
+    """Where a container's writable layer lies on this host, whether the container runs or not.
 
-    :raises MigrationError: ``storage_unsupported`` for storage drivers that do not show it.
+    :raises MigrationError: ``storage_unsupported`` for storage drivers without upper directories; as
+        :func:`_snapshots.upper_directory`.
     """
-    driver = inspect.get("GraphDriver") or {}
-    upper = (driver.get("Data") or {}).get("UpperDir")
-    if driver.get("Name") != "overlay2" or not upper:
-        raise MigrationError(
-            "storage_unsupported",
-            f"The writable layer of container {inspect['Name'].lstrip('/')} cannot be moved yet: its engine keeps it with the "
-            f"storage driver {driver.get('Name') or 'of containerd (features.containerd-snapshotter)'}; overlay2 is what works.",
-            driver=driver.get("Name"),
-        )
-    return str(upper)
+    graph = inspect.get("GraphDriver") or {}
+    # With containerd's image store this is the snapshotter. From API 1.52 on only the top level names it.
+    driver = graph.get("Name") or inspect.get("Driver")
+    upper = (graph.get("Data") or {}).get("UpperDir")
+    if driver == "overlay2" and upper:
+        return str(upper)
+    if driver == _snapshots.SNAPSHOTTER:
+        return _snapshots.upper_directory(inspect["Id"])
+    raise MigrationError(
+        "storage_unsupported",
+        f"The writable layer of container {inspect['Name'].lstrip('/')} cannot be moved: its engine keeps it with the storage "
+        f"driver {driver or 'that it does not name'}; overlay2 and containerd's image store with the snapshotter overlayfs are "
+        "what works.",
+        driver=driver,
+    )
 
 
 def container_directory(data_root: str, container_id: str) -> str:

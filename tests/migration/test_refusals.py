@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.conftest import ROOT
+
 from tests.migration.conftest import Counter, Pair
 from tests.migration.inventory import write_inventory
 from tests.migration.migration import Migration

@@ -67,6 +67,14 @@ def _engine(**changes: Any) -> Change:
     return change
 
 
+CONTAINERD_STORE = {"Driver": "overlayfs", "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]}
+
+
+def _containerd_without_ctr(facts: Facts) -> None:
+    _engine(**CONTAINERD_STORE)(facts)
+    facts["tools"]["ctr"] = None
+
+
 def _no_engine(facts: Facts) -> None:
     def refuse(_path: str) -> Facts:
         raise FileNotFoundError
@@ -138,6 +146,13 @@ BROKEN: list[tuple[str, Change, tuple[str, ...], str]] = [
     ("criu_not_older", _set("criu", "version", to="4.3"), ("source",), "CRIU 4.2 is older than the source's 4.3"),
     ("storage_known", _engine(Driver="btrfs"), ("source", "destination"), "storage driver btrfs"),
     ("storage_known", _engine(Driver="overlayfs"), ("source", "destination"), "storage driver overlayfs"),
+    (
+        "storage_known",
+        _engine(**{**CONTAINERD_STORE, "Driver": "zfs"}),
+        ("source", "destination"),
+        "snapshotter zfs",
+    ),
+    ("storage_known", _containerd_without_ctr, ("source", "destination"), "lacks ctr"),
     ("disk_free", _disk((512 << 20) - 1), ("source", "destination"), "has 511 MiB left"),
     ("disk_free", _disk(0), ("source", "destination"), "/tmp on the"),
 ]
@@ -147,7 +162,9 @@ FINE: list[Change] = [
     _disk(512 << 20),
     _set("disk", to=[]),
     _engine(CgroupVersion="2", LiveRestoreEnabled=True),
+    _engine(**CONTAINERD_STORE),
     _set("tools", "nft", to=None),
+    _set("tools", "ctr", to=None),
     _set("kernel", "release", to="6.1.0"),
 ]
 

@@ -253,6 +253,18 @@ def test_another_image_is_seen() -> None:
     assert unforeseen(source, destination) == ["Image"]
 
 
+def test_the_images_id_in_stores_of_two_kinds() -> None:
+    source, destination = pair()
+    source["Driver"], destination["Driver"] = "overlay2", "overlayfs"
+    destination["Image"] = "sha256:" + "7" * 64
+    assert unforeseen(source, destination) == []
+    assert unforeseen(destination, source) == []
+    source["Driver"] = "overlayfs"
+    assert unforeseen(source, destination) == ["Image"]
+    source["Driver"] = "btrfs"
+    assert unforeseen(source, destination) == ["Image", "Driver"]
+
+
 def test_pinned_ports_must_be_the_ones_in_use() -> None:
     ports = {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "32768"}]}
     source, destination = pair(host={"PortBindings": {"80/tcp": [{"HostIp": "", "HostPort": ""}]}}, ports=ports)
