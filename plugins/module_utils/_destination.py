@@ -23,6 +23,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _channel_server,
     _checkpoint_dir,
     _criu_log,
+    _docker_init,
     _durable,
     _networks,
     _proof,
@@ -301,8 +302,9 @@ def _empty_places(engine: Engine, spec: t.Mapping[str, t.Any]) -> list[str]:
 def _creation(spec: t.Mapping[str, t.Any], engine: Engine) -> _spec.CreationSpec:
     """What to ask of this host's engine.
 
-    :raises MigrationError: ``cannot_recreate`` where its API cannot express all of it.
+    :raises MigrationError: ``cannot_recreate`` where its API cannot express all of it; ``init_missing``.
     """
+    _docker_init.require(spec["inspect"], engine.info())
     local = engine.find_image(spec["image"]["reference"])
     plan = _spec.creation_parameters(
         spec["inspect"],
