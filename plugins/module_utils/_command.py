@@ -14,6 +14,10 @@ import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 
+# Where a service's programs are (systemd's own default). sudo's secure_path, cron's PATH and shells that are no login shells
+# leave sbin out on some systems; criu, nft and iptables live there.
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 
 class Completed(t.NamedTuple):
     """What a program answered; output decoded as UTF-8, undecodable bytes replaced."""
@@ -57,12 +61,12 @@ def run(
     :raises MigrationError: ``program_missing`` or ``program_timeout``.
     """
     full_env = dict(os.environ, LC_ALL="C", LANGUAGE="C", **(env or {}))
-    # sudo's secure_path and cron's PATH both leave out sbin on some systems; criu, nft and iptables live there.
-    # (An empty part would mean the working directory.)
+    # An empty part would mean the working directory.
     parts = [part for part in full_env.get("PATH", "").split(":") if part]
-    full_env["PATH"] = ":".join([*parts, "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"])
+    full_env["PATH"] = ":".join([*parts, SYSTEM_PATH])
     try:
-        done = subprocess.run(
+        # Not run_command: watchdog and channel run without Ansible, and AnsibleModule's has no time-out.
+        done = subprocess.run(  # pylint: disable=ansible-bad-function
             list(argv),
             input=text.encode() if text is not None else None,
             stdin=subprocess.DEVNULL if text is None else None,

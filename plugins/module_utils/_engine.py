@@ -14,16 +14,12 @@ since docker-py 2. Nothing else in the collection touches them.
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _names
+from ansible_collections.livemigrate.criu.plugins.module_utils import _docker_py, _names
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-
-# Where the docker role puts docker-py when the distribution's is too old (PEP 668 forbids a plain pip install).
-VENV_SITE = f"/opt/livemigrate/venv/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
 
 # Seconds for ordinary calls. The default of docker-py is 60; a busy engine takes longer for some.
 CALL_TIMEOUT = 300
@@ -42,9 +38,7 @@ Inspect = dict[str, t.Any]
 
 
 def _import_docker() -> t.Any:
-    # First on the path: the venv is there because the distribution's own docker-py is too old.
-    if VENV_SITE not in sys.path and os.path.isdir(VENV_SITE):
-        sys.path.insert(0, VENV_SITE)
+    _docker_py.use()
     try:
         import docker
     except ImportError as exc:

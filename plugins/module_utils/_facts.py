@@ -11,7 +11,6 @@ Parsers (parse_*) take what was printed and are tested with captured outputs; th
 
 from __future__ import annotations
 
-import glob
 import http.client
 import json
 import os
@@ -21,8 +20,8 @@ import socket
 import sys
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _images
-from ansible_collections.livemigrate.criu.plugins.module_utils._command import Runner
+from ansible_collections.livemigrate.criu.plugins.module_utils import _docker_init, _docker_py, _durable, _images
+from ansible_collections.livemigrate.criu.plugins.module_utils._command import SYSTEM_PATH, Runner
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._support import (
     criu_verdict,
@@ -33,10 +32,6 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._support import (
 Facts = dict[str, t.Any]
 
 DOCKER_SOCKET = "/run/docker.sock"
-# Where the role docker puts docker-py when the distribution has none that is new enough.
-DOCKER_PY_VENV = "/opt/livemigrate/venv"
-# sudo's secure_path and non-login shells leave sbin out on some systems.
-SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 FEATURES = (
     "mem_dirty_track",
     "uffd-noncoop",
@@ -70,7 +65,7 @@ DISK_PATHS = ("/tmp", "/var/lib/docker", "/var/lib/containerd", "/var/lib/livemi
 
 def which(program: str) -> str | None:
     """Where a program is, sbin included whatever PATH says."""
-    return shutil.which(program, path=os.environ.get("PATH", "") + ":" + SEARCH_PATH)
+    return shutil.which(program, path=os.environ.get("PATH", "") + ":" + SYSTEM_PATH)
 
 
 def _read(path: str) -> str:
@@ -129,7 +124,7 @@ def criu_facts(run: Runner, path: str | None = None, features: t.Sequence[str] =
     :param features: names for ``criu check --feature``.
     """
     # The services' own search path first: containerd looks there, whatever PATH this user has.
-    found = path or shutil.which("criu", path=SEARCH_PATH) or which("criu")
+    found = path or shutil.which("criu", path=SYSTEM_PATH) or which("criu")
     facts: Facts = {
         "present": False,
         "path": found,
@@ -182,24 +177,8 @@ def parse_meminfo(text: str) -> Facts:
     }
 
 
-def parse_filesystem(mountinfo: str, path: str) -> str | None:
-    """Type of the file system that holds an absolute path, out of /proc/self/mountinfo."""
-    best, kind = "", None
-    for line in mountinfo.splitlines():
-        fields, source = (part.split() for part in (line + " - ").split(" - ")[:2])
-        if len(fields) < 5 or not source:
-            continue
-        point = fields[4].replace("\\040", " ")
-        inside = point == "/" or path == point or path.startswith(point + "/")
-        # Of two mounts on one point the later one is the visible one.
-        if inside and len(point) >= len(best):
-            best, kind = point, source[0]
-    return kind
-
-
 def disk_facts(paths: t.Sequence[str]) -> list[Facts]:
     """Room for each path; a path that is not there yet is judged by its nearest parent that is."""
-    mountinfo = _read("/proc/self/mountinfo")
     facts: list[Facts] = []
     for path in paths:
         existing = os.path.realpath(path)
@@ -211,7 +190,7 @@ def disk_facts(paths: t.Sequence[str]) -> list[Facts]:
                 "path": path,
                 "free_bytes": room.f_bavail * room.f_frsize,
                 "total_bytes": room.f_blocks * room.f_frsize,
-                "filesystem": parse_filesystem(mountinfo, existing),
+                "filesystem": _durable.filesystem_type(existing),
                 # Two paths on one device share their room.
                 "device": os.stat(existing).st_dev,
             }
@@ -298,14 +277,21 @@ def docker_facts(run: Runner, get: t.Callable[[str], Facts] = engine_get) -> Fac
     """
     installed = which("dockerd") is not None
     try:
-        return {"installed": installed, "running": True, "error": None, **parse_engine(get("/version"), get("/info"))}
+        info = get("/info")
+        return {
+            "installed": installed,
+            "running": True,
+            "error": None,
+            "init_binary": _docker_init.find(info.get("InitBinary")),
+            **parse_engine(get("/version"), info),
+        }
     except FileNotFoundError:
         error = "There is no engine listening: its socket does not exist."
     except PermissionError:
         error = "The engine's socket may not be opened by this user: use become."
     except (OSError, ValueError) as exc:
         error = f"The engine does not answer: {exc}"
-    facts: Facts = {"installed": installed, "running": False, "error": error}
+    facts: Facts = {"installed": installed, "running": False, "error": error, "init_binary": None}
     # Keys are there always, so that a play can name them without asking first.
     facts.update(dict.fromkeys(parse_engine({}, {}), None))
     facts["api_engine"] = engine_verdict(None, None)._asdict()
@@ -319,23 +305,9 @@ def docker_facts(run: Runner, get: t.Callable[[str], Facts] = engine_get) -> Fac
 # --- Python -------------------------------------------------------------------------------------------------------
 
 
-def docker_py_directory(version: tuple[t.Any, ...] = sys.version_info, venv: str = DOCKER_PY_VENV) -> str | None:
-    """Where the role docker left packages for this very Python; None where there are none."""
-    found = glob.glob(f"{venv}/lib*/python{version[0]}.{version[1]}/site-packages/docker/__init__.py")
-    return os.path.dirname(os.path.dirname(found[0])) if found else None
-
-
-def use_docker_py_directory() -> str | None:
-    """Put that place first on the import path, so that it wins over an older docker-py of the distribution."""
-    place = docker_py_directory()
-    if place and place not in sys.path:
-        sys.path.insert(0, place)
-    return place
-
-
 def python_facts() -> Facts:
     """The interpreter this module runs in, and the docker-py it sees."""
-    use_docker_py_directory()
+    _docker_py.use()
     facts: Facts = {
         "executable": sys.executable,
         "version": ".".join(str(part) for part in sys.version_info[:3]),

@@ -12,6 +12,7 @@ in ``_spec.refusals`` and ``_source.examine``, where its inspect data is.
 
 from __future__ import annotations
 
+import functools
 import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import _images, _snapshots
@@ -47,68 +48,76 @@ class Finding(t.NamedTuple):
 
 
 Rule = t.Callable[[Facts, Facts], t.Iterator[Finding]]
+HostRule = t.Callable[[str, Facts], t.Iterator[Finding]]
 
 
-def _both(source: Facts, destination: Facts) -> tuple[tuple[str, Facts], tuple[str, Facts]]:
-    return ("source", source), ("destination", destination)
+def _each(rule: HostRule) -> Rule:
+    """A rule about the pair out of one that holds for each host by itself."""
+
+    @functools.wraps(rule)
+    def judged(source: Facts, destination: Facts) -> t.Iterator[Finding]:
+        yield from rule("source", source)
+        yield from rule("destination", destination)
+
+    return judged
 
 
-def docker_present(source: Facts, destination: Facts) -> t.Iterator[Finding]:
+@_each
+def docker_present(where: str, facts: Facts) -> t.Iterator[Finding]:
     """There is an engine on both hosts, and it answers."""
-    for where, facts in _both(source, destination):
-        docker = facts["docker"]
-        if not docker.get("running"):
-            state = "does not answer" if docker.get("installed") else "is not installed"
-            yield Finding(
-                "docker_present",
-                f"The Docker engine on the {where} {state}{': ' + docker['error'] if docker.get('error') else ''}.",
-                "playbooks/provision.yml installs and starts it.",
-            )
+    docker = facts["docker"]
+    if not docker.get("running"):
+        state = "does not answer" if docker.get("installed") else "is not installed"
+        yield Finding(
+            "docker_present",
+            f"The Docker engine on the {where} {state}{': ' + docker['error'] if docker.get('error') else ''}.",
+            "playbooks/provision.yml installs and starts it.",
+        )
 
 
-def docker_py_present(source: Facts, destination: Facts) -> t.Iterator[Finding]:
+@_each
+def docker_py_present(where: str, facts: Facts) -> t.Iterator[Finding]:
     """The modules can talk to the engine."""
-    for where, facts in _both(source, destination):
-        if not facts["python"].get("docker_py"):
-            yield Finding(
-                "docker_py_present",
-                f"{facts['python'].get('executable')} on the {where} has no docker-py.",
-                "playbooks/provision.yml brings it.",
-            )
+    if not facts["python"].get("docker_py"):
+        yield Finding(
+            "docker_py_present",
+            f"{facts['python'].get('executable')} on the {where} has no docker-py.",
+            "playbooks/provision.yml brings it.",
+        )
 
 
-def criu_usable(source: Facts, destination: Facts) -> t.Iterator[Finding]:
+@_each
+def criu_usable(where: str, facts: Facts) -> t.Iterator[Finding]:
     """CRIU is there and can work on its kernel."""
-    for where, facts in _both(source, destination):
-        if not facts["usable"]:
-            yield Finding(
-                "criu_usable",
-                f"CRIU cannot be used on the {where}: {' '.join(facts['reasons'])}",
-                "playbooks/provision.yml installs a CRIU; see the README of the role criu for newer ones.",
-            )
+    if not facts["usable"]:
+        yield Finding(
+            "criu_usable",
+            f"CRIU cannot be used on the {where}: {' '.join(facts['reasons'])}",
+            "playbooks/provision.yml installs a CRIU; see the README of the role criu for newer ones.",
+        )
 
 
-def tools_present(source: Facts, destination: Facts) -> t.Iterator[Finding]:
+@_each
+def tools_present(where: str, facts: Facts) -> t.Iterator[Finding]:
     """What the channel is made of is there."""
-    for where, facts in _both(source, destination):
-        missing = sorted(name for name in ("rsync", "ssh") if facts["tools"].get(name, True) in (False, None, ""))
-        if missing:
-            yield Finding(
-                "tools_present",
-                f"The {where} lacks {' and '.join(missing)}.",
-                "playbooks/provision.yml installs the packages.",
-            )
+    missing = sorted(name for name in ("rsync", "ssh") if facts["tools"].get(name, True) in (False, None, ""))
+    if missing:
+        yield Finding(
+            "tools_present",
+            f"The {where} lacks {' and '.join(missing)}.",
+            "playbooks/provision.yml installs the packages.",
+        )
 
 
-def experimental_on(source: Facts, destination: Facts) -> t.Iterator[Finding]:
+@_each
+def experimental_on(where: str, facts: Facts) -> t.Iterator[Finding]:
     """The engine's checkpoint calls are switched on."""
-    for where, facts in _both(source, destination):
-        if facts["docker"].get("running") and not facts["docker"].get("experimental"):
-            yield Finding(
-                "experimental_on",
-                f"The Docker engine on the {where} runs without experimental features, which checkpoints are.",
-                "The role livemigrate.criu.checkpointing turns them on (playbooks/provision.yml).",
-            )
+    if facts["docker"].get("running") and not facts["docker"].get("experimental"):
+        yield Finding(
+            "experimental_on",
+            f"The Docker engine on the {where} runs without experimental features, which checkpoints are.",
+            "The role livemigrate.criu.checkpointing turns them on (playbooks/provision.yml).",
+        )
 
 
 def engine_restores(_source: Facts, destination: Facts) -> t.Iterator[Finding]:
@@ -131,16 +140,16 @@ def same_architecture(source: Facts, destination: Facts) -> t.Iterator[Finding]:
         )
 
 
-def cgroup_v2(source: Facts, destination: Facts) -> t.Iterator[Finding]:
+@_each
+def cgroup_v2(where: str, facts: Facts) -> t.Iterator[Finding]:
     """The freezer of cgroup version 1 cannot be relied on."""
-    for where, facts in _both(source, destination):
-        version = facts["docker"].get("cgroup_version") or facts["kernel"].get("cgroup_version")
-        if str(version) == "1":
-            yield Finding(
-                "cgroup_v2",
-                f"The {where} uses cgroup version 1, whose freezer cannot be relied on.",
-                "Boot it with systemd.unified_cgroup_hierarchy=1.",
-            )
+    version = facts["docker"].get("cgroup_version") or facts["kernel"].get("cgroup_version")
+    if str(version) == "1":
+        yield Finding(
+            "cgroup_v2",
+            f"The {where} uses cgroup version 1, whose freezer cannot be relied on.",
+            "Boot it with systemd.unified_cgroup_hierarchy=1.",
+        )
 
 
 def criu_not_older(source: Facts, destination: Facts) -> t.Iterator[Finding]:
@@ -154,48 +163,48 @@ def criu_not_older(source: Facts, destination: Facts) -> t.Iterator[Finding]:
         )
 
 
-def storage_known(source: Facts, destination: Facts) -> t.Iterator[Finding]:
+@_each
+def storage_known(where: str, facts: Facts) -> t.Iterator[Finding]:
     """The writable layer can be reached on both hosts."""
-    for where, facts in _both(source, destination):
-        docker = facts["docker"]
-        driver = docker.get("storage_driver")
-        if not docker.get("running"):
-            continue
-        if docker.get("image_store") == _images.CONTAINERD:
-            if driver != _snapshots.SNAPSHOTTER:
-                yield Finding(
-                    "storage_known",
-                    f"The engine on the {where} uses containerd's image store with the snapshotter {driver}; only overlayfs's "
-                    "writable layers can be moved.",
-                    f"Set storage-driver: {_snapshots.SNAPSHOTTER} in daemon.json; images and containers of the other one are "
-                    "out of sight then.",
-                )
-            elif not facts["tools"].get("ctr", True):
-                yield Finding(
-                    "storage_known",
-                    f"The {where} lacks ctr, by which containerd tells where a container's writable layer lies.",
-                    "Install it; it is in the package of containerd.",
-                )
-        elif driver != "overlay2":
+    docker = facts["docker"]
+    driver = docker.get("storage_driver")
+    if not docker.get("running"):
+        return
+    if docker.get("image_store") == _images.CONTAINERD:
+        if driver != _snapshots.SNAPSHOTTER:
             yield Finding(
                 "storage_known",
-                f"The engine on the {where} uses the storage driver {driver}; only overlay2's writable layers can be moved.",
-                "Set storage-driver: overlay2 in daemon.json, on a fresh data root, or use containerd's image store "
-                "(features: containerd-snapshotter).",
+                f"The engine on the {where} uses containerd's image store with the snapshotter {driver}; only overlayfs's "
+                "writable layers can be moved.",
+                f"Set storage-driver: {_snapshots.SNAPSHOTTER} in daemon.json; images and containers of the other one are "
+                "out of sight then.",
             )
+        elif not facts["tools"].get("ctr", True):
+            yield Finding(
+                "storage_known",
+                f"The {where} lacks ctr, by which containerd tells where a container's writable layer lies.",
+                "Install it; it is in the package of containerd.",
+            )
+    elif driver != "overlay2":
+        yield Finding(
+            "storage_known",
+            f"The engine on the {where} uses the storage driver {driver}; only overlay2's writable layers can be moved.",
+            "Set storage-driver: overlay2 in daemon.json, on a fresh data root, or use containerd's image store "
+            "(features: containerd-snapshotter).",
+        )
 
 
-def disk_free(source: Facts, destination: Facts) -> t.Iterator[Finding]:
+@_each
+def disk_free(where: str, facts: Facts) -> t.Iterator[Finding]:
     """There is room for more than nothing."""
-    for where, facts in _both(source, destination):
-        for disk in facts.get("disk") or []:
-            if int(disk["free_bytes"]) < _LEAST_FREE_BYTES:
-                yield Finding(
-                    "disk_free",
-                    f"{disk['path']} on the {where} has {int(disk['free_bytes']) >> 20} MiB left; a migration needs "
-                    f"{_LEAST_FREE_BYTES >> 20} MiB and the container's own size.",
-                    "Make room.",
-                )
+    for disk in facts.get("disk") or []:
+        if int(disk["free_bytes"]) < _LEAST_FREE_BYTES:
+            yield Finding(
+                "disk_free",
+                f"{disk['path']} on the {where} has {int(disk['free_bytes']) >> 20} MiB left; a migration needs "
+                f"{_LEAST_FREE_BYTES >> 20} MiB and the container's own size.",
+                "Make room.",
+            )
 
 
 def shim_registered(_source: Facts, destination: Facts) -> t.Iterator[Finding]:

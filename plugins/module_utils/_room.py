@@ -16,6 +16,7 @@ import typing as t
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _channel,
     _channel_server,
+    _docker_init,
     _durable,
     _engines,
     _images,
@@ -264,8 +265,9 @@ def _empty_places(engine: Engine, spec: t.Mapping[str, t.Any]) -> list[str]:
 def _creation(session: Session, spec: t.Mapping[str, t.Any], engine: Engine) -> _spec.CreationSpec:
     """What to ask of this host's engine.
 
-    :raises MigrationError: ``cannot_recreate`` where its API cannot express all of it.
+    :raises MigrationError: ``cannot_recreate`` where its API cannot express all of it; ``init_missing``.
     """
+    _docker_init.require(spec["inspect"], engine.info())
     local = engine.find_image(spec["image"]["reference"])
     image = _images.find(engine, spec["image"])
     plan = _spec.creation_parameters(

@@ -259,6 +259,10 @@ docker:
       description: The node's state in a swarm.
       type: str
       sample: inactive
+    init_binary:
+      description: Where the engine finds the first process of containers made with C(--init), V(null) where it finds none.
+      type: str
+      sample: /usr/bin/docker-init
     api_engine:
       description: Whether this engine can restore a checkpoint through its own API.
       type: dict

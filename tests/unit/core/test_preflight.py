@@ -47,7 +47,8 @@ def gathered() -> Facts:
 def good(gathered: Facts) -> Facts:
     """A host on which nothing is missing: this machine's facts, with what is to be judged set right."""
     facts = copy.deepcopy(gathered)
-    facts["docker"] = {"installed": True, "running": True, "error": None, **_facts.parse_engine(VERSION, INFO)}
+    engine = {"installed": True, "running": True, "error": None, "init_binary": "/usr/bin/docker-init"}
+    facts["docker"] = {**engine, **_facts.parse_engine(VERSION, INFO)}
     assert set(facts["docker"]) >= set(gathered["docker"]) - {"error"}
     facts["criu"].update(present=True, version="4.2", check={"ok": True, "output": "Looks good."})
     facts["kernel"].update(release="6.12.1", machine="x86_64", cgroup_version=2)

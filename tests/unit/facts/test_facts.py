@@ -77,35 +77,6 @@ def test_meminfo() -> None:
     assert _facts.parse_meminfo("MemTotal: 10 kB\nMemFree: 4 kB\n")["available_bytes"] == 4096
 
 
-MOUNTINFO = """\
-22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
-40 22 0:35 / /tmp rw,nosuid shared:20 - tmpfs tmpfs rw
-41 22 254:1 / /var/lib/docker rw - xfs /dev/vdb rw
-42 22 254:2 / /srv/with\\040blank rw - btrfs /dev/vdc rw
-43 22 0:36 / /tmp rw - ramfs ramfs rw
-"""
-
-
-@pytest.mark.parametrize(
-    ("path", "kind"),
-    [
-        ("/", "ext4"),
-        ("/var/lib/dockerish", "ext4"),
-        ("/var/lib/docker", "xfs"),
-        ("/var/lib/docker/overlay2", "xfs"),
-        ("/srv/with blank/x", "btrfs"),
-        # Mounted over: the later one is what is seen.
-        ("/tmp/x", "ramfs"),
-    ],
-)
-def test_filesystem(path: str, kind: str) -> None:
-    assert _facts.parse_filesystem(MOUNTINFO, path) == kind
-
-
-def test_filesystem_without_mountinfo() -> None:
-    assert _facts.parse_filesystem("", "/tmp") is None
-
-
 def test_engine_of_debian_13() -> None:
     facts = _facts.parse_engine(*captured("docker_26.1.5"))
     assert facts["version"] == "26.1.5+dfsg1"
@@ -191,6 +162,13 @@ def test_an_engine_is_asked_through_its_socket(engine_socket: str) -> None:
     assert facts["version"] == "26.1.5+dfsg1"
 
 
+def test_the_init_program_is_the_one_that_the_engine_names(engine_socket: str) -> None:
+    def get(path: str) -> dict[str, Any]:
+        return {**_facts.engine_get(path, engine_socket), "InitBinary": sys.executable}
+
+    assert _facts.docker_facts(run, get)["init_binary"] == sys.executable
+
+
 @pytest.mark.parametrize(
     ("page", "told"), [("/list", "no JSON object"), ("/words", "Expecting value"), ("/none", "404")]
 )
@@ -204,7 +182,7 @@ def test_what_is_no_engine_is_told_as_such(engine_socket: str, page: str, told: 
 
 def test_a_host_without_an_engine_has_the_same_keys(tmp_path: Path) -> None:
     facts = _facts.docker_facts(run, lambda path: _facts.engine_get(path, str(tmp_path / "nothing")))
-    full = {"installed", "running", "error", *_facts.parse_engine(*captured("docker_26.1.5"))}
+    full = {"installed", "running", "error", "init_binary", *_facts.parse_engine(*captured("docker_26.1.5"))}
     assert set(facts) == full
     assert "socket does not exist" in facts["error"]
     assert facts["containers_running"] == 0
@@ -282,15 +260,6 @@ def test_room_is_that_of_the_nearest_parent(tmp_path: Path) -> None:
     assert there["filesystem"]
     assert not_yet["filesystem"] == there["filesystem"]
     assert there["total_bytes"] >= there["free_bytes"] > 0
-
-
-def test_packages_of_the_venv_count_only_for_its_own_python(tmp_path: Path) -> None:
-    major, minor = sys.version_info[:2]
-    site = tmp_path / "lib" / f"python{major}.{minor}" / "site-packages"
-    (site / "docker").mkdir(parents=True)
-    (site / "docker" / "__init__.py").touch()
-    assert _facts.docker_py_directory(venv=str(tmp_path)) == str(site)
-    assert _facts.docker_py_directory((major, minor + 1), venv=str(tmp_path)) is None
 
 
 # --- the module
