@@ -19,12 +19,13 @@ kernel itself has none, and the tasks stand still.
 The order, and why:
 
 * source: ``NEW`` (a client's SYN is dropped, and sent again by its kernel), wait until the programs have accepted what was
-  waiting (``_sockets.waiting_connections``), freeze, ``ALL``, dump. If it were closed before the freeze, programs would
+  waiting (``_sockets.drain``), freeze, ``ALL``, dump. If it were closed before the freeze, programs would
   see it: sendto(2) fails with EPERM where a packet is dropped on its way out. What comes in between the freeze and the
   close is acknowledged, but it is in the sockets' queues and travels.
 * abort: lift, then thaw, for the same reason; then announce, because a switch may have learned the copy's place.
-* the source after RUN, address kept: kill behind the closed fence; the namespace takes both with it.
-* the source after RUN, address changed: :meth:`Fence.reset`, then kill, so that clients connect again at once.
+* the source after RUN, address kept: :meth:`Fence.reset` for connections that no program had accepted, which CRIU leaves
+  behind, then kill behind the closed fence; the namespace takes both with it.
+* the source after RUN, address changed: :meth:`Fence.reset` for all, then kill; clients connect again at once.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import Runner, run
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._sockets import Socket
 
 # One name for all sessions: a container is in one session at a time, and what an older one left behind is replaced.
 TABLE = "livemigrate"
@@ -180,16 +182,25 @@ class Fence(t.NamedTuple):
             raise MigrationError("fence_failed", f"Cannot look at the container's fence: {done.output}", rc=done.rc)
         return level_of(done.stdout)
 
-    def reset(self, runner: Runner = run) -> int:
-        """Reset every TCP connection of a copy that will not run again, and let only these resets out.
+    def reset(self, connections: t.Sequence[Socket] | None = None, runner: Runner = run) -> int:
+        """Reset TCP connections that do not live on, and let nothing out but these resets. The fence stays closed.
 
-        For an address that has not moved along: without it clients wait for answers that never come.
+        Without it their clients wait for answers that never come: what they sent was acknowledged. Only after RUN.
 
-        :returns: how many sockets were closed; 0 where the kernel cannot do that (no CONFIG_INET_DIAG_DESTROY).
+        :param connections: those to reset: where the address is kept, what ``_sockets.unaccepted`` saw after the close. All where
+            it is not.
+        :returns: how many were reset; 0 where the kernel cannot do that (no CONFIG_INET_DIAG_DESTROY).
         :raises MigrationError: as :meth:`set`.
         """
+        if connections is not None and not connections:
+            return 0
         self.set(RESET, runner)
-        done = runner([*self._enter(), "ss", "-K", "-t", "-H", "-n", "state", "connected"])
+        try:
+            argv = [*self._enter(), "ss", "-K", "-t", "-H", "-n", "state", "connected"]
+            done = runner(argv if connections is None else [*argv, " or ".join(map(_filter, connections))])
+        finally:
+            # A task that is killed with unread data in a socket makes its kernel send a reset, for a connection that lives on.
+            self.set(ALL, runner)
         return len(done.stdout.splitlines()) if done.rc == 0 else 0
 
     def _enter(self) -> list[str]:
@@ -210,6 +221,14 @@ def _namespace(pid: int) -> str | None:
         return os.readlink(f"/proc/{pid}/ns/net")
     except OSError:
         return None
+
+
+def _filter(connection: Socket) -> str:
+    """An expression of ss(8) for one connection."""
+    peer = str(connection.peer)
+    # A socket of IPv6 that speaks IPv4 is listed under the mapped address.
+    peers = f"dst [{peer}]" if connection.peer.version == 6 else f"( dst {peer} or dst [::ffff:{peer}] )"
+    return f"( sport = {connection.port} and dport = {connection.peer_port} and {peers} )"
 
 
 def level_of(listing: str) -> str | None:

@@ -6,7 +6,7 @@
 
 """What a container has open on the network, as the kernel tells it. What a move would break of it: ``_socket_rules.py``.
 
-Parsers are pure; :func:`look` and :func:`waiting_connections` read /proc/PID/net, which shows the network
+Parsers are pure; :func:`look` and :func:`unaccepted` read /proc/PID/net, which shows the network
 namespace of a process without entering it. No socket's content is looked at.
 """
 
@@ -267,26 +267,27 @@ def lasting(before: Sockets, after: Sockets) -> list[Socket]:
     return [socket for socket in after.connections if (socket.inode, socket[1:5]) in then]
 
 
-def waiting_connections(pid: int) -> int:
-    """How many connections a container's kernel has accepted or is accepting and its programs have not."""
-    found = 0
-    for version in ("", "6"):
-        for socket in parse_inet("tcp", _read(pid, "tcp" + version)):
-            found += socket.queued if socket.state == LISTEN else socket.state == SYN_RECEIVED
-    return found
+def unaccepted(pid: int) -> list[Socket]:
+    """The connections that a container's kernel has accepted, or is accepting, and its programs have not."""
+    return [
+        socket
+        for version in ("", "6")
+        for socket in parse_inet("tcp", _read(pid, "tcp" + version))
+        if socket.state == SYN_RECEIVED or (not socket.inode and socket.state not in _NO_CONNECTION)
+    ]
 
 
 def drain(pid: int, timeout: float) -> int:
     """Wait until the programs have accepted what was waiting, with new connections kept out (``_fence.NEW``).
 
-    CRIU cannot take such a connection along: it would be reset, with what was acknowledged on it.
+    CRIU cannot take such a connection along: it has to be reset, although data on it was acknowledged.
 
     :param timeout: seconds; a program that is slow to accept is not waited for any longer.
     :returns: how many are left.
     """
     deadline = time.monotonic() + timeout
     while True:
-        left = waiting_connections(pid)
+        left = len(unaccepted(pid))
         if not left or time.monotonic() >= deadline:
             return left
         time.sleep(_POLL_SECONDS)
