@@ -1,0 +1,293 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""What a container has open on the network, as the kernel tells it. What a move would break of it: ``_socket_rules.py``.
+
+Parsers are pure; :func:`look` and :func:`unaccepted` read /proc/PID/net, which shows the network
+namespace of a process without entering it. No socket's content is looked at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import re
+import struct
+import time
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils._command import Runner, run
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+
+Address = t.Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
+
+# include/net/tcp_states.h
+ESTABLISHED, SYN_SENT, SYN_RECEIVED, TIME_WAIT, CLOSED, LISTEN = 1, 2, 3, 6, 7, 10
+_NO_CONNECTION = (TIME_WAIT, CLOSED, LISTEN, SYN_RECEIVED)
+
+# Groups in which every host is, and those of a node's own addresses.
+_EVERYBODY = (
+    ipaddress.ip_network("224.0.0.1/32"),
+    ipaddress.ip_network("ff02::1/128"),
+    ipaddress.ip_network("ff01::1/128"),
+)
+_SOLICITED_NODE = ipaddress.ip_network("ff02::1:ff00:0/104")
+
+_POLL_SECONDS = 0.002
+
+
+class Socket(t.NamedTuple):
+    """A line of /proc/PID/net/tcp and the like."""
+
+    protocol: str
+    """``tcp``, ``udp``, ``udplite`` or ``raw``."""
+    address: Address
+    """The local one. One of IPv4 in an IPv6 socket counts as IPv4."""
+    port: int
+    peer: Address
+    peer_port: int
+    state: int
+    inode: int
+    """0 for a connection that no program has accepted yet."""
+    queued: int
+    """Bytes not read yet; for a listening socket, connections not accepted yet."""
+
+    def __str__(self) -> str:
+        return f"{self.protocol} {_join(self.address, self.port)} - {_join(self.peer, self.peer_port)}"
+
+    @property
+    def bound_to(self) -> Address | None:
+        """The one address to which it is tied; None where any address of the container will do, and on loopback."""
+        return None if self.address.is_unspecified or self.address.is_loopback else self.address
+
+
+class UnixPair(t.NamedTuple):
+    """A unix socket with both ends, by inode."""
+
+    kind: str
+    """As ss has it: ``u_str``, ``u_dgr`` or ``u_seq``."""
+    inode: int
+    peer: int
+    path: str
+
+
+class Sockets(t.NamedTuple):
+    """All that is open in one network namespace."""
+
+    inet: tuple[Socket, ...]
+    own_addresses: frozenset[Address]
+    groups: frozenset[Address]
+    """Multicast groups that programs have joined."""
+    outside: tuple[str, ...]
+    """Unix streams whose other end is not the container's, by path or as ``unnamed``."""
+
+    @property
+    def connections(self) -> list[Socket]:
+        """TCP connections to somewhere else that have a program on this side. Those within the container travel as they are."""
+        return [
+            socket
+            for socket in self.inet
+            if socket.protocol == "tcp"
+            and socket.state not in _NO_CONNECTION
+            and socket.inode
+            and not socket.peer.is_loopback
+            and socket.peer not in self.own_addresses
+        ]
+
+    @property
+    def bound(self) -> list[Socket]:
+        """Sockets without a connection that are tied to one address: whoever has another one cannot reach them."""
+        return [socket for socket in self.inet if socket.bound_to is not None and socket.state in (LISTEN, CLOSED)]
+
+    def is_incoming(self, connection: Socket) -> bool:
+        """Whether a connection came in through a port on which the container listens."""
+        return any(
+            socket.state == LISTEN
+            and socket.port == connection.port
+            and (socket.address.is_unspecified or socket.address == connection.address)
+            for socket in self.inet
+        )
+
+
+# -- parsers ------------------------------------------------------------------------------------------------------
+
+
+def _join(address: Address, port: int) -> str:
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+
+
+def _address(text: str) -> Address:
+    """An address as /proc/net/tcp has it: 32-bit words, each in the byte order of this machine."""
+    words = [int(text[start : start + 8], 16) for start in range(0, len(text), 8)]
+    packed = struct.pack(f"={len(words)}I", *words)
+    if len(words) == 1:
+        return ipaddress.IPv4Address(packed)
+    address = ipaddress.IPv6Address(packed)
+    return address.ipv4_mapped or address
+
+
+def parse_inet(protocol: str, text: str) -> list[Socket]:
+    """The sockets in /proc/PID/net/tcp, tcp6, udp, udp6, raw, raw6 and the like."""
+    found = []
+    for line in text.splitlines()[1:]:
+        words = line.split()
+        if len(words) < 10:
+            continue
+        (local, port), (peer, peer_port) = (word.split(":") for word in words[1:3])
+        found.append(
+            Socket(
+                protocol,
+                _address(local),
+                int(port, 16),
+                _address(peer),
+                int(peer_port, 16),
+                int(words[3], 16),
+                int(words[9]),
+                int(words[4].split(":")[1], 16),
+            )
+        )
+    return found
+
+
+def parse_groups(igmp: str, igmp6: str) -> frozenset[Address]:
+    """The multicast groups in /proc/PID/net/igmp and igmp6 that are there because a program joined them."""
+    groups: set[Address] = set()
+    for line in igmp.splitlines():
+        words = line.split()
+        # Lines of devices begin with a number, those of their groups with blanks.
+        if line[:1].isspace() and words and re.fullmatch("[0-9A-F]{8}", words[0]):
+            groups.add(_address(words[0]))
+    for line in igmp6.splitlines():
+        words = line.split()
+        if len(words) >= 3:
+            groups.add(ipaddress.IPv6Address(bytes.fromhex(words[2])))
+    return frozenset(
+        group
+        for group in groups
+        if not any(group in net for net in (*_EVERYBODY, _SOLICITED_NODE) if net.version == group.version)
+    )
+
+
+def parse_own_addresses(fib_trie: str, if_inet6: str) -> frozenset[Address]:
+    """The addresses of the namespace itself, from /proc/PID/net/fib_trie and if_inet6, loopback included."""
+    found: set[Address] = set()
+    last = ""
+    for line in fib_trie.splitlines():
+        words = line.split()
+        if words[:1] == ["|--"]:
+            last = words[1]
+        elif words == ["/32", "host", "LOCAL"]:
+            found.add(ipaddress.IPv4Address(last))
+    for line in if_inet6.splitlines():
+        found.add(ipaddress.IPv6Address(bytes.fromhex(line.split()[0])))
+    return frozenset(found)
+
+
+def parse_unix(text: str) -> list[UnixPair]:
+    """The connected unix sockets in what ``ss -x -a -H -n`` says."""
+    found = []
+    for line in text.splitlines():
+        words = line.split()
+        # Paths may hold blanks; the two inodes are the third last and the last word.
+        if len(words) >= 8 and words[-1].isdecimal() and words[-3].isdecimal() and words[-1] != "0":
+            found.append(UnixPair(words[0], int(words[-3]), int(words[-1]), " ".join(words[4:-3])))
+    return found
+
+
+def outside(pairs: t.Iterable[UnixPair], own: t.Container[int]) -> tuple[str, ...]:
+    """The connected unix streams of which just one end is the container's, by path where either end has one.
+
+    Datagram sockets (the way to syslog) are connected again by their path: CRIU can do that.
+
+    :param own: the inodes of the sockets that the container's processes hold.
+    """
+    paths: dict[int, str] = {}
+    ends: dict[int, str] = {}
+    for pair in pairs:
+        paths[pair.inode] = "" if pair.path == "*" else pair.path
+        # The end outside may be in a namespace that this list does not show, so only the own end is asked for.
+        if pair.inode in own and pair.peer not in own and pair.kind != "u_dgr":
+            ends[pair.peer] = paths[pair.inode]
+    return tuple(sorted(paths.get(peer) or name or "unnamed" for peer, name in ends.items()))
+
+
+# -- looking ------------------------------------------------------------------------------------------------------
+
+
+def _read(pid: int, name: str) -> str:
+    try:
+        with open(f"/proc/{pid}/net/{name}", encoding="utf-8", errors="replace") as handle:
+            return handle.read()
+    except FileNotFoundError:
+        if not os.path.exists(f"/proc/{pid}"):
+            raise MigrationError("process_gone", f"Process {pid} has ended.", pid=pid) from None
+        # No IPv6 on this host, or none of that protocol.
+        return ""
+
+
+def _inodes(pids: t.Iterable[int]) -> set[int]:
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for name in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(OSError):
+                    target = os.readlink(f"/proc/{pid}/fd/{name}")
+                    if target.startswith("socket:["):
+                        found.add(int(target[8:-1]))
+    return found
+
+
+def look(pids: t.Sequence[int], runner: Runner = run) -> Sockets:
+    """What a container has open. A few milliseconds; nothing is stopped for it.
+
+    :param pids: its processes, the first one being in its network namespace.
+    :raises MigrationError: ``process_gone``; ``program_missing`` where the host has no ss or nsenter.
+    """
+    pid = pids[0]
+    inet: list[Socket] = []
+    for protocol in ("tcp", "udp", "udplite", "raw"):
+        for version in ("", "6"):
+            inet.extend(parse_inet(protocol, _read(pid, protocol + version)))
+    unix = runner(["nsenter", f"--net=/proc/{pid}/ns/net", "ss", "-x", "-a", "-H", "-n"])
+    return Sockets(
+        tuple(inet),
+        parse_own_addresses(_read(pid, "fib_trie"), _read(pid, "if_inet6")),
+        parse_groups(_read(pid, "igmp"), _read(pid, "igmp6")),
+        outside(parse_unix(unix.stdout), _inodes(pids)),
+    )
+
+
+def lasting(before: Sockets, after: Sockets) -> list[Socket]:
+    """The connections that are there in both of two looks: not those of a request that comes and goes."""
+    then = {(socket.inode, socket[1:5]) for socket in before.connections}
+    return [socket for socket in after.connections if (socket.inode, socket[1:5]) in then]
+
+
+def unaccepted(pid: int) -> list[Socket]:
+    """The connections that a container's kernel has accepted, or is accepting, and its programs have not."""
+    return [
+        socket
+        for version in ("", "6")
+        for socket in parse_inet("tcp", _read(pid, "tcp" + version))
+        if socket.state == SYN_RECEIVED or (not socket.inode and socket.state not in _NO_CONNECTION)
+    ]
+
+
+def drain(pid: int, timeout: float) -> int:
+    """Wait until the programs have accepted what was waiting, with new connections kept out (``_fence.NEW``).
+
+    CRIU cannot take such a connection along: it has to be reset, although data on it was acknowledged.
+
+    :param timeout: seconds; a program that is slow to accept is not waited for any longer.
+    :returns: how many are left.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        left = len(unaccepted(pid))
+        if not left or time.monotonic() >= deadline:
+            return left
+        time.sleep(_POLL_SECONDS)
