@@ -41,7 +41,14 @@ _RECREATE = "Re-create the container without it, then move it."
 # With a remapped user namespace the data-root has one more level: /var/lib/docker/165536.165536/containers/ID/hostname
 _REMAPPED = re.compile(r"/\d+\.\d+/containers/[0-9a-f]+/")
 _READABLE_LOGS = ("json-file", "local", "journald")
-_RUNTIMES = ("", "runc", "io.containerd.runc.v2", "io.containerd.runc.v1", "io.containerd.runtime.v1.linux")
+_RUNTIMES = (
+    "",
+    "runc",
+    "livemigrate",
+    "io.containerd.runc.v2",
+    "io.containerd.runc.v1",
+    "io.containerd.runtime.v1.linux",
+)
 _SHARED = ("shared", "rshared", "slave", "rslave")
 
 

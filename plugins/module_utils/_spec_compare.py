@@ -97,6 +97,10 @@ _MAPS = (
 _MAPS_WITHIN = ("Config", "Labels", "Options", "DriverOpts")
 
 
+# Names under which runc is registered, and the shim in front of it.
+_RUNC = frozenset({"", "runc", "livemigrate", "io.containerd.runc.v2"})
+
+
 def _is_map(path: str) -> bool:
     return path in _MAPS or path.endswith(".DriverOpts")
 
@@ -209,6 +213,8 @@ class _Comparison:
             return True, row.differs
         if path in ("Driver", "Image") and self.stores_differ():
             return True, "image stores of two kinds, in which one image has two ids"
+        if path == "HostConfig.Runtime" and {source, destination} <= _RUNC:
+            return True, "the engine runtime restores through a runtime of its own, which is runc after that"
         if row.action == TRANSFORM and path in TRANSFORMS:
             sent = TRANSFORMS[path](source, self.context)
             if isinstance(sent, Unsent):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -65,6 +66,13 @@ class Moving:
                 running = other.docker("ps", "--filter", f"name=^{self.name}", "--format", "{{.Names}} {{.State}}")
                 assert not running, f"a second copy on {other.name}: {running}"
         return answer
+
+
+def gap_told(output: str) -> float:
+    """The gap in seconds that the playbook's summary tells."""
+    found = re.search(r"Gap ([0-9.]+) s", output)
+    assert found, "the summary tells no gap"
+    return float(found.group(1))
 
 
 def provision(run_tool: RunTool, inventory: str, name: str, *arguments: str) -> None:

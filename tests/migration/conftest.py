@@ -82,9 +82,9 @@ class Counter:
         found: list[dict[str, object]] = [json.loads(line) for line in lines]
         return [entry for entry in found if entry.get("container_name") == self.name]
 
-    def migrate(self, *arguments: str) -> Migration:
-        """Begin to move it to beta."""
-        return Migration(self.name, arguments)
+    def migrate(self, *arguments: str, engine: str = "api") -> Migration:
+        """Begin to move it to beta. The engine api goes in steps that can be met; tests/engines has the other one."""
+        return Migration(self.name, ["-e", f"migrate_engine={engine}", *arguments])
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +97,7 @@ def pair(lab: Lab, run_tool: RunTool) -> Pair:
             ROOT / ".lab" / "inventory",
             "playbooks/provision.yml",
             "-e",
-            "criu_extra_suite=forky",
+            '{"criu_extra_suite": "forky", "checkpointing_engines": ["runtime", "api"]}',
         ],
         name="migration-provision",
         timeout=900,

@@ -105,7 +105,8 @@ def _remove(pair: Pair) -> None:
         host.run(["sh", "-c", f"docker volume rm {NAME}-data; rm -rf {BIND}"], check=False)
 
 
-def test_every_setting_and_every_kind_of_file_moves(pair: Pair, all_sorts: dict[str, Any]) -> None:
+@pytest.mark.parametrize("engine", ["api", "runtime"])
+def test_every_setting_and_every_kind_of_file_moves(pair: Pair, all_sorts: dict[str, Any], engine: str) -> None:
     """Settings by inspect, files by what stat says of them, names by what answers to them."""
     alpha, beta = pair.alpha, pair.beta
     files = [
@@ -115,7 +116,8 @@ def test_every_setting_and_every_kind_of_file_moves(pair: Pair, all_sorts: dict[
     assert "sparse" in files[0], "the test's own files are not what they should be"
     token = wait_for_answer(f"http://{alpha.address}:{PORT}/").token
 
-    output = Migration(NAME, ["-e", json.dumps({"migrate_bind_mounts": [BIND]})]).succeed()
+    asked = {"migrate_bind_mounts": [BIND], "migrate_engine": engine}
+    output = Migration(NAME, ["-e", json.dumps(asked)]).succeed()
 
     assert wait_for_answer(f"http://{beta.address}:{PORT}/").token == token
     moved = beta.inspect(NAME)

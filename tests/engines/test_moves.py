@@ -1,0 +1,248 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The engine `runtime` moves containers of every kind, between Docker versions and image stores, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from ansible_collections.livemigrate.criu.plugins.module_utils._spec import compare, unexpected
+from tests.engines.conftest import Moving, gap_told, remove
+from tests.engines.state import assert_as_before, before
+from tests.migration.conftest import Pair
+from tests.workloads.host import Host
+from tests.workloads.probe import wait_for_answer
+from tests.workloads.recipes import RECIPES
+from tests.workloads.watch import Watch
+
+Start = Callable[..., Moving]
+
+MOVES = 10
+
+
+def test_ten_moves_under_constant_load(newer: Pair, start: Start) -> None:
+    """Back and forth on Docker 28: one process all the time for a client that never stops asking, and no litter."""
+    hosts = [newer.alpha, newer.beta]
+    moving = start(hosts[0], hosts, "--restart", "unless-stopped", "--env", "SECRET=x", "--label", "a=b")
+    inspect = hosts[0].inspect(moving.name)
+    with Watch([moving.url(host) for host in hosts], token=moving.first.token) as watch:
+        there = itertools.cycle([(hosts[0], hosts[1]), (hosts[1], hosts[0])])
+        for source, destination in itertools.islice(there, MOVES):
+            output = moving.move(source, destination).succeed()
+            assert "Engine runtime" in output
+            moving.assert_runs_on(destination)
+    report = watch.report()
+    assert not report.violations
+    moved = hosts[0].inspect(moving.name)
+    differences = unexpected(compare(inspect, moved))
+    assert not differences, "\n".join(f"{d.path}: {d.source} -> {d.destination}" for d in differences)
+    for host in hosts:
+        left = host.run(["sh", "-c", "find /run/livemigrate -type f -size +0 ! -name criu.conf"]).stdout
+        assert not left, f"memory images left on {host.name}: {left}"
+        # One copy each: the running one, and the old one that a move back would begin with.
+        assert len(host.docker("ps", "-aq", "--filter", f"name=^{moving.name}").split()) == 1
+
+
+def test_ten_refusals_and_then_a_move(newer: Pair, start: Start) -> None:
+    """The destination cannot start the copy, for two reasons in turns: after each the source is as it was, to the last trace."""
+    source, destination = newer.alpha, newer.beta
+    moving = start(source, [source, destination], "--restart", "always", "--health-cmd", "true")
+    was = before(moving, source, destination)
+    for number in range(MOVES):
+        with _port_taken(destination, moving.port) if number % 2 else _action_script_gone(destination):
+            moving.move(source, destination).fail_with("the container stayed here")
+        assert_as_before(moving, was, source, destination)
+    moving.move(source, destination).succeed()
+    moving.assert_runs_on(destination)
+
+
+@contextmanager
+def _port_taken(host: Host, port: int) -> Iterator[None]:
+    host.run(["systemd-run", "--unit=port-taker", "python3", "-m", "http.server", str(port)])
+    try:
+        yield
+    finally:
+        host.run(["systemctl", "stop", "port-taker"])
+
+
+@contextmanager
+def _action_script_gone(host: Host) -> Iterator[None]:
+    script = "/usr/local/lib/livemigrate/livemigrate-criu-action"
+    host.run(["chmod", "-x", script])
+    try:
+        yield
+    finally:
+        host.run(["chmod", "+x", script])
+
+
+def test_between_docker_versions_and_back(older: Pair, newer: Pair, start: Start) -> None:
+    """From Docker 26 to 28 and back; on 26 the engine runtime needs no experimental mode either."""
+    hosts = [older.alpha, newer.alpha]
+    moving = start(hosts[0], hosts)
+    moving.move(hosts[0], hosts[1]).succeed()
+    moving.assert_runs_on(hosts[1])
+    moving.move(hosts[1], hosts[0]).succeed()
+    moving.assert_runs_on(hosts[0])
+
+
+def test_after_the_move_it_is_a_container_like_any_other(newer: Pair, start: Start) -> None:
+    """exec, logs, stats, pause, commit, update, a restart of the engine under live-restore, and restarts that begin afresh."""
+    source, host = newer.alpha, newer.beta
+    moving = start(source, [source, host], "--restart", "unless-stopped")
+    moving.move(source, host).succeed()
+    name = moving.name
+    assert host.docker("exec", name, "echo", "inside") == "inside"
+    lines = [int(line) for line in host.docker("logs", name).splitlines() if line.isdigit()]
+    assert lines == list(range(1, len(lines) + 1)), "the log has a break"
+    assert "%" in host.docker("stats", "--no-stream", "--format", "{{.CPUPerc}}", name)
+    host.docker("pause", name)
+    assert host.inspect(name)["State"]["Paused"]
+    host.docker("unpause", name)
+    host.docker("update", "--restart", "always", name)
+    host.docker("commit", name, "committed:1")
+    host.docker("rmi", "committed:1")
+    _restart_engine_with_live_restore(host)
+    moving.assert_runs_on(host)
+    # The old memory is used up: every start from now on is a fresh one.
+    for how in (["restart", "-t", "1", name], ["stop", "-t", "1", name], ["kill", name]):
+        host.docker(*how)
+        if how[0] != "restart":
+            host.docker("start", name)
+        answer = wait_for_answer(moving.url(host))
+        assert answer.token != moving.first.token, f"docker {how[0]} brought the old memory back"
+        assert answer.count < 100
+
+
+def _restart_engine_with_live_restore(host: Host) -> None:
+    change = "import json,sys; p='/etc/docker/daemon.json'; d=json.load(open(p)); {}; json.dump(d, open(p,'w'))"
+    host.run(["python3", "-c", change.format("d['live-restore']=True")])
+    try:
+        host.run(
+            ["sh", "-c", "systemctl reset-failed docker; systemctl reload docker; sleep 1; systemctl restart docker"]
+        )
+    finally:
+        host.run(["python3", "-c", change.format("d['live-restore']=False")])
+        host.run(["systemctl", "reload", "docker"])
+
+
+KINDS: dict[str, list[str]] = {
+    "tty": ["--tty"],
+    "init": ["--init"],
+    "read_only": ["--read-only", "--tmpfs", "/tmp:size=8m"],
+    "ports": ["--publish", "127.0.0.1:9290:8080", "--publish", "9291-9293:8080"],
+    "limits": [
+        "--ulimit",
+        "nofile=512:1024",
+        "--shm-size",
+        "32m",
+        "--cap-drop",
+        "ALL",
+        "--security-opt",
+        "no-new-privileges",
+    ],
+    "privileged": ["--privileged", "--security-opt", "seccomp=unconfined"],
+    "healthy": ["--health-cmd", "true", "--health-interval", "1s"],
+    "locks": ["--volume", "/locked"],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_container_of_each_kind_moves(newer: Pair, start: Start, kind: str) -> None:
+    """With a terminal, an init, a read-only root, several ports, limits, all privileges, health checks, locked files."""
+    source, destination = newer.alpha, newer.beta
+    moving = start(source, [source, destination], *KINDS[kind])
+    if kind == "locks":
+        # A descendant of the container's init holds the lock, as a database does.
+        source.docker("exec", "-d", moving.name, "true")
+    inspect = source.inspect(moving.name)
+    moving.move(source, destination).succeed()
+    moving.assert_runs_on(destination)
+    differences = unexpected(compare(inspect, destination.inspect(moving.name)))
+    assert not differences, "\n".join(f"{d.path}: {d.source} -> {d.destination}" for d in differences)
+
+
+_CROWD = "n=0; while [ $n -lt 200 ]; do n=$((n+1)); sleep 100000 & done; exec /usr/local/bin/counter"
+
+
+def test_hundreds_of_processes_and_a_network_with_aliases(newer: Pair, start: Start) -> None:
+    """200 processes beside the counter, in a network of its own that the destination does not have yet."""
+    source, destination = newer.alpha, newer.beta
+    network = "engine-own"
+    for host in (source, destination):
+        host.docker("network", "rm", network, check=False)
+    source.docker("network", "create", "--subnet", "198.18.91.0/24", network)
+    try:
+        arguments = ["--network", network, "--ip", "198.18.91.40", "--network-alias", "many"]
+        moving = start(source, [source, destination], *arguments, command=["sh", "-c", _CROWD])
+        output = moving.move(source, destination).succeed()
+        moving.assert_runs_on(destination)
+        found = destination.inspect(moving.name)["NetworkSettings"]["Networks"][network]
+        assert found["IPAddress"] == "198.18.91.40"
+        assert "many" in found["Aliases"]
+        assert len(destination.docker("top", moving.name).splitlines()) > 200
+        assert " of 20" in output
+        destination.docker("rm", "-f", moving.name)
+    finally:
+        for host in (source, destination):
+            host.run(["sh", "-c", f"docker ps -aq --filter network={network} | xargs -r docker rm -f"])
+            host.docker("network", "rm", network, check=False)
+
+
+@contextmanager
+def _containerd_store(*hosts: Host) -> Iterator[None]:
+    """Docker's containerd image store on these hosts; their other images and containers are out of sight meanwhile."""
+    change = "import json; p='/etc/docker/daemon.json'; d=json.load(open(p)); {}; json.dump(d, open(p,'w'))"
+
+    def switch(host: Host, statement: str) -> None:
+        host.run(["python3", "-c", change.format(statement)])
+        host.run(["sh", "-c", "systemctl reset-failed docker; systemctl restart docker"])
+
+    for host in hosts:
+        switch(host, "d['features']={'containerd-snapshotter': True}")
+    try:
+        yield
+    finally:
+        for host in hosts:
+            switch(host, "d.pop('features', None)")
+
+
+def test_the_containerd_image_store(newer: Pair, start: Start) -> None:
+    """Where inspect shows no upper directory: image and writable layer move all the same, there and back."""
+    source, destination = newer.alpha, newer.beta
+    with _containerd_store(source, destination):
+        assert "io.containerd.snapshotter" in source.docker("info", "--format", "{{json .DriverStatus}}")
+        source.load(RECIPES["counter"])
+        moving = start(source, [source, destination])
+        source.docker("exec", moving.name, "sh", "-c", "echo kept > /etc/kept; rm /usr/local/bin/entry")
+        moving.move(source, destination).succeed()
+        moving.assert_runs_on(destination)
+        look = ["exec", moving.name, "sh", "-c", "cat /etc/kept; test -e /usr/local/bin/entry || echo gone"]
+        assert destination.docker(*look).split() == ["kept", "gone"]
+        moving.move(destination, source).succeed()
+        moving.assert_runs_on(source)
+        assert source.docker(*look).split() == ["kept", "gone"]
+        remove(moving)
+
+
+def test_a_gibibyte_with_both_engines(older: Pair, start: Start) -> None:
+    """1 GiB of memory in one run of each engine: the runtime's gap is the shorter one by far, and nothing is lost."""
+    gaps = {}
+    for engine in ("runtime", "api"):
+        source, destination = older.alpha, older.beta
+        moving = start(source, [source, destination], "--env", "COUNTER_BALLAST_MB=1024")
+        began = time.monotonic()
+        output = moving.move(source, destination, "-e", json.dumps({"migrate_engine": engine})).succeed()
+        gaps[engine] = gap_told(output)
+        print(f"{engine}: gap {gaps[engine]:.1f} s, the whole move {time.monotonic() - began:.1f} s")
+        after = moving.assert_runs_on(destination)
+        assert after.details["memory"] == moving.first.details["memory"]
+        destination.docker("rm", "-f", moving.name)
+    assert gaps["runtime"] * 2 < gaps["api"], gaps
