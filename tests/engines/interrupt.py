@@ -1,0 +1,62 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Meets the step of a session at a phase of its journal, and stops or kills it there.
+
+The handover of the engine `runtime` is one step of some tenths of a second, so the one who waits for the phase is on the host.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+
+from tests.workloads.host import Host
+
+# The one who works on a session holds the lock on its file; /proc/locks tells who that is.
+_MEET = r"""
+name=$1 phase=$2 signal=$3
+for i in $(seq 12000); do
+    for record in /var/lib/livemigrate/2*/session.json; do
+        grep -qs "\"container_name\": \"$name\"" "$record" || continue
+        d=${record%/*}
+        case $phase in
+            decision) test -e "$d/decision" ;;
+            *) grep -qs "\"phase\": \"$phase\"" "$d/journal" ;;
+        esac || continue
+        inode=$(stat -c %i "$d/lock")
+        pid=$(awk -v inode="$inode" '$2 == "FLOCK" && $6 ~ ":" inode "$" { print $5; exit }' /proc/locks)
+        test -n "$pid" || exit 3
+        kill -"$signal" "$pid" || exit 4
+        echo "$pid"
+        exit 0
+    done
+    sleep 0.01
+done
+exit 5
+"""
+
+
+class Meeting:
+    """Waits on a host, from now on, for a session of a container to reach a phase; `decision` means its word is written."""
+
+    def __init__(self, host: Host, name: str, phase: str, signal: str) -> None:
+        self._host, self._phase = host, phase
+        self._done: subprocess.CompletedProcess[str] | None = None
+        self._thread = threading.Thread(target=self._wait, args=(name, phase, signal), daemon=True)
+        self._thread.start()
+
+    def _wait(self, name: str, phase: str, signal: str) -> None:
+        self._done = self._host.run(["sh", "-c", _MEET, "sh", name, phase, signal], check=False, timeout=150)
+
+    def happened(self, timeout: float = 120) -> int:
+        """The process that was met. Fails the test if none was."""
+        self._thread.join(timeout)
+        assert self._done is not None, f"the phase {self._phase} was never reached on {self._host.name}"
+        assert self._done.returncode == 0, f"nobody was met at {self._phase}: exit code {self._done.returncode}"
+        return int(self._done.stdout)
+
+    def go_on(self) -> None:
+        """Let a stopped step go on."""
+        self._host.run(["kill", "-CONT", str(self.happened())])

@@ -1,0 +1,139 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The handover of the engine `runtime`, cut off at each of its phases: the service is in exactly one place, with its memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.engines.conftest import Moving, session_on
+from tests.engines.interrupt import Meeting
+from tests.migration.conftest import Pair
+from tests.workloads.host import Host
+from tests.workloads.probe import wait_for_answer
+
+Start = Callable[..., Moving]
+
+BEFORE_THE_DECISION = ("armed", "freezing", "dumped", "sent", "held")
+AFTER_THE_DECISION = ("decision", "committed")
+# The lease of a frozen session, the watchdog's interval, and what a settling takes on a busy machine.
+SETTLED_WITHIN = 30 + 5 + 60
+
+
+def _wait_settled(moving: Moving, host: Host) -> None:
+    deadline = time.monotonic() + SETTLED_WITHIN
+    while session_on(host, moving.name)["phases"][-1:] != ["closed"]:
+        assert time.monotonic() < deadline, f"not settled: {session_on(host, moving.name)}"
+        time.sleep(1)
+
+
+def test_the_step_is_killed_at_each_phase(newer: Pair, start: Start) -> None:
+    """Nobody runs anything afterwards: the watchdogs alone bring each session to its end."""
+    source, destination = newer.alpha, newer.beta
+    phases = BEFORE_THE_DECISION + AFTER_THE_DECISION
+    made = [start(source, [source, destination], "--restart", "unless-stopped") for _phase in phases]
+    for moving, phase in zip(made, phases, strict=True):
+        meeting = Meeting(source, moving.name, phase, "KILL")
+        migration = moving.move(source, destination)
+        meeting.happened()
+        # The playbook would settle it in its rescue; the control node is to be gone as well.
+        migration.kill()
+    for moving, phase in zip(made, phases, strict=True):
+        _wait_settled(moving, source)
+        moved = bool(destination.docker("ps", "-q", "--filter", f"name=^{moving.name}$"))
+        if phase in BEFORE_THE_DECISION:
+            assert not moved, f"cut off at {phase}, it runs on the destination"
+        if phase == "committed":
+            assert moved
+        moving.assert_runs_on(destination if moved else source)
+        here, there = (destination, source) if moved else (source, destination)
+        assert here.inspect(moving.name)["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
+        left = there.docker("ps", "-a", "--filter", f"name=^{moving.name}$", "--format", "{{.Names}}")
+        assert not left, f"cut off at {phase}: {left} is left on {there.name}"
+    # And one that was given up goes through as if nothing had been.
+    made[2].move(source, destination).succeed()
+    made[2].assert_runs_on(destination)
+
+
+def test_somebody_thaws_the_source_while_the_copy_is_held(newer: Pair, start: Start) -> None:
+    """`docker unpause` by a person runs none of the container's code, and the copy is not let go."""
+    source, destination = newer.alpha, newer.beta
+    moving = start(source, [source, destination])
+    meeting = Meeting(source, moving.name, "held", "STOP")
+    migration = moving.move(source, destination)
+    meeting.happened()
+    count = int(source.docker("logs", "--tail", "1", moving.name))
+    source.docker("unpause", moving.name)
+    time.sleep(0.5)
+    assert int(source.docker("logs", "--tail", "1", moving.name)) == count, "it ran although its state had left"
+    meeting.go_on()
+    migration.fail_with("Somebody has thawed the container", "the container stayed here")
+    moving.assert_runs_on(source)
+    assert not destination.docker("ps", "-aq", "--filter", f"name={moving.name}")
+
+
+def test_the_engine_of_the_destination_restarts_while_the_copy_is_held(newer: Pair, start: Start) -> None:
+    """The call that started the copy is gone with the engine, so the copy is refused; the source goes on."""
+    source, destination = newer.alpha, newer.beta
+    moving = start(source, [source, destination])
+    meeting = Meeting(source, moving.name, "held", "STOP")
+    migration = moving.move(source, destination)
+    meeting.happened()
+    destination.run(["sh", "-c", "systemctl reset-failed docker; systemctl restart docker"])
+    meeting.go_on()
+    migration.fail_with("the container stayed here")
+    moving.assert_runs_on(source)
+    assert not destination.docker("ps", "-aq", "--filter", f"name={moving.name}")
+
+
+def test_the_destination_loses_power_while_the_copy_is_held(newer: Pair, start: Start) -> None:
+    """It has run nothing there, so nothing is lost: after its boot the destination says REFUSED and keeps nothing."""
+    source, destination = newer.alpha, newer.beta
+    moving = start(source, [source, destination])
+    meeting = Meeting(source, moving.name, "held", "STOP")
+    migration = moving.move(source, destination)
+    meeting.happened()
+    newer.lab.power_cut(destination.name)
+    meeting.go_on()
+    migration.kill()
+    newer.lab.boot(destination.name)
+    _wait_settled(moving, source)
+    moving.assert_runs_on(source)
+    deadline = time.monotonic() + 60
+    while destination.run(["sh", "-c", "docker ps -aq; ls /var/lib/livemigrate/restores"], check=False).stdout.strip():
+        assert time.monotonic() < deadline, "the destination keeps what it refused"
+        time.sleep(1)
+
+
+def test_a_person_starts_the_copy_before_its_time(newer: Pair, start: Start) -> None:
+    """The created copy starts in no way but from its checkpoint; a cold start beside the live original is refused."""
+    source, destination = newer.alpha, newer.beta
+    moving = start(source, [source, destination])
+    meeting = Meeting(source, moving.name, "armed", "STOP")
+    migration = moving.move(source, destination)
+    meeting.happened()
+    done = destination.run(["docker", "start", moving.name], check=False)
+    assert done.returncode != 0
+    assert "is the copy of migration" in done.stderr
+    meeting.go_on()
+    migration.succeed()
+    moving.assert_runs_on(destination)
+
+
+@pytest.mark.parametrize("policy", ["always"])
+def test_a_reboot_after_the_move_begins_afresh(newer: Pair, start: Start, policy: str) -> None:
+    """The old memory is never restored a second time; the engine's own policy starts the container, as any other."""
+    source, destination = newer.alpha, newer.beta
+    moving = start(source, [source, destination], "--restart", policy)
+    moving.move(source, destination).succeed()
+    moving.assert_runs_on(destination)
+    newer.lab.power_cut(destination.name)
+    newer.lab.boot(destination.name)
+    answer = wait_for_answer(moving.url(destination), timeout=60)
+    assert answer.token != moving.first.token
+    assert answer.count < 1000
