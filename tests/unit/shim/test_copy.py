@@ -1,0 +1,378 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A container that is the copy of a migration under way: restored in `create`, held in `start`, started afresh by nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.shim.support import CONTAINER, Shim, until
+
+# What the action script leaves behind when all goes well.
+HELD = 'printf "4242\\n%s\\n" "$PLACE/cgroup/x.scope" >"$PLACE/works/$LIVEMIGRATE_RESTORE/held"'
+
+
+def refused(shim: Shim, done: subprocess.CompletedProcess[bytes]) -> str:
+    """The message, which is the same on stderr and in runc's log."""
+    assert done.returncode == 1
+    assert done.stdout == b""
+    (message,) = shim.messages()
+    assert done.stderr.decode() == message + "\n"
+    assert message.startswith("livemigrate: ")
+    return message
+
+
+# --- create ---
+
+
+def test_create_restores(shim: Shim) -> None:
+    shim.await_copy()
+    shim.then(f"umask; {HELD}")
+    done = shim.run(*shim.create())
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert shim.calls() == [
+        [
+            *shim.globals(),
+            *("restore", "--detach", "--no-subreaper"),
+            *("--image-path", f"{shim.work}/images", "--work-path", f"{shim.work}/work"),
+            *("--bundle", str(shim.bundle), "--pid-file", f"{shim.bundle}/init.pid"),
+            CONTAINER,
+        ]
+    ]
+    assert (shim.work / "work").stat().st_mode & 0o777 == 0o700
+    spec = json.loads((shim.bundle / "config.json").read_text())
+    assert spec == {"ociVersion": "1.2.0", "annotations": {"org.criu.config": f"{shim.work}/criu.conf"}}
+    assert shim.messages() == []
+    # Only the decision takes them away.
+    assert (shim.work / "ready").exists()
+
+
+def test_flags_of_create(shim: Shim) -> None:
+    """Kept, dropped where restore does not know them, and in each of the ways in which Go lets flags be written."""
+    shim.await_copy()
+    shim.then(HELD)
+    before = ["--root=/r", "-log", str(shim.log), "--log-format=json", "--rootless", "create", "--debug"]
+    flags = ["-b", str(shim.bundle), "--console-socket=/c", "--no-pivot"]
+    dropped = ["--no-new-keyring", "--preserve-fds", "3", "--pidfd-socket=/p"]
+    assert shim.run(*before, "create", *flags, *dropped, CONTAINER).returncode == 0
+    (call,) = shim.calls()
+    assert call[: len(before)] == before
+    assert call[len(before)] == "restore"
+    assert call[-len(flags) - 1 :] == [*flags, CONTAINER]
+
+
+def test_unknown_flag(shim: Shim) -> None:
+    shim.await_copy()
+    done = shim.run(*shim.globals(), "create", "--something=new", "--bundle", str(shim.bundle), CONTAINER)
+    assert "--something=new" in refused(shim, done)
+    assert shim.calls() == []
+
+
+def test_streams_of_create_are_the_containers(shim: Shim, tmp_path: Path) -> None:
+    """A file in between would be one that the container holds open, and fail its next dump."""
+    shim.await_copy()
+    note = 'for n in 0 1 2; do all="$all $(readlink "/proc/$$/fd/$n")"; done; echo "$all" >"$PLACE/streams"'
+    shim.then(f"{note}; {HELD}")
+    names = [tmp_path / name for name in ("in", "out", "err")]
+    names[0].touch()
+    with names[0].open() as stdin, names[1].open("w") as stdout, names[2].open("w") as stderr:
+        done = shim.run(*shim.create(), capture_output=False, stdin=stdin, stdout=stdout, stderr=stderr)
+    assert done.returncode == 0
+    assert (shim.place / "streams").read_text().split() == [str(name) for name in names]
+
+
+SPECS = [
+    pytest.param('{"ociVersion":"1.2.0","process":{"env":["A=}"]}}', id="one line"),
+    pytest.param('{\n  "ociVersion": "1.2.0",\n  "linux": {\n  }\n}\n\n \t\n', id="indented, blanks behind"),
+    pytest.param('{"annotations":{"mine":"1"},"x":{}}', id="annotations first"),
+    pytest.param('{"x":[],"annotations":{"mine":"1","org.criu.config":"/old"}}', id="annotations last, one of CRIU's"),
+    pytest.param('{"annotations":null,"x":1}', id="null"),
+    pytest.param('{"a":"\\"annotations\\":{\\"}","b":"%s %d \\\\ \\u0000 $HOME `id` \\n"}', id="words in strings"),
+    pytest.param('{"a":"' + "".join(chr(n) for n in range(0x80, 0x2100)) + '"}', id="every second byte of UTF-8"),
+    pytest.param('{"a":"' + "x" * 300_000 + '"}', id="longer than an argument may be"),
+]
+
+
+def merged(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object as Go reads it: of a key that is there twice both objects' entries. null empties what was before it."""
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if isinstance(value, dict) and isinstance(result.get(key), dict):
+            result[key].update(value)
+        else:
+            result[key] = value
+    return result
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_annotation(shim: Shim, spec: str) -> None:
+    shim.await_copy()
+    shim.then(HELD)
+    path = shim.bundle / "config.json"
+    path.write_bytes(spec.encode())
+    path.chmod(0o640)
+    before = path.stat()
+    assert shim.run(*shim.create()).returncode == 0
+    expected = json.loads(spec)
+    annotations = expected.get("annotations") or {}
+    expected["annotations"] = {**annotations, "org.criu.config": f"{shim.work}/criu.conf"}
+    assert json.loads(path.read_bytes(), object_pairs_hook=merged) == expected
+    after = path.stat()
+    assert (after.st_mode, after.st_uid) == (before.st_mode, before.st_uid)
+    # Another file in its place, not the old one written over; and nothing beside it.
+    assert after.st_ino != before.st_ino
+    assert [entry.name for entry in shim.bundle.iterdir()] == ["config.json"]
+
+
+@pytest.mark.parametrize("spec", ["", "[]", '"}"'])
+def test_broken_bundle(shim: Shim, spec: str) -> None:
+    shim.await_copy()
+    (shim.bundle / "config.json").write_text(spec)
+    assert "no JSON object" in refused(shim, shim.run(*shim.create()))
+    assert shim.calls() == []
+    assert (shim.bundle / "config.json").read_text() == spec
+
+
+def test_bundle_that_is_not_there(shim: Shim) -> None:
+    shim.await_copy()
+    (shim.bundle / "config.json").unlink()
+    assert shim.run(*shim.create()).returncode == 1
+    assert shim.calls() == []
+
+
+def test_create_without_images(shim: Shim) -> None:
+    """A mark from before a reboot too: images are gone, and nothing is started in their place."""
+    shim.await_copy()
+    (shim.work / "ready").unlink()
+    message = refused(shim, shim.run(*shim.create()))
+    assert f"container {CONTAINER[:12]} is the copy of migration 20261123-migration" in message
+    assert "playbooks/recover.yml" in message
+    assert shim.calls() == []
+
+
+def test_create_after_a_reboot(shim: Shim) -> None:
+    shim.mark.mkdir()
+    assert "migration unknown" in refused(shim, shim.run(*shim.create()))
+    assert shim.calls() == []
+
+
+def test_create_of_a_copy_given_up(shim: Shim) -> None:
+    shim.await_copy()
+    (shim.work / "refused").touch()
+    assert "given up" in refused(shim, shim.run(*shim.create()))
+    assert shim.calls() == []
+
+
+@pytest.mark.parametrize("command", ["run", "restore", "resume", "start"])
+def test_no_other_way_in(shim: Shim, command: str) -> None:
+    """`resume` would let go of what is held, `run` and `restore` are for people and for the engine's own restore."""
+    shim.await_copy()
+    if command == "resume":
+        shim.hold()
+    refused(shim, shim.run(*shim.globals(), command, CONTAINER))
+    assert shim.calls() == []
+
+
+@pytest.mark.parametrize("session", ['"; rm -rf /', "a\\b", "../x", ""])
+def test_session_that_is_no_id(shim: Shim, session: str) -> None:
+    shim.await_copy(session)
+    (shim.work / "ready").unlink()
+    assert "migration unknown" in refused(shim, shim.run(*shim.create()))
+
+
+@pytest.mark.parametrize(
+    "options", ["manage-cgroups=ignore\n", "# action-script=ACTION\n", "action-script=ACTION2\n", None]
+)
+def test_nothing_would_hold_it(shim: Shim, options: str | None) -> None:
+    shim.await_copy()
+    if options is None:
+        shim.action.chmod(0o644)
+    else:
+        (shim.work / "criu.conf").write_text(options.replace("ACTION", str(shim.action)))
+    assert "nothing would hold" in refused(shim, shim.run(*shim.create()))
+    assert shim.calls() == []
+
+
+def test_restore_that_fails(shim: Shim) -> None:
+    shim.await_copy()
+    shim.then(
+        """cat >"$PLACE/works/$LIVEMIGRATE_RESTORE/work/restore.log" <<'X'
+(00.000001) Error (criu/x.c:1): RLIMIT_NOFILE is low
+(00.000002) Restoring
+(00.000003) Error (criu/y.c:2): Can't open "/tmp/it"\there \\ now
+X
+echo '{"level":"error","msg":"criu failed","time":"now"}' >>"$PLACE/a log.json"
+exit 3"""
+    )
+    done = shim.run(*shim.create())
+    assert done.returncode == 1
+    # containerd tells the last one.
+    message = shim.messages()[-1]
+    assert 'Error (criu/y.c:2): Can\'t open "/tmp/it" here \\ now' in message
+    assert "RLIMIT_NOFILE" not in message
+    assert f"{shim.work}/work/restore.log" in message
+
+
+def test_log_as_text(shim: Shim) -> None:
+    shim.await_copy()
+    (shim.work / "ready").unlink()
+    assert shim.run("--log", str(shim.log), "create", CONTAINER).returncode == 1
+    assert ' level=error msg="livemigrate: container ' in shim.log.read_text()
+
+
+def test_restored_but_not_held(shim: Shim) -> None:
+    """It runs; that must not last."""
+    shim.await_copy()
+    # Of an attempt before this one: it proves nothing.
+    shim.hold()
+    assert "nothing held it" in refused(shim, shim.run(*shim.create()))
+    assert shim.calls()[1] == ["--root", "/run/docker/runtime-runc/moby", "delete", "--force", CONTAINER]
+
+
+# --- start ---
+
+
+def wait_in_start(shim: Shim) -> subprocess.Popen[bytes]:
+    process = shim.begin(*shim.start())
+    until((shim.work / "waiting").exists)
+    assert (shim.work / "waiting").read_text() == f"{process.pid}\n"
+    assert process.poll() is None
+    return process
+
+
+def ended(process: subprocess.Popen[bytes]) -> subprocess.CompletedProcess[bytes]:
+    stdout, stderr = process.communicate(timeout=20)
+    return subprocess.CompletedProcess([], process.returncode, stdout, stderr)
+
+
+def test_start_waits_and_lets_go(shim: Shim) -> None:
+    shim.await_copy()
+    cgroup = shim.hold()
+    process = wait_in_start(shim)
+    assert (cgroup / "cgroup.freeze").read_text() == "1\n"
+    (shim.mark / "consumed").touch()
+    until(lambda: (cgroup / "cgroup.freeze").read_text() == "0\n")
+    # Docker takes it for started when it runs, no sooner.
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.1)
+    assert (shim.work / "images").exists()
+    (cgroup / "cgroup.events").write_text("populated 1\nfrozen 0\n")
+    done = ended(process)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert shim.calls() == []
+    assert (cgroup / "cgroup.kill").read_text() == ""
+    # The memory is not kept, and later dumps read what they read for any container.
+    assert not (shim.work / "images").exists()
+    assert not (shim.work / "ready").exists()
+    assert os.readlink(shim.work / "criu.conf") == "/etc/criu/runc.conf"
+
+
+def test_images_elsewhere_are_not_followed(shim: Shim, tmp_path: Path) -> None:
+    shim.await_copy()
+    shim.hold()
+    elsewhere = tmp_path / "elsewhere"
+    (shim.work / "images").rename(elsewhere)
+    (shim.work / "images").symlink_to(elsewhere)
+    process = wait_in_start(shim)
+    (shim.place / "cgroup/system.slice/docker-x.scope/cgroup.events").write_text("populated 1\nfrozen 0\n")
+    (shim.mark / "consumed").touch()
+    assert ended(process).returncode == 0
+    assert not (shim.work / "images").is_symlink()
+    assert (elsewhere / "pages-1.img").exists()
+
+
+def test_given_up_while_held(shim: Shim) -> None:
+    shim.await_copy()
+    cgroup = shim.hold()
+    process = wait_in_start(shim)
+    (shim.work / "refused").touch()
+    until(lambda: (cgroup / "cgroup.kill").read_text() == "1\n")
+    # Docker takes it for gone when it is, no sooner.
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.1)
+    (cgroup / "cgroup.events").write_text("populated 0\nfrozen 1\n")
+    assert "given up" in refused(shim, ended(process))
+    # Never let go of on the way out.
+    assert (cgroup / "cgroup.freeze").read_text() == "1\n"
+    assert not (shim.work / "held").exists()
+    assert not (shim.work / "waiting").exists()
+
+
+def test_kernel_without_cgroup_kill(shim: Shim) -> None:
+    shim.await_copy()
+    cgroup = shim.hold()
+    (cgroup / "cgroup.kill").unlink()
+    below = shim.cgroup("system.slice/docker-x.scope/a child/deeper")
+    (below.parent / "cgroup.procs").write_text("")
+    victims = [subprocess.Popen(["sleep", "60"]) for _ in range(2)]
+    shim.processes += victims
+    (cgroup / "cgroup.procs").write_text(f"{victims[0].pid}\n")
+    (below / "cgroup.procs").write_text(f"{victims[1].pid}\n")
+    process = wait_in_start(shim)
+    (shim.work / "refused").touch()
+    assert [victim.wait(10) for victim in victims] == [-9, -9]
+    (cgroup / "cgroup.events").write_text("populated 0\nfrozen 1\n")
+    refused(shim, ended(process))
+
+
+def test_mark_removed_while_held(shim: Shim) -> None:
+    shim.await_copy()
+    cgroup = shim.hold()
+    (cgroup / "cgroup.events").write_text("populated 0\nfrozen 1\n")
+    process = wait_in_start(shim)
+    (shim.mark / "session").unlink()
+    shim.mark.rmdir()
+    assert "was removed" in refused(shim, ended(process))
+    assert (cgroup / "cgroup.kill").read_text() == "1\n"
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["undecided", "decided"])
+def test_init_dies_while_held(shim: Shim, late: bool) -> None:
+    shim.await_copy()
+    cgroup = shim.hold()
+    process = wait_in_start(shim)
+    (shim.proc / "4242" / "cgroup").unlink()
+    if late:
+        (shim.mark / "consumed").touch()
+    assert "died while it was held" in refused(shim, ended(process))
+    assert (cgroup / "cgroup.freeze").read_text() == "1\n"
+
+
+def test_number_that_is_anothers_by_now(shim: Shim) -> None:
+    """The cgroup says that it is not the container's: it is left alone, whatever `held` names."""
+    shim.await_copy()
+    cgroup = shim.hold()
+    process = wait_in_start(shim)
+    shim.process(4242, "/user.slice")
+    refused(shim, ended(process))
+    assert (cgroup / "cgroup.kill").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    "held",
+    ["", "4242\n", "x\nCGROUP/system.slice/docker-x.scope\n", "4242\n/etc\n", "4242\nCGROUP\n", "4242\nCGROUP/../x\n"],
+)
+def test_held_that_the_script_did_not_write(shim: Shim, held: str) -> None:
+    shim.await_copy()
+    shim.hold()
+    (shim.work / "held").write_text(held.replace("CGROUP", str(shim.cgroups)))
+    refused(shim, shim.run(*shim.start()))
+    assert not (shim.work / "waiting").exists()
+
+
+def test_decision_before_the_wait(shim: Shim) -> None:
+    """`refused` came while Docker made the network."""
+    shim.await_copy()
+    cgroup = shim.hold()
+    (cgroup / "cgroup.events").write_text("populated 0\nfrozen 1\n")
+    (shim.work / "refused").touch()
+    refused(shim, shim.run(*shim.start()))
+    assert (cgroup / "cgroup.kill").read_text() == "1\n"
