@@ -20,7 +20,7 @@ import socket
 import sys
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _docker_init, _docker_py, _durable, _images
+from ansible_collections.livemigrate.criu.plugins.module_utils import _docker_py, _durable, _host_files, _images
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import SYSTEM_PATH, Runner
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._support import (
@@ -282,7 +282,7 @@ def docker_facts(run: Runner, get: t.Callable[[str], Facts] = engine_get) -> Fac
             "installed": installed,
             "running": True,
             "error": None,
-            "init_binary": _docker_init.find(info.get("InitBinary")),
+            "init_binary": _host_files.find_init(info.get("InitBinary")),
             **parse_engine(get("/version"), info),
         }
     except FileNotFoundError:

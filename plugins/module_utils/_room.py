@@ -16,9 +16,9 @@ import typing as t
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _channel,
     _channel_server,
-    _docker_init,
     _durable,
     _engines,
+    _host_files,
     _images,
     _networks,
     _spec,
@@ -199,7 +199,8 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
     Everything that is made is noted before it is made, so that a refusal can take it away whatever happens in between.
 
     :param overwrite: whether content on the destination that is not the container's own may be replaced.
-    :raises MigrationError: ``name_taken``, ``foreign_data``, ``bind_mount_missing``, ``create_failed`` ...
+    :raises MigrationError: ``name_taken``, ``foreign_data``, ``bind_mount_missing``, ``init_missing``, ``mount_is_link``,
+        ``create_failed`` ...
     """
     spec = read_spec(session)
     inspect = spec["inspect"]
@@ -215,6 +216,9 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
     own = {entry for earlier in past for entry in earlier.facts.get("volumes", [])}
     binds = [entry for entry in spec["volumes"] if entry["kind"] == "bind"]
     _check_binds(binds, own, overwrite)
+    sources = {entry["destination"]: entry["path"] for entry in binds}
+    init = _host_files.require_init(inspect, engine.info())
+    _host_files.require_no_links({**sources, **({_host_files.INIT_PLACE: init} if init else {})})
     _creation(session, spec, engine)
     volumes = [entry for entry in spec["volumes"] if entry["kind"] == "volume"]
     copies = {earlier.facts["container_id"] for earlier in past}
@@ -265,9 +269,8 @@ def _empty_places(engine: Engine, spec: t.Mapping[str, t.Any]) -> list[str]:
 def _creation(session: Session, spec: t.Mapping[str, t.Any], engine: Engine) -> _spec.CreationSpec:
     """What to ask of this host's engine.
 
-    :raises MigrationError: ``cannot_recreate`` where its API cannot express all of it; ``init_missing``.
+    :raises MigrationError: ``cannot_recreate`` where its API cannot express all of it.
     """
-    _docker_init.require(spec["inspect"], engine.info())
     local = engine.find_image(spec["image"]["reference"])
     image = _images.find(engine, spec["image"])
     plan = _spec.creation_parameters(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -17,23 +17,17 @@ import pytest
 from tests.conftest import ROOT, RunTool
 from tests.lab.api import Lab
 from tests.migration.migration import Migration
+from tests.migration.tidy import Pair, forget, nothing_left
 from tests.migration.traces import assert_unchanged, snapshot
 from tests.workloads.host import Host
 from tests.workloads.probe import Answer, wait_for_answer
 from tests.workloads.recipes import RECIPES
 
+__all__ = ["Counter", "Pair"]
+
 _PORTS = itertools.count(9001)
 # A closed session's record, without secrets, is kept on the source.
 RECORDS = ("/journal", "/session.json", "/decision")
-
-
-@dataclass
-class Pair:
-    """The two hosts of a migration."""
-
-    lab: Lab
-    alpha: Host
-    beta: Host
 
 
 @dataclass
@@ -112,47 +106,35 @@ def pair(lab: Lab, run_tool: RunTool) -> Pair:
 @pytest.fixture
 def counter(pair: Pair) -> Iterator[Counter]:
     """One counter on alpha, removed at the end wherever it runs."""
-    made = make_counter(pair)
-    yield made
-    remove_counter(made)
+    names: list[str] = []
+    with nothing_left(pair, names):
+        yield make_counter(pair, names)
 
 
 @pytest.fixture
 def counters(pair: Pair) -> Iterator[Callable[[int], list[Counter]]]:
     """Several counters on alpha."""
-    made: list[Counter] = []
-
-    def make(number: int) -> list[Counter]:
-        made.extend(make_counter(pair) for dummy in range(number))
-        return made
-
-    yield make
-    for one in made:
-        remove_counter(one)
+    names: list[str] = []
+    with nothing_left(pair, names):
+        yield lambda number: [make_counter(pair, names) for dummy in range(number)]
 
 
-def make_counter(pair: Pair) -> Counter:
-    """Start a counter on alpha under a name and port of its own."""
+@pytest.fixture
+def counter_with(pair: Pair) -> Iterator[Callable[[Sequence[str]], Counter]]:
+    """A counter on alpha with further arguments of `docker run`."""
+    names: list[str] = []
+    with nothing_left(pair, names):
+        yield lambda arguments: make_counter(pair, names, arguments)
+
+
+def make_counter(pair: Pair, names: list[str], arguments: Sequence[str] = ()) -> Counter:
+    """Start a counter on alpha under a name and port of its own; the name is added to NAMES first."""
     port = next(_PORTS)
     name = f"fault-{port}"
-    remove_named(pair, name)
-    identity = pair.alpha.start(
-        name, RECIPES["counter"].tag, ["--publish", f"{port}:8080", "--restart", "unless-stopped"]
-    )
+    # Of a session of tests that was killed.
+    forget(pair, [name])
+    names.append(name)
+    common = ["--publish", f"{port}:8080", "--restart", "unless-stopped"]
+    identity = pair.alpha.start(name, RECIPES["counter"].tag, [*common, *arguments])
     first = wait_for_answer(f"http://{pair.alpha.address}:{port}/")
     return Counter(pair, name, port, identity, first, snapshot(pair.alpha), snapshot(pair.beta))
-
-
-def remove_named(pair: Pair, name: str) -> None:
-    """Remove a counter and its old copies from both hosts, with its sessions' records."""
-    script = (
-        f"docker ps -aq --filter name=^{name} | xargs -r docker rm -fv >/dev/null; "
-        f'grep -ls \'"container_name": "{name}"\' /var/lib/livemigrate/2*/session.json | xargs -r -n1 dirname | xargs -r rm -rf'
-    )
-    for host in (pair.alpha, pair.beta):
-        host.run(["sh", "-c", script])
-
-
-def remove_counter(made: Counter) -> None:
-    """Remove a test's counter."""
-    remove_named(made.pair, made.name)

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from tests.conftest import LOGS, ROOT
 
@@ -22,6 +23,8 @@ _TASK = re.compile(r"^TASK \[(?:livemigrate\.criu\.migrate : )?(.*?)\]")
 
 class Migration:
     """A running `ansible-playbook playbooks/migrate.yml`, with what it prints."""
+
+    _begun: ClassVar[list[Migration]] = []
 
     def __init__(
         self, container: str, arguments: Sequence[str] = (), *, playbook: str = "migrate.yml", inventory: str = ""
@@ -50,6 +53,7 @@ class Migration:
             start_new_session=True,
         )
         threading.Thread(target=self._read, daemon=True).start()
+        self._begun.append(self)
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -84,6 +88,14 @@ class Migration:
         """The control node dies: playbook, forks and SSH connections at once."""
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(10)
+
+    @classmethod
+    def kill_all(cls) -> None:
+        """End those that a test which failed has left running."""
+        while cls._begun:
+            migration = cls._begun.pop()
+            if migration._process.poll() is None:
+                migration.kill()
 
     def end(self, timeout: float = 300) -> int:
         """Its exit code."""

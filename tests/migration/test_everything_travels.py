@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._spec import compare, unexpected
-from tests.migration.conftest import Pair, remove_named
+from tests.migration.conftest import Pair
 from tests.migration.migration import Migration
+from tests.migration.tidy import forget, nothing_left
 from tests.workloads.host import Host
 from tests.workloads.probe import wait_for_answer
 
@@ -55,8 +56,14 @@ def _volume(host: Host) -> str:
 @pytest.fixture
 def all_sorts(pair: Pair) -> Iterator[dict[str, Any]]:
     """The container on alpha, with its files; what inspect said of it."""
-    _remove(pair)
-    alpha = pair.alpha
+    forget(pair, [NAME])
+    _remove_rest(pair)
+    with nothing_left(pair, [NAME], also=lambda: _remove_rest(pair)):
+        _make(pair.alpha)
+        yield pair.alpha.inspect(NAME)
+
+
+def _make(alpha: Host) -> None:
     alpha.docker("network", "create", "--subnet", "198.18.77.0/24", f"{NAME}-one")
     alpha.docker("network", "create", "--label", "kept=yes", f"{NAME}-two")
     alpha.docker("volume", "create", "--label", "kept=yes", f"{NAME}-data")
@@ -93,12 +100,9 @@ def all_sorts(pair: Pair) -> Iterator[dict[str, Any]]:
     # A file of the image that the container has deleted, and one that it has replaced.
     alpha.docker("exec", NAME, "sh", "-c", "rm /usr/local/bin/entry; echo changed > /etc/new; mkdir -p /etc/deep/er")
     wait_for_answer(f"http://{alpha.address}:{PORT}/")
-    yield alpha.inspect(NAME)
-    _remove(pair)
 
 
-def _remove(pair: Pair) -> None:
-    remove_named(pair, NAME)
+def _remove_rest(pair: Pair) -> None:
     for host in (pair.alpha, pair.beta):
         for network in ("one", "two"):
             host.docker("network", "rm", f"{NAME}-{network}", check=False)

@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from tests.migration.conftest import Counter, Pair
 from tests.migration.inventory import write_inventory
 from tests.migration.migration import Migration
+from tests.workloads.watch import Watch
 
 
 @pytest.mark.parametrize(
@@ -120,6 +123,71 @@ def test_container_with_rm_is_refused(counter: Counter, pair: Pair) -> None:
         assert pair.alpha.inspect(name)["State"]["Status"] == "running"
     finally:
         pair.alpha.remove(name)
+
+
+@pytest.mark.parametrize("place", ["/tmp", "/var/lib/livemigrate"])
+@pytest.mark.parametrize("side", ["source", "destination"])
+def test_disk_is_full(counter: Counter, pair: Pair, side: str, place: str) -> None:
+    """A small file system where a migration needs room, filled up: refused with what is left, and nothing is written to it."""
+    host = pair.alpha if side == "source" else pair.beta
+    host.run(["mkdir", "-p", place])
+    host.run(["mount", "-t", "tmpfs", "-o", "size=640m", "small", place])
+    try:
+        host.run(["fallocate", "--length", "600m", f"{place}/filling"])
+        said = counter.migrate().fail_with(
+            f"[disk_free] {place} on the {side} has ", "Make room", "Nothing has been touched"
+        )
+        # The module that looks is itself unpacked there while it runs.
+        found = re.search(rf"{place} on the {side} has (\d+) MiB left", said)
+        assert found
+        assert 30 < int(found.group(1)) <= 40, "it is not this file system that was looked at"
+        assert host.run(["ls", "-A", place]).stdout.split() == ["filling"]
+    finally:
+        host.run(["umount", place])
+    counter.assert_untouched()
+
+
+@pytest.fixture
+def links(pair: Pair) -> Iterator[None]:
+    """A directory on both hosts that is reached through a link as well."""
+    for host in (pair.alpha, pair.beta):
+        host.run(["sh", "-c", "mkdir -p /srv/linked && ln -sfn linked /srv/link"])
+    yield
+    for host in (pair.alpha, pair.beta):
+        host.run(["rm", "-rf", "/srv/linked", "/srv/link"])
+
+
+@pytest.mark.usefixtures("links")
+@pytest.mark.parametrize(
+    ("arguments", "texts"),
+    [
+        (["--init"], ["/usr/bin/docker-init (mounted at /sbin/docker-init)", '"init-path": "/usr/bin/tini-static"']),
+        (["--init"], ["made with --init", "no docker-init"]),
+        (["--volume", "/srv/link:/linked"], ["/srv/link (mounted at /linked)", "Mount /srv/linked instead"]),
+    ],
+    ids=["init-is-a-link", "init-is-missing", "bind-is-a-link"],
+)
+def test_mount_that_the_destination_cannot_restore(
+    pair: Pair,
+    counter_with: Callable[[Sequence[str]], Counter],
+    arguments: list[str],
+    texts: list[str],
+    request: pytest.FixtureRequest,
+) -> None:
+    """What a host puts into the container is looked at before the freeze; else CRIU fails while the source stands still."""
+    counter = counter_with(arguments)
+    missing = "missing" in request.node.callspec.id
+    try:
+        if missing:
+            pair.beta.run(["mv", "/usr/bin/docker-init", "/usr/bin/docker-init.away"])
+        with Watch([counter.url(pair.alpha)], token=counter.first.token) as watch:
+            counter.migrate().fail_with(*texts, "the container stayed here")
+        assert not watch.report().violations
+        assert watch.report().longest_gap < 1, "it was frozen before it was refused"
+    finally:
+        if missing:
+            pair.beta.run(["mv", "/usr/bin/docker-init.away", "/usr/bin/docker-init"])
+    counter.assert_untouched()
 
 
 def test_check_mode_changes_nothing(counter: Counter) -> None:

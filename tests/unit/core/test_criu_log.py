@@ -15,7 +15,7 @@ import pytest
 from ansible_collections.livemigrate.criu.plugins.module_utils import _criu_log
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 
-# From a restore on the lab whose destination lacked a program that the container had mounted (criu 4.2.1).
+# From a restore on the lab of a container with a mount whose source is a symbolic link (criu 4.2.1).
 LOG = """\
 (00.011498) Warn  (criu/cr-restore.c:1050): Set CLONE_PARENT | CLONE_NEWPID but it might cause restore problem
 (00.260250)      1: mnt-v2: \tBind /usr/bin/docker-init to /tmp/.criu.mntns.cyjZ7P/mnt-0000001434
