@@ -166,6 +166,10 @@ def runtime_of(source: Inspect, engine: Engine) -> str:
     return RUNTIME
 
 
+def require_mountable(sources: t.Mapping[str, str]) -> None:
+    """Everything can be mounted: see :func:`_options`."""
+
+
 def receive(session: Session, container: str) -> str:
     """Mark the container as a copy that is not to be started afresh, and make the place for its checkpoint.
 
@@ -192,6 +196,12 @@ def arm(session: Session, engine: Engine) -> None:
     _mark.prune({container["Id"] for container in engine.containers()})
 
 
+def _options(session: Session) -> list[str]:
+    """CRIU's options for the restore. What runc says of mounts is overruled where it names a symbolic link."""
+    links = session.data("created").get("links", {})
+    return [*_RESTORE_OPTIONS, *(f"external=mnt[{place}]:{path}" for place, path in sorted(links.items()))]
+
+
 def hold(
     session: Session,
     received: _checkpoint_dir.Manifest,
@@ -210,7 +220,7 @@ def hold(
     mark = Mark(container)
     _checkpoint_dir.compare(received, sent)
     _trees.adopt_log(session.facts["data_root"], session.facts["container_id"], container)
-    mark.set_options(_RESTORE_OPTIONS)
+    mark.set_options(_options(session))
     session.enter("starting")
     began = time.monotonic()
     mark.set_ready()

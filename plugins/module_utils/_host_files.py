@@ -67,17 +67,25 @@ def require_init(inspect: t.Mapping[str, t.Any], info: t.Mapping[str, t.Any]) ->
     return found
 
 
-def require_no_links(sources: t.Mapping[str, str]) -> None:
-    """Refuse mounts that CRIU cannot restore: where the path to mount from ends in a symbolic link, it mounts the link itself.
+def links(sources: t.Mapping[str, str]) -> dict[str, str]:
+    """Those mounts whose source is a symbolic link: CRIU by itself would mount the link, not what it leads to.
 
     :param sources: place in the container to path on this host. Links further up in that path do no harm.
+    """
+    return {place: path for place, path in sources.items() if os.path.islink(path.rstrip("/"))}
+
+
+def require_no_links(sources: t.Mapping[str, str]) -> None:
+    """Refuse mounts of symbolic links, which cannot be restored where CRIU has no options of the container's own.
+
+    :param sources: as for :func:`links`.
     :raises MigrationError: ``mount_is_link``.
     """
-    links = {place: path for place, path in sources.items() if os.path.islink(path.rstrip("/"))}
-    if not links:
+    found = links(sources)
+    if not found:
         return
     texts = []
-    for place, path in sorted(links.items()):
+    for place, path in sorted(found.items()):
         remedy = f"Mount {os.path.realpath(path)} instead."
         if place == INIT_PLACE:
             remedy = f'Set "init-path": "{os.path.realpath(path)}" in daemon.json there.'
@@ -85,5 +93,5 @@ def require_no_links(sources: t.Mapping[str, str]) -> None:
     raise MigrationError(
         "mount_is_link",
         f"CRIU cannot restore a mount of a symbolic link (it mounts the link, not what it leads to): {' '.join(texts)}",
-        links=links,
+        links=found,
     )

@@ -218,7 +218,8 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
     _check_binds(binds, own, overwrite)
     sources = {entry["destination"]: entry["path"] for entry in binds}
     init = _host_files.require_init(inspect, engine.info())
-    _host_files.require_no_links({**sources, **({_host_files.INIT_PLACE: init} if init else {})})
+    sources.update({_host_files.INIT_PLACE: init} if init else {})
+    _engines.of(session).require_mountable(sources)
     _creation(session, spec, engine)
     volumes = [entry for entry in spec["volumes"] if entry["kind"] == "volume"]
     copies = {earlier.facts["container_id"] for earlier in past}
@@ -247,7 +248,12 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
     created = engine.inspect(container)
     _seed_layer(engine, past, created)
     targets = _targets(session, engine, created, spec)
-    session.enter("created", container_id=container, policy=_spec.restart_policy(inspect))
+    session.enter(
+        "created",
+        container_id=container,
+        policy=_spec.restart_policy(inspect),
+        links={place: os.path.realpath(path) for place, path in _host_files.links(sources).items()},
+    )
     _channel_server.set_targets(session, targets)
     _engines.of(session).arm(session, engine)
     warnings = [f"{note['field']}: {note['why']}" for note in plan["changes"]]
