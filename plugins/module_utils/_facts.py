@@ -23,6 +23,7 @@ import typing as t
 from ansible_collections.livemigrate.criu.plugins.module_utils import _docker_py, _durable, _host_files, _images
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import SYSTEM_PATH, Runner
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._shim import shim_facts
 from ansible_collections.livemigrate.criu.plugins.module_utils._support import (
     criu_verdict,
     engine_verdict,
@@ -261,6 +262,7 @@ def parse_engine(version: Facts, info: Facts) -> Facts:
         "userns_remap": "userns" in names,
         "runtimes": sorted(info.get("Runtimes") or {}),
         "default_runtime": info.get("DefaultRuntime"),
+        "shim": shim_facts(info),
         # A paused container is a live one: a restart of the engine ends it too.
         "containers_running": int(info.get("ContainersRunning") or 0) + int(info.get("ContainersPaused") or 0),
         "containerd_version": components.get("containerd"),
@@ -296,6 +298,7 @@ def docker_facts(run: Runner, get: t.Callable[[str], Facts] = engine_get) -> Fac
     facts.update(dict.fromkeys(parse_engine({}, {}), None))
     facts["api_engine"] = engine_verdict(None, None)._asdict()
     facts["runtimes"], facts["security_options"], facts["containers_running"] = [], [], 0
+    facts["shim"] = shim_facts({})
     for program in ("containerd", "runc"):
         if which(program):
             facts[f"{program}_version"] = ".".join(map(str, parse_version(run([program, "--version"]).stdout))) or None

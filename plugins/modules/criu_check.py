@@ -243,6 +243,28 @@ docker:
       description: The runtime of containers that name none.
       type: str
       sample: runc
+    shim:
+      description:
+        - The runtime that restores containers inside an ordinary start, as the role P(livemigrate.criu.checkpointing#role)
+          installs it.
+      type: dict
+      contains:
+        registered:
+          description: Whether the engine knows it, and its files are there.
+          type: bool
+          sample: true
+        path:
+          description: Where the engine looks for it, or else where it would be.
+          type: str
+          sample: /usr/local/lib/livemigrate/livemigrate-runc
+        installed:
+          description: Whether its files are there and can be executed.
+          type: bool
+          sample: true
+        version:
+          description: Version of the files that a migration and it exchange, V(null) where there is none.
+          type: str
+          sample: "1"
     containers_running:
       description: How many containers live, paused ones included.
       type: int
