@@ -13,8 +13,8 @@ away in one transaction. Nothing is lost by that: what is not acknowledged is se
 A table needs no device, so it is there before Docker makes the interface (on the destination, from before CRIU connects
 the sockets again: see ``livemigrate-network`` of the role ``checkpointing``), and it ends with its namespace. Loopback is
 closed as well: CRIU puts the two ends of a connection back one after the other, and an end that speaks before the other
-is there would be reset. Only CRIU's own packets, which carry a mark, pass. What a packet socket sends passes too: the
-kernel itself has none, and the tasks stand still.
+is there would be reset. Only CRIU's own packets pass, which carry a mark, and the announcement of an address by the engine
+(in IPv6; that of IPv4 leaves through a packet socket, which no table sees).
 
 The order, and why:
 
@@ -54,6 +54,9 @@ _HOOK = "type filter hook {hook} priority -450; policy {policy};"
 LIFT = "".join(f"{verb} table {family} {TABLE}\n" for family in ("inet", "arp") for verb in ("add", "delete"))
 
 _FROM_CRIU = f"meta mark {_CRIU_MARK} accept"
+# Docker from 28 on announces the addresses of an interface that it makes, and fails where it may not: sendmsg(2) says EPERM.
+# No answer to anybody: those do not go to all nodes.
+_ANNOUNCEMENTS = "icmpv6 type nd-neighbor-advert ip6 daddr ff02::1 accept"
 # A SYN alone: the acknowledgement that ends a handshake which has begun still passes. Loopback is the container itself.
 _NO_NEW = 'iifname != "lo" tcp flags & (syn | ack) == syn drop'
 # Neighbours have to be found for a reset to leave.
@@ -65,7 +68,7 @@ _CHAINS: dict[str, tuple[tuple[str, str, str, tuple[str, ...]], ...]] = {
     NEW: (("inet", "prerouting", "accept", (_NO_NEW,)),),
     ALL: (
         ("inet", "prerouting", "drop", (_FROM_CRIU,)),
-        ("inet", "output", "drop", (_FROM_CRIU,)),
+        ("inet", "output", "drop", (_FROM_CRIU, _ANNOUNCEMENTS)),
         ("arp", "input", "drop", ()),
         ("arp", "output", "drop", ()),
     ),
