@@ -19,12 +19,12 @@ is there would be reset. Only CRIU's own packets pass, which carry a mark, and t
 The order, and why:
 
 * source: ``NEW`` (a client's SYN is dropped, and sent again by its kernel), wait until the programs have accepted what was
-  waiting (``_sockets.drain``), freeze, ``ALL``, dump. If it were closed before the freeze, programs would
-  see it: sendto(2) fails with EPERM where a packet is dropped on its way out. What comes in between the freeze and the
-  close is acknowledged, but it is in the sockets' queues and travels.
+  waiting and the clients have got what was said last (``_sockets.drain``), freeze, ``ALL``, dump. If it were closed before
+  the freeze, programs would see it: sendto(2) fails with EPERM where a packet is dropped on its way out. What comes in
+  between the freeze and the close is acknowledged, but it is in the sockets' queues and travels.
 * abort: lift, then thaw, for the same reason; then announce, because a switch may have learned the copy's place.
-* the source after RUN, address kept: :meth:`Fence.reset` for connections that no program had accepted, which CRIU leaves
-  behind, then kill behind the closed fence; the namespace takes both with it.
+* the source after RUN, address kept: :meth:`Fence.reset` for the connections that CRIU leaves behind
+  (``_sockets.left_behind``), then kill behind the closed fence; the namespace takes both with it.
 * the source after RUN, address changed: :meth:`Fence.reset` for all, then kill; clients connect again at once.
 """
 
@@ -190,8 +190,8 @@ class Fence(t.NamedTuple):
 
         Without it their clients wait for answers that never come: what they sent was acknowledged. Only after RUN.
 
-        :param connections: those to reset: where the address is kept, what ``_sockets.unaccepted`` saw after the close. All where
-            it is not.
+        :param connections: those to reset: what ``_sockets.left_behind`` saw after the close, where the address is kept. All
+            where it is not.
         :returns: how many were reset; 0 where the kernel cannot do that (no CONFIG_INET_DIAG_DESTROY).
         :raises MigrationError: as :meth:`set`.
         """
