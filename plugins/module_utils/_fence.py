@@ -13,18 +13,18 @@ away in one transaction. Nothing is lost by that: what is not acknowledged is se
 A table needs no device, so it is there before Docker makes the interface (on the destination, from before CRIU connects
 the sockets again: see ``livemigrate-network`` of the role ``checkpointing``), and it ends with its namespace. Loopback is
 closed as well: CRIU puts the two ends of a connection back one after the other, and an end that speaks before the other
-is there would be reset. Only CRIU's own packets, which carry a mark, pass. What a packet socket sends passes too: the
-kernel itself has none, and the tasks stand still.
+is there would be reset. Only CRIU's own packets pass, which carry a mark, and the announcement of an address by the engine
+(in IPv6; that of IPv4 leaves through a packet socket, which no table sees).
 
 The order, and why:
 
 * source: ``NEW`` (a client's SYN is dropped, and sent again by its kernel), wait until the programs have accepted what was
-  waiting (``_sockets.drain``), freeze, ``ALL``, dump. If it were closed before the freeze, programs would
-  see it: sendto(2) fails with EPERM where a packet is dropped on its way out. What comes in between the freeze and the
-  close is acknowledged, but it is in the sockets' queues and travels.
+  waiting and the clients have got what was said last (``_sockets.drain``), freeze, ``ALL``, dump. If it were closed before
+  the freeze, programs would see it: sendto(2) fails with EPERM where a packet is dropped on its way out. What comes in
+  between the freeze and the close is acknowledged, but it is in the sockets' queues and travels.
 * abort: lift, then thaw, for the same reason; then announce, because a switch may have learned the copy's place.
-* the source after RUN, address kept: :meth:`Fence.reset` for connections that no program had accepted, which CRIU leaves
-  behind, then kill behind the closed fence; the namespace takes both with it.
+* the source after RUN, address kept: :meth:`Fence.reset` for the connections that CRIU leaves behind
+  (``_sockets.left_behind``), then kill behind the closed fence; the namespace takes both with it.
 * the source after RUN, address changed: :meth:`Fence.reset` for all, then kill; clients connect again at once.
 """
 
@@ -54,6 +54,9 @@ _HOOK = "type filter hook {hook} priority -450; policy {policy};"
 LIFT = "".join(f"{verb} table {family} {TABLE}\n" for family in ("inet", "arp") for verb in ("add", "delete"))
 
 _FROM_CRIU = f"meta mark {_CRIU_MARK} accept"
+# Docker from 28 on announces the addresses of an interface that it makes, and fails where it may not: sendmsg(2) says EPERM.
+# No answer to anybody: those do not go to all nodes.
+_ANNOUNCEMENTS = "icmpv6 type nd-neighbor-advert ip6 daddr ff02::1 accept"
 # A SYN alone: the acknowledgement that ends a handshake which has begun still passes. Loopback is the container itself.
 _NO_NEW = 'iifname != "lo" tcp flags & (syn | ack) == syn drop'
 # Neighbours have to be found for a reset to leave.
@@ -65,7 +68,7 @@ _CHAINS: dict[str, tuple[tuple[str, str, str, tuple[str, ...]], ...]] = {
     NEW: (("inet", "prerouting", "accept", (_NO_NEW,)),),
     ALL: (
         ("inet", "prerouting", "drop", (_FROM_CRIU,)),
-        ("inet", "output", "drop", (_FROM_CRIU,)),
+        ("inet", "output", "drop", (_FROM_CRIU, _ANNOUNCEMENTS)),
         ("arp", "input", "drop", ()),
         ("arp", "output", "drop", ()),
     ),
@@ -187,8 +190,8 @@ class Fence(t.NamedTuple):
 
         Without it their clients wait for answers that never come: what they sent was acknowledged. Only after RUN.
 
-        :param connections: those to reset: where the address is kept, what ``_sockets.unaccepted`` saw after the close. All where
-            it is not.
+        :param connections: those to reset: what ``_sockets.left_behind`` saw after the close, where the address is kept. All
+            where it is not.
         :returns: how many were reset; 0 where the kernel cannot do that (no CONFIG_INET_DIAG_DESTROY).
         :raises MigrationError: as :meth:`set`.
         """

@@ -6,7 +6,7 @@
 
 """What a container has open on the network, as the kernel tells it. What a move would break of it: ``_socket_rules.py``.
 
-Parsers are pure; :func:`look` and :func:`unaccepted` read /proc/PID/net, which shows the network
+Parsers are pure; :func:`look` and :func:`left_behind` read /proc/PID/net, which shows the network
 namespace of a process without entering it. No socket's content is looked at.
 """
 
@@ -26,8 +26,22 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._errors import Mi
 Address = t.Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
 # include/net/tcp_states.h
-ESTABLISHED, SYN_SENT, SYN_RECEIVED, TIME_WAIT, CLOSED, LISTEN = 1, 2, 3, 6, 7, 10
+ESTABLISHED, SYN_SENT, SYN_RECEIVED, FIN_WAIT1, TIME_WAIT, CLOSED, CLOSE_WAIT, LAST_ACK, LISTEN, CLOSING = (
+    1,
+    2,
+    3,
+    4,
+    6,
+    7,
+    8,
+    9,
+    10,
+    11,
+)
 _NO_CONNECTION = (TIME_WAIT, CLOSED, LISTEN, SYN_RECEIVED)
+# Without a program: not accepted yet, or closed with something still on its way to the other end.
+_UNACCEPTED = (ESTABLISHED, SYN_RECEIVED, CLOSE_WAIT)
+_UNFINISHED = (FIN_WAIT1, LAST_ACK, CLOSING)
 
 # Groups in which every host is, and those of a node's own addresses.
 _EVERYBODY = (
@@ -267,27 +281,30 @@ def lasting(before: Sockets, after: Sockets) -> list[Socket]:
     return [socket for socket in after.connections if (socket.inode, socket[1:5]) in then]
 
 
-def unaccepted(pid: int) -> list[Socket]:
-    """The connections that a container's kernel has accepted, or is accepting, and its programs have not."""
+def left_behind(pid: int) -> list[Socket]:
+    """The connections of a container that no program of it holds, and that are not over: CRIU does not take them along.
+
+    The kernel has accepted them and the program has not; or the program has closed them, and the other end does not have all yet.
+    """
     return [
         socket
         for version in ("", "6")
         for socket in parse_inet("tcp", _read(pid, "tcp" + version))
-        if socket.state == SYN_RECEIVED or (not socket.inode and socket.state not in _NO_CONNECTION)
+        if not socket.inode and socket.state in (*_UNACCEPTED, *_UNFINISHED)
     ]
 
 
 def drain(pid: int, timeout: float) -> int:
-    """Wait until the programs have accepted what was waiting, with new connections kept out (``_fence.NEW``).
+    """Wait until no connection would be left behind, with new ones kept out (``_fence.NEW``).
 
-    CRIU cannot take such a connection along: it has to be reset, although data on it was acknowledged.
+    What was acknowledged on such a connection is lost, so that it has to be reset in the end.
 
-    :param timeout: seconds; a program that is slow to accept is not waited for any longer.
+    :param timeout: seconds; neither a program that is slow to accept nor a slow client is waited for any longer.
     :returns: how many are left.
     """
     deadline = time.monotonic() + timeout
     while True:
-        left = len(unaccepted(pid))
+        left = len(left_behind(pid))
         if not left or time.monotonic() >= deadline:
             return left
         time.sleep(_POLL_SECONDS)
