@@ -26,6 +26,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _mark,
     _proof,
     _runc,
+    _shim,
     _trees,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine, memory_timeout
@@ -35,9 +36,6 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session import R
 from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
 
 Inspect = t.Mapping[str, t.Any]
-
-RUNTIME = "livemigrate"
-ACTION_SCRIPT = "/usr/local/lib/livemigrate/livemigrate-criu-action"
 
 # Memory that a host keeps for itself when images are put into it.
 _RESERVE_BYTES = 128 << 20
@@ -54,7 +52,7 @@ _RESTORE_OPTIONS = (
     "link-remap",
     "ext-unix-sk",
     "tcp-close",
-    f"action-script={ACTION_SCRIPT}",
+    f"action-script={_shim.ACTION_SCRIPT}",
 )
 
 
@@ -157,13 +155,13 @@ def runtime_of(source: Inspect, engine: Engine) -> str:
     :raises MigrationError: ``shim_missing``.
     """
     info = engine.info()
-    if RUNTIME not in (info.get("Runtimes") or {}):
+    if _shim.RUNTIME not in (info.get("Runtimes") or {}):
         raise MigrationError(
             "shim_missing",
-            f"The runtime {RUNTIME} is not registered with the destination's engine. The role livemigrate.criu.checkpointing "
+            f"The runtime {_shim.RUNTIME} is not registered with the destination's engine. The role livemigrate.criu.checkpointing "
             "(playbooks/provision.yml) does that, without a restart; or set migrate_engine: api.",
         )
-    return RUNTIME
+    return _shim.RUNTIME
 
 
 def require_mountable(sources: t.Mapping[str, str]) -> None:

@@ -15,17 +15,13 @@ from __future__ import annotations
 import functools
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _images, _snapshots
+from ansible_collections.livemigrate.criu.plugins.module_utils import _images, _shim, _snapshots
 from ansible_collections.livemigrate.criu.plugins.module_utils._support import parse_version
 
 Facts = t.Mapping[str, t.Any]
 
 # A little more than what any container needs beside its image: checkpoint copies, layers, logs.
 _LEAST_FREE_BYTES = 512 << 20
-
-
-# The name under which the runtime shim is registered with the engine (role checkpointing).
-_SHIM = "livemigrate"
 
 
 class Verdict(t.NamedTuple):
@@ -210,10 +206,18 @@ def disk_free(where: str, facts: Facts) -> t.Iterator[Finding]:
 def shim_registered(_source: Facts, destination: Facts) -> t.Iterator[Finding]:
     """The destination's engine can restore inside a start."""
     docker = destination["docker"]
-    if docker.get("running") and _SHIM not in (docker.get("runtimes") or []):
+    shim = docker.get("shim") or {}
+    if docker.get("running") and shim.get("registered") and shim.get("version") != _shim.PROTOCOL:
         yield Finding(
             "shim_registered",
-            f"The runtime {_SHIM} is not registered with the Docker engine of the destination.",
+            f"The runtime {_shim.RUNTIME} of the destination is of another version of this collection (protocol {shim.get('version')}, "
+            f"not {_shim.PROTOCOL}).",
+            "The role livemigrate.criu.checkpointing replaces it, without a restart (playbooks/provision.yml).",
+        )
+    elif docker.get("running") and not shim.get("registered"):
+        yield Finding(
+            "shim_registered",
+            f"The runtime {_shim.RUNTIME} is not registered with the Docker engine of the destination.",
             "The role livemigrate.criu.checkpointing registers it, without a restart (playbooks/provision.yml).",
         )
 
@@ -243,11 +247,11 @@ def choose_engine(source: Facts, destination: Facts, wanted: str = "auto") -> tu
     """
     if wanted != "auto":
         return wanted, "asked for"
-    if _SHIM in (destination["docker"].get("runtimes") or []):
-        return "runtime", f"the runtime {_SHIM} is registered on the destination"
+    if (destination["docker"].get("shim") or {}).get("registered"):
+        return "runtime", f"the runtime {_shim.RUNTIME} is registered on the destination"
     if not [finding for rule in _OF_ENGINE["api"] for finding in rule(source, destination)]:
-        return "api", f"the destination has no runtime {_SHIM}, but its engine can restore"
-    return "runtime", f"the destination's engine cannot restore by itself; the runtime {_SHIM} is what it needs"
+        return "api", f"the destination has no runtime {_shim.RUNTIME}, but its engine can restore"
+    return "runtime", f"the destination's engine cannot restore by itself; the runtime {_shim.RUNTIME} is what it needs"
 
 
 def judge(source: Facts, destination: Facts, engine: str = "auto") -> Verdict:

@@ -33,7 +33,7 @@ INFO = {
     "CgroupDriver": "systemd",
     "CgroupVersion": "2",
     "DockerRootDir": "/var/lib/docker",
-    "Runtimes": {"runc": {}, "livemigrate": {}},
+    "Runtimes": {"runc": {}},
 }
 
 
@@ -50,6 +50,7 @@ def good(gathered: Facts) -> Facts:
     engine = {"installed": True, "running": True, "error": None, "init_binary": "/usr/bin/docker-init"}
     facts["docker"] = {**engine, **_facts.parse_engine(VERSION, INFO)}
     assert set(facts["docker"]) >= set(gathered["docker"]) - {"error"}
+    facts["docker"]["shim"] = {"registered": True, "path": "/x", "installed": True, "version": "1"}
     facts["criu"].update(present=True, version="4.2", check={"ok": True, "output": "Looks good."})
     facts["kernel"].update(release="6.12.1", machine="x86_64", cgroup_version=2)
     verdict = criu_verdict("4.2", None, True, "Looks good.", "6.12.1", "x86_64")
@@ -133,7 +134,18 @@ BROKEN: list[tuple[str, Change, tuple[str, ...], str]] = [
         ("destination",),
         "cannot restore",
     ),
-    ("shim_registered", _engine(Runtimes={"runc": {}}), ("destination",), "livemigrate is not registered"),
+    (
+        "shim_registered",
+        _set("docker", "shim", to={"registered": False}),
+        ("destination",),
+        "livemigrate is not registered",
+    ),
+    (
+        "shim_registered",
+        _set("docker", "shim", to={"registered": True, "version": "0"}),
+        ("destination",),
+        "is of another version of this collection",
+    ),
     ("same_architecture", _set("kernel", "machine", to="aarch64"), ("source", "destination"), "aarch64"),
     ("cgroup_v2", _engine(CgroupVersion="1"), ("source", "destination"), "cgroup version 1"),
     ("cgroup_v2", _engine(CgroupVersion=None), ("source", "destination"), "cgroup version 1"),
@@ -208,7 +220,7 @@ def test_what_is_fine_is_left_alone(number: int, side: str, good: Facts) -> None
     assert _judged(good, side, FINE[number]) == []
 
 
-NO_SHIM = _engine(Runtimes={"runc": {}})
+NO_SHIM = _set("docker", "shim", to={"registered": False, "version": None})
 
 
 def test_the_shim_is_taken_where_it_is(good: Facts) -> None:
