@@ -56,13 +56,17 @@ rm -rf /tmp/ctrd-checkpoint*
 true
 """
 
-# Thawed first, without asking the engine, which need not know that it is frozen.
+# Thawed first, without asking the engine, which need not know that it is frozen. A volume that was anonymous where the container
+# was made has a name like any other where it was moved to, and `docker rm -v` leaves it.
 _REMOVE_CONTAINERS = r"""
 for c in $(docker ps -aq --no-trunc --filter "name=^$1"); do
   frozen=/sys/fs/cgroup/system.slice/docker-$c.scope/cgroup.freeze
   test -e $frozen && echo 0 > $frozen
+  volumes=$(docker inspect --format '{{range .Mounts}}{{if eq .Type "volume"}}{{.Name}} {{end}}{{end}}' $c)
   docker rm -fv $c >/dev/null
+  for v in $volumes; do test ${#v} = 64 && docker volume rm $v >/dev/null 2>&1; done
 done
+true
 """
 
 
@@ -99,15 +103,22 @@ def _records(host: Host) -> list[_Record]:
 
 
 def forget(pair: Pair, names: Sequence[str]) -> None:
-    """Settle the sessions of containers as a person would, and remove both with the old copies."""
-    if any(record.container in names and record.phase != "closed" for host in pair.hosts for record in _records(host)):
+    """Settle the sessions of containers as a person would, and remove both with the old copies.
+
+    :param names: what the containers' names begin with.
+    """
+    if any(
+        record.container.startswith(tuple(names)) and record.phase != "closed"
+        for host in pair.hosts
+        for record in _records(host)
+    ):
         # What it cannot settle is found by those who look what is left.
         Migration("", ["-e", f"migrate_wait={_RECOVER_WAIT}"], playbook="recover.yml").end()
     for host in pair.hosts:
         for name in names:
             host.run(["sh", "-c", _REMOVE_CONTAINERS, "sh", name])
         for record in _records(host):
-            if record.container in names and record.phase == "closed":
+            if record.container.startswith(tuple(names)) and record.phase == "closed":
                 host.run(["rm", "-rf", f"/var/lib/livemigrate/{record.session}"])
 
 
@@ -125,7 +136,7 @@ def _new(host: Host, before: Sequence[str], seconds: float) -> list[str]:
 def nothing_left(pair: Pair, names: Sequence[str], also: Callable[[], None] | None = None) -> Iterator[None]:
     """Tidy up after a test, and fail where a settled session has left something; that is taken away all the same.
 
-    :param names: of the containers that the test makes; may be added to meanwhile.
+    :param names: what the names of the containers that the test makes begin with; may be added to meanwhile.
     :param also: removes what else the test made, once the containers are gone.
     """
     before = {host.name: snapshot(host) for host in pair.hosts}
