@@ -158,8 +158,8 @@ def runtime_of(source: Inspect, engine: Engine) -> str:
     if _shim.RUNTIME not in (info.get("Runtimes") or {}):
         raise MigrationError(
             "shim_missing",
-            f"The runtime {_shim.RUNTIME} is not registered with the destination's engine. The role livemigrate.criu.checkpointing "
-            "(playbooks/provision.yml) does that, without a restart; or set migrate_engine: api.",
+            f"The runtime {_shim.RUNTIME} is not registered with the destination's engine. The role "
+            "livemigrate.criu.checkpointing (playbooks/provision.yml) does that, without a restart; or set migrate_engine: api.",
         )
     return _shim.RUNTIME
 

@@ -210,8 +210,8 @@ def shim_registered(_source: Facts, destination: Facts) -> t.Iterator[Finding]:
     if docker.get("running") and shim.get("registered") and shim.get("version") != _shim.PROTOCOL:
         yield Finding(
             "shim_registered",
-            f"The runtime {_shim.RUNTIME} of the destination is of another version of this collection (protocol {shim.get('version')}, "
-            f"not {_shim.PROTOCOL}).",
+            f"The runtime {_shim.RUNTIME} of the destination is of another version of this collection (protocol "
+            f"{shim.get('version')}, not {_shim.PROTOCOL}).",
             "The role livemigrate.criu.checkpointing replaces it, without a restart (playbooks/provision.yml).",
         )
     elif docker.get("running") and not shim.get("registered"):

@@ -64,7 +64,9 @@ def good(gathered: Facts) -> Facts:
 
 def _engine(**changes: Any) -> Change:
     def change(facts: Facts) -> None:
-        facts["docker"].update(_facts.parse_engine(VERSION, {**INFO, **changes}))
+        # Whether the shim is there is a question to this machine's files, and has a case of its own.
+        parsed = {**_facts.parse_engine(VERSION, {**INFO, **changes}), "shim": facts["docker"]["shim"]}
+        facts["docker"].update(parsed)
 
     return change
 
