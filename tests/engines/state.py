@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
 from tests.engines.conftest import Moving
@@ -60,4 +61,6 @@ def assert_as_before(moving: Moving, was: dict[str, Any], source: Host, destinat
     assert_unchanged(source, was["traces"][0], ignore=_RECORDS)
     assert_unchanged(destination, was["traces"][1])
     assert _look(moving, source) == was["container"]
-    assert [_host(source), _host(destination)] == was["hosts"]
+    for host, before in zip((source, destination), was["hosts"], strict=True):
+        differences = difflib.unified_diff(before, _host(host), "before", "after", lineterm="", n=0)
+        assert not list(differences), "\n".join(difflib.unified_diff(before, _host(host), lineterm="", n=0))
