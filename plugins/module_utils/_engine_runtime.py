@@ -234,6 +234,13 @@ def hold(
     if not group.frozen:
         raise MigrationError("not_held", "The restored copy is not frozen; it is not trusted.")
     proof = _proof.check(fingerprints, _proof.take(group.pids()))
+    if proof["recognised"] != proof["processes"]:
+        # None of them has run, so none can have ended.
+        raise MigrationError(
+            "not_a_restore",
+            f"Only {proof['recognised']} of {proof['processes']} processes were restored as they were.",
+            **proof,
+        )
     session.enter("held")
     return {"seconds": time.monotonic() - began, **proof}
 
