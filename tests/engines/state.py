@@ -34,7 +34,10 @@ iptables-save | grep -v '^#' | sed 's/\[[0-9:]*\]//'
 nft list ruleset 2>/dev/null | grep -c livemigrate
 findmnt -rn -o TARGET | grep -v '/run/docker\|/var/lib/docker\|/run/user\|/run/credentials' | sort
 find /sys/fs/cgroup -type d -name '*docker-*' | sort
-ls -A /run/livemigrate /var/lib/livemigrate/restores 2>/dev/null
+ls -A /run/livemigrate 2>/dev/null
+# Tombstones of containers that are no more go with the next migration.
+for m in /var/lib/livemigrate/restores/*; do test -e "$m" && ! test -e "$m/consumed" && echo "$m"; done
+true
 """
 
 
@@ -62,5 +65,5 @@ def assert_as_before(moving: Moving, was: dict[str, Any], source: Host, destinat
     assert_unchanged(destination, was["traces"][1])
     assert _look(moving, source) == was["container"]
     for host, before in zip((source, destination), was["hosts"], strict=True):
-        differences = difflib.unified_diff(before, _host(host), "before", "after", lineterm="", n=0)
-        assert not list(differences), "\n".join(difflib.unified_diff(before, _host(host), lineterm="", n=0))
+        differences = list(difflib.unified_diff(before, _host(host), "before", "after", lineterm="", n=0))
+        assert not differences, f"{host.name} is not as it was:\n" + "\n".join(differences)
