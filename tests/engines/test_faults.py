@@ -14,13 +14,15 @@ import pytest
 from tests.engines.conftest import Moving, session_on
 from tests.engines.interrupt import Meeting
 from tests.migration.conftest import Pair
+from tests.migration.migration import Migration
 from tests.workloads.host import Host
 from tests.workloads.probe import wait_for_answer
 
 Start = Callable[..., Moving]
 
-BEFORE_THE_DECISION = ("armed", "freezing", "dumped", "sent", "held")
-AFTER_THE_DECISION = ("decision", "committed")
+BEFORE_THE_DECISION = ("armed", "freezing", "dumped", "sent")
+# The decision follows `held` within a millisecond.
+ABOUT_THE_DECISION = ("held", "decision", "committed")
 # The lease of a frozen session, the watchdog's interval, and what a settling takes on a busy machine.
 SETTLED_WITHIN = 30 + 5 + 60
 
@@ -35,7 +37,7 @@ def _wait_settled(moving: Moving, host: Host) -> None:
 def test_the_step_is_killed_at_each_phase(newer: Pair, start: Start) -> None:
     """Nobody runs anything afterwards: the watchdogs alone bring each session to its end."""
     source, destination = newer.alpha, newer.beta
-    phases = BEFORE_THE_DECISION + AFTER_THE_DECISION
+    phases = BEFORE_THE_DECISION + ABOUT_THE_DECISION
     made = [start(source, [source, destination], "--restart", "unless-stopped") for _phase in phases]
     for moving, phase in zip(made, phases, strict=True):
         meeting = Meeting(source, moving.name, phase, "KILL")
@@ -60,13 +62,23 @@ def test_the_step_is_killed_at_each_phase(newer: Pair, start: Start) -> None:
     made[2].assert_runs_on(destination)
 
 
+def _with_a_held_copy(moving: Moving, source: Host, destination: Host) -> tuple[Migration, Meeting]:
+    """A handover in which the copy is held and nobody has told the source yet: the destination's agent is stopped."""
+    meeting = Meeting(destination, moving.name, "starting", "STOP")
+    migration = moving.move(source, destination)
+    meeting.happened()
+    deadline = time.monotonic() + 20
+    while destination.run(["sh", "-c", "ls /run/livemigrate/restores/*/waiting"], check=False).returncode != 0:
+        assert time.monotonic() < deadline, "the shim never waited"
+        time.sleep(0.1)
+    return migration, meeting
+
+
 def test_somebody_thaws_the_source_while_the_copy_is_held(newer: Pair, start: Start) -> None:
     """`docker unpause` by a person runs none of the container's code, and the copy is not let go."""
     source, destination = newer.alpha, newer.beta
     moving = start(source, [source, destination])
-    meeting = Meeting(source, moving.name, "held", "STOP")
-    migration = moving.move(source, destination)
-    meeting.happened()
+    migration, meeting = _with_a_held_copy(moving, source, destination)
     count = int(source.docker("logs", "--tail", "1", moving.name))
     source.docker("unpause", moving.name)
     time.sleep(0.5)
@@ -81,9 +93,7 @@ def test_the_engine_of_the_destination_restarts_while_the_copy_is_held(newer: Pa
     """The call that started the copy is gone with the engine, so the copy is refused; the source goes on."""
     source, destination = newer.alpha, newer.beta
     moving = start(source, [source, destination])
-    meeting = Meeting(source, moving.name, "held", "STOP")
-    migration = moving.move(source, destination)
-    meeting.happened()
+    migration, meeting = _with_a_held_copy(moving, source, destination)
     destination.run(["sh", "-c", "systemctl reset-failed docker; systemctl restart docker"])
     meeting.go_on()
     migration.fail_with("the container stayed here")
@@ -95,11 +105,8 @@ def test_the_destination_loses_power_while_the_copy_is_held(newer: Pair, start: 
     """It has run nothing there, so nothing is lost: after its boot the destination says REFUSED and keeps nothing."""
     source, destination = newer.alpha, newer.beta
     moving = start(source, [source, destination])
-    meeting = Meeting(source, moving.name, "held", "STOP")
-    migration = moving.move(source, destination)
-    meeting.happened()
+    migration, meeting = _with_a_held_copy(moving, source, destination)
     newer.lab.power_cut(destination.name)
-    meeting.go_on()
     migration.kill()
     newer.lab.boot(destination.name)
     _wait_settled(moving, source)
