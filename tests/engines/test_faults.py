@@ -105,7 +105,7 @@ def test_the_destination_loses_power_while_the_copy_is_held(newer: Pair, start: 
     """It has run nothing there, so nothing is lost: after its boot the destination says REFUSED and keeps nothing."""
     source, destination = newer.alpha, newer.beta
     moving = start(source, [source, destination])
-    migration, meeting = _with_a_held_copy(moving, source, destination)
+    migration, _meeting = _with_a_held_copy(moving, source, destination)
     newer.lab.power_cut(destination.name)
     migration.kill()
     newer.lab.boot(destination.name)
