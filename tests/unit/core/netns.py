@@ -74,7 +74,7 @@ def _sleeps_elsewhere(pid: int) -> bool:
 @contextmanager
 def namespaces() -> Iterator[Namespaces]:
     """Make the two, and take them away."""
-    sleepers = [subprocess.Popen(["unshare", "--net", "sleep", "600"]) for _ in range(2)]
+    sleepers = [subprocess.Popen(["unshare", "--net", "sleep", "600"]) for dummy in range(2)]
     try:
         for sleeper in sleepers:
             wait_for(partial(_sleeps_elsewhere, sleeper.pid), "a process in a network namespace of its own")

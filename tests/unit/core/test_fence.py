@@ -96,7 +96,7 @@ def test_closed_nobody_answers_for_the_address(net: Namespaces) -> None:
 
 def test_a_reset_reaches_the_client_through_the_closed_fence(net: Namespaces) -> None:
     fence = Fence.of(net.container)
-    with net.listener() as listener, net.connect() as client, listener.accept()[0]:
+    with net.listener() as listener, net.connect() as client, listener.accept()[0] as _server:
         fence.set(ALL)
         if fence.reset() == 0:
             pytest.skip("this kernel cannot destroy sockets")
