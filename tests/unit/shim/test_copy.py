@@ -221,6 +221,13 @@ exit 3"""
     assert f"{shim.work}/work/restore.log" in message
 
 
+def test_restore_that_is_killed(shim: Shim) -> None:
+    shim.await_copy()
+    shim.then("kill -KILL $$")
+    assert shim.run(*shim.create()).returncode == 1
+    assert "CRIU ended without a word" in shim.messages()[-1]
+
+
 def test_log_as_text(shim: Shim) -> None:
     shim.await_copy()
     (shim.work / "ready").unlink()

@@ -87,7 +87,7 @@ touch "$mark/consumed"
 wait "$pid"
 sleep 2
 [ ! -e "$work/images" ]
-first=$(docker logs role-copy | head -n 1)
+first=$(docker logs role-copy | sed -n 1p)
 [ "$first" -gt "$last" ]
 [ "$first" -le $((last + 2)) ]
 echo "held, and let go: $first"
