@@ -319,7 +319,7 @@ def test_kernel_without_cgroup_kill(shim: Shim) -> None:
     (cgroup / "cgroup.kill").unlink()
     below = shim.cgroup("system.slice/docker-x.scope/a child/deeper")
     (below.parent / "cgroup.procs").write_text("")
-    victims = [subprocess.Popen(["sleep", "60"]) for _ in range(2)]
+    victims = [subprocess.Popen(["sleep", "60"]) for count in range(2)]
     shim.processes += victims
     (cgroup / "cgroup.procs").write_text(f"{victims[0].pid}\n")
     (below / "cgroup.procs").write_text(f"{victims[1].pid}\n")
