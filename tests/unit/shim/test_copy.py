@@ -221,6 +221,13 @@ exit 3"""
     assert f"{shim.work}/work/restore.log" in message
 
 
+def test_restore_that_is_killed(shim: Shim) -> None:
+    shim.await_copy()
+    shim.then("kill -KILL $$")
+    assert shim.run(*shim.create()).returncode == 1
+    assert "CRIU ended without a word" in shim.messages()[-1]
+
+
 def test_log_as_text(shim: Shim) -> None:
     shim.await_copy()
     (shim.work / "ready").unlink()
@@ -312,7 +319,7 @@ def test_kernel_without_cgroup_kill(shim: Shim) -> None:
     (cgroup / "cgroup.kill").unlink()
     below = shim.cgroup("system.slice/docker-x.scope/a child/deeper")
     (below.parent / "cgroup.procs").write_text("")
-    victims = [subprocess.Popen(["sleep", "60"]) for dummy in range(2)]
+    victims = [subprocess.Popen(["sleep", "60"]) for count in range(2)]
     shim.processes += victims
     (cgroup / "cgroup.procs").write_text(f"{victims[0].pid}\n")
     (below / "cgroup.procs").write_text(f"{victims[1].pid}\n")
