@@ -50,6 +50,9 @@ _RSYNC_VANISHED = 24
 
 _NO_LIMIT = float(7 * 24 * 3600)
 
+# What is heard when the destination's half has been closed: its key is gone or, through a connection that stands, its agent.
+_REVOKED = re.compile(r"Permission denied \(|can't open file '[^']*/agent\.pyz'")
+
 _SENT = re.compile(r"^Total bytes sent: (\d+)", re.MULTILINE)
 
 
@@ -140,6 +143,12 @@ class Channel:
         answer = None
         with contextlib.suppress(ValueError):
             answer = json.loads(stdout)
+        if not isinstance(answer, dict) and _REVOKED.search(stderr):
+            raise MigrationError(
+                "channel_revoked",
+                f"The destination {self._destination} does not let this session in any more: its half has been closed.",
+                address=self._destination,
+            )
         if not isinstance(answer, dict):
             raise MigrationError(
                 "destination_unreachable",

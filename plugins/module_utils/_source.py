@@ -262,7 +262,10 @@ def farewell(session: Session) -> bool:
     try:
         Channel(session).call("bye", timeout=60)
         return True
-    except MigrationError:
+    except MigrationError as exc:
+        if exc.code == "channel_revoked":
+            # It had heard us before, and this half was cut off before it could note that.
+            return True
         entry = session.reached("committed") or session.reached("aborted")
         # After its life nobody can come in with the key to ask.
         return entry is not None and time.time() - entry["time"] > KEY_LIFE_SECONDS
