@@ -209,7 +209,7 @@ def test_a_key_that_nobody_revoked_expires(connect: Connect) -> None:
     line = connect(life=-120)
     with pytest.raises(MigrationError) as caught:
         line.channel.call("ping")
-    assert caught.value.code == "destination_unreachable"
+    assert caught.value.code == "channel_revoked"
 
 
 def test_another_host_in_its_place_is_not_spoken_to(connect: Connect, ssh_host: SshHost) -> None:
