@@ -83,7 +83,7 @@ def outcome(session: Session) -> str | None:
 def serve(session: Session, socket_path: str = _SOCKET) -> None:
     """Wait until the checkpoint is whole, and have the engine start the container. The body of the unit."""
     container = session.data("created")["container_id"]
-    mark = Mark(container)
+    mark = Mark.of(session)
     while not mark.ready:
         if session.decision is not None or not os.path.isdir(mark.work):
             return
@@ -96,7 +96,7 @@ def serve(session: Session, socket_path: str = _SOCKET) -> None:
         body = answer.read().decode("utf-8", "replace")
         if answer.status not in (204, 304):
             with contextlib.suppress(ValueError, KeyError, TypeError):
-                body = json.loads(body)["message"]
+                body = str(json.loads(body)["message"])
             error = body.strip() or f"status {answer.status}"
     except (OSError, http.client.HTTPException) as exc:
         error = f"the Docker engine does not answer ({exc})"

@@ -306,7 +306,8 @@ def serve(
             # Standard output is rsync's own there; the client shows what comes on the other stream.
             sys.stderr.write(failure.message + "\n")
         else:
-            json.dump({"failure": failure.as_failure()}, sys.stdout)
+            # A whole line: the other end may be one that talks (see _talk.py).
+            sys.stdout.write(json.dumps({"failure": failure.as_failure()}) + "\n")
         return 1
     json.dump(answer, sys.stdout)
     return 0

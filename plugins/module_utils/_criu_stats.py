@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 
 # Two magic numbers, then one length and one message (CRIU criu/include/magic.h, lib/pycriu/images).
-_HEADER_BYTES = 8
+_MAGIC = struct.pack("<II", 0x55105940, 0x57093306)
 
 # dump_stats_entry's fields that are told. Times are in microseconds.
 _TIMES = {1: "freezing_seconds", 2: "frozen_seconds", 3: "memory_seconds", 4: "write_seconds"}
@@ -40,6 +40,8 @@ def _fields(message: bytes) -> dict[int, int | bytes]:
             found[key >> 3], offset = _varint(message, offset)
         elif kind == 2:
             length, offset = _varint(message, offset)
+            if offset + length > len(message):
+                raise ValueError(f"field {key >> 3} is cut off")
             found[key >> 3] = message[offset : offset + length]
             offset += length
         else:
@@ -52,9 +54,14 @@ def dump_statistics(content: bytes) -> dict[str, float | int]:
 
     Pages are of the machine's page size.
     """
+    if not content.startswith(_MAGIC):
+        return {}
     try:
-        (length,) = struct.unpack_from("<I", content, _HEADER_BYTES)
-        entry = _fields(content[_HEADER_BYTES + 4 : _HEADER_BYTES + 4 + length]).get(1)
+        (length,) = struct.unpack_from("<I", content, len(_MAGIC))
+        message = content[len(_MAGIC) + 4 :]
+        if len(message) < length:
+            return {}
+        entry = _fields(message[:length]).get(1)
         if not isinstance(entry, bytes):
             return {}
         fields = _fields(entry)

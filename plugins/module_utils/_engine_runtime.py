@@ -32,7 +32,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine, memory_timeout
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Mark
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import RUN, VOLATILE_ROOT, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import RUN, Session
 from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
 
 Inspect = t.Mapping[str, t.Any]
@@ -64,7 +64,7 @@ def place_for(size: int, session: Session, name: str) -> str:
     """
     available = _available_memory()
     in_memory = session.memory_path(name)
-    if size + _RESERVE_BYTES < shutil.disk_usage(VOLATILE_ROOT).free and 2 * size + _RESERVE_BYTES < available:
+    if size + _RESERVE_BYTES < shutil.disk_usage(session.memory_path()).free and 2 * size + _RESERVE_BYTES < available:
         os.makedirs(in_memory, mode=0o700, exist_ok=True)
         return in_memory
     on_disk = session.path(name)
@@ -173,7 +173,7 @@ def receive(session: Session, container: str) -> str:
 
     :returns: the place.
     """
-    mark = Mark(container)
+    mark = Mark.of(session, container)
     mark.make(session.id)
     size = int((_durable.read_json(session.memory_path("inbox", "spec.json")) or {}).get("memory_bytes", 0))
     directory = place_for(size, session, "images")
@@ -184,14 +184,15 @@ def receive(session: Session, container: str) -> str:
 
 def checkpoint_place(session: Session) -> str:
     """Where the images go that the source sends."""
-    return os.path.realpath(Mark(session.data("created")["container_id"]).images)
+    return os.path.realpath(Mark.of(session).images)
 
 
 def arm(session: Session, engine: Engine) -> None:
     """Give the copy its name and let a unit wait for the checkpoint, so that nothing of that is left for the frozen time."""
     engine.rename(session.data("created")["container_id"], session.facts["container_name"])
     _armed_start.arm(session, _agent_package.command(session))
-    _mark.prune({container["Id"] for container in engine.containers()})
+    containers = {container["Id"] for container in engine.containers()}
+    _mark.prune(containers, state_root=session.state_root, volatile_root=session.volatile_root)
 
 
 def _options(session: Session) -> list[str]:
@@ -215,7 +216,7 @@ def hold(
     :raises MigrationError: ``checkpoint_corrupt``, ``restore_failed`` with CRIU's own words, ``not_a_restore``.
     """
     container = session.data("created")["container_id"]
-    mark = Mark(container)
+    mark = Mark.of(session)
     _checkpoint_dir.compare(received, sent)
     _trees.adopt_log(session.facts["data_root"], session.facts["container_id"], container)
     mark.set_options(_options(session))
@@ -226,7 +227,8 @@ def hold(
     while not mark.waiting:
         said = _armed_start.outcome(session)
         if said is not None:
-            raise MigrationError("restore_failed", _with_log(f"The engine did not start the copy: {said}", mark))
+            why = said or "it says that it did, but nothing holds it"
+            raise MigrationError("restore_failed", _with_log(f"The engine did not start the copy: {why}", mark))
         if time.monotonic() >= deadline:
             raise MigrationError("restore_failed", _with_log("The copy was not restored in time.", mark))
         time.sleep(_POLL_SECONDS)
@@ -263,7 +265,7 @@ def run(session: Session) -> float:
     :returns: since when it runs, by the clock CLOCK_BOOTTIME.
     :raises MigrationError: ``not_held`` where the copy is not waiting any more, ``already_refused``.
     """
-    mark = Mark(session.data("created")["container_id"])
+    mark = Mark.of(session)
     # Without the engine's own call behind it the tasks would run unknown to Docker.
     if session.phase != "held" or not _armed_start.is_pending(session) or not _held_group(mark).frozen:
         raise MigrationError("not_held", "The restored copy is not waiting to be let go (any more).")
@@ -278,7 +280,7 @@ def let_go(session: Session) -> float:
     :returns: since when it runs, by the clock CLOCK_BOOTTIME.
     """
     container = session.data("created")["container_id"]
-    mark = Mark(container)
+    mark = Mark.of(session)
     mark.consume()
     held = mark.held
     if held is not None and session.happened_in_this_boot("created"):
@@ -305,7 +307,7 @@ def decide_interrupted(session: Session, engine: Engine) -> str | None:
 
 def finish(session: Session, engine: Engine, container: str) -> None:
     """After RUN: no checkpoint stays."""
-    Mark(container).forget_checkpoint()
+    Mark.of(session, container).forget_checkpoint()
     shutil.rmtree(session.memory_path("images"), ignore_errors=True)
     shutil.rmtree(session.path("images"), ignore_errors=True)
 
@@ -313,13 +315,13 @@ def finish(session: Session, engine: Engine, container: str) -> None:
 def give_up(session: Session, container: str) -> None:
     """Before the copy is killed: tell the shim, so that it answers the engine, which holds a lock meanwhile."""
     if len(container) == 64:
-        Mark(container).refuse()
+        Mark.of(session, container).refuse()
 
 
 def discard(session: Session, container: str) -> None:
     """After the copy is gone: the call, the mark and the checkpoint."""
     _armed_start.disarm(session.id)
     if len(container) == 64:
-        Mark(container).remove()
+        Mark.of(session, container).remove()
     shutil.rmtree(session.memory_path("images"), ignore_errors=True)
     shutil.rmtree(session.path("images"), ignore_errors=True)

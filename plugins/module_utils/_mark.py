@@ -21,7 +21,7 @@ import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import _durable, _names
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import STATE_ROOT, VOLATILE_ROOT
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import STATE_ROOT, VOLATILE_ROOT, Session
 
 _SESSION, _CONSUMED = "session", "consumed"
 _READY, _HELD, _WAITING, _REFUSED = "ready", "held", "waiting", "refused"
@@ -43,6 +43,15 @@ class Mark:
         container = _names.container_id(container_id)
         self.directory = os.path.join(state_root, "restores", container)
         self.work = os.path.join(volatile_root, "restores", container)
+
+    @classmethod
+    def of(cls, session: Session, container_id: str | None = None) -> Mark:
+        """The mark of a session's copy, below the session's own roots.
+
+        :param container_id: of the copy, where the session has not noted it yet.
+        """
+        container = container_id or session.data("created")["container_id"]
+        return cls(container, state_root=session.state_root, volatile_root=session.volatile_root)
 
     # -- the durable part --------------------------------------------------------------------------------------
 
@@ -117,7 +126,8 @@ class Mark:
     @property
     def held(self) -> Held | None:
         """What was restored and stands still, or None."""
-        with contextlib.suppress(FileNotFoundError), open(self.path(_HELD), encoding="utf-8") as handle:
+        # ValueError: two lines that the action script did not write say nothing.
+        with contextlib.suppress(FileNotFoundError, ValueError), open(self.path(_HELD), encoding="utf-8") as handle:
             init, cgroup = handle.read().splitlines()[:2]
             return Held(int(init), cgroup)
         return None
@@ -137,7 +147,9 @@ class Mark:
                 if os.path.isdir(path) and not os.path.islink(path):
                     shutil.rmtree(path, ignore_errors=True)
                 else:
-                    os.unlink(path)
+                    # The shim takes its own files away at the same time.
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(path)
 
     def _touch(self, name: str) -> None:
         with open(self.path(name), "w", encoding="ascii"):

@@ -107,6 +107,7 @@ class Session:
     def __init__(self, session: str, *, state_root: str = STATE_ROOT, volatile_root: str = VOLATILE_ROOT) -> None:
         self.id = _names.session_id(session)
         self.state_root = state_root
+        self.volatile_root = volatile_root
         self.directory = os.path.join(state_root, self.id)
         self.volatile = os.path.join(volatile_root, self.id)
         facts = _durable.read_json(os.path.join(self.directory, "session.json"))
@@ -206,7 +207,7 @@ class Session:
             if owner == self.id:
                 return
             try:
-                other = Session(owner, state_root=self.state_root, volatile_root=os.path.dirname(self.volatile))
+                other = Session(owner, state_root=self.state_root, volatile_root=self.volatile_root)
             except MigrationError:
                 other = None
             # One that only waits to tell the other host what has been decided does not own the container any more.

@@ -25,7 +25,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._errors import Mi
 # Flat names of regular files only: CRIU's images have no others.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 _CHUNK = 1 << 20
-_LONGEST_LINE = 1 << 20
+# A manifest has about 120 bytes a file, and CRIU makes half a dozen files a process.
+_LONGEST_LINE = 1 << 24
 
 Message = dict[str, t.Any]
 
@@ -40,6 +41,8 @@ def hear(stream: t.BinaryIO) -> Message | None:
     """The next message, None where the other end has hung up."""
     line = stream.readline(_LONGEST_LINE)
     if not line.endswith(b"\n"):
+        if len(line) == _LONGEST_LINE:
+            raise MigrationError("channel_failed", "The other end of the channel says something that has no end.")
         return None
     message = json.loads(line)
     if not isinstance(message, dict):
@@ -57,12 +60,12 @@ def put(stream: t.BinaryIO, directory: str) -> tuple[Manifest, int]:
     total = 0
     buffer = memoryview(bytearray(_CHUNK))
     for name in sorted(os.listdir(directory)):
-        with open(os.path.join(directory, name), "rb", buffering=0) as handle:
+        path = os.path.join(directory, name)
+        # Before it is opened: that follows links, and waits at a pipe for ever.
+        if not stat.S_ISREG(os.lstat(path).st_mode) or not _NAME.fullmatch(name):
+            raise MigrationError("checkpoint_incomplete", f"The checkpoint has a file that is none of CRIU's: {name!r}")
+        with open(path, "rb", buffering=0) as handle:
             status = os.fstat(handle.fileno())
-            if not stat.S_ISREG(status.st_mode) or not _NAME.fullmatch(name):
-                raise MigrationError(
-                    "checkpoint_incomplete", f"The checkpoint has a file that is none of CRIU's: {name}"
-                )
             say(stream, {"put": name, "size": status.st_size})
             digest = hashlib.sha256()
             left = status.st_size
@@ -86,11 +89,12 @@ def take(stream: t.BinaryIO, message: Message, directory: str) -> dict[str, int 
     :raises MigrationError: ``channel_refused`` for a name that is none; ``checkpoint_corrupt`` where the connection ends in it.
     """
     name, size = message["put"], message["size"]
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or not isinstance(size, int) or size < 0:
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or type(size) is not int or size < 0:
         raise MigrationError("channel_refused", "The channel does not take that file.")
     digest = hashlib.sha256()
     path = os.path.join(directory, name)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb", buffering=0) as handle:
+    # Buffered: an unbuffered write may take a part only (a full disk), and what is hashed here is what came, not what lies there.
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as handle:
         left = size
         while left:
             chunk = stream.read(min(left, _CHUNK))

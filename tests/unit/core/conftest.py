@@ -21,6 +21,7 @@ from tests.unit.core.support import CONTAINER, ROOT
 
 if TYPE_CHECKING:
     from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
+    from tests.unit.core.groups import Group
     from tests.unit.core.wire import Wire
 
 # The collection is imported inside the fixtures: pytest reads this file before tests/conftest.py has made it findable.
@@ -128,6 +129,25 @@ def needs_namespaces(namespaces_refused: str) -> None:
 
 
 @pytest.fixture
+def group() -> Iterator[Group]:
+    """A cgroup of our own below the one of this process."""
+    from tests.unit.core.groups import own_group
+
+    with own_group() as found:
+        yield found
+
+
+@pytest.fixture
+def init(group: Group, request: pytest.FixtureRequest) -> Iterator[int]:
+    """A process that is the first of its PID namespace, as a container's is, in a cgroup of its own."""
+    from tests.unit.core.groups import first_process
+
+    request.getfixturevalue("needs_namespaces")
+    with first_process(group) as pid:
+        yield pid
+
+
+@pytest.fixture
 def wire(disk: Path, quick: Path, monkeypatch: pytest.MonkeyPatch) -> Wire:
     """A channel whose other end is on this machine, see wire.py."""
     from tests.unit.core.wire import Wire
@@ -135,3 +155,11 @@ def wire(disk: Path, quick: Path, monkeypatch: pytest.MonkeyPatch) -> Wire:
     if shutil.which("rsync") is None:
         pytest.skip("rsync is not installed")
     return Wire(disk, quick, monkeypatch)
+
+
+@pytest.fixture
+def runtime_wire(disk: Path, quick: Path, monkeypatch: pytest.MonkeyPatch) -> Wire:
+    """The same for a session of the engine `runtime`."""
+    from tests.unit.core.wire import Wire
+
+    return Wire(disk, quick, monkeypatch, engine="runtime")

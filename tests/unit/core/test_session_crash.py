@@ -32,8 +32,8 @@ MakeSession = Callable[..., Session]
 
 SESSION = "20261123T000001Z-3f9a1c"
 LONGEST = {
-    SOURCE: ["opened", "prepared", "arming", "armed", "freezing", "dumped", "sent", "committed"],
-    DESTINATION: ["opened", "creating", "created", "starting", "run"],
+    SOURCE: ["opened", "prepared", "arming", "armed", "freezing", "dumped", "sent", "held", "committed"],
+    DESTINATION: ["opened", "creating", "created", "starting", "held", "run"],
 }
 
 

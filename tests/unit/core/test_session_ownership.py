@@ -272,8 +272,10 @@ def test_a_program_that_was_started_under_a_lock_does_not_hold_it(make_session: 
         (SOURCE, "arming", _session.LEASE_SECONDS),
         (SOURCE, "freezing", _session.LEASE_SECONDS),
         (SOURCE, "sent", _session.LEASE_SECONDS),
+        (SOURCE, "held", _session.LEASE_SECONDS),
         (DESTINATION, "opened", _session.PREPARING_LEASE_SECONDS),
         (DESTINATION, "starting", _session.HELD_LEASE_SECONDS),
+        (DESTINATION, "held", _session.HELD_LEASE_SECONDS),
     ],
 )
 def test_a_sign_of_life_counts_longer_while_nothing_is_frozen(

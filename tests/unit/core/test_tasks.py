@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 import signal
@@ -23,6 +22,7 @@ import pytest
 from ansible_collections.livemigrate.criu.plugins.module_utils import _tasks
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup, cgroup_of
+from tests.unit.core.groups import Group, unified
 from tests.unit.core.support import ROOT, wait_for
 
 # Counts in a file that others can see, as fast as a bounded use of the processor allows. Says how often it was told to go on.
@@ -42,14 +42,6 @@ while True:
     struct.pack_into("qq", shared, 0, number, continues)
     time.sleep(0.0005)
 """
-
-
-def _unified() -> Path | None:
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        left, _dash, right = line.partition(" - ")
-        if right.split()[0] == "cgroup2":
-            return Path(left.split()[4])
-    return None
 
 
 class Counter:
@@ -87,44 +79,6 @@ class Counter:
         before = self.number
         time.sleep(seconds)
         return self.number == before
-
-
-class Group(TaskGroup):
-    """A TaskGroup with what Docker and strangers do to it."""
-
-    def put(self, pid: int, below: str = "") -> None:
-        (Path(self.path) / below / "cgroup.procs").write_text(str(pid))
-
-    def freeze(self) -> None:
-        (Path(self.path) / "cgroup.freeze").write_text("1")
-        self.wait_frozen(True, 5)
-
-    def thawed_by_a_stranger(self) -> None:
-        (Path(self.path) / "cgroup.freeze").write_text("0")
-        self.wait_frozen(False, 5)
-
-
-@pytest.fixture
-def group() -> Iterator[Group]:
-    """A cgroup of our own below the one of this process."""
-    root = _unified()
-    own = next((line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::")), "/")
-    if root is None:
-        pytest.skip("no cgroup version 2 is mounted here")
-    path = root / own.lstrip("/") / f"livemigrate-unit-{os.getpid()}"
-    try:
-        path.mkdir()
-    except OSError as exc:
-        pytest.skip(f"no cgroup can be made below {path.parent}: {exc.strerror}")
-    try:
-        yield Group(str(path))
-    finally:
-        for base, _directories, _files in os.walk(path, topdown=False):
-            with contextlib.suppress(OSError):
-                (Path(base) / "cgroup.kill").write_text("1")
-        wait_for(lambda: "populated 0" in (path / "cgroup.events").read_text(), "the cgroup is empty")
-        for base, _directories, _files in os.walk(path, topdown=False):
-            os.rmdir(base)
 
 
 @pytest.fixture
@@ -231,7 +185,7 @@ def test_the_group_of_a_process_in_version_2_and_the_refusal_of_version_1(
         f"try: print(cgroup_of({counter.pid}))\n"
         "except MigrationError as exc: print(exc.code)"
     )
-    hierarchy = str(_unified()) if version == 2 else "/sys/kernel"
+    hierarchy = str(unified()) if version == 2 else "/sys/kernel"
     # What is mounted at the one place where hosts have it, in this process' own view.
     script = 'mount --bind "$1" /sys/fs/cgroup && exec "$2" -c "$3"'
     done = subprocess.run(
@@ -242,7 +196,7 @@ def test_the_group_of_a_process_in_version_2_and_the_refusal_of_version_1(
     )
     assert done.stderr == ""
     assert done.stdout.strip() == (
-        "/sys/fs/cgroup" + group.path.removeprefix(str(_unified())) if version == 2 else "cgroup_v1"
+        "/sys/fs/cgroup" + group.path.removeprefix(str(unified())) if version == 2 else "cgroup_v1"
     )
 
 

@@ -42,24 +42,31 @@ if instead.exists():
 with open({log!r}, "a") as log:
     log.write(command + "\\n")
 session = Session({session!r}, **{roots!r})
-sys.exit(_channel_server.serve(session, command, {{"ping": lambda: {{"host": "here"}}, "stumble": lambda: 1 / 0}}))
+def handover():
+    from {package} import _destination
+    _destination.converse(session, sys.stdin.buffer, sys.stdout.buffer)
+words = {{"ping": lambda: {{"host": "here"}}, "stumble": lambda: 1 / 0}}
+sys.exit(_channel_server.serve(session, command, words, {{"handover": handover}}))
 """
 
 
 class Wire:
     """A source's channel to a destination on this machine."""
 
-    def __init__(self, directory: Path, sessions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self, directory: Path, sessions: Path, monkeypatch: pytest.MonkeyPatch, *, engine: str = "api"
+    ) -> None:
         ends = {}
         for role in (SOURCE, DESTINATION):
             roots = {"state_root": str(sessions / role / "state"), "volatile_root": str(sessions / role / "run")}
-            ends[role] = Session.open(SESSION, role, {"container_id": CONTAINER, "engine": "api"}, **roots)
+            facts = {"container_id": CONTAINER, "engine": engine, "data_root": str(directory / "docker")}
+            ends[role] = Session.open(SESSION, role, facts, **roots)
         self.source, self.destination = ends[SOURCE], ends[DESTINATION]
         self._instead = directory / "instead"
         self._log = directory / "commands"
-        programs = directory / "bin"
-        programs.mkdir()
-        ssh = programs / "ssh"
+        self.programs = directory / "bin"
+        self.programs.mkdir()
+        ssh = self.programs / "ssh"
         ssh.write_text(
             _SSH.format(
                 python=sys.executable,
@@ -75,7 +82,7 @@ class Wire:
             )
         )
         ssh.chmod(0o755)
-        monkeypatch.setenv("PATH", str(programs), prepend=":")
+        monkeypatch.setenv("PATH", str(self.programs), prepend=":")
         peer = {"address": "192.0.2.1", "port": 22, "user": "root", "host_keys": ["ssh-ed25519 AAAA"]}
         _channel.set_peer(self.source, peer)
         self.channel = _channel.Channel(self.source)
