@@ -29,6 +29,13 @@ printf '\\n\\0' >>"$PLACE/calls"
 . "$PLACE/then"
 """
 
+# The same for livemigrate-network, which has its own tests, with real networks (tests/unit/core/test_fence.py).
+NETWORK = """\
+#!/bin/sh
+echo "$1 $2 $(cat "$PLACE"/cgroup/system.slice/docker-x.scope/cgroup.freeze 2>/dev/null | head -n 1)" >>"$PLACE/network-calls"
+[ ! -e "$PLACE/network-fails" ] || { echo 'no network' >&2; exit 1; }
+"""
+
 
 class Shim:
     """A host as the two programs see it: every path at the top of theirs leads to a directory of the test."""
@@ -45,6 +52,9 @@ class Shim:
         runc = place / "bin" / "runc"
         runc.write_text(RUNC)
         runc.chmod(0o755)
+        network = place / "network"
+        network.write_text(NETWORK)
+        network.chmod(0o755)
         self.then("")
         self.calls_file = place / "calls"
         self.env = {**os.environ, "PATH": f"{place}/bin:{os.environ['PATH']}", "PLACE": str(place)}
@@ -56,10 +66,16 @@ class Shim:
         for variable, path in (("marks", "marks"), ("works", "works"), ("cgroups", "cgroup"), ("proc", "proc")):
             text = re.sub(rf"^{variable}=/\S+$", f"{variable}={self.place}/{path}", text, flags=re.MULTILINE)
         text = re.sub(r"^action=/\S+$", f"action={self.place}/livemigrate-criu-action", text, flags=re.MULTILINE)
+        text = re.sub(r"^network=/\S+$", f"network={self.place}/network", text, flags=re.MULTILINE)
         target = self.place / name
         target.write_text(text)
         target.chmod(0o755)
         return target
+
+    def network_calls(self) -> list[str]:
+        """What livemigrate-network was told so far, each with what the copy's freezer said at that moment."""
+        calls = self.place / "network-calls"
+        return calls.read_text().splitlines() if calls.exists() else []
 
     def then(self, script: str) -> None:
         """What runc does once it has noted its arguments."""

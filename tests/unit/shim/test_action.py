@@ -105,6 +105,21 @@ def test_other_stages_change_nothing(restore: Restore, stage: str) -> None:
     assert list(restore.shim.work.iterdir()) == []
 
 
+def test_setup_namespaces_prepares_the_network(restore: Restore) -> None:
+    (restore.shim.work / "fence").touch()
+    assert restore.run("setup-namespaces") == 0
+    (call,) = restore.shim.network_calls()
+    assert call.startswith("prepare ")
+    assert not (restore.shim.work / "failed").exists()
+
+
+def test_a_network_that_cannot_be_closed_fails_the_restore(restore: Restore) -> None:
+    (restore.shim.work / "fence").touch()
+    (restore.shim.place / "network-fails").touch()
+    assert restore.run("setup-namespaces") == 1
+    assert "no network" in (restore.shim.work / "failed").read_text()
+
+
 BROKEN = [
     pytest.param({"LIVEMIGRATE_SHIM": "7999"}, "does not descend", id="called by another"),
     pytest.param({"LIVEMIGRATE_SHIM": ""}, "does not descend", id="called by nobody"),

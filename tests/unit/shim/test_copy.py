@@ -282,6 +282,71 @@ def test_start_waits_and_lets_go(shim: Shim) -> None:
     assert os.readlink(shim.work / "criu.conf") == "/etc/criu/runc.conf"
 
 
+def test_the_network_is_opened_before_the_tasks_go_on(shim: Shim) -> None:
+    shim.await_copy()
+    (shim.work / "addresses").write_text("192.0.2.10\n")
+    (shim.work / "open").touch()
+    cgroup = shim.hold()
+    process = wait_in_start(shim)
+    assert shim.network_calls() == ["plumbed 4242 1"]
+    (shim.mark / "consumed").touch()
+    until(lambda: (cgroup / "cgroup.freeze").read_text() == "0\n")
+    assert shim.network_calls() == ["plumbed 4242 1", "open 4242 1"]
+    (cgroup / "cgroup.events").write_text("populated 1\nfrozen 0\n")
+    assert ended(process).returncode == 0
+
+
+def test_a_decision_is_carried_out_though_the_network_stays_closed(shim: Shim) -> None:
+    shim.await_copy()
+    (shim.work / "open").touch()
+    cgroup = shim.hold()
+    process = wait_in_start(shim)
+    (shim.place / "network-fails").touch()
+    (shim.mark / "consumed").touch()
+    until(lambda: (cgroup / "cgroup.freeze").read_text() == "0\n")
+    (cgroup / "cgroup.events").write_text("populated 1\nfrozen 0\n")
+    assert ended(process).returncode == 0
+
+
+def test_a_device_that_stays_ends_the_copy(shim: Shim) -> None:
+    shim.await_copy()
+    (shim.work / "addresses").write_text("192.0.2.10\n")
+    cgroup = shim.hold()
+    (cgroup / "cgroup.events").write_text("populated 0\nfrozen 1\n")
+    (shim.place / "network-fails").touch()
+    done = shim.run(*shim.start())
+    assert done.returncode == 1
+    assert "stood in" in shim.messages()[0]
+    assert (cgroup / "cgroup.kill").read_text() == "1\n"
+
+
+@pytest.mark.parametrize(
+    ("hooks", "first"),
+    [
+        ('{"prestart":[{"path":"/proc/1/exe","args":["libnetwork-setkey"]}],"poststop":[{"path":"/x"}]}', 1),
+        ('{"prestart":[],"poststop":[{"path":"/x"}]}', 0),
+        ("{}", 0),
+    ],
+)
+def test_the_fence_comes_before_the_engines_hook(shim: Shim, hooks: str, first: int) -> None:
+    shim.await_copy()
+    (shim.work / "fence").touch()
+    shim.then(HELD)
+    # The same words in a string are no hooks.
+    text = '{"process":{"env":["A={\\"prestart\\":[{}]}"]},"hooks":%s}' % hooks
+    (shim.bundle / "config.json").write_text(text)
+    assert shim.run(*shim.create()).returncode == 0
+    spec = json.loads((shim.bundle / "config.json").read_text())
+    before = json.loads(text)
+    found = spec["hooks"].get("prestart") or []
+    assert found[first:] == (before["hooks"].get("prestart") or [])
+    if first:
+        assert found[0]["args"] == ["livemigrate-network", "hook", str(shim.work)]
+        assert found[0]["path"] == f"{shim.place}/network"
+    assert spec["process"] == before["process"]
+    assert spec["hooks"].get("poststop") == before["hooks"].get("poststop")
+
+
 def test_images_elsewhere_are_not_followed(shim: Shim, tmp_path: Path) -> None:
     shim.await_copy()
     shim.hold()
