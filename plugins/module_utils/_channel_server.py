@@ -208,6 +208,12 @@ def set_targets(session: Session, targets: t.Mapping[str, str]) -> None:
     _durable.write_json(path, dict(targets))
 
 
+def forget_targets(session: Session) -> None:
+    """Let nothing in any more. It takes no room: what has to be removed may have filled the file system."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(session.memory_path("targets.json"))
+
+
 def rsync_server_argv(words: t.Sequence[str], targets: t.Mapping[str, str]) -> list[str]:
     """The command line to run for what a client's rsync asked for.
 

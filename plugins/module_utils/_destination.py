@@ -171,10 +171,11 @@ def finish(session: Session, engine: Engine) -> None:
         policy = session.data("created")["policy"]
         if _spec.restart_policy(inspect) != policy:
             engine.set_restart_policy(container, policy)
-        _engines.of(session).finish(session, engine, container)
         for earlier in _room.own_past(session):
             # Its memory is outdated and its volumes are the new copy's now.
             engine.remove(earlier.facts["container_id"])
+    # Also where somebody has removed the container meanwhile: its memory must not stay.
+    _engines.of(session).finish(session, engine, container)
     _remove_secrets(session)
 
 
@@ -197,7 +198,7 @@ def refuse(session: Session, engine: Engine, reason: str) -> str:
     if session.decide(REFUSED) == RUN:
         return RUN
     # Nothing more may come in, and what still comes in ends.
-    _channel_server.set_targets(session, {})
+    _channel_server.forget_targets(session)
     _channel_server.end_transfers(session)
     with contextlib.suppress(OSError):
         _remove_secrets(session)
@@ -308,7 +309,8 @@ def _key_expired(session: Session) -> bool:
 
 def _after_reboot(session: Session, engine: Engine) -> None:
     """A host that went down between RUN and the hand-over of the restart policy: do what Docker would have done."""
-    if session.happened_in_this_boot("run"):
+    # Not that of "run": a host may go down between the decision and its note.
+    if session.happened_in_this_boot("starting"):
         return
     container = session.data("run")["container_id"]
     inspect = engine.find(container)

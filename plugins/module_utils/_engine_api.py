@@ -242,7 +242,8 @@ def let_go(session: Session) -> None:
 
 def finish(session: Session, engine: Engine, container: str) -> None:
     """After RUN: no checkpoint stays."""
-    engine.remove_checkpoint(container, session.id)
+    if engine.find(container) is not None:
+        engine.remove_checkpoint(container, session.id)
     _checkpoint_dir.remove_leftovers(_durable.read_json(session.path("manifest.json")) or {})
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
@@ -27,9 +28,13 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _transfer,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import Channel
-from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
+from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine, memory_timeout
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import RUN, Session
+
+
+# Seconds for an answer, besides what memory takes.
+_ANSWER_SECONDS = 60.0
 
 
 class Conversation:
@@ -50,6 +55,19 @@ class Conversation:
         self._input.close()
         self._process.terminate()
         self._process.wait()
+
+    @contextlib.contextmanager
+    def within(self, seconds: float) -> t.Iterator[None]:
+        """Hang up when what is said or awaited in between takes longer: the container stands still meanwhile.
+
+        A host whose disk hangs goes on answering SSH's own questions, so that those do not end the connection.
+        """
+        timer = threading.Timer(seconds, self._process.kill)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def hear(self) -> _talk.Message:
         """The next answer.
@@ -84,18 +102,21 @@ def _send(session: Session, engine: Engine, talk: Conversation) -> tuple[int, di
 
     :returns: the bytes sent, and what the destination tells of the held copy.
     """
+    patience = memory_timeout(session.data("dumped")["bytes"])
     trees = _transfer.content_trees(session, engine.inspect(session.facts["container_id"]))
     with ThreadPoolExecutor(max_workers=1) as pool:
         content = pool.submit(lambda: _transfer.send_trees(session, _transfer.changed(session, trees), running=False))
         try:
-            manifest, sent = _talk.put(talk.output, _engines.of(session).images(session))
+            with talk.within(patience):
+                manifest, sent = _talk.put(talk.output, _engines.of(session).images(session))
         except BrokenPipeError:
             talk.hear()
             raise
         sent += content.result()
     session.enter("sent", bytes=sent)
     fingerprints = _durable.read_json(os.path.join(session.memory_path("outbox"), "fingerprints.json"))
-    told = talk.ask({"hold": {"manifest": manifest, "fingerprints": fingerprints}})
+    with talk.within(_ANSWER_SECONDS + patience):
+        told = talk.ask({"hold": {"manifest": manifest, "fingerprints": fingerprints}})
     session.enter("held", **told)
     return sent, told
 
@@ -113,7 +134,8 @@ def hand_over(session: Session, engine: Engine) -> dict[str, t.Any]:
     with contextlib.ExitStack() as stack:
         try:
             talk = stack.enter_context(Conversation(Channel(session)))
-            talk.hear()
+            with talk.within(_ANSWER_SECONDS):
+                talk.hear()
             _freeze.freeze(session, engine)
             dumped = _source.dump(session, engine)
             began = time.monotonic()
@@ -126,7 +148,8 @@ def hand_over(session: Session, engine: Engine) -> dict[str, t.Any]:
             raise
         # When no answer comes the destination is asked for its word, as after every interruption.
         with contextlib.suppress(MigrationError, OSError):
-            verdict = talk.ask({"run": True})
+            with talk.within(_ANSWER_SECONDS):
+                verdict = talk.ask({"run": True})
             if verdict["decision"] == RUN:
                 _source.commit(session, engine, verdict)
     if _source.settle(session, engine) != RUN:

@@ -47,6 +47,10 @@ _STORIES: dict[tuple[str, str], str] = {
 }
 
 
+# What is heard of a destination that does not answer; everything else is an answer.
+_NO_WORD = frozenset({"destination_unreachable", "program_timeout", "channel_revoked", "channel_closed"})
+
+
 def story(session: Session) -> str:
     """One sentence about a session."""
     peer = session.facts.get("peer_name") or "the other host"
@@ -183,7 +187,10 @@ def _override(session: Session, engine: Engine) -> None:
     """A person has declared the destination dead and fenced. If it answers after all, its word counts and not the person's."""
     try:
         _source.ask(session, timeout=10)
-    except MigrationError:
+    except MigrationError as exc:
+        if exc.code not in _NO_WORD:
+            # It lives, and cannot say its word just now: that is for it to say.
+            raise
         _source.abort(session, engine, destination_lost=True)
         _source.close(session)
         return

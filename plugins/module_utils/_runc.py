@@ -90,11 +90,8 @@ def await_end(session: str, timeout: float, runner: Runner = run) -> None:
     :raises MigrationError: ``dump_running`` after *timeout* seconds.
     """
     deadline = time.monotonic() + timeout
-    while runner(["systemctl", "is-active", unit_of(session)]).stdout.strip() in (
-        "active",
-        "activating",
-        "deactivating",
-    ):
+    # Anything but a plain word that it has ended (a bus that does not answer) is none.
+    while runner(["systemctl", "is-active", unit_of(session)]).stdout.strip() not in ("inactive", "failed", "unknown"):
         if time.monotonic() >= deadline:
             raise MigrationError(
                 "dump_running",

@@ -89,7 +89,13 @@ def take(stream: t.BinaryIO, message: Message, directory: str) -> dict[str, int 
     :raises MigrationError: ``channel_refused`` for a name that is none; ``checkpoint_corrupt`` where the connection ends in it.
     """
     name, size = message["put"], message["size"]
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or type(size) is not int or size < 0:
+    if (
+        not isinstance(name, str)
+        or not _NAME.fullmatch(name)
+        or isinstance(size, bool)
+        or not isinstance(size, int)
+        or size < 0
+    ):
         raise MigrationError("channel_refused", "The channel does not take that file.")
     digest = hashlib.sha256()
     path = os.path.join(directory, name)
