@@ -32,7 +32,6 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._engine import En
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import RUN, Session
 
-
 # Seconds for an answer, besides what memory takes.
 _ANSWER_SECONDS = 60.0
 
