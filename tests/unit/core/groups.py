@@ -2,18 +2,20 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A real cgroup of version 2 for a test."""
+"""A real cgroup of version 2 for a test, and the runtime shim's part for a copy that is held in it."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Mark
 from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
 from tests.unit.core.support import wait_for
 
@@ -80,3 +82,34 @@ def first_process(group: Group) -> Iterator[int]:
             yield pid
         finally:
             process.kill()
+
+
+class Shim:
+    """Does with a mark and a group what the shim does with a copy (tests/unit/shim has the real one)."""
+
+    def __init__(self, mark: Mark, group: Group, init: int) -> None:
+        self._mark, self._group, self._init = mark, group, init
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self) -> Shim:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def tell(self, group: str | None = None) -> None:
+        """Say what is held, and that only the word is missing."""
+        Path(self._mark.path("held")).write_text(f"{self._init}\n{group or self._group.path}\n")
+        Path(self._mark.path("waiting")).write_text("1\n")
+
+    def _work(self) -> None:
+        while not self._over.wait(0.002):
+            if self._mark.ready and not self._mark.waiting:
+                self._group.freeze()
+                self.tell()
+            if self._mark.waiting and self._mark.consumed:
+                self._group.thaw()
+                return

@@ -184,6 +184,63 @@ def test_many_differences_are_summed_up(checkpoint: Path) -> None:
     assert len(caught.value.details["files"]) == 50
 
 
+# -- what was hashed on its way ----------------------------------------------------------------------------------------
+
+ONE = {"size": 1, "sha256": "a" * 64}
+SENT = {"inventory.img": ONE, "pstree.img": ONE, "pages-1.img": {"size": 2, "sha256": "b" * 64}}
+
+
+def test_what_was_received_as_it_was_sent_is_accepted() -> None:
+    _checkpoint_dir.compare(json.loads(json.dumps(SENT)), SENT)
+
+
+@pytest.mark.parametrize(
+    ("received", "wrong"),
+    [
+        ({}, sorted(SENT)),
+        ({name: SENT[name] for name in ("inventory.img", "pstree.img")}, ["pages-1.img"]),
+        ({**SENT, "pages-2.img": ONE}, ["pages-2.img"]),
+        ({**SENT, "pages-1.img": {"size": 2, "sha256": "a" * 64}}, ["pages-1.img"]),
+        ({**SENT, "pages-1.img": {"size": 3, "sha256": "b" * 64}}, ["pages-1.img"]),
+        ({**SENT, "pages-1.img": {"size": 0, "link": "elsewhere"}}, ["pages-1.img"]),
+        (
+            {"Inventory.img": ONE, **{n: SENT[n] for n in ("pstree.img", "pages-1.img")}},
+            ["Inventory.img", "inventory.img"],
+        ),
+    ],
+)
+def test_what_was_received_otherwise_is_not(received: _checkpoint_dir.Manifest, wrong: list[str]) -> None:
+    with pytest.raises(MigrationError) as caught:
+        _checkpoint_dir.compare(received, SENT)
+    assert caught.value.code == "checkpoint_corrupt"
+    assert caught.value.details["files"] == wrong
+
+
+@pytest.mark.parametrize("name", ["inventory.img", "pstree.img"])
+def test_what_was_sent_of_a_dump_that_did_not_finish_is_no_checkpoint(name: str) -> None:
+    """Both ends agree on it, and it is not whole all the same."""
+    sent = {key: value for key, value in SENT.items() if key != name}
+    for content in (sent, {}):
+        with pytest.raises(MigrationError) as caught:
+            _checkpoint_dir.compare(dict(content), content)
+        assert caught.value.code == "checkpoint_incomplete"
+
+
+def test_manifest_and_fingerprints_that_have_arrived(tmp_path: Path) -> None:
+    contents = {"manifest.json": json.dumps(SENT), "fingerprints.json": '{"1": "f"}'}
+    for missing in contents:
+        inbox = tmp_path / f"without-{missing}"
+        inbox.mkdir()
+        for name, content in contents.items():
+            if name != missing:
+                (inbox / name).write_text(content)
+        with pytest.raises(MigrationError) as caught:
+            _checkpoint_dir.arrived(str(inbox))
+        assert caught.value.code == "checkpoint_incomplete"
+        (inbox / missing).write_text(contents[missing])
+        assert _checkpoint_dir.arrived(str(inbox)) == (SENT, {"1": "f"})
+
+
 # -- what containerd leaves ------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,162 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which directories are sent once more while everything stands still: those in which anything was touched, seen or hidden."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _durable, _transfer
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._trees import Tree
+
+MakeSession = Callable[..., Session]
+
+
+def _same_size_and_time(path: Path) -> None:
+    """New content that rsync would not see: the size stays, and the time is set back."""
+    status = path.stat()
+    path.write_text(path.read_text().upper())
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _exchange(path: Path) -> None:
+    status = path.stat()
+    other = path.with_name("other")
+    other.write_text("OLD")
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.rename(path)
+
+
+# What is done to the file sub/deep/file of a directory.
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "new content": lambda file: file.write_text("new"),
+    "new content under the same size and time": _same_size_and_time,
+    "more content": lambda file: file.open("a").write("more"),
+    "cut off": lambda file: os.truncate(file, 0),
+    "another mode": lambda file: file.chmod(0o640),
+    "a time of long ago": lambda file: os.utime(file, (1, 1)),
+    "an attribute": lambda file: os.setxattr(file, "user.livemigrate", b"x"),
+    "deleted": lambda file: file.unlink(),
+    "another name": lambda file: file.rename(file.with_name("renamed")),
+    "another file in its place": _exchange,
+    "one more name": lambda file: file.with_name("link").hardlink_to(file),
+    "a new file beside it": lambda file: file.with_name("new").write_text(""),
+    "a new directory": lambda file: file.with_name("directory").mkdir(),
+    "a new link": lambda file: file.with_name("symlink").symlink_to("nowhere"),
+    "the mode of a directory": lambda file: file.parent.chmod(0o700),
+    "a directory deleted": lambda file: (file.unlink(), file.parent.rmdir()),
+    "the top directory": lambda file: file.parents[2].chmod(0o700),
+}
+NOTHING: dict[str, Callable[[Path], object]] = {
+    "nothing": lambda file: None,
+    "read": lambda file: file.read_text(),
+    "listed": lambda file: list(file.parents[2].rglob("*")),
+}
+
+
+@pytest.fixture
+def make_tree(disk: Path) -> Callable[..., Tree]:
+    """A function that makes a directory that travels: make_tree(target, name)."""
+
+    def make(target: str, name: str) -> Tree:
+        file = disk / name / "sub" / "deep" / "file"
+        file.parent.mkdir(parents=True)
+        file.write_text("old")
+        return Tree(target, str(disk / name), ())
+
+    return make
+
+
+def _pass_before(session: Session) -> None:
+    """Note a first pass, and wait until what is done now is after it: the look goes back a second, in whole ones."""
+    _durable.write_json(session.memory_path("content_sent.json"), {"began": time.time()})
+
+
+def test_every_touch_is_seen_and_nothing_else(make_session: MakeSession, make_tree: Callable[..., Tree]) -> None:
+    session = make_session()
+    actions = {**CHANGES, **NOTHING}
+    trees = {name: make_tree(f"volume/{number}", f"tree {number}") for number, name in enumerate(actions)}
+    # The look goes back by a second and a half at most, so that no touch within a coarse clock's tick is missed.
+    time.sleep(1.6)
+    _pass_before(session)
+    for name, action in actions.items():
+        action(Path(trees[name].path) / "sub" / "deep" / "file")
+    found = _transfer.changed(session, list(trees.values()))
+    assert [name for name, tree in trees.items() if tree in found] == list(CHANGES)
+    assert found == [trees[name] for name in CHANGES], "in the order in which they were given"
+
+
+def test_a_touch_at_the_moment_when_the_pass_began_is_seen(
+    make_session: MakeSession, make_tree: Callable[..., Tree]
+) -> None:
+    session = make_session()
+    tree = make_tree("layer", "layer")
+    _pass_before(session)
+    assert _transfer.changed(session, [tree]) == [tree]
+
+
+def test_a_store_through_a_map_that_was_dirty_before_is_seen(
+    make_session: MakeSession, make_tree: Callable[..., Tree], disk: Path
+) -> None:
+    """What the pass before rests on: once it has written out, the next store to a mapped page moves the file's time."""
+    if _durable.filesystem_type(str(disk)) not in ("ext4", "xfs", "btrfs"):
+        pytest.skip("needs a file system of which that is known")
+    session = make_session()
+    tree, other = make_tree("layer", "layer"), make_tree("volume/a", "other")
+    file = Path(tree.path) / "sub" / "deep" / "file"
+    file.write_bytes(bytes(mmap.PAGESIZE))
+    with file.open("r+b") as handle, mmap.mmap(handle.fileno(), 0) as shared:
+        shared[0] = 1
+        time.sleep(1.6)
+        _pass_before(session)
+        _transfer.write_out([tree.path, other.path])
+        shared[1] = 1
+        assert _transfer.changed(session, [tree, other]) == [tree]
+
+
+def test_the_log_always_travels(make_session: MakeSession, make_tree: Callable[..., Tree]) -> None:
+    """It is grown by the engine, not by the container, and the source's name of it is another."""
+    session = make_session()
+    log, layer = make_tree("log", "log"), make_tree("layer", "layer")
+    time.sleep(1.6)
+    _pass_before(session)
+    assert _transfer.changed(session, [log, layer]) == [log]
+
+
+def test_without_a_pass_before_everything_travels(make_session: MakeSession, make_tree: Callable[..., Tree]) -> None:
+    trees = [make_tree("layer", "layer"), make_tree("volume/a", "volume")]
+    assert _transfer.changed(make_session(), trees) == trees
+
+
+def test_a_directory_that_cannot_be_looked_at_is_an_error(
+    make_session: MakeSession, make_tree: Callable[..., Tree]
+) -> None:
+    session = make_session()
+    tree = make_tree("layer", "layer")
+    _pass_before(session)
+    os.rename(tree.path, tree.path + "-gone")
+    with pytest.raises(MigrationError) as caught:
+        _transfer.changed(session, [tree])
+    assert caught.value.code == "transfer_failed"
+
+
+def test_a_name_is_no_option_and_no_pattern(make_session: MakeSession, disk: Path) -> None:
+    session = make_session()
+    trees = []
+    for name in ("-delete", "*", "( )", "new\nline"):
+        (disk / name).mkdir()
+        (disk / name / "-delete").write_text("")
+        trees.append(Tree("layer", str(disk / name), ()))
+    _pass_before(session)
+    assert _transfer.changed(session, trees) == trees
+    assert all((Path(tree.path) / "-delete").exists() for tree in trees)

@@ -1,0 +1,308 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The talk of the handover: the source's end against real processes, and through the channel against the real other end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _engine_runtime, _proof, _talk
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._handover import Conversation
+from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Mark
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import REFUSED, RUN, Session
+from tests.unit.core.groups import Group, Shim
+from tests.unit.core.support import OTHER_CONTAINER, wait_for
+from tests.unit.core.wire import Wire
+
+PAGES = (1 << 20) + 4097
+
+
+class Process:
+    """A channel whose other end is a Python program."""
+
+    def __init__(self, code: str) -> None:
+        self._code = "import json, sys, time\n" + code
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def converse(self, word: str) -> subprocess.Popen[bytes]:
+        assert word == "handover"
+        self.process = subprocess.Popen(
+            [sys.executable, "-S", "-c", self._code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        return self.process
+
+
+def _talk_with(code: str) -> Conversation:
+    channel: Any = Process(code)
+    return Conversation(channel)
+
+
+FAILURE = {"code": "restore_failed", "message": "CRIU says no.", "details": {"criu": ["Error (x.c:1)"]}}
+_SAY_FAILURE = f"print({json.dumps(json.dumps({'failure': FAILURE}))}, flush=True)\n"
+
+
+# -- the source's end --------------------------------------------------------------------------------------------------
+
+
+def test_a_question_has_its_answer() -> None:
+    code = (
+        "print(json.dumps({'ready': True}), flush=True)\n"
+        "for line in sys.stdin: print(json.dumps({'heard': json.loads(line)}), flush=True)"
+    )
+    with _talk_with(code) as talk:
+        assert talk.hear() == {"ready": True}
+        for number in range(3):
+            assert talk.ask({"number": number}) == {"heard": {"number": number}}
+
+
+def test_a_failure_that_is_told_is_raised_as_it_was() -> None:
+    with _talk_with(_SAY_FAILURE) as talk, pytest.raises(MigrationError) as caught:
+        talk.hear()
+    assert caught.value.as_failure() == FAILURE
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "",
+        "sys.exit(255)",
+        # A word that was cut off, what an ssh or a shell may say, and bytes of a terminal.
+        'sys.stdout.write(\'{"decision": "RUN"}\')',
+        "print('Connection closed by 192.0.2.1')",
+        "print()",
+        "sys.stdout.buffer.write(b'\\xff\\xfe\\n')",
+    ],
+)
+def test_whatever_is_no_answer_counts_as_a_hang_up(code: str) -> None:
+    with _talk_with(code) as talk, pytest.raises(MigrationError) as caught:
+        talk.ask({"run": True})
+    assert caught.value.code == "destination_unreachable"
+
+
+@pytest.mark.parametrize("code", ["print('[]')", "print('1')"])
+def test_an_answer_that_is_no_message(code: str) -> None:
+    with _talk_with(code) as talk, pytest.raises(MigrationError) as caught:
+        talk.hear()
+    assert caught.value.code == "channel_failed"
+
+
+def test_the_last_words_of_one_that_has_hung_up_are_heard() -> None:
+    channel: Any = Process(_SAY_FAILURE)
+    with Conversation(channel) as talk:
+        channel.process.wait(10)
+        with pytest.raises(MigrationError) as caught:
+            talk.ask({"hold": {"manifest": "x" * PAGES}})
+    assert caught.value.as_failure() == FAILURE
+
+
+def test_files_for_one_that_has_hung_up_break_and_its_last_words_are_heard(tmp_path: Path) -> None:
+    """What _handover does around put()."""
+    (tmp_path / "pages-1.img").write_bytes(bytes(PAGES))
+    with _talk_with("sys.stdin.readline()\n" + _SAY_FAILURE) as talk:
+        with pytest.raises(BrokenPipeError):
+            _talk.put(talk.output, str(tmp_path))
+        with pytest.raises(MigrationError) as caught:
+            talk.hear()
+    assert caught.value.as_failure() == FAILURE
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "for line in sys.stdin: pass",
+        # Does not notice that its input has ended.
+        "time.sleep(60)",
+    ],
+)
+def test_the_talk_ends_with_its_block(code: str) -> None:
+    channel: Any = Process(code)
+    began = time.monotonic()
+    with Conversation(channel) as talk:
+        _talk.say(talk.output, {"run": True})
+    assert channel.process.poll() is not None
+    assert time.monotonic() - began < 10
+
+
+def test_a_failure_in_the_middle_ends_the_talk_too() -> None:
+    channel: Any = Process("time.sleep(60)")
+    with pytest.raises(ZeroDivisionError), Conversation(channel):
+        raise ZeroDivisionError
+    assert channel.process.poll() is not None
+
+
+# -- through the channel -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def destination(runtime_wire: Wire) -> Session:
+    """The other end's session: its copy is created and waits for the checkpoint."""
+    session = runtime_wire.destination
+    Path(session.facts["data_root"], "containers", OTHER_CONTAINER).mkdir(parents=True)
+    systemctl = runtime_wire.programs / "systemctl"
+    systemctl.write_text("#!/bin/sh\necho active\n")
+    systemctl.chmod(0o755)
+    session.enter("creating", name="web")
+    _engine_runtime.receive(session, OTHER_CONTAINER)
+    session.enter("created", container_id=OTHER_CONTAINER)
+    return session
+
+
+@pytest.fixture
+def images(disk: Path) -> Path:
+    directory = disk / "images"
+    directory.mkdir()
+    for name in ("inventory.img", "pstree.img", "pages-1.img"):
+        (directory / name).write_bytes(name.encode() * (PAGES // len(name)))
+    return directory
+
+
+def test_a_checkpoint_travels_is_held_and_let_go(
+    runtime_wire: Wire, destination: Session, images: Path, group: Group, init: int
+) -> None:
+    mark = Mark.of(destination)
+    with Shim(mark, group, init), Conversation(runtime_wire.channel) as talk:
+        assert talk.hear() == {"ready": True}
+        manifest, sent = _talk.put(talk.output, str(images))
+        assert sent == sum(path.stat().st_size for path in images.iterdir())
+        held = talk.ask({"hold": {"manifest": manifest, "fingerprints": _proof.take(group.pids())}})
+        assert (held["processes"], held["recognised"]) == (1, 1)
+        assert (destination.phase, destination.decision) == ("held", None)
+        assert group.frozen
+        for path in images.iterdir():
+            assert Path(mark.images, path.name).read_bytes() == path.read_bytes()
+        verdict = talk.ask({"run": True})
+        assert (verdict["decision"], verdict["container_id"]) == (RUN, OTHER_CONTAINER)
+        assert 0 <= verdict["running_for"] < 10
+    assert (destination.phase, destination.decision) == ("run", RUN)
+    assert mark.consumed
+    assert not group.frozen
+    assert runtime_wire.commands == [["handover"]]
+
+
+def test_a_source_that_hangs_up_while_it_is_held_decides_nothing(
+    runtime_wire: Wire, destination: Session, images: Path, group: Group, init: int
+) -> None:
+    with Shim(Mark.of(destination), group, init):
+        with Conversation(runtime_wire.channel) as talk:
+            talk.hear()
+            manifest, _sent = _talk.put(talk.output, str(images))
+            talk.ask({"hold": {"manifest": manifest, "fingerprints": _proof.take(group.pids())}})
+        assert (destination.phase, destination.decision) == ("held", None)
+        assert group.frozen
+        # A second talk goes on where the first was cut off.
+        with Conversation(runtime_wire.channel) as talk:
+            talk.hear()
+            assert talk.ask({"run": True})["decision"] == RUN
+    assert not group.frozen
+
+
+def test_a_source_that_hangs_up_in_the_middle_of_a_file_decides_nothing(
+    runtime_wire: Wire, destination: Session
+) -> None:
+    with Conversation(runtime_wire.channel) as talk:
+        talk.hear()
+        _talk.say(talk.output, {"put": "pages-1.img", "size": PAGES})
+        talk.output.write(b"x" * 10)
+        talk.output.close()
+        with pytest.raises(MigrationError, match=r"in the middle of pages-1\.img") as caught:
+            talk.hear()
+    assert caught.value.code == "checkpoint_corrupt"
+    assert (destination.phase, destination.decision) == ("created", None)
+    assert not Mark.of(destination).ready
+
+
+Message = dict[str, Any]
+REFUSED_MESSAGES: dict[str, tuple[Message, str]] = {
+    "a path": ({"put": "../evil.img", "size": 3}, "channel_refused"),
+    "an absolute path": ({"put": "/tmp/evil.img", "size": 3}, "channel_refused"),
+    "a size below nothing": ({"put": "evil.img", "size": -1}, "channel_refused"),
+    "no size": ({"put": "evil.img"}, "channel_failed"),
+    "a file that is there": ({"put": "there.img", "size": 3}, "channel_failed"),
+    "an unknown word": ({"shell": "id"}, "channel_refused"),
+    "nothing": ({}, "channel_refused"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED_MESSAGES)
+def test_what_the_other_end_does_not_take_is_told(kind: str, runtime_wire: Wire, destination: Session) -> None:
+    message, code = REFUSED_MESSAGES[kind]
+    there = Path(Mark.of(destination).images, "there.img")
+    there.write_text("old")
+    with Conversation(runtime_wire.channel) as talk:
+        talk.hear()
+        with pytest.raises(MigrationError) as caught:
+            talk.ask(message)
+        assert caught.value.code == code
+        with pytest.raises(MigrationError) as caught:
+            talk.ask({"run": True})
+        assert caught.value.code == "destination_unreachable", "after a failure nothing more is taken"
+    assert there.read_text() == "old"
+    assert [path.name for path in there.parent.iterdir()] == ["there.img"]
+    assert (destination.phase, destination.decision) == ("created", None)
+
+
+def test_a_line_that_is_no_message_ends_the_talk(runtime_wire: Wire, destination: Session) -> None:
+    for line, code in ((b"rubbish\n", "channel_failed"), (b"[]\n", "channel_failed")):
+        with Conversation(runtime_wire.channel) as talk:
+            talk.hear()
+            talk.output.write(line)
+            talk.output.flush()
+            with pytest.raises(MigrationError) as caught:
+                talk.hear()
+            assert caught.value.code == code
+    assert destination.decision is None
+
+
+def test_a_destination_that_has_refused_says_so(runtime_wire: Wire, destination: Session) -> None:
+    destination.decide(REFUSED)
+    with Conversation(runtime_wire.channel) as talk:
+        talk.hear()
+        with pytest.raises(MigrationError) as caught:
+            talk.ask({"hold": {"manifest": {}, "fingerprints": {}}})
+    assert caught.value.code == "already_refused"
+    with Conversation(runtime_wire.channel) as talk:
+        talk.hear()
+        assert talk.ask({"run": True})["decision"] == REFUSED
+
+
+def test_a_word_that_was_decided_already_is_only_repeated(runtime_wire: Wire, destination: Session) -> None:
+    destination.enter("starting")
+    destination.enter("held")
+    destination.decide(RUN)
+    destination.enter("run", container_id=OTHER_CONTAINER, running_since=time.clock_gettime(time.CLOCK_BOOTTIME))
+    with Conversation(runtime_wire.channel) as talk:
+        talk.hear()
+        assert talk.ask({"run": True})["decision"] == RUN
+    assert [entry["phase"] for entry in destination.journal].count("run") == 1
+
+
+def test_a_session_of_the_other_engine_says_why_it_does_not_talk(wire: Wire) -> None:
+    with Conversation(wire.channel) as talk, pytest.raises(MigrationError) as caught:
+        talk.hear()
+    assert caught.value.code == "wrong_engine"
+
+
+def test_a_destination_that_does_not_know_the_word_says_so(runtime_wire: Wire) -> None:
+    """One with an older agent."""
+    runtime_wire.say_instead("handover-2")
+    with Conversation(runtime_wire.channel) as talk, pytest.raises(MigrationError) as caught:
+        talk.hear()
+    assert caught.value.code == "channel_refused"
+
+
+def test_the_talk_is_a_sign_of_life(runtime_wire: Wire, destination: Session) -> None:
+    lease = Path(destination.volatile, "lease")
+    before = lease.stat().st_mtime_ns
+    with Conversation(runtime_wire.channel) as talk:
+        talk.hear()
+        wait_for(lambda: lease.stat().st_mtime_ns > before, "the lease is renewed")
