@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,7 +55,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "a new directory": lambda file: file.with_name("directory").mkdir(),
     "a new link": lambda file: file.with_name("symlink").symlink_to("nowhere"),
     "the mode of a directory": lambda file: file.parent.chmod(0o700),
-    "a directory deleted": lambda file: (file.unlink(), file.parent.rmdir()),
+    "a directory deleted": lambda file: shutil.rmtree(file.parent),
     "the top directory": lambda file: file.parents[2].chmod(0o700),
 }
 NOTHING: dict[str, Callable[[Path], object]] = {

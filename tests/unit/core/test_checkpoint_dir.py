@@ -186,8 +186,12 @@ def test_many_differences_are_summed_up(checkpoint: Path) -> None:
 
 # -- what was hashed on its way ----------------------------------------------------------------------------------------
 
-ONE = {"size": 1, "sha256": "a" * 64}
-SENT = {"inventory.img": ONE, "pstree.img": ONE, "pages-1.img": {"size": 2, "sha256": "b" * 64}}
+ONE: dict[str, int | str] = {"size": 1, "sha256": "a" * 64}
+SENT: _checkpoint_dir.Manifest = {
+    "inventory.img": ONE,
+    "pstree.img": ONE,
+    "pages-1.img": {"size": 2, "sha256": "b" * 64},
+}
 
 
 def test_what_was_received_as_it_was_sent_is_accepted() -> None:

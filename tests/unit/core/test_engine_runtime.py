@@ -11,12 +11,13 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _engine_runtime, _proof, _session
+from ansible_collections.livemigrate.criu.plugins.module_utils import _engine_runtime, _proof, _session, _trees
 from ansible_collections.livemigrate.criu.plugins.module_utils._checkpoint_dir import Manifest
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Mark
@@ -239,8 +240,9 @@ def test_arming_names_the_copy_starts_the_call_and_prunes(session: Session, mark
 def test_the_copy_runs_under_the_shim_or_not_at_all() -> None:
     engine: Any = FakeEngine()
     assert _engine_runtime.runtime_of({"HostConfig": {}}, engine) == "livemigrate"
-    for info in ({"Runtimes": {"runc": {}}}, {"Runtimes": None}, {}):
-        engine.info = lambda info=info: info
+    infos: list[dict[str, Any]] = [{"Runtimes": {"runc": {}}}, {"Runtimes": None}, {}]
+    for info in infos:
+        engine.info = partial(dict, info)
         with pytest.raises(MigrationError) as caught:
             _engine_runtime.runtime_of({"HostConfig": {}}, engine)
         assert caught.value.code == "shim_missing"
@@ -267,7 +269,7 @@ def test_the_log_of_the_source_is_in_its_place_before_the_engine_starts(
     session: Session, shim: Shim, group: Group, tmp_path: Path
 ) -> None:
     container = tmp_path / "docker" / "containers" / OTHER_CONTAINER
-    incoming = Path(_engine_runtime._trees.incoming_log_directory(str(tmp_path / "docker"), OTHER_CONTAINER))
+    incoming = Path(_trees.incoming_log_directory(str(tmp_path / "docker"), OTHER_CONTAINER))
     incoming.mkdir(parents=True)
     (incoming / f"{CONTAINER}-json.log").write_text("line\n")
     with shim:
@@ -276,7 +278,7 @@ def test_the_log_of_the_source_is_in_its_place_before_the_engine_starts(
 
 
 def test_what_arrived_otherwise_is_not_restored(session: Session, mark: Mark) -> None:
-    received = {**MANIFEST, "pstree.img": {"size": 1, "sha256": "c" * 64}}
+    received: Manifest = {**MANIFEST, "pstree.img": {"size": 1, "sha256": "c" * 64}}
     with pytest.raises(MigrationError) as caught:
         _engine_runtime.hold(session, received, MANIFEST, {"1": "f"})
     assert caught.value.code == "checkpoint_corrupt"
@@ -406,13 +408,19 @@ def test_a_copy_that_was_refused_meanwhile_is_not_run(held: Session, mark: Mark,
 
 @pytest.mark.usefixtures("programs")
 @pytest.mark.parametrize("phase", ["created", "starting"])
-def test_a_copy_that_was_never_proved_is_not_run(phase: str, session: Session, mark: Mark) -> None:
+def test_a_copy_that_was_never_proved_is_not_run(
+    phase: str, session: Session, mark: Mark, shim: Shim, group: Group
+) -> None:
+    """It is restored and waits, but nobody has compared it with the source's."""
     if phase != "created":
         session.enter(phase)
+    group.freeze()
+    shim.tell()
     with pytest.raises(MigrationError) as caught:
         _engine_runtime.run(session)
     assert caught.value.code == "not_held"
     assert (session.decision, mark.consumed) == (None, False)
+    assert group.frozen
 
 
 def test_letting_go_without_a_shim_thaws_the_copy_itself(

@@ -166,6 +166,11 @@ def images(disk: Path) -> Path:
     return directory
 
 
+def _stands(session: Session) -> tuple[str, str | None]:
+    """Read afresh: another process has written it."""
+    return session.phase, session.decision
+
+
 def test_a_checkpoint_travels_is_held_and_let_go(
     runtime_wire: Wire, destination: Session, images: Path, group: Group, init: int
 ) -> None:
@@ -176,16 +181,16 @@ def test_a_checkpoint_travels_is_held_and_let_go(
         assert sent == sum(path.stat().st_size for path in images.iterdir())
         held = talk.ask({"hold": {"manifest": manifest, "fingerprints": _proof.take(group.pids())}})
         assert (held["processes"], held["recognised"]) == (1, 1)
-        assert (destination.phase, destination.decision) == ("held", None)
+        assert _stands(destination) == ("held", None)
         assert group.frozen
         for path in images.iterdir():
             assert Path(mark.images, path.name).read_bytes() == path.read_bytes()
         verdict = talk.ask({"run": True})
         assert (verdict["decision"], verdict["container_id"]) == (RUN, OTHER_CONTAINER)
         assert 0 <= verdict["running_for"] < 10
-    assert (destination.phase, destination.decision) == ("run", RUN)
+    assert _stands(destination) == ("run", RUN)
     assert mark.consumed
-    assert not group.frozen
+    assert not Group(group.path).frozen
     assert runtime_wire.commands == [["handover"]]
 
 
@@ -197,7 +202,7 @@ def test_a_source_that_hangs_up_while_it_is_held_decides_nothing(
             talk.hear()
             manifest, _sent = _talk.put(talk.output, str(images))
             talk.ask({"hold": {"manifest": manifest, "fingerprints": _proof.take(group.pids())}})
-        assert (destination.phase, destination.decision) == ("held", None)
+        assert _stands(destination) == ("held", None)
         assert group.frozen
         # A second talk goes on where the first was cut off.
         with Conversation(runtime_wire.channel) as talk:
@@ -217,7 +222,7 @@ def test_a_source_that_hangs_up_in_the_middle_of_a_file_decides_nothing(
         with pytest.raises(MigrationError, match=r"in the middle of pages-1\.img") as caught:
             talk.hear()
     assert caught.value.code == "checkpoint_corrupt"
-    assert (destination.phase, destination.decision) == ("created", None)
+    assert _stands(destination) == ("created", None)
     assert not Mark.of(destination).ready
 
 
@@ -248,7 +253,7 @@ def test_what_the_other_end_does_not_take_is_told(kind: str, runtime_wire: Wire,
         assert caught.value.code == "destination_unreachable", "after a failure nothing more is taken"
     assert there.read_text() == "old"
     assert [path.name for path in there.parent.iterdir()] == ["there.img"]
-    assert (destination.phase, destination.decision) == ("created", None)
+    assert _stands(destination) == ("created", None)
 
 
 def test_a_line_that_is_no_message_ends_the_talk(runtime_wire: Wire, destination: Session) -> None:

@@ -164,23 +164,24 @@ def test_removing_takes_everything_and_nothing_that_a_link_leads_to(mark: Mark, 
 # -- the volatile part -------------------------------------------------------------------------------------------------
 
 
-def test_what_the_shim_is_told_and_tells(mark: Mark) -> None:
-    assert not mark.ready
-    mark.set_ready()
-    assert os.path.exists(os.path.join(mark.work, "ready"))
-    assert mark.ready
+def test_what_the_shim_is_told(mark: Mark) -> None:
+    assert (mark.ready, os.listdir(mark.work)) == (False, [])
     mark.set_options(["tcp-close", "action-script=/x"])
+    mark.set_ready()
+    assert mark.ready
     assert Path(mark.path("criu.conf")).read_text() == "tcp-close\naction-script=/x\n"
+    mark.refuse()
+    assert sorted(os.listdir(mark.work)) == ["criu.conf", "ready", "refused"]
+
+
+def test_what_the_shim_tells(mark: Mark) -> None:
+    assert (mark.held, mark.waiting, mark.log()) == (None, False, "")
     Path(mark.path("held")).write_text("4242\n/sys/fs/cgroup/a b.scope\n")
-    assert mark.held == Held(4242, "/sys/fs/cgroup/a b.scope")
-    assert not mark.waiting
     Path(mark.path("waiting")).write_text("1\n")
-    assert mark.waiting
     os.mkdir(mark.path("work"))
     Path(mark.path("work", "restore.log")).write_bytes(b"(00.1) Error (x.c:1): \xff\n")
+    assert (mark.held, mark.waiting) == (Held(4242, "/sys/fs/cgroup/a b.scope"), True)
     assert "Error (x.c:1)" in mark.log()
-    mark.refuse()
-    assert os.path.exists(os.path.join(mark.work, "refused"))
 
 
 @pytest.mark.parametrize("held", ["", "4242\n", "x\n/sys/fs/cgroup/x\n", "\n\n"])
