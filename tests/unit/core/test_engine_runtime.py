@@ -2,18 +2,17 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The engine `runtime` on files, marks and real frozen processes: where memory lies, what is held, and what lets it go."""
+"""The engine `runtime` on files, marks and real frozen processes: what is made ready, what is held, and what lets it go."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -31,7 +30,6 @@ MANIFEST: Manifest = {
     "inventory.img": {"size": 1, "sha256": "a" * 64},
     "pstree.img": {"size": 1, "sha256": "b" * 64},
 }
-MIB = 1 << 20
 
 
 class Programs:
@@ -94,99 +92,6 @@ def held(session: Session, shim: Shim, group: Group) -> Iterator[Session]:
         yield session
 
 
-# -- where the memory lies ---------------------------------------------------------------------------------------------
-
-
-class Usage(NamedTuple):
-    total: int
-    used: int
-    free: int
-
-
-@pytest.fixture
-def free(session: Session, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """What is free in bytes, to be set by a test: in "memory" (the file system), on the "disk", of "available" memory."""
-    found = {"memory": 1 << 40, "disk": 1 << 40, "available": 1 << 40}
-
-    def usage(path: str) -> Usage:
-        assert path in (session.volatile, session.directory)
-        return Usage(1 << 50, 0, found["memory" if path == session.volatile else "disk"])
-
-    monkeypatch.setattr(shutil, "disk_usage", usage)
-    monkeypatch.setattr(_engine_runtime, "_available_memory", lambda: found["available"])
-    return found
-
-
-def test_the_available_memory_is_the_kernel_s_word() -> None:
-    told = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    assert abs(_engine_runtime._available_memory() - (int(told["MemAvailable"].split()[0]) << 10)) < 1 << 30
-
-
-def test_images_lie_in_memory_where_there_is_room(session: Session, free: dict[str, int]) -> None:
-    assert _engine_runtime.place_for(MIB, session, "here") == session.memory_path("here")
-    assert os.stat(session.memory_path("here")).st_mode & 0o777 == 0o700
-    assert _engine_runtime.place_for(MIB, session, "here") == session.memory_path("here"), "twice is fine"
-    assert not os.path.exists(session.path("here"))
-    assert min(free.values()) > 0
-
-
-@pytest.mark.parametrize(
-    ("size", "memory", "available", "in_memory"),
-    [
-        (100 * MIB, 229 * MIB, 329 * MIB, True),
-        # The file system of the images is full.
-        (100 * MIB, 228 * MIB, 1 << 40, False),
-        # The images would fit, but not the tasks beside them.
-        (100 * MIB, 1 << 40, 328 * MIB, False),
-        (0, 129 * MIB, 129 * MIB, True),
-        (0, 1 << 40, 128 * MIB, False),
-    ],
-)
-def test_images_lie_on_the_disk_where_memory_would_not_do_for_them_and_the_tasks(
-    size: int, memory: int, available: int, in_memory: bool, session: Session, free: dict[str, int]
-) -> None:
-    free.update(memory=memory, available=available)
-    place = _engine_runtime.place_for(size, session, "here")
-    assert place == (session.memory_path("here") if in_memory else session.path("here"))
-    assert os.stat(place).st_mode & 0o777 == 0o700
-    assert [os.path.exists(path("here")) for path in (session.memory_path, session.path)] == [in_memory, not in_memory]
-
-
-def test_no_room_anywhere_is_told_before_anything_is_made(session: Session, free: dict[str, int]) -> None:
-    free.update(available=50 * MIB, disk=227 * MIB)
-    with pytest.raises(MigrationError) as caught:
-        _engine_runtime.place_for(100 * MIB, session, "here")
-    assert caught.value.code == "no_space"
-    assert caught.value.details == {"free": 227 * MIB, "needed": 100 * MIB}
-    for part in ("100 MiB", "227 MiB", "50 MiB", session.directory):
-        assert part in caught.value.message
-    assert not os.path.exists(session.memory_path("here"))
-    assert not os.path.exists(session.path("here"))
-    free["disk"] += 2 * MIB
-    assert _engine_runtime.place_for(100 * MIB, session, "here") == session.path("here")
-
-
-@pytest.mark.parametrize("on_disk", [False, True])
-def test_the_source_s_checkpoint_is_found_measured_and_deleted(
-    on_disk: bool, make_session: MakeSession, free: dict[str, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    session = make_session(container="c" * 64)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(1 << 50, 0, 1 << 40))
-    free["available"] = 0 if on_disk else 1 << 40
-    place = _engine_runtime.place_for(MIB, session, "images")
-    os.mkdir(session.memory_path("dump"))
-    for name, size in (("inventory.img", 5), ("pages-1.img", 7)):
-        Path(place, name).write_bytes(bytes(size))
-    assert _engine_runtime.images(session) == place == (session.path if on_disk else session.memory_path)("images")
-    engine: Any = None
-    assert _engine_runtime.seal(session, engine) == 12
-    _engine_runtime.forget(session, engine)
-    _engine_runtime.forget(session, engine)
-    assert not os.path.exists(place)
-    assert not os.path.exists(session.memory_path("dump"))
-    assert not _engine_runtime.bring_back(session, engine)
-
-
 # -- getting ready on the destination ----------------------------------------------------------------------------------
 
 
@@ -195,17 +100,6 @@ def test_the_place_of_the_checkpoint_is_where_the_shim_looks(session: Session, m
     assert not mark.ready
     assert os.path.realpath(mark.images) == session.memory_path("images") == _engine_runtime.checkpoint_place(session)
     assert _engine_runtime.receive(session, OTHER_CONTAINER) == session.memory_path("images"), "twice is fine"
-
-
-def test_a_checkpoint_too_large_for_memory_lies_on_the_disk(
-    make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    session = make_session(DESTINATION, container="c" * 64)
-    os.mkdir(session.memory_path("inbox"))
-    monkeypatch.setattr(_engine_runtime, "_available_memory", lambda: 200 * MIB)
-    Path(session.memory_path("inbox", "spec.json")).write_text(json.dumps({"memory_bytes": 40 * MIB}))
-    assert _engine_runtime.receive(session, "c" * 64) == session.path("images")
-    assert os.path.realpath(Mark.of(session, "c" * 64).images) == session.path("images")
 
 
 class FakeEngine:
@@ -277,6 +171,16 @@ def test_the_log_of_the_source_is_in_its_place_before_the_engine_starts(
     assert (container / f"{OTHER_CONTAINER}-json.log").read_text() == "line\n"
 
 
+def test_a_mount_through_a_link_is_named_to_criu(make_session: MakeSession) -> None:
+    """By where it leads on this host: what runc says of it is the link, and CRIU mounts no links."""
+    session = make_session(DESTINATION, container="c" * 64)
+    session.enter("creating", name="web")
+    session.enter("created", container_id="c" * 64, links={"/data": "/srv/real", "/a": "/srv/a"})
+    options = _engine_runtime._options(session)
+    assert options[-2:] == ["external=mnt[/a]:/srv/a", "external=mnt[/data]:/srv/real"]
+    assert "tcp-close" in options
+
+
 def test_what_arrived_otherwise_is_not_restored(session: Session, mark: Mark) -> None:
     received: Manifest = {**MANIFEST, "pstree.img": {"size": 1, "sha256": "c" * 64}}
     with pytest.raises(MigrationError) as caught:
@@ -343,6 +247,15 @@ def test_a_shim_that_does_not_tell_what_it_holds_is_not_trusted(session: Session
 def test_a_copy_of_something_else_is_not_held(session: Session, shim: Shim) -> None:
     with shim, pytest.raises(MigrationError) as caught:
         _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "0" * 64})
+    assert caught.value.code == "not_a_restore"
+    assert (session.phase, session.decision) == ("starting", None)
+
+
+def test_a_copy_of_which_a_process_is_missing_is_not_held(session: Session, shim: Shim, group: Group) -> None:
+    """None of them has run, so none can have ended."""
+    source = {**_proof.take(group.pids()), "7": "0" * 64}
+    with shim, pytest.raises(MigrationError, match="1 of 2 processes") as caught:
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, source)
     assert caught.value.code == "not_a_restore"
     assert (session.phase, session.decision) == ("starting", None)
 

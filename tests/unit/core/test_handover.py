@@ -140,6 +140,32 @@ def test_a_failure_in_the_middle_ends_the_talk_too() -> None:
     assert channel.process.poll() is not None
 
 
+def test_an_answer_that_does_not_come_is_not_waited_for_for_ever() -> None:
+    channel: Any = Process("time.sleep(60)")
+    began = time.monotonic()
+    with Conversation(channel) as talk, talk.within(0.2), pytest.raises(MigrationError) as caught:
+        talk.ask({"run": True})
+    assert caught.value.code == "destination_unreachable"
+    assert time.monotonic() - began < 10
+
+
+def test_a_destination_that_takes_no_more_bytes_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    (tmp_path / "pages-1.img").write_bytes(bytes(PAGES))
+    channel: Any = Process("time.sleep(60)")
+    began = time.monotonic()
+    with Conversation(channel) as talk, pytest.raises(BrokenPipeError), talk.within(0.2):
+        _talk.put(talk.output, str(tmp_path))
+    assert time.monotonic() - began < 10
+
+
+def test_an_answer_in_time_leaves_the_talk_open() -> None:
+    with _talk_with("for line in sys.stdin: print('{}', flush=True)") as talk:
+        with talk.within(2):
+            talk.ask({})
+        time.sleep(2.1)
+        assert talk.ask({}) == {}
+
+
 # -- through the channel -----------------------------------------------------------------------------------------------
 
 

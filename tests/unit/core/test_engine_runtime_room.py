@@ -1,0 +1,129 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Where the engine `runtime` puts a checkpoint: in memory where it does not crowd the tasks out, else on the disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _engine_runtime
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Mark
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import DESTINATION, Session
+
+MakeSession = Callable[..., Session]
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def session(make_session: MakeSession) -> Session:
+    return make_session(engine="runtime")
+
+
+class Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
+@pytest.fixture
+def free(session: Session, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """What is free in bytes, to be set by a test: in "memory" (the file system), on the "disk", of "available" memory."""
+    found = {"memory": 1 << 40, "disk": 1 << 40, "available": 1 << 40}
+
+    def usage(path: str) -> Usage:
+        assert path in (session.volatile, session.directory)
+        return Usage(1 << 50, 0, found["memory" if path == session.volatile else "disk"])
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    monkeypatch.setattr(_engine_runtime, "_available_memory", lambda: found["available"])
+    return found
+
+
+def test_the_available_memory_is_the_kernel_s_word() -> None:
+    told = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    assert abs(_engine_runtime._available_memory() - (int(told["MemAvailable"].split()[0]) << 10)) < 1 << 30
+
+
+def test_images_lie_in_memory_where_there_is_room(session: Session, free: dict[str, int]) -> None:
+    assert _engine_runtime.place_for(MIB, session, "here") == session.memory_path("here")
+    assert os.stat(session.memory_path("here")).st_mode & 0o777 == 0o700
+    assert _engine_runtime.place_for(MIB, session, "here") == session.memory_path("here"), "twice is fine"
+    assert not os.path.exists(session.path("here"))
+    assert min(free.values()) > 0
+
+
+@pytest.mark.parametrize(
+    ("size", "memory", "available", "in_memory"),
+    [
+        (100 * MIB, 229 * MIB, 329 * MIB, True),
+        # The file system of the images is full.
+        (100 * MIB, 228 * MIB, 1 << 40, False),
+        # The images would fit, but not the tasks beside them.
+        (100 * MIB, 1 << 40, 328 * MIB, False),
+        (0, 129 * MIB, 129 * MIB, True),
+        (0, 1 << 40, 128 * MIB, False),
+    ],
+)
+def test_images_lie_on_the_disk_where_memory_would_not_do_for_them_and_the_tasks(
+    size: int, memory: int, available: int, in_memory: bool, session: Session, free: dict[str, int]
+) -> None:
+    free.update(memory=memory, available=available)
+    place = _engine_runtime.place_for(size, session, "here")
+    assert place == (session.memory_path("here") if in_memory else session.path("here"))
+    assert os.stat(place).st_mode & 0o777 == 0o700
+    assert [os.path.exists(path("here")) for path in (session.memory_path, session.path)] == [in_memory, not in_memory]
+
+
+def test_no_room_anywhere_is_told_before_anything_is_made(session: Session, free: dict[str, int]) -> None:
+    free.update(available=50 * MIB, disk=227 * MIB)
+    with pytest.raises(MigrationError) as caught:
+        _engine_runtime.place_for(100 * MIB, session, "here")
+    assert caught.value.code == "no_space"
+    assert caught.value.details == {"free": 227 * MIB, "needed": 100 * MIB}
+    for part in ("100 MiB", "227 MiB", "50 MiB", session.directory):
+        assert part in caught.value.message
+    assert not os.path.exists(session.memory_path("here"))
+    assert not os.path.exists(session.path("here"))
+    free["disk"] += 2 * MIB
+    assert _engine_runtime.place_for(100 * MIB, session, "here") == session.path("here")
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_the_source_s_checkpoint_is_found_measured_and_deleted(
+    on_disk: bool, session: Session, free: dict[str, int]
+) -> None:
+    free["available"] = 0 if on_disk else 1 << 40
+    place = _engine_runtime.place_for(MIB, session, "images")
+    os.mkdir(session.memory_path("dump"))
+    for name, size in (("inventory.img", 5), ("pages-1.img", 7)):
+        Path(place, name).write_bytes(bytes(size))
+    assert _engine_runtime.images(session) == place == (session.path if on_disk else session.memory_path)("images")
+    engine: Any = None
+    assert _engine_runtime.seal(session, engine) == 12
+    _engine_runtime.forget(session, engine)
+    _engine_runtime.forget(session, engine)
+    assert not os.path.exists(place)
+    assert not os.path.exists(session.memory_path("dump"))
+    assert not _engine_runtime.bring_back(session, engine)
+
+
+def test_a_checkpoint_too_large_for_memory_lies_on_the_disk(
+    make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = make_session(DESTINATION, container="c" * 64)
+    os.mkdir(session.memory_path("inbox"))
+    monkeypatch.setattr(_engine_runtime, "_available_memory", lambda: 200 * MIB)
+    Path(session.memory_path("inbox", "spec.json")).write_text(json.dumps({"memory_bytes": 40 * MIB}))
+    assert _engine_runtime.receive(session, "c" * 64) == session.path("images")
+    assert os.path.realpath(Mark.of(session, "c" * 64).images) == session.path("images")
