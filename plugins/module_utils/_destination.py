@@ -150,12 +150,13 @@ def run(session: Session) -> dict[str, t.Any]:
         if session.decision is None:
             with _or_refused(session):
                 _engine_runtime.run(session)
-        if session.decision == RUN:
-            return _running(session)
+        return _word(session)
+
+
+def _word(session: Session) -> dict[str, t.Any]:
+    """What the source is told of a decision; see :func:`verdict`."""
+    if session.decision != RUN:
         return {"decision": REFUSED, "reason": session.data("refused").get("reason")}
-
-
-def _running(session: Session) -> dict[str, t.Any]:
     told = session.data("run")
     answer: dict[str, t.Any] = {"decision": RUN, "container_id": told["container_id"]}
     if told.get("running_since") is not None and session.happened_in_this_boot("run"):
@@ -270,9 +271,8 @@ def verdict(session: Session, engine: Engine) -> dict[str, t.Any]:
     :returns: ``decision``, and for RUN ``container_id`` and ``running_for`` (seconds).
     """
     with session.locked():
-        if _decide(session, engine, "the source gave up") == RUN:
-            return _running(session)
-        return {"decision": REFUSED, "reason": session.data("refused").get("reason")}
+        _decide(session, engine, "the source gave up")
+        return _word(session)
 
 
 def bye(session: Session, engine: Engine) -> dict[str, t.Any]:

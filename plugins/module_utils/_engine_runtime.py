@@ -12,6 +12,7 @@ send it. The copy is held, with every task frozen before it ran, until RUN is de
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -141,7 +142,12 @@ def bring_back(session: Session, engine: Engine) -> bool:
 
 def forget(session: Session, engine: Engine) -> None:
     """Delete the checkpoint."""
-    for name in ("images", "dump"):
+    _delete(session, "images", "dump")
+
+
+def _delete(session: Session, *names: str) -> None:
+    """Remove directories of :func:`place_for`, wherever they were put."""
+    for name in names:
         shutil.rmtree(session.memory_path(name), ignore_errors=True)
         shutil.rmtree(session.path(name), ignore_errors=True)
 
@@ -285,9 +291,8 @@ def let_go(session: Session) -> float:
     held = mark.held
     if held is not None and session.happened_in_this_boot("created"):
         group = TaskGroup(held.cgroup)
-        deadline = time.monotonic() + 2
-        while group.frozen and time.monotonic() < deadline:
-            time.sleep(_POLL_SECONDS)
+        with contextlib.suppress(MigrationError):
+            group.wait_frozen(False, 2)
         if group.frozen:
             # The shim is gone (killed by somebody); it is RUN all the same.
             group.thaw()
@@ -308,8 +313,7 @@ def decide_interrupted(session: Session, engine: Engine) -> str | None:
 def finish(session: Session, engine: Engine, container: str) -> None:
     """After RUN: no checkpoint stays."""
     Mark.of(session, container).forget_checkpoint()
-    shutil.rmtree(session.memory_path("images"), ignore_errors=True)
-    shutil.rmtree(session.path("images"), ignore_errors=True)
+    _delete(session, "images")
 
 
 def give_up(session: Session, container: str) -> None:
@@ -323,5 +327,4 @@ def discard(session: Session, container: str) -> None:
     _armed_start.disarm(session.id)
     if len(container) == 64:
         Mark.of(session, container).remove()
-    shutil.rmtree(session.memory_path("images"), ignore_errors=True)
-    shutil.rmtree(session.path("images"), ignore_errors=True)
+    _delete(session, "images")
