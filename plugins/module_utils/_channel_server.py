@@ -305,9 +305,7 @@ def serve(
         else:
             raise MigrationError("channel_refused", f"The channel does not know the word {command[:40]!r}.")
     except (MigrationError, ValueError, OSError) as exc:
-        failure = (
-            exc if isinstance(exc, MigrationError) else MigrationError("channel_failed", f"{type(exc).__name__}: {exc}")
-        )
+        failure = MigrationError.of(exc, "channel_failed")
         if command.startswith("rsync "):
             # Standard output is rsync's own there; the client shows what comes on the other stream.
             sys.stderr.write(failure.message + "\n")

@@ -75,8 +75,7 @@ def _or_refused(session: Session) -> t.Iterator[None]:
     try:
         yield
     except BaseException as exc:
-        reason = exc.message if isinstance(exc, MigrationError) else f"{type(exc).__name__}: {exc}"
-        refuse(session, Engine(), reason)
+        refuse(session, Engine(), MigrationError.of(exc, "restore_failed").message)
         raise
 
 
@@ -128,12 +127,7 @@ def converse(session: Session, source: t.BinaryIO, answers: t.BinaryIO) -> None:
             else:
                 raise MigrationError("channel_refused", "The channel does not know that message.")
         except (MigrationError, OSError, KeyError, ValueError) as exc:
-            failure = (
-                exc
-                if isinstance(exc, MigrationError)
-                else MigrationError("channel_failed", f"{type(exc).__name__}: {exc}")
-            )
-            _talk.say(answers, {"failure": failure.as_failure()})
+            _talk.say(answers, {"failure": MigrationError.of(exc, "channel_failed").as_failure()})
             return
 
 

@@ -25,6 +25,11 @@ class MigrationError(Exception):
         self.message = message
         self.details = details
 
+    @classmethod
+    def of(cls, exc: BaseException, code: str) -> MigrationError:
+        """An error as it is, or any other exception as one of that code."""
+        return exc if isinstance(exc, cls) else cls(code, f"{type(exc).__name__}: {exc}")
+
     def as_failure(self) -> dict[str, t.Any]:
         """The form in which modules and the agent return it."""
         return {"code": self.code, "message": self.message, "details": self.details}
