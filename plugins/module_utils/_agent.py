@@ -58,6 +58,7 @@ def serve(session: Session, command: str) -> int:
     words: dict[str, t.Callable[[], dict[str, t.Any]]] = {
         "ping": lambda: {"host": _source.host_identity()},
         "image-load": lambda: _room.load_image(session, Engine(), sys.stdin.buffer),
+        "addresses": lambda: _room.addresses(session),
         "verdict": lambda: _destination.verdict(session, Engine()),
         "bye": lambda: _destination.bye(session, Engine()),
     }

@@ -21,6 +21,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _agent_package,
     _channel_server,
     _checkpoint_dir,
+    _connections,
     _engine_api,
     _engine_runtime,
     _engines,
@@ -29,6 +30,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _talk,
     _watchdog,
 )
+from ansible_collections.livemigrate.criu.plugins.module_utils._announce import Announcer
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
@@ -90,6 +92,11 @@ def start(session: Session, engine: Engine) -> dict[str, t.Any]:
     with _or_refused(session):
         told = _engine_api.start(session, engine)
     warnings = []
+    with contextlib.suppress(MigrationError):
+        init = int(engine.inspect(told["container_id"])["State"]["Pid"])
+        with _connections.announcer(session, init) or contextlib.nullcontext() as announcer:
+            if announcer is not None:
+                announcer.send()
     try:
         finish(session, engine)
     except (MigrationError, OSError) as exc:
@@ -111,6 +118,7 @@ def converse(session: Session, source: t.BinaryIO, answers: t.BinaryIO) -> None:
     _engines.require(session, _engines.RUNTIME)
     place = _engine_runtime.checkpoint_place(session)
     received: _checkpoint_dir.Manifest = {}
+    announcer: Announcer | None = None
     _talk.say(answers, {"ready": True})
     while True:
         message = _talk.hear(source)
@@ -121,8 +129,11 @@ def converse(session: Session, source: t.BinaryIO, answers: t.BinaryIO) -> None:
                 received[message["put"]] = _talk.take(source, message, place)
             elif "hold" in message:
                 _talk.say(answers, _hold(session, received, message["hold"]))
+                # While the source decides.
+                announcer = _connections.announcer(session, _engine_runtime.init_of(session))
             elif "run" in message:
-                _talk.say(answers, run(session))
+                _talk.say(answers, run(session, announcer))
+                _connections.repeat(announcer)
                 return
             else:
                 raise MigrationError("channel_refused", "The channel does not know that message.")
@@ -135,15 +146,19 @@ def _hold(session: Session, received: _checkpoint_dir.Manifest, told: _talk.Mess
     with session.locked():
         _require_undecided(session)
         with _or_refused(session):
-            return _engine_runtime.hold(session, received, told["manifest"], told["fingerprints"])
+            network = _connections.Arrangement.parse(told["network"])
+            return _engine_runtime.hold(session, received, told["manifest"], told["fingerprints"], network)
 
 
-def run(session: Session) -> dict[str, t.Any]:
-    """Let the held copy go, on the source's word; the answer is that of :func:`verdict`."""
+def run(session: Session, announcer: Announcer | None = None) -> dict[str, t.Any]:
+    """Let the held copy go, on the source's word; the answer is that of :func:`verdict`.
+
+    :param announcer: see ``_engine_runtime.run``.
+    """
     with session.locked():
         if session.decision is None:
             with _or_refused(session):
-                _engine_runtime.run(session)
+                _engine_runtime.run(session, announcer)
         return _word(session)
 
 

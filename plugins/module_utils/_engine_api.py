@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import time
 import typing as t
@@ -25,6 +26,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _durable,
     _host_files,
     _proof,
+    _runc,
     _transfer,
     _trees,
 )
@@ -58,6 +60,11 @@ def make_room(session: Session, group: TaskGroup) -> None:
             free=free,
             needed=needed,
         )
+
+
+def keeps_connections() -> bool:
+    """Where the options of the whole host say so: with this engine there are no others."""
+    return bool(re.search(r"^\s*tcp-established\b", _runc.host_options(), re.MULTILINE))
 
 
 def dump(session: Session, engine: Engine, group: TaskGroup) -> dict[str, t.Any]:

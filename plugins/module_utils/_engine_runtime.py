@@ -22,17 +22,21 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _agent_package,
     _armed_start,
     _checkpoint_dir,
+    _connections,
     _criu_log,
+    _dump_options,
     _durable,
+    _fence,
     _mark,
     _proof,
     _runc,
     _shim,
     _trees,
 )
+from ansible_collections.livemigrate.criu.plugins.module_utils._announce import Announcer
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine, memory_timeout
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Mark
+from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Held, Mark
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import RUN, Session
 from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
 
@@ -45,14 +49,12 @@ _RESERVE_BYTES = 128 << 20
 _START_SECONDS = 60.0
 _POLL_SECONDS = 0.005
 
-# What holds for every dump and restore. tcp-close: connections do not survive a change of address, and images that were
-# dumped with it need it for the restore too.
+# What holds for every restore. What the dump was made with (see _dump_options.py) a restore does not mind, connections apart.
 _RESTORE_OPTIONS = (
     "manage-cgroups=ignore",
     "file-locks",
     "link-remap",
     "ext-unix-sk",
-    "tcp-close",
     f"action-script={_shim.ACTION_SCRIPT}",
 )
 
@@ -91,6 +93,11 @@ def _available_memory() -> int:
     return 0
 
 
+def keeps_connections() -> bool:
+    """Each dump and restore has options of its own."""
+    return True
+
+
 # -- on the source ------------------------------------------------------------------------------------------------
 
 
@@ -108,20 +115,36 @@ def make_room(session: Session, group: TaskGroup) -> None:
     :raises MigrationError: ``no_space``; ``runc_unknown`` where the container does not run under runc.
     """
     _runc.root_of(session.facts["container_id"])
-    place_for(group.resident_bytes, session, "images")
+    # Files without a name are written into the images as well.
+    size = group.resident_bytes + _dump_options.deleted_files(group.pids()).total
+    place_for(size, session, "images")
     os.makedirs(session.memory_path("dump"), mode=0o700, exist_ok=True)
 
 
 def dump(session: Session, engine: Engine, group: TaskGroup) -> dict[str, t.Any]:
-    """Dump the frozen container; returns CRIU's statistics.
+    """Dump the frozen container with the options that it needs.
 
+    :returns: ``criu``, its statistics, and ``found``: how many connections are ``kept`` and ``closed``, and ``deleted_files``.
     :raises MigrationError: ``dump_failed`` with CRIU's own words.
     """
-    timeout = memory_timeout(group.resident_bytes)
-    work = session.memory_path("dump")
-    container = session.facts["container_id"]
-    statistics = _runc.dump(session.id, container, images(session), work, flags=["--file-locks"], timeout=timeout)
-    return {"criu": statistics}
+    plan = _connections.Plan.of(session)
+    pids = group.pids()
+    outlook = _connections.outlook(plan, pids[0])
+    deleted = _dump_options.deleted_files(pids)
+    options = session.memory_path("dump.conf")
+    text = _dump_options.for_dump(
+        _runc.host_options(), kept=outlook.established, skip_lock=plan.skip_lock, deleted=deleted
+    )
+    _durable.write(options, text.encode())
+    statistics = _runc.dump(
+        session.id,
+        session.facts["container_id"],
+        images(session),
+        session.memory_path("dump"),
+        options=options,
+        timeout=memory_timeout(group.resident_bytes + deleted.total),
+    )
+    return {"criu": statistics, "found": {**outlook._asdict(), "deleted_files": deleted.files}}
 
 
 def seal(session: Session, engine: Engine) -> int:
@@ -201,10 +224,21 @@ def arm(session: Session, engine: Engine) -> None:
     _mark.prune(containers, state_root=session.state_root, volatile_root=session.volatile_root)
 
 
-def _options(session: Session) -> list[str]:
+def _options(session: Session, network: _connections.Arrangement) -> list[str]:
     """CRIU's options for the restore. What runc says of mounts is overruled where it names a symbolic link."""
     links = session.data("created").get("links", {})
-    return [*_RESTORE_OPTIONS, *(f"external=mnt[{place}]:{path}" for place, path in sorted(links.items()))]
+    return [
+        *_RESTORE_OPTIONS,
+        *_dump_options.of_connections(kept=network.established, skip_lock=network.skip_lock),
+        *(f"external=mnt[{place}]:{path}" for place, path in sorted(links.items())),
+    ]
+
+
+def _prepare_network(mark: Mark, network: _connections.Arrangement) -> None:
+    """What the shim and CRIU's action script do for the copy's network: see ``livemigrate-network``."""
+    if network.fenced:
+        mark.set_fence(_fence.rules(_fence.ALL), _fence.LIFT)
+    mark.set_addresses(network.addresses)
 
 
 def hold(
@@ -212,12 +246,14 @@ def hold(
     received: _checkpoint_dir.Manifest,
     sent: _checkpoint_dir.Manifest,
     fingerprints: _proof.Fingerprints,
+    network: _connections.Arrangement,
 ) -> dict[str, t.Any]:
     """Restore the copy with every task frozen, and prove that it is the source's.
 
     :param received: what arrived.
     :param sent: what the source says it has sent.
     :param fingerprints: the source's, see ``_proof.py``.
+    :param network: what the source says of the container's network.
     :returns: ``processes``, ``recognised``, ``seconds`` of the restore.
     :raises MigrationError: ``checkpoint_corrupt``, ``restore_failed`` with CRIU's own words, ``not_a_restore``.
     """
@@ -225,7 +261,8 @@ def hold(
     mark = Mark.of(session)
     _checkpoint_dir.compare(received, sent)
     _trees.adopt_log(session.facts["data_root"], session.facts["container_id"], container)
-    mark.set_options(_options(session))
+    mark.set_options(_options(session, network))
+    _prepare_network(mark, network)
     session.enter("starting")
     began = time.monotonic()
     mark.set_ready()
@@ -238,7 +275,7 @@ def hold(
         if time.monotonic() >= deadline:
             raise MigrationError("restore_failed", _with_log("The copy was not restored in time.", mark))
         time.sleep(_POLL_SECONDS)
-    group = _held_group(mark)
+    group = TaskGroup(_held(mark).cgroup)
     if not group.frozen:
         raise MigrationError("not_held", "The restored copy is not frozen; it is not trusted.")
     proof = _proof.check(fingerprints, _proof.take(group.pids()))
@@ -249,6 +286,7 @@ def hold(
             f"Only {proof['recognised']} of {proof['processes']} processes were restored as they were.",
             **proof,
         )
+    network.end_what_stays_behind(_held(mark).init)
     session.enter("held")
     return {"seconds": time.monotonic() - began, **proof}
 
@@ -258,26 +296,35 @@ def _with_log(text: str, mark: Mark) -> str:
     return f"{text} CRIU says: {' / '.join(lines)}" if lines else text
 
 
-def _held_group(mark: Mark) -> TaskGroup:
+def _held(mark: Mark) -> Held:
     held = mark.held
     if held is None:
         raise MigrationError("not_held", "The runtime shim did not tell what it holds.")
-    return TaskGroup(held.cgroup)
+    return held
 
 
-def run(session: Session) -> float:
+def init_of(session: Session) -> int:
+    """The first process of the held copy, as this host numbers it.
+
+    :raises MigrationError: ``not_held``.
+    """
+    return _held(Mark.of(session)).init
+
+
+def run(session: Session, announcer: Announcer | None = None) -> float:
     """Decide RUN and let the copy go.
 
+    :param announcer: what tells the neighbours where the copy is, see ``_announce.py``.
     :returns: since when it runs, by the clock CLOCK_BOOTTIME.
     :raises MigrationError: ``not_held`` where the copy is not waiting any more, ``already_refused``.
     """
     mark = Mark.of(session)
     # Without the engine's own call behind it the tasks would run unknown to Docker.
-    if session.phase != "held" or not _armed_start.is_pending(session) or not _held_group(mark).frozen:
+    if session.phase != "held" or not _armed_start.is_pending(session) or not TaskGroup(_held(mark).cgroup).frozen:
         raise MigrationError("not_held", "The restored copy is not waiting to be let go (any more).")
     if session.decide(RUN) != RUN:
         raise MigrationError("already_refused", f"Session {session.id} was refused on the destination meanwhile.")
-    return let_go(session)
+    return _let_go(session, announcer)
 
 
 def let_go(session: Session) -> float:
@@ -285,6 +332,10 @@ def let_go(session: Session) -> float:
 
     :returns: since when it runs, by the clock CLOCK_BOOTTIME.
     """
+    return _let_go(session, None)
+
+
+def _let_go(session: Session, announcer: Announcer | None) -> float:
     container = session.data("created")["container_id"]
     mark = Mark.of(session)
     mark.consume()
@@ -295,8 +346,12 @@ def let_go(session: Session) -> float:
             group.wait_frozen(False, 2)
         if group.frozen:
             # The shim is gone (killed by somebody); it is RUN all the same.
+            with contextlib.suppress(MigrationError):
+                _fence.Fence.of(held.init).lift()
             group.thaw()
     since = time.clock_gettime(time.CLOCK_BOOTTIME)
+    if held is not None and session.happened_in_this_boot("created"):
+        _connections.let_speak(held.init, announcer or _connections.announcer(session, held.init))
     if session.phase != "run":
         session.enter("run", container_id=container, running_since=since)
     return since

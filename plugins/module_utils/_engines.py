@@ -28,6 +28,11 @@ RUNTIME = "runtime"
 class Way(t.Protocol):
     """What both modules have. Errors are told where they are raised."""
 
+    # -- on both hosts
+
+    def keeps_connections(self) -> bool:
+        """Whether this host can take part in a move that keeps connections whose address stays."""
+
     # -- on the source
 
     def images(self, session: Session) -> str:

@@ -199,11 +199,21 @@ class Fence(t.NamedTuple):
             return 0
         self.set(RESET, runner)
         try:
-            argv = [*self._enter(), "ss", "-K", "-t", "-H", "-n", "state", "connected"]
-            done = runner(argv if connections is None else [*argv, " or ".join(map(_filter, connections))])
+            return self.destroy(connections, runner)
         finally:
             # A task that is killed with unread data in a socket makes its kernel send a reset, for a connection that lives on.
             self.set(ALL, runner)
+
+    def destroy(self, connections: t.Sequence[Socket] | None = None, runner: Runner = run) -> int:
+        """End TCP connections on this side; whether the other end hears of it is for the fence to say.
+
+        :param connections: as for :meth:`reset`.
+        :returns: how many were ended.
+        """
+        if connections is not None and not connections:
+            return 0
+        argv = [*self._enter(), "ss", "-K", "-t", "-H", "-n", "state", "connected"]
+        done = runner(argv if connections is None else [*argv, " or ".join(map(_filter, connections))])
         return len(done.stdout.splitlines()) if done.rc == 0 else 0
 
     def _enter(self) -> list[str]:

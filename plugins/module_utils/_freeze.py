@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _engines, _spec, _watchdog
+from ansible_collections.livemigrate.criu.plugins.module_utils import _connections, _engines, _spec, _watchdog
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
@@ -41,16 +41,20 @@ def freeze(session: Session, engine: Engine) -> None:
     # A restart policy would start the image afresh beside the restored copy as soon as the old copy is killed.
     engine.set_restart_policy(container, {"Name": "no", "MaximumRetryCount": 0})
     session.enter("armed")
+    plan = _connections.Plan.of(session)
     foreign: list[str] = []
     for _attempt in range(FOREIGN_ATTEMPTS):
+        _connections.keep_new_ones_out(plan)
         session.enter("freezing", at=now())
         engine.pause(container)
         group.wait_frozen(True, FREEZE_TIMEOUT)
+        _connections.close(plan)
         foreign = group.foreign(inspect["State"]["Pid"])
         if not foreign:
             return
         # Entered by `docker exec`: not a descendant of the container's init, so CRIU would leave it behind or fail. Health
         # checks come and go that way; give them the moment they need.
+        _connections.reopen(plan)
         engine.unpause(container)
         time.sleep(0.25)
     raise MigrationError(
@@ -73,8 +77,11 @@ def thaw(session: Session, engine: Engine) -> None:
     _engines.of(session).await_dump(session)
     # Before the thaw: a SIGCONT takes back a SIGSTOP only as long as that has not been delivered.
     group.release(session.data("dumped").get("held", []))
+    plan = _connections.Plan.of(session)
+    _connections.reopen(plan)
     if engine.inspect(container)["State"]["Paused"]:
         engine.unpause(container)
     if group.exists and group.frozen:
         group.thaw()
     group.wait_frozen(False, FREEZE_TIMEOUT)
+    _connections.announce_again(plan)

@@ -20,6 +20,7 @@ import typing as t
 from concurrent.futures import ThreadPoolExecutor
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _connections,
     _durable,
     _engines,
     _freeze,
@@ -96,7 +97,9 @@ class Conversation:
         return self.hear()
 
 
-def _send(session: Session, engine: Engine, talk: Conversation) -> tuple[int, dict[str, t.Any]]:
+def _send(
+    session: Session, engine: Engine, talk: Conversation, found: t.Mapping[str, int]
+) -> tuple[int, dict[str, t.Any]]:
     """The checkpoint through the talk, and beside it whatever else has changed; then the copy is restored and held.
 
     :returns: the bytes sent, and what the destination tells of the held copy.
@@ -114,8 +117,10 @@ def _send(session: Session, engine: Engine, talk: Conversation) -> tuple[int, di
         sent += content.result()
     session.enter("sent", bytes=sent)
     fingerprints = _durable.read_json(os.path.join(session.memory_path("outbox"), "fingerprints.json"))
+    plan = _connections.Plan.of(session)
+    network = _connections.Arrangement.of(plan, established=found["kept"] > 0).as_data()
     with talk.within(_ANSWER_SECONDS + patience):
-        told = talk.ask({"hold": {"manifest": manifest, "fingerprints": fingerprints}})
+        told = talk.ask({"hold": {"manifest": manifest, "fingerprints": fingerprints, "network": network}})
     session.enter("held", **told)
     return sent, told
 
@@ -138,7 +143,7 @@ def hand_over(session: Session, engine: Engine) -> dict[str, t.Any]:
             _freeze.freeze(session, engine)
             dumped = _source.dump(session, engine)
             began = time.monotonic()
-            sent, held = _send(session, engine, talk)
+            sent, held = _send(session, engine, talk, dumped["found"])
             transfer = time.monotonic() - began - held["seconds"]
             _source.go(session)
         except BaseException:
@@ -161,4 +166,5 @@ def hand_over(session: Session, engine: Engine) -> dict[str, t.Any]:
         "processes": held["processes"],
         "recognised": held["recognised"],
         "criu": dumped.get("criu", {}),
+        "connections": {key: dumped["found"][key] for key in ("kept", "closed")},
     }

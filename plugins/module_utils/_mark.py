@@ -109,6 +109,15 @@ class Mark:
         """CRIU's options for this one restore, a line each, as in /etc/criu/*.conf."""
         _durable.write(self.path("criu.conf"), "".join(line + "\n" for line in lines).encode())
 
+    def set_fence(self, close: str, lift: str) -> None:
+        """The rules for nft by which the copy's network is closed before its sockets are there, and opened when it goes on."""
+        _durable.write(self.path("fence"), close.encode())
+        _durable.write(self.path("open"), lift.encode())
+
+    def set_addresses(self, addresses: t.Iterable[str]) -> None:
+        """The addresses that sockets in the images are tied to; a device stands in with them until the engine's own is there."""
+        _durable.write(self.path("addresses"), "".join(address + "\n" for address in addresses).encode())
+
     def set_ready(self) -> None:
         """Say that the checkpoint is whole."""
         self._touch(_READY)

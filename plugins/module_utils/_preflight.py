@@ -95,8 +95,9 @@ def criu_usable(where: str, facts: Facts) -> t.Iterator[Finding]:
 
 @_each
 def tools_present(where: str, facts: Facts) -> t.Iterator[Finding]:
-    """What the channel is made of is there."""
-    missing = sorted(name for name in ("rsync", "ssh") if facts["tools"].get(name, True) in (False, None, ""))
+    """What the channel and the network fence are made of is there."""
+    needed = ("ip", "nft", "nsenter", "rsync", "ss", "ssh")
+    missing = sorted(name for name in needed if facts["tools"].get(name, True) in (False, None, ""))
     if missing:
         yield Finding(
             "tools_present",

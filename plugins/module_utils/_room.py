@@ -21,6 +21,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _host_files,
     _images,
     _networks,
+    _socket_rules,
     _spec,
     _trees,
 )
@@ -252,6 +253,7 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
         "created",
         container_id=container,
         policy=_spec.restart_policy(inspect),
+        addresses=_addresses(engine, inspect, created),
         links={place: os.path.realpath(path) for place, path in _host_files.links(sources).items()},
     )
     _channel_server.set_targets(session, targets)
@@ -259,6 +261,18 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
     warnings = [f"{note['field']}: {note['why']}" for note in plan["changes"]]
     warnings += [f"{name}: unknown to this collection; carried over as it is." for name in plan["unknown_fields"]]
     return {"container_id": container, "created_volumes": [v["name"] for v in new_volumes], "notes": warnings}
+
+
+def _addresses(engine: Engine, source: t.Mapping[str, t.Any], created: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Which of its addresses the copy will have, see ``_socket_rules.addresses_after``."""
+    found = (engine.find_network(network.name) for network in _spec.networks(created))
+    drivers = {network["Name"]: network["Driver"] for network in found if network}
+    return _socket_rules.addresses_after(source, created, drivers).as_data()
+
+
+def addresses(session: Session) -> dict[str, t.Any]:
+    """What the source asks about the copy that is created and not started: its addresses, and whether they keep connections."""
+    return {**session.data("created")["addresses"], "keeps": _engines.of(session).keeps_connections()}
 
 
 def _empty_places(engine: Engine, spec: t.Mapping[str, t.Any]) -> list[str]:

@@ -16,11 +16,11 @@ import contextlib
 import glob
 import os
 import time
-import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import _criu_log, _criu_stats, _names
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import Runner, run
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._support import parse_version
 
 # Where dockerd has runc keep its notes about containers: <exec-root>/runtime-runc/<namespace of containerd>.
 _ROOTS = "/run/docker/runtime-*/*"
@@ -41,6 +41,20 @@ def root_of(container_id: str, roots: str = _ROOTS) -> str:
     )
 
 
+def criu_version(runner: Runner = run) -> str:
+    """The version of the CRIU that runc finds, as ``4.2.1``; empty where there is none."""
+    with contextlib.suppress(MigrationError):
+        return ".".join(map(str, parse_version(runner(["criu", "--version"]).stdout)))
+    return ""
+
+
+def host_options() -> str:
+    """The text of the options that runc has CRIU read for every container of this host; empty where there are none."""
+    with contextlib.suppress(OSError), open(_criu_log.CONFIGURATION, encoding="utf-8", errors="replace") as handle:
+        return handle.read()
+    return ""
+
+
 def unit_of(session: str) -> str:
     """The name of the unit in which the dump of a session runs."""
     return f"livemigrate-{session}-dump.service"
@@ -52,7 +66,7 @@ def dump(
     images: str,
     work: str,
     *,
-    flags: t.Sequence[str],
+    options: str,
     timeout: float,
     runner: Runner = run,
 ) -> dict[str, float | int]:
@@ -60,15 +74,16 @@ def dump(
 
     :param images: an empty directory for CRIU's images.
     :param work: a directory for CRIU's log and statistics.
-    :param flags: runc's own, as ``--file-locks``.
+    :param options: a file with CRIU's options for this dump. It lies in the place of the host's own for this one unit, because
+        what stands there beats what runc is told by flags.
     :param timeout: seconds; after them the dump is given up as failed, but not killed (see :func:`await_end`).
     :returns: CRIU's statistics.
     :raises MigrationError: ``dump_failed`` with CRIU's own words.
     """
     argv = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--unit={unit_of(session)}"]
-    argv.append("--property=UMask=0077")
+    argv += ["--property=UMask=0077", f"--property=BindReadOnlyPaths={options}:{_criu_log.CONFIGURATION}"]
     argv += ["runc", "--root", root_of(container_id), "checkpoint", "--leave-running"]
-    argv += ["--image-path", images, "--work-path", work, *flags, container_id]
+    argv += ["--image-path", images, "--work-path", work, container_id]
     done = runner(argv, timeout=timeout)
     if done.rc != 0:
         lines: list[str] = []

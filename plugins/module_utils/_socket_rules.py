@@ -34,6 +34,26 @@ class Addresses(t.NamedTuple):
     reachable: frozenset[Address]
     """Those of them at which others, who are not on its host, find it there as before."""
 
+    def keep(self, connection: Socket) -> bool:
+        """Whether a connection goes on: on an address at which it is found, or between two ends within the container."""
+        return connection.address in self.reachable or connection.peer in self.there or connection.peer.is_loopback
+
+    def as_data(self) -> dict[str, list[str]]:
+        """As plain data."""
+        return {"there": sorted(map(str, self.there)), "reachable": sorted(map(str, self.reachable))}
+
+    @classmethod
+    def parse(cls, data: t.Mapping[str, t.Sequence[str]]) -> Addresses:
+        """Back from plain data.
+
+        :raises ValueError: for what is no address.
+        """
+        there, reachable = (frozenset(map(ipaddress.ip_address, data.get(key, ()))) for key in ("there", "reachable"))
+        return cls(there, reachable)
+
+
+NO_ADDRESSES = Addresses(frozenset(), frozenset())
+
 
 def addresses_after(
     source: t.Mapping[str, t.Any], destination: t.Mapping[str, t.Any], drivers: t.Mapping[str, str]

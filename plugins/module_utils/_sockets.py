@@ -74,6 +74,11 @@ class Socket(t.NamedTuple):
         return f"{self.protocol} {_join(self.address, self.port)} - {_join(self.peer, self.peer_port)}"
 
     @property
+    def is_connection(self) -> bool:
+        """Whether it is a TCP connection that has a program on this side."""
+        return self.protocol == "tcp" and self.state not in _NO_CONNECTION and bool(self.inode)
+
+    @property
     def bound_to(self) -> Address | None:
         """The one address to which it is tied; None where any address of the container will do, and on loopback."""
         return None if self.address.is_unspecified or self.address.is_loopback else self.address
@@ -105,11 +110,7 @@ class Sockets(t.NamedTuple):
         return [
             socket
             for socket in self.inet
-            if socket.protocol == "tcp"
-            and socket.state not in _NO_CONNECTION
-            and socket.inode
-            and not socket.peer.is_loopback
-            and socket.peer not in self.own_addresses
+            if socket.is_connection and not socket.peer.is_loopback and socket.peer not in self.own_addresses
         ]
 
     @property
@@ -275,6 +276,11 @@ def look(pids: t.Sequence[int], runner: Runner = run) -> Sockets:
     )
 
 
+def look_at_tcp(pid: int) -> list[Socket]:
+    """TCP alone in the network namespace of a process, without starting a program."""
+    return [socket for version in ("", "6") for socket in parse_inet("tcp", _read(pid, "tcp" + version))]
+
+
 def lasting(before: Sockets, after: Sockets) -> list[Socket]:
     """The connections that are there in both of two looks: not those of a request that comes and goes."""
     then = {(socket.inode, socket[1:5]) for socket in before.connections}
@@ -286,12 +292,7 @@ def left_behind(pid: int) -> list[Socket]:
 
     The kernel has accepted them and the program has not; or the program has closed them, and the other end does not have all yet.
     """
-    return [
-        socket
-        for version in ("", "6")
-        for socket in parse_inet("tcp", _read(pid, "tcp" + version))
-        if not socket.inode and socket.state in (*_UNACCEPTED, *_UNFINISHED)
-    ]
+    return [socket for socket in look_at_tcp(pid) if not socket.inode and socket.state in (*_UNACCEPTED, *_UNFINISHED)]
 
 
 def drain(pid: int, timeout: float) -> int:

@@ -21,6 +21,7 @@ import typing as t
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _agent_package,
     _channel,
+    _connections,
     _durable,
     _engines,
     _examine,
@@ -133,6 +134,20 @@ def host_identity() -> str:
         return f"{handle.read().strip()}/{boot_mark()}"
 
 
+def prepared(session: Session, engine: Engine, *, close_connections: bool) -> list[str]:
+    """Note that the destination has made room, and what becomes of the container's connections.
+
+    :param close_connections: see ``_socket_rules.refusals``.
+    :returns: what a person should know.
+    :raises MigrationError: ``cannot_move``.
+    """
+    inspect = engine.inspect(session.facts["container_id"])
+    keeps = _engines.of(session).keeps_connections()
+    plan, warnings = _connections.make_plan(session, inspect, keeps=keeps, close_connections=close_connections)
+    session.enter("prepared", **plan.as_data())
+    return warnings
+
+
 # -- dumping and sending ------------------------------------------------------------------------------------------
 
 
@@ -200,6 +215,9 @@ def commit(session: Session, engine: Engine, verdict: t.Mapping[str, t.Any]) -> 
     if inspect is not None:
         group = TaskGroup(session.data("arming")["cgroup"])
         if session.happened_in_this_boot("arming"):
+            # No client may wait longer for this than for the copy: whatever stands in its way is no reason to keep that waiting.
+            with contextlib.suppress(MigrationError):
+                _connections.tell_clients(_connections.Plan.of(session))
             group.kill()
         # For Docker to take notice; a container that is down already is fine.
         engine.kill(container)

@@ -33,7 +33,8 @@ options:
       - V(opened) begins a half. On the source it claims the container, refuses what cannot be moved, and starts the watchdog.
         On the destination it lets the key of the source in.
       - V(connected) (source) pins the host keys of the destination and speaks to it for the first time.
-      - V(prepared) (source) notes that the destination has made room.
+      - V(prepared) (source) notes that the destination has made room, and refuses to break connections that the container has
+        opened itself.
       - V(go) (source) decides that the destination may run the container.
       - V(handed_over) (source) does the whole handover with O(engine=runtime) in one step, from the freeze to the end of the old
         copy. A step that fails before the decision lets the container go on at once.
@@ -74,6 +75,12 @@ options:
     type: list
     elements: path
     default: []
+  close_connections:
+    description:
+      - With O(state=prepared), whether lasting connections that the container has opened itself may be closed where its address
+        changes. Clients' connections to it are closed in any case then, and those of both kinds go on where the address stays.
+    type: bool
+    default: false
   channel_user:
     description: The account on the destination through which the channel comes in.
     type: str
@@ -197,6 +204,11 @@ host_keys:
   returned: O(state=opened) with O(role=destination)
   type: list
   elements: str
+notes:
+  description: What a person should know beforehand, connections that will be closed for instance.
+  returned: O(state=prepared)
+  type: list
+  elements: str
 outcome:
   description: V(RUN), the destination has the container; V(ABORT), the source kept it.
   returned: O(state=committed)
@@ -229,6 +241,11 @@ recognised:
   description: How many of them were restored, proved by their memory layout.
   returned: O(state=handed_over)
   type: int
+connections:
+  description: How many TCP connections the frozen container had that go on (V(kept)), and how many were reset (V(closed)).
+  returned: O(state=handed_over)
+  type: dict
+  sample: {kept: 2, closed: 0}
 criu:
   description:
     - Statistics of CRIU about the dump; times in seconds, pages of the machine's size.
@@ -327,10 +344,10 @@ def _connect(session: Session, params: Params) -> Result:
     return {"changed": True}
 
 
-def _prepared(session: Session, _params: Params) -> Result:
+def _prepared(session: Session, params: Params) -> Result:
     with session.locked():
-        session.enter("prepared")
-    return {"changed": True}
+        warnings = _source.prepared(session, Engine(), close_connections=params["close_connections"])
+    return {"changed": True, "notes": warnings}
 
 
 def _hand_over(session: Session, _params: Params) -> Result:
@@ -399,6 +416,7 @@ def main() -> None:
             "engine": {"type": "str", "choices": ["runtime", "api"], "default": "runtime"},
             "peer_name": {"type": "str"},
             "bind_mounts": {"type": "list", "elements": "path", "default": []},
+            "close_connections": {"type": "bool", "default": False},
             "channel_user": {"type": "str"},
             "public_key": {"type": "str", "no_log": False},
             "ancestry": {"type": "list", "elements": "str", "default": []},

@@ -16,11 +16,19 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _engine_runtime, _proof, _session, _trees
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _engine_runtime,
+    _fence,
+    _proof,
+    _session,
+    _trees,
+)
 from ansible_collections.livemigrate.criu.plugins.module_utils._checkpoint_dir import Manifest
+from ansible_collections.livemigrate.criu.plugins.module_utils._connections import Arrangement
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Mark
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import DESTINATION, REFUSED, RUN, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._socket_rules import NO_ADDRESSES
 from tests.unit.core.groups import Group, Shim
 from tests.unit.core.support import CONTAINER, OTHER_CONTAINER, wait_for
 
@@ -59,6 +67,10 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
     return Programs(directory)
 
 
+NETWORK = Arrangement(False, False, True, (), NO_ADDRESSES)
+"""A container without a network of its own, and without connections."""
+
+
 @pytest.fixture
 def session(make_session: MakeSession, tmp_path: Path) -> Session:
     """A destination's session whose copy is created, marked and waits for its checkpoint."""
@@ -81,7 +93,7 @@ def shim(mark: Mark, group: Group, init: int) -> Shim:
 
 
 def _hold(session: Session, group: Group) -> dict[str, Any]:
-    return _engine_runtime.hold(session, MANIFEST, MANIFEST, _proof.take(group.pids()))
+    return _engine_runtime.hold(session, MANIFEST, MANIFEST, _proof.take(group.pids()), NETWORK)
 
 
 @pytest.fixture
@@ -176,15 +188,49 @@ def test_a_mount_through_a_link_is_named_to_criu(make_session: MakeSession) -> N
     session = make_session(DESTINATION, container="c" * 64)
     session.enter("creating", name="web")
     session.enter("created", container_id="c" * 64, links={"/data": "/srv/real", "/a": "/srv/a"})
-    options = _engine_runtime._options(session)
+    options = _engine_runtime._options(session, NETWORK)
     assert options[-2:] == ["external=mnt[/a]:/srv/a", "external=mnt[/data]:/srv/real"]
     assert "tcp-close" in options
+
+
+def test_a_restore_knows_of_connections_what_the_dump_did(session: Session) -> None:
+    kept = _engine_runtime._options(session, NETWORK._replace(established=True))
+    assert "tcp-established" in kept
+    assert "tcp-close" not in kept
+    assert "network-lock=skip" in kept
+    assert "network-lock=skip" not in _engine_runtime._options(session, NETWORK._replace(skip_lock=False))
+
+
+def test_the_network_of_a_copy_is_arranged_before_the_engine_starts(
+    session: Session, mark: Mark, shim: Shim, group: Group
+) -> None:
+    """Its fence, how to open it, and the addresses for its sockets lie there when the shim is told that it may begin."""
+    seen: dict[str, str] = {}
+
+    def note(original: Any = mark.set_ready) -> None:
+        seen.update({name: Path(mark.path(name)).read_text() for name in ("fence", "open", "addresses")})
+        original()
+
+    network = NETWORK._replace(fenced=True, addresses=("192.0.2.7", "2001:db8::7"))
+    with pytest.MonkeyPatch.context() as patch, shim:
+        patch.setattr(Mark, "set_ready", lambda _self: note())
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, _proof.take(group.pids()), network)
+    assert seen["fence"] == _fence.rules(_fence.ALL)
+    assert seen["open"] == _fence.LIFT
+    assert seen["addresses"] == "192.0.2.7\n2001:db8::7\n"
+
+
+def test_the_network_of_others_is_not_closed(session: Session, mark: Mark, shim: Shim, group: Group) -> None:
+    with shim:
+        _hold(session, group)
+    assert not os.path.exists(mark.path("fence"))
+    assert not os.path.exists(mark.path("open"))
 
 
 def test_what_arrived_otherwise_is_not_restored(session: Session, mark: Mark) -> None:
     received: Manifest = {**MANIFEST, "pstree.img": {"size": 1, "sha256": "c" * 64}}
     with pytest.raises(MigrationError) as caught:
-        _engine_runtime.hold(session, received, MANIFEST, {"1": "f"})
+        _engine_runtime.hold(session, received, MANIFEST, {"1": "f"}, NETWORK)
     assert caught.value.code == "checkpoint_corrupt"
     assert (session.phase, mark.ready) == ("created", False)
 
@@ -208,7 +254,7 @@ def test_a_start_that_comes_to_nothing_is_told_with_criu_s_words(
     Path(mark.path("work", "restore.log")).write_text("(00.1) fine\n(00.2) Error (criu/files.c:1): no such file\n")
     _engine_says(session, said)
     with pytest.raises(MigrationError) as caught:
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"})
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK)
     assert caught.value.code == "restore_failed"
     assert told in caught.value.message
     assert "CRIU says: (00.2) Error (criu/files.c:1): no such file" in caught.value.message
@@ -219,7 +265,7 @@ def test_a_restore_that_does_not_end_is_given_up(session: Session, monkeypatch: 
     monkeypatch.setattr(_engine_runtime, "_START_SECONDS", 0.1)
     monkeypatch.setattr(_engine_runtime, "memory_timeout", lambda size: 0.0)
     with pytest.raises(MigrationError, match="not restored in time") as caught:
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"})
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK)
     assert caught.value.code == "restore_failed"
 
 
@@ -240,13 +286,13 @@ def test_a_copy_whose_cgroup_is_gone_is_not_trusted(session: Session, shim: Shim
 def test_a_shim_that_does_not_tell_what_it_holds_is_not_trusted(session: Session, mark: Mark) -> None:
     Path(mark.path("waiting")).write_text("1\n")
     with pytest.raises(MigrationError, match="did not tell") as caught:
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"})
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK)
     assert caught.value.code == "not_held"
 
 
 def test_a_copy_of_something_else_is_not_held(session: Session, shim: Shim) -> None:
     with shim, pytest.raises(MigrationError) as caught:
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "0" * 64})
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "0" * 64}, NETWORK)
     assert caught.value.code == "not_a_restore"
     assert (session.phase, session.decision) == ("starting", None)
 
@@ -255,7 +301,7 @@ def test_a_copy_of_which_a_process_is_missing_is_not_held(session: Session, shim
     """None of them has run, so none can have ended."""
     source = {**_proof.take(group.pids()), "7": "0" * 64}
     with shim, pytest.raises(MigrationError, match="1 of 2 processes") as caught:
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, source)
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, source, NETWORK)
     assert caught.value.code == "not_a_restore"
     assert (session.phase, session.decision) == ("starting", None)
 

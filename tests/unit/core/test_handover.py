@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import _engine_runtime, _proof, _talk
+from ansible_collections.livemigrate.criu.plugins.module_utils._connections import Arrangement
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._handover import Conversation
 from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Mark
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import REFUSED, RUN, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._socket_rules import NO_ADDRESSES
 from tests.unit.core.groups import Group, Shim
 from tests.unit.core.support import OTHER_CONTAINER, wait_for
 from tests.unit.core.wire import Wire
@@ -47,6 +49,7 @@ def _talk_with(code: str) -> Conversation:
     return Conversation(channel)
 
 
+NETWORK = Arrangement(False, False, True, (), NO_ADDRESSES).as_data()
 FAILURE = {"code": "restore_failed", "message": "CRIU says no.", "details": {"criu": ["Error (x.c:1)"]}}
 _SAY_FAILURE = f"print({json.dumps(json.dumps({'failure': FAILURE}))}, flush=True)\n"
 
@@ -205,7 +208,7 @@ def test_a_checkpoint_travels_is_held_and_let_go(
         assert talk.hear() == {"ready": True}
         manifest, sent = _talk.put(talk.output, str(images))
         assert sent == sum(path.stat().st_size for path in images.iterdir())
-        held = talk.ask({"hold": {"manifest": manifest, "fingerprints": _proof.take(group.pids())}})
+        held = talk.ask({"hold": {"manifest": manifest, "fingerprints": _proof.take(group.pids()), "network": NETWORK}})
         assert (held["processes"], held["recognised"]) == (1, 1)
         assert _stands(destination) == ("held", None)
         assert group.frozen
@@ -227,7 +230,7 @@ def test_a_source_that_hangs_up_while_it_is_held_decides_nothing(
         with Conversation(runtime_wire.channel) as talk:
             talk.hear()
             manifest, _sent = _talk.put(talk.output, str(images))
-            talk.ask({"hold": {"manifest": manifest, "fingerprints": _proof.take(group.pids())}})
+            talk.ask({"hold": {"manifest": manifest, "fingerprints": _proof.take(group.pids()), "network": NETWORK}})
         assert _stands(destination) == ("held", None)
         assert group.frozen
         # A second talk goes on where the first was cut off.
@@ -299,7 +302,7 @@ def test_a_destination_that_has_refused_says_so(runtime_wire: Wire, destination:
     with Conversation(runtime_wire.channel) as talk:
         talk.hear()
         with pytest.raises(MigrationError) as caught:
-            talk.ask({"hold": {"manifest": {}, "fingerprints": {}}})
+            talk.ask({"hold": {"manifest": {}, "fingerprints": {}, "network": NETWORK}})
     assert caught.value.code == "already_refused"
     with Conversation(runtime_wire.channel) as talk:
         talk.hear()

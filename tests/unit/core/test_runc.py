@@ -71,7 +71,7 @@ def work(tmp_path: Path) -> Path:
 
 
 def _dump(work: Path, runner: Runner) -> dict[str, float | int]:
-    return _runc.dump(SESSION, CONTAINER, "/images", str(work), flags=["--file-locks"], timeout=77.0, runner=runner)
+    return _runc.dump(SESSION, CONTAINER, "/images", str(work), options="/dump.conf", timeout=77.0, runner=runner)
 
 
 # -- where -------------------------------------------------------------------------------------------------------------
@@ -126,9 +126,9 @@ def test_the_dump_runs_in_a_unit_of_its_own_and_leaves_the_container_paused(root
         "/images",
         "--work-path",
         str(work),
-        "--file-locks",
         CONTAINER,
     ]
+    assert "--property=BindReadOnlyPaths=/dump.conf:/etc/criu/runc.conf" in systemd
     assert str(roots.parent.parent) in runc[2]
 
 
@@ -180,7 +180,7 @@ def test_a_real_program_s_failure(work: Path, tmp_path: Path, monkeypatch: pytes
         program.chmod(0o755)
     monkeypatch.setenv("PATH", str(programs), prepend=":")
     with pytest.raises(MigrationError, match=r"checkpoint --leave-running CRIU says: \(00\.1\) Error \(x\.c:1\): no"):
-        _runc.dump(SESSION, CONTAINER, "/images", str(work), flags=[], timeout=10, runner=run)
+        _runc.dump(SESSION, CONTAINER, "/images", str(work), options="/dump.conf", timeout=10, runner=run)
 
 
 # -- its end -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,295 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""What becomes of a container's connections, step by step: judged, fenced in, kept or closed, told, announced.
+
+The parts know nothing of sessions: ``_fence.py`` (who may speak), ``_sockets.py`` (what is open), ``_socket_rules.py`` (what a
+move would break), ``_announce.py`` (where an address is from now on). Here they meet the steps of a migration. The plan is made
+while the container runs and noted in the journal with ``prepared``, so that whoever settles a session after a crash lifts the
+same fence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import time
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _dump_options,
+    _fence,
+    _runc,
+    _socket_rules,
+    _sockets,
+)
+from ansible_collections.livemigrate.criu.plugins.module_utils._announce import Announcer
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import Channel
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._fence import Fence
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._sockets import Address, Socket
+from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
+
+Inspect = t.Mapping[str, t.Any]
+
+# Seconds between two looks: a connection that is there in both is no request that comes and goes.
+_LASTING_SECONDS = 2.0
+# Seconds for programs to accept what is waiting, with new connections kept out. Nothing stands still meanwhile.
+_DRAIN_SECONDS = 0.2
+# The announcement is repeated, because nobody acknowledges one.
+_REPEAT_SECONDS = 1.0
+
+
+class Plan(t.NamedTuple):
+    """What was decided about a container's network while it ran."""
+
+    fence: Fence | None
+    """None where its network namespace is not its own."""
+    after: _socket_rules.Addresses
+    """Which addresses it keeps."""
+    addresses: tuple[str, ...]
+    """Its addresses on the source: CRIU makes sockets anew only where they exist."""
+    skip_lock: bool
+    """Whether CRIU can leave the locking of the network to the fence."""
+
+    def as_data(self) -> dict[str, t.Any]:
+        """For the journal."""
+        return {
+            "fence": self.fence._asdict() if self.fence else None,
+            "after": self.after.as_data(),
+            "addresses": list(self.addresses),
+            "skip_lock": self.skip_lock,
+        }
+
+    @classmethod
+    def of(cls, session: Session) -> Plan:
+        """The plan that a session noted; one without a fence for a session that never came so far."""
+        data = session.data("prepared")
+        fence = data.get("fence")
+        return cls(
+            Fence(**fence) if fence else None,
+            _socket_rules.Addresses.parse(data.get("after", {})),
+            tuple(data.get("addresses", ())),
+            bool(data.get("skip_lock")),
+        )
+
+
+# -- on the source, while the container runs ----------------------------------------------------------------------
+
+
+def make_plan(session: Session, inspect: Inspect, *, keeps: bool, close_connections: bool) -> tuple[Plan, list[str]]:
+    """Judge what the move would break of the container's connections, and decide what is kept.
+
+    :param keeps: whether this host's part of the engine can dump connections at all.
+    :param close_connections: whether the user takes it that connections which cannot be kept are closed.
+    :returns: the plan, and what a person should know.
+    :raises MigrationError: ``cannot_move`` with all findings.
+    """
+    group = TaskGroup.of_container(inspect)
+    init = int(inspect["State"]["Pid"])
+    skip_lock = _dump_options.skips_network_lock(_runc.criu_version())
+    strangers = _lasting_strangers(init, group)
+    if strangers:
+        # Closing it would cut them off, and they would go on in the namespace of a container that has left.
+        why = _fence.refusal(inspect, strangers)
+        raise MigrationError(
+            "cannot_move",
+            f"The container's network cannot be closed while it moves: {why}. End these processes, or give them a network of "
+            "their own.",
+            findings=[{"code": "network_shared", "message": str(why), "remedy": "End these processes."}],
+        )
+    why = _fence.refusal(inspect)
+    if why is not None:
+        warning = (
+            f"Its network is not closed while it stands still, because {why}: connections are closed, and what clients send in "
+            "that time may be lost."
+        )
+        return Plan(None, _socket_rules.NO_ADDRESSES, (), skip_lock), [warning]
+    # What the copy, which is created and not started, has asked for.
+    told = Channel(session).call("addresses")
+    after = _socket_rules.Addresses.parse(told)
+    if not keeps or not told["keeps"]:
+        after = after._replace(reachable=frozenset())
+    pids = [init, *group.pids()]
+    sockets = _sockets.look(pids)
+    connections: list[Socket] = []
+    if _socket_rules.refusals(sockets, sockets.connections, after, close_connections=close_connections):
+        # Perhaps over something that is just coming and going.
+        time.sleep(_LASTING_SECONDS)
+        before, sockets = sockets, _sockets.look(pids)
+        connections = _sockets.lasting(before, sockets)
+    findings = _socket_rules.refusals(sockets, connections, after, close_connections=close_connections)
+    if findings:
+        text = " ".join(f"{finding.message} {finding.remedy}" for finding in findings)
+        raise MigrationError(
+            "cannot_move",
+            f"Container {session.facts['container_name']} cannot be moved: {text}",
+            findings=[finding._asdict() for finding in findings],
+        )
+    addresses = tuple(sorted(str(one) for one in sockets.own_addresses if not _is_local(one)))
+    plan = Plan(Fence.of(init), after, addresses, skip_lock)
+    said = _socket_rules.warnings(sockets, after, close_connections=close_connections)
+    return plan, [f"{finding.message} {finding.remedy}" for finding in said]
+
+
+def _lasting_strangers(init: int, group: TaskGroup) -> list[int]:
+    """Processes of others in the container's network that do not end within a second, as a look by a tool does."""
+    deadline = time.monotonic() + 1.0
+    while True:
+        found = _fence.strangers(init, group.pids())
+        if not found or time.monotonic() >= deadline:
+            return found
+        time.sleep(0.1)
+
+
+def _is_local(address: Address) -> bool:
+    return address.is_loopback or address.is_link_local
+
+
+# -- on the source, around the frozen time ------------------------------------------------------------------------
+
+
+def keep_new_ones_out(plan: Plan) -> None:
+    """Before the freeze: no new connections, and those that wait for a program are accepted by it. The rest goes on."""
+    if plan.fence is not None:
+        plan.fence.set(_fence.NEW)
+        _sockets.drain(plan.fence.pid, _DRAIN_SECONDS)
+
+
+def close(plan: Plan) -> None:
+    """After the freeze: the kernel says nothing for the container any more."""
+    if plan.fence is not None:
+        plan.fence.set(_fence.ALL)
+
+
+def reopen(plan: Plan) -> None:
+    """Before a thaw: a program must not meet a closed fence. May be repeated."""
+    if plan.fence is not None:
+        plan.fence.lift()
+
+
+class Outlook(t.NamedTuple):
+    """What becomes of the connections that a frozen container has."""
+
+    kept: int
+    """Those that go on."""
+    closed: int
+    """Those that are reset: the others, and those that no program has accepted."""
+
+    @property
+    def established(self) -> bool:
+        """Whether CRIU has to dump connections. Where none goes on they are closed, which needs no network at all."""
+        return self.kept > 0
+
+
+def outlook(plan: Plan, pid: int) -> Outlook:
+    """Look at the connections of a frozen container.
+
+    :param pid: a process of it.
+    """
+    if plan.fence is None:
+        return Outlook(0, 0)
+    open_ones = [socket for socket in _sockets.look_at_tcp(pid) if socket.is_connection]
+    kept = sum(1 for socket in open_ones if plan.after.keep(socket))
+    return Outlook(kept, len(open_ones) - kept + len(_sockets.left_behind(pid)))
+
+
+def tell_clients(plan: Plan) -> int:
+    """After RUN, before the old copy is killed: reset what does not live on, behind a fence that stays closed.
+
+    Without it their clients wait for answers that never come: what they sent was acknowledged.
+
+    :returns: how many connections were reset.
+    """
+    if plan.fence is None or not plan.fence.exists:
+        return 0
+    if not plan.after.reachable:
+        return plan.fence.reset()
+    inet = _sockets.look_at_tcp(plan.fence.pid)
+    lost = [socket for socket in inet if socket.is_connection and not plan.after.keep(socket)]
+    return plan.fence.reset([*lost, *_sockets.left_behind(plan.fence.pid)])
+
+
+def announce_again(plan: Plan) -> None:
+    """After a thaw: a switch may have learned the place of the copy, whose engine announces the address by itself."""
+    if plan.fence is not None and plan.after.reachable and plan.fence.exists:
+        with contextlib.suppress(MigrationError), Announcer(plan.fence.pid) as announcer:
+            announcer.send()
+
+
+# -- on the destination -------------------------------------------------------------------------------------------
+
+
+class Arrangement(t.NamedTuple):
+    """What the destination has to know of the container's network before it makes its sockets anew."""
+
+    fenced: bool
+    """Whether the container's network is its own, so that it is closed until the decision."""
+    established: bool
+    """Whether the dump holds connections."""
+    skip_lock: bool
+    addresses: tuple[str, ...]
+    """Those of the container on the source."""
+    after: _socket_rules.Addresses
+    """Which of them it keeps."""
+
+    @classmethod
+    def of(cls, plan: Plan, *, established: bool) -> Arrangement:
+        """What the source says."""
+        return cls(plan.fence is not None, established, plan.skip_lock, plan.addresses, plan.after)
+
+    def as_data(self) -> dict[str, t.Any]:
+        """For the talk between the hosts."""
+        return {**self._asdict(), "addresses": list(self.addresses), "after": self.after.as_data()}
+
+    @classmethod
+    def parse(cls, data: t.Mapping[str, t.Any]) -> Arrangement:
+        """What was heard. It reaches commands as addresses, so that it has to consist of some.
+
+        :raises ValueError: for anything else.
+        """
+        return cls(
+            bool(data["fenced"]),
+            bool(data["established"]),
+            bool(data["skip_lock"]),
+            tuple(str(ipaddress.ip_address(one)) for one in data["addresses"]),
+            _socket_rules.Addresses.parse(data["after"]),
+        )
+
+    def end_what_stays_behind(self, init: int) -> None:
+        """Tell the programs of a held copy which of its connections are over. The other end is told by the source, after RUN.
+
+        :param init: a process of the copy.
+        """
+        if not self.fenced or not self.established:
+            return
+        inet = _sockets.look_at_tcp(init)
+        Fence.of(init).destroy([socket for socket in inet if socket.is_connection and not self.after.keep(socket)])
+
+
+def announcer(session: Session, init: int) -> Announcer | None:
+    """What a copy has to announce, ready to be sent; None where nobody looks for it at its old address, or it has no way to."""
+    if _socket_rules.Addresses.parse(session.data("created").get("addresses", {})).reachable:
+        with contextlib.suppress(MigrationError):
+            return Announcer(init)
+    return None
+
+
+def let_speak(init: int, ready: Announcer | None) -> None:
+    """After RUN: tell where the copy is, and see to it that its fence is open, should the shim have been cut off."""
+    if ready is not None:
+        ready.send()
+    with contextlib.suppress(MigrationError):
+        Fence.of(init).lift()
+
+
+def repeat(ready: Announcer | None) -> None:
+    """Tell it once more some time after, and be done with it."""
+    if ready is not None:
+        with ready:
+            time.sleep(_REPEAT_SECONDS)
+            ready.send()

@@ -1,0 +1,111 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""CRIU's options for the dump of one container, found by looking at it instead of asking a person for them.
+
+They go into a file that runc reads in place of ``/etc/criu/runc.conf`` (see ``_runc.dump``): what stands in a file beats what
+runc is told by flags. Lines of the host's own file stay, but for those that are decided here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils._support import at_least, parse_version
+
+# What CRIU dumps of deleted files at most, in bytes, unless a bigger one is found.
+GHOST_LIMIT = 256 << 20
+
+# `network-lock=skip` is known to CRIU from here on.
+_NETWORK_LOCK_SKIP = (3, 19)
+
+_KEPT, _CLOSED = "tcp-established", "tcp-close"
+
+
+class Deleted(t.NamedTuple):
+    """Files that processes hold open or mapped and that have no name any more: CRIU writes them into its images."""
+
+    files: int
+    largest: int
+    """Size of the largest one in bytes."""
+    total: int
+    """Size of all in bytes."""
+
+
+def deleted_files(pids: t.Iterable[int], proc: str = "/proc") -> Deleted:
+    """The deleted files of some processes, each counted once."""
+    sizes: dict[tuple[int, int], int] = {}
+    for pid in pids:
+        for path in (*_open_files(f"{proc}/{pid}"), *_mapped_files(f"{proc}/{pid}")):
+            # A process may end while we look.
+            with contextlib.suppress(OSError):
+                status = os.stat(path)
+                if stat.S_ISREG(status.st_mode) and not status.st_nlink:
+                    sizes[status.st_dev, status.st_ino] = status.st_size
+    return Deleted(len(sizes), max(sizes.values(), default=0), sum(sizes.values()))
+
+
+def _open_files(process: str) -> t.Iterator[str]:
+    with contextlib.suppress(OSError):
+        for name in os.listdir(f"{process}/fd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"{process}/fd/{name}").endswith(" (deleted)"):
+                    yield f"{process}/fd/{name}"
+
+
+def _mapped_files(process: str) -> t.Iterator[str]:
+    with contextlib.suppress(OSError), open(f"{process}/maps", encoding="utf-8", errors="replace") as handle:
+        for line in handle:
+            if line.endswith(" (deleted)\n"):
+                # Without the zeros in front that this list has and the directory has not.
+                start, end = line.split(" ", 1)[0].split("-")
+                yield f"{process}/map_files/{int(start, 16):x}-{int(end, 16):x}"
+
+
+def skips_network_lock(criu_version: str | None) -> bool:
+    """Whether this CRIU can be told that it need not lock the network, which the fence has done."""
+    return at_least(parse_version(criu_version), _NETWORK_LOCK_SKIP)
+
+
+def of_connections(*, kept: bool, skip_lock: bool) -> list[str]:
+    """The options about connections, which a restore needs as the dump had them.
+
+    :param kept: whether connections go on; else they are closed for the container's programs, as far as they do not end in it.
+    :param skip_lock: whether CRIU need not lock the network by itself, see :func:`skips_network_lock`.
+    """
+    return [_KEPT if kept else _CLOSED, *(["network-lock=skip"] if skip_lock else [])]
+
+
+def for_dump(host: str, *, kept: bool, skip_lock: bool, deleted: Deleted) -> str:
+    """The text of the options file for a dump.
+
+    :param host: the text of the host's own file.
+    """
+    decided = [
+        "manage-cgroups=ignore",
+        # What asks for nothing where there is nothing of the kind, and fails the dump where it is missing.
+        "file-locks",
+        "link-remap",
+        "ext-unix-sk",
+        # Connections that the kernel has made and no program has accepted: see _sockets.left_behind.
+        "skip-in-flight",
+        f"ghost-limit={max(GHOST_LIMIT, deleted.largest + 1)}",
+        *of_connections(kept=kept, skip_lock=skip_lock),
+    ]
+    # The log belongs beside this dump's own statistics, not where one container's overwrites another's.
+    names = {_name(line) for line in (*decided, _KEPT, _CLOSED, "network-lock", "log-file")}
+    lines = [line for line in host.splitlines() if _name(line) and _name(line) not in names]
+    return "".join(line + "\n" for line in [*lines, *decided])
+
+
+def _name(line: str) -> str:
+    """The option in a line of CRIU's configuration; "no-x" is a word about x, too. Empty for a comment."""
+    found = re.match(r"\s*(?:no-)?([a-zA-Z][a-zA-Z0-9-]*)", line)
+    return found.group(1) if found else ""

@@ -1,0 +1,109 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""CRIU's options for a dump: what the host says stays, what is decided here is said once, deleted files are found."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _dump_options
+from ansible_collections.livemigrate.criu.plugins.module_utils._dump_options import Deleted
+
+NOTHING = Deleted(0, 0, 0)
+
+HOST = """\
+# BEGIN livemigrate.criu
+log-file=/var/log/criu-runc.log
+manage-cgroups=ignore
+ghost-limit=1M
+tcp-close
+# END livemigrate.criu
+  external=mnt[/x]:x
+no-file-locks
+network-lock=iptables
+"""
+
+
+def test_lines_of_the_host_stay_but_for_what_is_decided() -> None:
+    lines = _dump_options.for_dump(HOST, kept=True, skip_lock=True, deleted=NOTHING).splitlines()
+    assert lines[0] == "  external=mnt[/x]:x"
+    assert "tcp-established" in lines
+    assert "network-lock=skip" in lines
+    for gone in (
+        "tcp-close",
+        "no-file-locks",
+        "network-lock=iptables",
+        "ghost-limit=1M",
+        "log-file=/var/log/criu-runc.log",
+    ):
+        assert gone not in lines
+    assert len(lines) == len(set(lines))
+
+
+def test_connections_that_go_nowhere_are_closed() -> None:
+    text = _dump_options.for_dump("tcp-established\n", kept=False, skip_lock=False, deleted=NOTHING)
+    assert "tcp-close" in text.splitlines()
+    assert "tcp-established" not in text
+    assert "network-lock" not in text, "an older CRIU refuses an option that it does not know"
+
+
+def test_a_dump_takes_the_largest_deleted_file() -> None:
+    big = _dump_options.GHOST_LIMIT * 2
+    text = _dump_options.for_dump("", kept=False, skip_lock=False, deleted=Deleted(1, big, big))
+    assert f"ghost-limit={big + 1}" in text.splitlines()
+    assert f"ghost-limit={_dump_options.GHOST_LIMIT}" in _dump_options.for_dump(
+        "", kept=False, skip_lock=False, deleted=Deleted(1, 5, 5)
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "known"),
+    [("4.2.1", True), ("3.19", True), ("3.18.9", False), ("3.17.1", False), ("", False), (None, False)],
+)
+def test_from_which_version_on_the_lock_can_be_skipped(version: str | None, known: bool) -> None:
+    assert _dump_options.skips_network_lock(version) is known
+
+
+_HOLDER = """
+import mmap, os, sys
+opened = open("opened", "w+b"); opened.write(b"x" * 5000); opened.flush(); os.unlink("opened")
+twice = os.dup(opened.fileno())
+mapped = open("mapped", "w+b"); mapped.write(b"y" * 9000); mapped.flush()
+memory = mmap.mmap(mapped.fileno(), 9000); mapped.close(); os.unlink("mapped")
+named = open("named", "w+b"); named.write(b"z" * 70000); named.flush()
+print("ready", flush=True); sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[int]:
+    """A process that holds a deleted file open twice, another one mapped, and one that has its name."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLDER],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process.pid
+        process.kill()
+
+
+def test_deleted_files_are_found_open_and_mapped_each_once(holder: int) -> None:
+    assert _dump_options.deleted_files([holder, holder]) == Deleted(2, 9000, 14000)
+
+
+def test_a_process_that_has_ended_holds_nothing() -> None:
+    with subprocess.Popen(["true"]) as process:
+        pass
+    assert _dump_options.deleted_files([process.pid]) == NOTHING
