@@ -204,11 +204,6 @@ host_keys:
   returned: O(state=opened) with O(role=destination)
   type: list
   elements: str
-notes:
-  description: What a person should know beforehand, connections that will be closed for instance.
-  returned: O(state=prepared)
-  type: list
-  elements: str
 outcome:
   description: V(RUN), the destination has the container; V(ABORT), the source kept it.
   returned: O(state=committed)
@@ -347,7 +342,7 @@ def _connect(session: Session, params: Params) -> Result:
 def _prepared(session: Session, params: Params) -> Result:
     with session.locked():
         warnings = _source.prepared(session, Engine(), close_connections=params["close_connections"])
-    return {"changed": True, "notes": warnings}
+    return {"changed": True, "warnings": warnings}
 
 
 def _hand_over(session: Session, _params: Params) -> Result:

@@ -12,6 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,17 @@ class Moving:
         return answer
 
 
+@contextmanager
+def criu_fails(host: Host) -> Iterator[None]:
+    """No restore succeeds on a host meanwhile."""
+    script = "/usr/local/lib/livemigrate/livemigrate-criu-action"
+    host.run(["sh", "-c", f"cp -p {script} {script}.kept; printf '#!/bin/sh\nexit 1\n' > {script}"])
+    try:
+        yield
+    finally:
+        host.run(["mv", f"{script}.kept", script])
+
+
 def gap_told(output: str) -> float:
     """The gap in seconds that the playbook's summary tells."""
     found = re.search(r"Gap ([0-9.]+) s", output)
@@ -105,14 +117,17 @@ def newer(lab: Lab, run_tool: RunTool, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Moving]]:
-    """A function that starts a counter on a host: start(host, hosts, *arguments of docker run)."""
+    """A function that starts a counter on a host: start(host, hosts, *arguments of docker run).
+
+    command: instead of the image's own. url: where it answers, if not at its published port.
+    """
     made: list[Moving] = []
 
-    def begin(host: Host, hosts: Sequence[Host], *arguments: str, command: Sequence[str] = ()) -> Moving:
+    def begin(host: Host, hosts: Sequence[Host], *arguments: str, command: Sequence[str] = (), url: str = "") -> Moving:
         port = next(_PORTS)
         name = f"engine-{port}"
         host.start(name, RECIPES["counter"].tag, ["--publish", f"{port}:8080", *arguments], command)
-        first = wait_for_answer(f"http://{host.address}:{port}/")
+        first = wait_for_answer(url or f"http://{host.address}:{port}/")
         moving = Moving(name, port, tmp_path, first, list(hosts))
         made.append(moving)
         return moving

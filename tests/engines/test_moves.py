@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._spec import compare, unexpected
-from tests.engines.conftest import Moving, gap_told, remove
+from tests.engines.conftest import Moving, criu_fails, gap_told, remove
 from tests.engines.state import assert_as_before, before
 from tests.migration.conftest import Pair
 from tests.workloads.host import Host
@@ -57,7 +57,7 @@ def test_ten_refusals_and_then_a_move(newer: Pair, start: Start) -> None:
     moving = start(source, [source, destination], "--restart", "always", "--health-cmd", "true")
     was = before(moving, source, destination)
     for number in range(MOVES):
-        with _port_taken(destination, moving.port) if number % 2 else _criu_fails(destination):
+        with _port_taken(destination, moving.port) if number % 2 else criu_fails(destination):
             moving.move(source, destination).fail_with("the container stayed here")
         assert_as_before(moving, was, source, destination)
     moving.move(source, destination).succeed()
@@ -71,16 +71,6 @@ def _port_taken(host: Host, port: int) -> Iterator[None]:
         yield
     finally:
         host.run(["systemctl", "stop", "port-taker"])
-
-
-@contextmanager
-def _criu_fails(host: Host) -> Iterator[None]:
-    script = "/usr/local/lib/livemigrate/livemigrate-criu-action"
-    host.run(["sh", "-c", f"cp -p {script} {script}.kept; printf '#!/bin/sh\nexit 1\n' > {script}"])
-    try:
-        yield
-    finally:
-        host.run(["mv", f"{script}.kept", script])
 
 
 def test_between_docker_versions_and_back(older: Pair, newer: Pair, start: Start) -> None:
