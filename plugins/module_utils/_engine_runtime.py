@@ -316,10 +316,16 @@ def finish(session: Session, engine: Engine, container: str) -> None:
     _delete(session, "images")
 
 
-def give_up(session: Session, container: str) -> None:
-    """Before the copy is killed: tell the shim, so that it answers the engine, which holds a lock meanwhile."""
-    if len(container) == 64:
-        Mark.of(session, container).refuse()
+def give_up(session: Session, container: str) -> str:
+    """Before the copy is killed: tell the shim, so that it answers the engine, which holds a lock meanwhile.
+
+    :returns: the cgroup that CRIU and the tasks are in, where a restore has begun.
+    """
+    mark = Mark.of(session, container)
+    # Where there is no room to say it the shim learns it by the end of the tasks, or of the mark.
+    with contextlib.suppress(OSError):
+        mark.refuse()
+    return mark.cgroup
 
 
 def discard(session: Session, container: str) -> None:

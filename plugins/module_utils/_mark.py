@@ -24,7 +24,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._errors import Mi
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import STATE_ROOT, VOLATILE_ROOT, Session
 
 _SESSION, _CONSUMED = "session", "consumed"
-_READY, _HELD, _WAITING, _REFUSED = "ready", "held", "waiting", "refused"
+_READY, _RESTORING, _HELD, _WAITING, _REFUSED = "ready", "restoring", "held", "waiting", "refused"
 
 
 class Held(t.NamedTuple):
@@ -126,10 +126,19 @@ class Mark:
     @property
     def held(self) -> Held | None:
         """What was restored and stands still, or None."""
+        return self._process(_HELD)
+
+    @property
+    def cgroup(self) -> str:
+        """The cgroup in which a restore is at work or its tasks are held, as the action script says; else nothing."""
+        found = self.held or self._process(_RESTORING)
+        return found.cgroup if found is not None else ""
+
+    def _process(self, name: str) -> Held | None:
         # ValueError: two lines that the action script did not write say nothing.
-        with contextlib.suppress(FileNotFoundError, ValueError), open(self.path(_HELD), encoding="utf-8") as handle:
-            init, cgroup = handle.read().splitlines()[:2]
-            return Held(int(init), cgroup)
+        with contextlib.suppress(FileNotFoundError, ValueError), open(self.path(name), encoding="utf-8") as handle:
+            pid, cgroup = handle.read().splitlines()[:2]
+            return Held(int(pid), cgroup)
         return None
 
     def refuse(self) -> None:

@@ -412,6 +412,5 @@ def test_after_refused_nothing_is_left(session: Session, mark: Mark, programs: P
 @pytest.mark.usefixtures("programs")
 def test_a_copy_that_was_never_created_has_only_a_name(session: Session, mark: Mark) -> None:
     """REFUSED in the middle of creating: what is known of the copy is the name it was to have."""
-    _engine_runtime.give_up(session, "web-incoming")
     _engine_runtime.discard(session, "web-incoming")
     assert mark.exists
