@@ -230,8 +230,7 @@ def refuse(session: Session, engine: Engine, reason: str) -> str:
     made = session.data("creating")
     if made:
         copy = session.data("created").get("container_id") or made["name"]
-        _remove_copy(engine, copy)
-        _engines.of(session).discard(session, copy)
+        _engines.of(session).discard(session, _remove_copy(engine, copy) or copy)
         for volume in made["volumes"]:
             engine.remove_volume(volume)
         for network in made["networks"]:
@@ -265,20 +264,22 @@ def _kill(container: str, cgroup: str = "") -> None:
         group.kill()
 
 
-def _remove_copy(engine: Engine, container: str) -> None:
+def _remove_copy(engine: Engine, container: str) -> str | None:
     """Take the copy away and make sure, without taking Docker's word for it, that none of its tasks is left.
 
+    :returns: its id, if there was one.
     :raises MigrationError: ``kill_failed``.
     """
     found = engine.find(container)
     if found is None:
-        return
+        return None
     engine.remove(found["Id"])
     _kill(found["Id"])
     if engine.find(found["Id"]) is not None:
         raise MigrationError(
             "kill_failed", "The restored copy cannot be removed from the destination.", container=found["Id"]
         )
+    return str(found["Id"])
 
 
 # -- the word -----------------------------------------------------------------------------------------------------

@@ -331,6 +331,9 @@ def give_up(session: Session, container: str) -> str:
 def discard(session: Session, container: str) -> None:
     """After the copy is gone: the call, the mark and the checkpoint."""
     _armed_start.disarm(session.id)
+    # Also one whose container was removed before its id had been noted.
+    for mark in _mark.of_session(session):
+        mark.remove()
     if len(container) == 64:
         Mark.of(session, container).remove()
     _delete(session, "images")

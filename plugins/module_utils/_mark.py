@@ -64,6 +64,13 @@ class Mark:
         os.makedirs(self.work, mode=0o700, exist_ok=True)
 
     @property
+    def session(self) -> str | None:
+        """The session that it is of; None where making it was cut off."""
+        with contextlib.suppress(FileNotFoundError), open(os.path.join(self.directory, _SESSION), "rb") as handle:
+            return handle.read().decode("utf-8", "replace").strip()
+        return None
+
+    @property
     def exists(self) -> bool:
         """Whether the container is marked, consumed or not."""
         return os.path.isdir(self.directory)
@@ -165,15 +172,25 @@ class Mark:
             pass
 
 
+def _all(state_root: str, volatile_root: str) -> t.Iterator[Mark]:
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(os.path.join(state_root, "restores")):
+            with contextlib.suppress(MigrationError):
+                yield Mark(name, state_root=state_root, volatile_root=volatile_root)
+
+
+def of_session(session: Session) -> list[Mark]:
+    """The marks that a session has made; a container is marked before its id is in the session's journal."""
+    return [mark for mark in _all(session.state_root, session.volatile_root) if mark.session == session.id]
+
+
 def prune(containers: t.Container[str], *, state_root: str = STATE_ROOT, volatile_root: str = VOLATILE_ROOT) -> None:
     """Remove the tombstones of containers that are no more.
 
     :param containers: the ids of all containers of this host.
     """
-    with contextlib.suppress(FileNotFoundError):
-        for name in os.listdir(os.path.join(state_root, "restores")):
-            if name not in containers:
-                with contextlib.suppress(OSError, MigrationError):
-                    mark = Mark(name, state_root=state_root, volatile_root=volatile_root)
-                    if mark.consumed:
-                        mark.remove()
+    for mark in _all(state_root, volatile_root):
+        if os.path.basename(mark.directory) not in containers:
+            with contextlib.suppress(OSError):
+                if mark.consumed:
+                    mark.remove()

@@ -16,7 +16,13 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _engine_runtime, _proof, _session, _trees
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _durable,
+    _engine_runtime,
+    _proof,
+    _session,
+    _trees,
+)
 from ansible_collections.livemigrate.criu.plugins.module_utils._checkpoint_dir import Manifest
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Mark
@@ -410,7 +416,13 @@ def test_after_refused_nothing_is_left(session: Session, mark: Mark, programs: P
 
 
 @pytest.mark.usefixtures("programs")
-def test_a_copy_that_was_never_created_has_only_a_name(session: Session, mark: Mark) -> None:
+def test_a_copy_that_was_never_noted_has_only_a_name_and_its_mark_goes_too(
+    session: Session, mark: Mark, make_session: MakeSession
+) -> None:
     """REFUSED in the middle of creating: what is known of the copy is the name it was to have."""
+    other = Mark.of(make_session(DESTINATION, container="d" * 64), "c" * 64)
+    other.make("20261123T235959Z-3f9a1c")
     _engine_runtime.discard(session, "web-incoming")
-    assert mark.exists
+    assert not mark.exists
+    assert not os.path.exists(mark.work)
+    assert other.exists, "another session's is not ours to remove"
