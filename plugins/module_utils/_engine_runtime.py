@@ -287,7 +287,7 @@ def let_go(session: Session) -> float:
     """
     container = session.data("created")["container_id"]
     mark = Mark.of(session)
-    mark.consume()
+    session.with_room(mark.consume)
     held = mark.held
     if held is not None and session.happened_in_this_boot("created"):
         group = TaskGroup(held.cgroup)

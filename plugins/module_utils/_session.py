@@ -326,9 +326,10 @@ class Session:
             if content and not content.endswith(b"\n"):
                 _durable.append_line(journal, "")
         line = json.dumps(entry, sort_keys=True)
-        self._with_room(lambda: _durable.append_line(journal, line))
+        self.with_room(lambda: _durable.append_line(journal, line))
 
-    def _with_room(self, write: t.Callable[[], t.Any]) -> None:
+    def with_room(self, write: t.Callable[[], t.Any]) -> None:
+        """Write something on the disk of the journal that must be written also when that is full."""
         try:
             write()
         except OSError as exc:
@@ -357,7 +358,7 @@ class Session:
         """Decide, unless it has been decided: returns the word that is in force."""
         if word not in DECISIONS[self.role]:
             raise ValueError(f"{word} is not for the {self.role} to say")
-        self._with_room(lambda: _durable.publish(self.path("decision"), word.encode() + b"\n"))
+        self.with_room(lambda: _durable.publish(self.path("decision"), word.encode() + b"\n"))
         return str(self.decision)
 
     # -- who works on it ---------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -353,6 +354,24 @@ def test_letting_go_without_a_shim_thaws_the_copy_itself(
     assert not group.frozen
     assert mark.consumed
     assert session.phase == "run"
+
+
+def test_a_disk_that_fills_up_after_the_decision_keeps_nobody_from_being_let_go(
+    held: Session, mark: Mark, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The session's journal has room put by, and the tombstone may take it too."""
+    held.decide(RUN)
+    publish = _durable.publish
+
+    def full(path: str, data: bytes) -> bool:
+        if os.path.exists(held.path("ballast")):
+            raise OSError(errno.ENOSPC, "No space left on device", path)
+        return publish(path, data)
+
+    monkeypatch.setattr(_durable, "publish", full)
+    _engine_runtime.let_go(held)
+    assert mark.consumed
+    assert not group.frozen
 
 
 def test_letting_go_twice_changes_nothing(held: Session, group: Group) -> None:
