@@ -135,20 +135,22 @@ def _require_undecided(session: Session) -> None:
 def converse(session: Session, source: t.BinaryIO, answers: t.BinaryIO) -> None:
     """The frozen time of the engine ``runtime``: take the checkpoint in, hold the copy, let it go. See ``_talk.py``.
 
-    A source that hangs up decides nothing: what is held then stays held until it asks, or the watchdog refuses it.
+    A source that hangs up decides nothing: what is held then stays held until it asks, or the watchdog refuses it. So it is
+    with one that says nothing any more: only what comes from it keeps the watchdog away.
     """
     _engines.require(session, _engines.RUNTIME)
     place = _engine_runtime.checkpoint_place(session)
     received: _checkpoint_dir.Manifest = {}
     last_word = _LastWord(answers)
+    listener = _talk.Listener(source, session.renew)
     _talk.say(answers, {"ready": True})
     while True:
-        message = _talk.hear(source)
+        message = _talk.hear(listener)
         if message is None:
             return
         try:
             if "put" in message:
-                received[message["put"]] = _talk.take(source, message, place)
+                received[message["put"]] = _talk.take(listener, message, place)
             elif "hold" in message:
                 _talk.say(answers, _hold(session, received, message["hold"], last_word))
             elif "run" in message:
