@@ -415,7 +415,10 @@ class Session:
     def _lease_seconds(self) -> float:
         if self.role == SOURCE:
             return PREPARING_LEASE_SECONDS if self.phase in ("opened", "prepared") else LEASE_SECONDS
-        return HELD_LEASE_SECONDS if self.phase in ("starting", "held") else PREPARING_LEASE_SECONDS
+        if self.phase in ("starting", "held"):
+            return HELD_LEASE_SECONDS
+        # What is decided is tidied up soon, also when nobody comes to hear of it.
+        return LEASE_SECONDS if self.phase in ("run", "refused") else PREPARING_LEASE_SECONDS
 
     def renew(self) -> None:
         """A sign of life: the watchdog leaves the session alone for some time from now."""
