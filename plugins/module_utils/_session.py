@@ -28,7 +28,7 @@ import threading
 import time
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _durable, _names
+from ansible_collections.livemigrate.criu.plugins.module_utils import _durable, _holder, _names
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 
 STATE_ROOT = "/var/lib/livemigrate"
@@ -79,6 +79,7 @@ PREPARING_LEASE_SECONDS = 900.0
 # The same for a copy that is restored and held: the engine keeps the container locked meanwhile.
 HELD_LEASE_SECONDS = 120.0
 
+_HOLDER = "holder"
 _BALLAST_BYTES = 256 << 10
 
 _KEPT_AFTER_CLOSE = frozenset({"session.json", "journal", "decision"})
@@ -387,10 +388,27 @@ class Session:
                             phase=self.phase,
                         ) from None
                     time.sleep(0.05)
+            _holder.note(os.path.join(self.volatile, _HOLDER), step=alive)
             with self.alive() if alive else contextlib.nullcontext():
                 yield
         finally:
             os.close(fd)
+
+    def end_holder(self) -> bool:
+        """End who holds the lock and has shown no sign of life until the lease was over; returns whether there was one.
+
+        A step says that it is alive every quarter of a lease: one that is only slow gets the time for that once more.
+        """
+
+        def says_so() -> bool:
+            deadline = time.monotonic() + LEASE_SECONDS / 4 + 1
+            while self.lease_left == 0:
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(0.05)
+            return True
+
+        return self.lease_left == 0 and _holder.end(self.path("lock"), os.path.join(self.volatile, _HOLDER), says_so)
 
     @contextlib.contextmanager
     def alive(self) -> t.Iterator[None]:
