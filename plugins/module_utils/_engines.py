@@ -79,8 +79,8 @@ class Way(t.Protocol):
     def finish(self, session: Session, engine: Engine, container: str) -> None:
         """After RUN: take the checkpoint away."""
 
-    def give_up(self, session: Session, container: str) -> None:
-        """After REFUSED, before the copy is killed."""
+    def give_up(self, session: Session, container: str) -> str:
+        """After REFUSED, before the copy is killed; returns the cgroup that it is said to be in, or nothing."""
 
     def discard(self, session: Session, container: str) -> None:
         """After REFUSED, when the copy is gone: take all else away."""

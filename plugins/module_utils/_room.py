@@ -221,7 +221,8 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
     init = _host_files.require_init(inspect, engine.info())
     sources.update({_host_files.INIT_PLACE: init} if init else {})
     _engines.of(session).require_mountable(sources)
-    _creation(session, spec, engine)
+    # Now, while nothing has been made yet, and not a second time when it has.
+    plan = _creation(session, spec, engine)
     volumes = [entry for entry in spec["volumes"] if entry["kind"] == "volume"]
     copies = {earlier.facts["container_id"] for earlier in past}
     new_volumes = [entry for entry in volumes if _check_volume(engine, entry, own, copies, overwrite)]
@@ -242,13 +243,14 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
     for entry in binds:
         if entry["travels"]:
             os.makedirs(entry["path"], exist_ok=True)
-    plan = _creation(session, spec, engine)
     container = engine.create(temporary, plan["body"])
+    # At once: a copy that is not marked could be started afresh by anybody.
+    checkpoint = _engines.of(session).receive(session, container)
     for request in plan["endpoints_to_connect"]:
         engine.connect(request["network"], container, request["settings"])
     created = engine.inspect(container)
     _seed_layer(engine, past, created)
-    targets = _targets(session, engine, created, spec)
+    targets = _targets(session, engine, created, spec, checkpoint)
     session.enter(
         "created",
         container_id=container,
@@ -341,6 +343,7 @@ def _targets(
     engine: Engine,
     created: t.Mapping[str, t.Any],
     spec: t.Mapping[str, t.Any],
+    checkpoint: str,
 ) -> dict[str, str]:
     data_root = session.facts["data_root"]
     os.makedirs(_trees.incoming_log_directory(data_root, created["Id"]), mode=0o700, exist_ok=True)
@@ -348,7 +351,7 @@ def _targets(
         "inbox": session.memory_path("inbox"),
         "layer": _trees.upper_directory(created),
         "log": _trees.incoming_log_directory(data_root, created["Id"]),
-        "checkpoint": _engines.of(session).receive(session, created["Id"]),
+        "checkpoint": checkpoint,
     }
     binds = 0
     for entry in spec["volumes"]:
