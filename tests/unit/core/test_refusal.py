@@ -21,9 +21,11 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _engine_runtime,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._checkpoint_dir import Manifest
+from ansible_collections.livemigrate.criu.plugins.module_utils._connections import Arrangement
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Mark
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import DESTINATION, REFUSED, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._socket_rules import NO_ADDRESSES
 from tests.unit.core.groups import Group, Shim
 from tests.unit.core.support import OTHER_CONTAINER
 
@@ -82,7 +84,9 @@ def test_a_failed_hold_is_told_when_it_is_decided_and_the_copy_dead_and_before_t
     session: Session, copy: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The source stands still until it is told; and what it is told must hold."""
-    question = io.BytesIO(json.dumps({"hold": {"manifest": {}, "fingerprints": {"1": "0" * 64}}}).encode() + b"\n")
+    network = Arrangement(False, False, True, (), NO_ADDRESSES).as_data()
+    told = {"hold": {"manifest": {}, "fingerprints": {"1": "0" * 64}, "network": network}}
+    question = io.BytesIO(json.dumps(told).encode() + b"\n")
     said = io.BytesIO()
     engine = Witness(session, copy, said)
     monkeypatch.setattr(_destination, "Engine", engine)
