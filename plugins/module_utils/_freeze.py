@@ -10,7 +10,13 @@ from __future__ import annotations
 
 import time
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _connections, _engines, _spec, _watchdog
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _connections,
+    _engines,
+    _network_lock,
+    _spec,
+    _watchdog,
+)
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
@@ -75,11 +81,18 @@ def thaw(session: Session, engine: Engine) -> None:
     if not group.exists:
         return
     _engines.of(session).await_dump(session)
+    if not session.reached("dumped"):
+        # A CRIU that was killed has not got to that.
+        _network_lock.lift(session.data("arming")["pid"])
     # Before the thaw: a SIGCONT takes back a SIGSTOP only as long as that has not been delivered.
     group.release(session.data("dumped").get("held", []))
     plan = _connections.Plan.of(session)
     _connections.reopen(plan)
     if engine.inspect(container)["State"]["Paused"]:
+        if not group.frozen:
+            # CRIU thaws the tasks while it works, and one that was killed has left them so. Docker believes that they are paused,
+            # and cannot be told otherwise: `container not paused`.
+            group.freeze(FREEZE_TIMEOUT)
         engine.unpause(container)
     if group.exists and group.frozen:
         group.thaw()

@@ -168,6 +168,16 @@ class TaskGroup:
                 )
             time.sleep(_POLL_SECONDS)
 
+    def freeze(self, timeout: float = 10.0) -> None:
+        """Freeze through the cgroup itself; without effect where the container has ended.
+
+        :raises MigrationError: ``freeze_failed`` after *timeout* seconds.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            with open(os.path.join(self.path, "cgroup.freeze"), "w", encoding="ascii") as handle:
+                handle.write("1")
+            self.wait_frozen(True, timeout)
+
     def thaw(self, timeout: float = 10.0) -> None:
         """Thaw through the cgroup itself, for the case that Docker's flag and the kernel disagree."""
         with open(os.path.join(self.path, "cgroup.freeze"), "w", encoding="ascii") as handle:
