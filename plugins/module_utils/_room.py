@@ -21,13 +21,14 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _host_files,
     _images,
     _networks,
+    _session,
     _spec,
     _trees,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import run, run_checked
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import SOURCE, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
 
 # Host directories that no migration may write into, whatever a user names.
 _SYSTEM_DIRECTORIES = frozenset(
@@ -103,12 +104,7 @@ def load_image(session: Session, engine: Engine, stream: t.BinaryIO) -> dict[str
 
 def own_past(session: Session) -> list[Session]:
     """Earlier sessions of this container that began on this host: what they left here is the container's own."""
-    ancestors = set(session.facts.get("ancestry", []))
-    return [
-        earlier
-        for earlier in Session.all()
-        if earlier.role == SOURCE and earlier.reached("committed") and earlier.facts["container_id"] in ancestors
-    ]
+    return _session.past_of(session.facts.get("ancestry", []))
 
 
 def empty(path: str) -> None:
@@ -284,6 +280,7 @@ def _creation(session: Session, spec: t.Mapping[str, t.Any], engine: Engine) -> 
         image_id=image["Id"] if image else spec["image"]["id"],
         reference_image_id=local["Id"] if local else None,
         api_version=engine.api_version,
+        ignore_rules=spec.get("ignore_rules", ()),
     )
     if plan["unsupported_fields"]:
         text = "; ".join(f"{note['field']}: {note['why']}" for note in plan["unsupported_fields"])

@@ -74,6 +74,11 @@ options:
     type: list
     elements: path
     default: []
+  ignore_rules:
+    description: Ids of rules of the preflight (C(docs/rules.md)) that do not count when the half of the source is opened.
+    type: list
+    elements: str
+    default: []
   channel_user:
     description: The account on the destination through which the channel comes in.
     type: str
@@ -300,7 +305,7 @@ def _open(params: Params, check_mode: bool) -> Result:
 def _open_source(params: Params, check_mode: bool) -> Result:
     engine = Engine()
     if check_mode:
-        inspect = _examine.require_movable(engine, params["container"])
+        inspect = _examine.require_movable(engine, params["container"], ignore_rules=params["ignore_rules"])
         return {"changed": True, "container_id": inspect["Id"], "container_name": inspect["Name"].lstrip("/")}
     session, public_key = _source.open_session(
         engine,
@@ -309,6 +314,7 @@ def _open_source(params: Params, check_mode: bool) -> Result:
         engine_name=params["engine"],
         strategy="cold",
         bind_mounts=params["bind_mounts"],
+        ignore_rules=params["ignore_rules"],
     )
     return {
         "changed": True,
@@ -399,6 +405,7 @@ def main() -> None:
             "engine": {"type": "str", "choices": ["runtime", "api"], "default": "runtime"},
             "peer_name": {"type": "str"},
             "bind_mounts": {"type": "list", "elements": "path", "default": []},
+            "ignore_rules": {"type": "list", "elements": "str", "default": []},
             "channel_user": {"type": "str"},
             "public_key": {"type": "str", "no_log": False},
             "ancestry": {"type": "list", "elements": "str", "default": []},
