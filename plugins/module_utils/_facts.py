@@ -16,7 +16,6 @@ import re
 import shutil
 import sys
 import typing as t
-from concurrent.futures import ThreadPoolExecutor
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _criu_log,
@@ -153,13 +152,12 @@ def criu_facts(run: Runner, path: str | None = None, features: t.Sequence[str] =
         if facts["version"] is None:
             return facts
         facts["present"] = True
-        # Each takes a tenth of a second and more, most of it waiting.
-        with ThreadPoolExecutor(max_workers=4) as pool:
-            whole = pool.submit(run, [found, "check"])
-            asked = {name: pool.submit(run, [found, "check", "--feature", name]) for name in features}
-        facts["check"] = {"ok": whole.result().rc == 0, "output": whole.result().output}
-        for name, answer in asked.items():
-            facts["features"][name] = parse_feature(answer.result().rc, answer.result().output)
+        # One after the other: the first one makes the notes that the others read (criu.kdat), and two of them at once fail.
+        done = run([found, "check"])
+        facts["check"] = {"ok": done.rc == 0, "output": done.output}
+        for feature in features:
+            answer = run([found, "check", "--feature", feature])
+            facts["features"][feature] = parse_feature(answer.rc, answer.output)
     except (MigrationError, OSError) as exc:
         # A program that is missing, hangs, or cannot be executed is a fact about this host like any other.
         facts["check"]["output"] = str(exc)

@@ -50,8 +50,8 @@ options:
       - seccomp_filters
   container:
     description:
-      - Name or id of a container of this host. What of it decides a move is told in RV(container); no environment, no arguments, no
-        label values and no options of volumes are among that.
+      - Name or id of a container of this host. What of it decides a move is told in RV(container), without its environment,
+        arguments, values of labels, and options of volumes.
       - A container that is not there is a fact like any other.
     type: str
   bind_mounts:
@@ -141,8 +141,8 @@ container:
       sample: There is no container 'mpw' on this host. Did you mean mwp?
 for_container:
   description:
-    - What this host has for the container of O(for_container), that is whether its name, addresses and ports are free, its image and
-      networks there, and what its volumes and bind mounts would meet. V(null) where the engine does not answer.
+    - What this host has for the container of O(for_container), that is whether its name, addresses and ports are free, its image
+      and networks there, and what its volumes and bind mounts would meet. V(null) where the engine does not answer.
     - The preflight reads it; its keys may change from release to release.
   returned: with O(for_container)
   type: dict

@@ -27,7 +27,9 @@ attributes:
       - This module changes nothing.
 options:
   source:
-    description: What M(livemigrate.criu.criu_check) returned on the source, with its option O(livemigrate.criu.criu_check#module:container).
+    description:
+      - What M(livemigrate.criu.criu_check) returned on the source, with its option
+        O(livemigrate.criu.criu_check#module:container).
     type: dict
     required: true
   destination:
@@ -45,7 +47,7 @@ options:
     default: auto
   fail_on:
     description:
-      - The severity for which it fails. V(error) is what the move would fail on, or what it would lose; V(warning) fails for what it
+      - The severity for which it fails. V(error) is what the move would fail on, or would lose. V(warning) fails for what it
         changes for somebody as well.
     type: str
     choices: [error, warning]
@@ -158,7 +160,8 @@ prediction:
       type: int
       sample: 4194304
     data_bytes:
-      description: What travels while it runs, that is its writable layer, volumes, and the image where that is not on the destination.
+      description:
+        - What travels while it runs, that is its writable layer, its volumes, and the image where that is not on the destination.
       type: int
       sample: 20480
     data_complete:
