@@ -206,6 +206,13 @@ def _lasting_foreign(group: TaskGroup, init: int) -> list[str]:
         time.sleep(0.1)
 
 
+def _strangers(group: TaskGroup, init: int) -> list[int]:
+    """Processes of others in the container's network; of its own, some come and go while we look."""
+    found = _fence.strangers(init, set(group.pids()))
+    own = set(group.pids()) if found else set()
+    return [pid for pid in found if pid not in own and os.path.exists(f"/proc/{pid}/ns/net")]
+
+
 def of_processes(inspect: Inspect, first: _sockets.Sockets | None = None) -> Facts:
     """What the kernel has of a running container: processes, mounts, memory, sockets.
 
@@ -240,7 +247,7 @@ def of_processes(inspect: Inspect, first: _sockets.Sockets | None = None) -> Fac
         if on_host:
             now = _sockets.own(now, pids)
         else:
-            facts["strangers"] = _fence.strangers(init, set(pids))
+            facts["strangers"] = _strangers(group, init)
         facts["sockets"] = _sockets.plain(now)
         facts["lasting"] = [list(map(str, one)) for one in _sockets.lasting(first or now, now)]
     return facts
@@ -254,6 +261,7 @@ def gather(
     :param bind_mounts: host paths of bind mounts whose content is to move.
     :param sizes: whether to count what its files take, for a second at most.
     :param lasting: whether to look twice at its connections, 0.3 s apart.
+    :param meanwhile: what can be done between the two looks.
     """
     try:
         inspect = asks.find(_names.container_name(name))
@@ -294,6 +302,8 @@ def gather(
         }
     if pid:
         if first is not None:
+            if meanwhile is not None:
+                meanwhile()
             time.sleep(max(0.0, first_at + _LASTING_SECONDS - time.monotonic()))
         with contextlib.suppress(MigrationError, OSError):
             facts.update(of_processes(inspect, first))

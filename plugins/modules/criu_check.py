@@ -532,15 +532,22 @@ def _asked(name: str, look: t.Callable[[Asks], Facts]) -> Facts:
 def _check(params: Facts, check_mode: bool) -> Facts:  # noqa: ARG001 - it changes nothing anyway
     name, wanted, peer = params["container"], params["for_container"], params["peer"]
     told: Facts = {}
+
+    def host() -> None:
+        if peer is not None and "peer" not in told:
+            told["peer"] = _facts_machine.peer_facts(run, peer["address"], peer["port"])
+        if "criu" not in told:
+            told.update(host_facts(run, params["criu_path"], params["features"], params["asked_at"]))
+
     if name is not None:
-        told["container"] = _asked(name, lambda asks: _container_facts.gather(asks, name, params["bind_mounts"]))
+        binds = params["bind_mounts"]
+        # A container's connections are looked at twice: the host is looked at between.
+        told["container"] = _asked(name, lambda asks: _container_facts.gather(asks, name, binds, meanwhile=host))
     if wanted is not None:
         there = _asked("", lambda asks: _destination_facts.gather(asks, wanted)) if wanted.get("found") else {}
         told["for_container"] = None if there.get("found") is False or not there else there
-    if peer is not None:
-        told["peer"] = _facts_machine.peer_facts(run, peer["address"], peer["port"])
-    facts = host_facts(run, params["criu_path"], params["features"], params["asked_at"])
-    return {"changed": False, **facts, **told}
+    host()
+    return {"changed": False, **told}
 
 
 def main() -> None:
