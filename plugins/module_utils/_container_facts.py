@@ -254,7 +254,13 @@ def of_processes(inspect: Inspect, first: _sockets.Sockets | None = None) -> Fac
 
 
 def gather(
-    asks: Asks, name: str, bind_mounts: t.Sequence[str] = (), *, sizes: bool = True, lasting: bool = True
+    asks: Asks,
+    name: str,
+    bind_mounts: t.Sequence[str] = (),
+    *,
+    sizes: bool = True,
+    lasting: bool = True,
+    meanwhile: t.Callable[[], t.Any] | None = None,
 ) -> Facts:
     """The container of that name, or why there is nothing to tell of it (``found`` is false then, and ``error`` says why).
 

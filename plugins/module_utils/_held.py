@@ -38,7 +38,6 @@ _ANONYMOUS = {
     "seccomp notify": "seccomp_notify",
     "landlock-ruleset": "landlock",
     "fscontext": "mount_fd",
-    "mqueue": "mqueue",
     "inotify": "inotify",
     "fanotify": "fanotify",
 }
@@ -66,6 +65,12 @@ _PROTOCOLS = frozenset(
     }
 )
 _NAMESPACES = ("mnt", "pid", "user", "net", "ipc", "uts", "cgroup", "time")
+# Where CRIU looks for a watched file of which it has no handle (criu/irmap.c), and how much of it we look at.
+_IRMAP_HINTS = (
+    *("/etc", "/var/spool", "/var/log", "/usr/share/dbus-1/system-services", "/var/lib/polkit-1/localauthority"),
+    *("/usr/share/polkit-1/actions", "/lib/udev"),
+)
+_MOST_ENTRIES = 20000
 # How much of it is named in a message.
 _NAMED = 8
 
@@ -78,11 +83,10 @@ def kind_of(target: str) -> str | None:
     return _ANONYMOUS.get(found.group(1)) if found else None
 
 
-def parse_watched_devices(fdinfo: str) -> set[int]:
-    """The devices of the files that an inotify or fanotify descriptor watches, as the kernel numbers them."""
-    return {
-        int(number, 16) for number in re.findall(r"^(?:inotify|fanotify) .*\bsdev:([0-9a-f]+)", fdinfo, re.MULTILINE)
-    }
+def parse_watched(fdinfo: str) -> set[tuple[int, int]]:
+    """The files that an inotify or fanotify descriptor watches: device as the kernel numbers it, and inode."""
+    found = re.findall(r"^(?:inotify|fanotify) .*\bino:([0-9a-f]+) sdev:([0-9a-f]+)", fdinfo, re.MULTILINE)
+    return {(int(device, 16), int(inode, 16)) for inode, device in found}
 
 
 def kernel_device(number: int) -> int:
@@ -96,14 +100,14 @@ def parse_locks(fdinfo: str) -> list[str]:
 
 
 def parse_status(text: str) -> Facts:
-    """Of /proc/PID/status: whether a debugger has it, its seccomp mode, whether its session began outside of the container."""
+    """Of /proc/PID/status: whether a debugger has it, its seccomp mode, its session in each nested process namespace."""
     values = dict(re.findall(r"^(\w+):[ \t]*(.*)$", text, re.MULTILINE))
     sessions = values.get("NSsid", "").split()
     return {
         "name": values.get("Name", "?"),
         "traced": values.get("TracerPid", "0") != "0",
         "seccomp": values.get("Seccomp", "0") == "2",
-        "session_outside": len(sessions) > 1 and sessions[-1] == "0",
+        "session": sessions,
     }
 
 
@@ -183,6 +187,7 @@ class _Seen:
     """What is gathered over all processes."""
 
     def __init__(self, init: int) -> None:
+        self.init = init
         self.held: dict[str, set[str]] = {}
         self.devices: set[str] = set()
         self.deleted: dict[tuple[int, int], Facts] = {}
@@ -190,8 +195,25 @@ class _Seen:
         self.seccomp = 0
         self.memory = 0
         root = os.stat(f"/proc/{init}/root/")
+        self.levels = len(parse_status(read(f"/proc/{init}/status"))["session"])
+        self.queues = _device(f"/proc/{init}/root/dev/mqueue")
         self.overlay = kernel_device(root.st_dev) if _root_is_overlay(init) else None
         self.namespaces = {kind: _namespace(init, kind) for kind in _NAMESPACES}
+
+    def found_by_criu(self, wanted: set[int]) -> set[int]:
+        """Those of the inodes that CRIU finds by looking where programs usually watch."""
+        found: set[int] = set()
+        left = _MOST_ENTRIES
+        for hint in _IRMAP_HINTS if wanted else ():
+            top = f"/proc/{self.init}/root{hint}"
+            for directory, _subdirectories, files in os.walk(top):
+                for name in (".", *files):
+                    with contextlib.suppress(OSError):
+                        found.add(os.lstat(os.path.join(directory, name)).st_ino)
+                left -= 1 + len(files)
+                if left < 0 or wanted <= found:
+                    return found
+        return found
 
     def hold(self, kind: str, program: str) -> None:
         self.held.setdefault(kind, set()).add(program)
@@ -205,9 +227,11 @@ class _Seen:
     def process(self, pid: int) -> None:
         status = parse_status(read(f"/proc/{pid}/status"))
         program = status["name"]
-        for kind in ("traced", "session_outside"):
-            if status[kind]:
-                self.hold(kind, program)
+        if status["traced"]:
+            self.hold("traced", program)
+        # One of a namespace further in is that namespace's business.
+        if len(status["session"]) == self.levels > 1 and status["session"][-1] == "0":
+            self.hold("session_outside", program)
         self.seccomp += status["seccomp"]
         for kind, own in self.namespaces.items():
             other = _namespace(pid, kind)
@@ -230,19 +254,32 @@ class _Seen:
         target = os.readlink(place)
         kind = kind_of(target)
         if kind in ("inotify", "fanotify"):
-            if self.overlay in parse_watched_devices(read(f"/proc/{pid}/fdinfo/{name}")):
+            watched = {
+                inode for device, inode in parse_watched(read(f"/proc/{pid}/fdinfo/{name}")) if device == self.overlay
+            }
+            if watched - self.found_by_criu(watched):
                 self.hold(f"{kind}_overlay", program)
         elif kind:
             self.hold(kind, program)
         elif target.startswith("/"):
-            mode = os.stat(place).st_mode
+            found = os.stat(place)
+            mode = found.st_mode
             if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
                 if not _DEVICES.match(target):
                     self.devices.add(f"{target} ({program})")
+            elif found.st_dev == self.queues:
+                self.hold("mqueue", program)
             elif stat.S_ISREG(mode):
                 self.locks += len(parse_locks(read(f"/proc/{pid}/fdinfo/{name}")))
                 if target.endswith(" (deleted)") and not target.startswith(_NO_GHOSTS):
                     self.delete(target.removesuffix(" (deleted)"), place, program)
+
+
+def _device(path: str) -> int | None:
+    try:
+        return os.stat(path).st_dev
+    except OSError:
+        return None
 
 
 def _root_is_overlay(pid: int) -> bool:

@@ -117,7 +117,7 @@ def not_running(case: Case) -> _Found:
 # -------------------------------------------------------------------------------------------------- namespaces it shares
 
 
-@rule(ERROR, "the process ids of the host or of another container (`--pid`)", "facts 3.3", "container")
+@rule(ERROR, "the process ids of the host or of another container (`--pid`)", "by reading", "container")
 def pid_mode(case: Case) -> _Found:
     pid = _host(case).get("PidMode") or ""
     if pid:
@@ -128,7 +128,7 @@ def pid_mode(case: Case) -> _Found:
         )
 
 
-@rule(ERROR, "the IPC of the host or of another container (`--ipc`)", "facts 3.3", "container")
+@rule(ERROR, "the IPC of the host or of another container (`--ipc`)", "by reading", "container")
 def ipc_mode(case: Case) -> _Found:
     ipc = _host(case).get("IpcMode") or ""
     if ipc == "host" or ipc.startswith("container:"):
@@ -139,7 +139,12 @@ def ipc_mode(case: Case) -> _Found:
         )
 
 
-@rule(ERROR, "shared memory that is a mount from the host (`--ipc shareable`)", "facts 3.1", "container")
+@rule(
+    ERROR,
+    "shared memory that is a mount from the host (`--ipc shareable`)",
+    "moby, daemon/container_operations_unix.go",
+    "container",
+)
 def ipc_shareable(case: Case) -> _Found:
     if _host(case).get("IpcMode") == "shareable":
         yield (
@@ -151,7 +156,7 @@ def ipc_shareable(case: Case) -> _Found:
         )
 
 
-@rule(ERROR, "the network namespace of another container", "facts 2.1", "container")
+@rule(ERROR, "the network namespace of another container", "moby PR 47621", "container")
 def network_mode_container(case: Case) -> _Found:
     if (_host(case).get("NetworkMode") or "").startswith("container:"):
         yield (
@@ -182,7 +187,7 @@ def cgroup_container(case: Case) -> _Found:
         yield "The container lives in the cgroup of another container.", _RECREATE
 
 
-@rule(ERROR, "user ids that the engine remaps", "facts 2.5", "container")
+@rule(ERROR, "user ids that the engine remaps", "runc's documentation", "container")
 def userns_remap(case: Case) -> _Found:
     userns = _host(case).get("UsernsMode") or ""
     paths = [case.inspect.get(name) or "" for name in ("HostnamePath", "HostsPath", "ResolvConfPath", "LogPath")]
@@ -196,7 +201,7 @@ def userns_remap(case: Case) -> _Found:
 # ------------------------------------------------------------------------------------------------------- who manages it
 
 
-@rule(ERROR, "a container that is deleted when it stops (`--rm`)", "facts 5", "container")
+@rule(ERROR, "a container that is deleted when it stops (`--rm`)", "podman PR 4594", "container")
 def auto_remove(case: Case) -> _Found:
     if _host(case).get("AutoRemove"):
         yield (
@@ -205,7 +210,7 @@ def auto_remove(case: Case) -> _Found:
         )
 
 
-@rule(ERROR, "a task of a Swarm service", "facts 5", "container")
+@rule(ERROR, "a task of a Swarm service", "by reading", "container")
 def swarm_task(case: Case) -> _Found:
     if any(label.startswith("com.docker.swarm.") for label in _labels(case)):
         yield (
@@ -214,7 +219,7 @@ def swarm_task(case: Case) -> _Found:
         )
 
 
-@rule(ERROR, "a container of a Kubernetes pod", "facts 5", "container")
+@rule(ERROR, "a container of a Kubernetes pod", "by reading", "container")
 def kubernetes_pod(case: Case) -> _Found:
     if any(label.startswith("io.kubernetes.") for label in _labels(case)):
         yield (
@@ -223,7 +228,7 @@ def kubernetes_pod(case: Case) -> _Found:
         )
 
 
-@rule(WARNING, "a container that Docker Compose has made", "facts 5", "container")
+@rule(WARNING, "a container that Docker Compose has made", "by reading", "container")
 def compose(case: Case) -> _Found:
     if "com.docker.compose.project" in _labels(case):
         yield (
@@ -241,7 +246,7 @@ def links(case: Case) -> _Found:
         )
 
 
-@rule(INFO, "a restart policy, which is put aside for the move", "facts 5", "container")
+@rule(INFO, "a restart policy, which is put aside for the move", "moby daemon/monitor.go", "container")
 def restart_policy(case: Case) -> _Found:
     policy = (_host(case).get("RestartPolicy") or {}).get("Name") or "no"
     if policy != "no":
@@ -260,7 +265,7 @@ def not_linux(case: Case) -> _Found:
         yield "This is not a Linux container.", "Only Linux containers can be moved."
 
 
-@rule(ERROR, "GPUs and other requested devices (`--gpus`)", "facts 4", "container")
+@rule(ERROR, "GPUs and other requested devices (`--gpus`)", "criu.org/GPU", "container")
 def device_requests(case: Case) -> _Found:
     if _host(case).get("DeviceRequests") or _host(case).get("Runtime") == "nvidia":
         yield (
@@ -278,7 +283,7 @@ def exact_capabilities(case: Case) -> _Found:
         )
 
 
-@rule(WARNING, "privileged containers", "facts 7", "container")
+@rule(WARNING, "privileged containers", "by reading", "container")
 def privileged(case: Case) -> _Found:
     if _host(case).get("Privileged"):
         yield (
@@ -287,7 +292,7 @@ def privileged(case: Case) -> _Found:
         )
 
 
-@rule(WARNING, "devices of the host (`--device`)", "facts 3.3", "container")
+@rule(WARNING, "devices of the host (`--device`)", "by reading", "container")
 def devices(case: Case) -> _Found:
     given = [str(d.get("PathOnHost") if isinstance(d, dict) else d) for d in _host(case).get("Devices") or []]
     if given:
@@ -307,7 +312,7 @@ def runtime(case: Case) -> _Found:
         )
 
 
-@rule(WARNING, "the hostname of the host (`--uts host`)", "facts 3.3", "container")
+@rule(WARNING, "the hostname of the host (`--uts host`)", "by reading", "container")
 def uts_host(case: Case) -> _Found:
     if _host(case).get("UTSMode") == "host":
         yield (
@@ -316,7 +321,7 @@ def uts_host(case: Case) -> _Found:
         )
 
 
-@rule(WARNING, "a CRIU configuration of the container's own", "facts 0.5", "container")
+@rule(WARNING, "a CRIU configuration of the container's own", "run", "container")
 def criu_annotation(case: Case) -> _Found:
     if "org.criu.config" in (_host(case).get("Annotations") or {}):
         yield (
@@ -331,7 +336,7 @@ def criu_annotation(case: Case) -> _Found:
 # ------------------------------------------------------------------------------------------------ streams, health, and log
 
 
-@rule(WARNING, "standard input that is kept open (`-i`)", "facts 3.3", "container")
+@rule(WARNING, "standard input that is kept open (`-i`)", "run", "container")
 def stdin(case: Case) -> _Found:
     if _config(case).get("AttachStdin") or _config(case).get("OpenStdin"):
         yield (
@@ -340,7 +345,7 @@ def stdin(case: Case) -> _Found:
         )
 
 
-@rule(INFO, "a health check, which begins anew", "facts 4", "container")
+@rule(INFO, "a health check, which begins anew", "run", "container")
 def health_check(case: Case) -> _Found:
     test = (_config(case).get("Healthcheck") or {}).get("Test") or []
     if test and test[0] != "NONE":
@@ -363,7 +368,7 @@ def log_driver(case: Case) -> _Found:
 # -------------------------------------------------------------------------------------------------------------- network
 
 
-@rule(WARNING, "the network of the host (`--network host`)", "facts 2.1", "container")
+@rule(WARNING, "the network of the host (`--network host`)", "run", "container")
 def network_host(case: Case) -> _Found:
     if primary_network(case.inspect) == "host":
         yield (
@@ -436,7 +441,7 @@ def docker_socket(case: Case) -> _Found:
             )
 
 
-@rule(WARNING, "mounts that propagate from or to the host", "facts 3.1", "container")
+@rule(WARNING, "mounts that propagate from or to the host", "criu#2023", "container")
 def propagation(case: Case) -> _Found:
     for mount in mounts(case.inspect):
         if mount.kind == "bind" and mount.propagation in _SHARED:

@@ -76,7 +76,7 @@ def name_taken(case: Case) -> _Found:
         )
 
 
-@rule(ERROR, "an image that neither host has", "facts 3.1", "container", "there")
+@rule(ERROR, "an image that neither host has", "criu#1049", "container", "there")
 def image_missing(case: Case) -> _Found:
     container, there = _both(case)
     image = container["image"]
@@ -98,7 +98,7 @@ def image_travels(case: Case) -> _Found:
         )
 
 
-@rule(ERROR, "what the destination's engine cannot express", "facts 2.1", "destination", "container", "there")
+@rule(ERROR, "what the destination's engine cannot express", "moby's API history", "destination", "container", "there")
 def cannot_recreate(case: Case) -> _Found:
     container, _there = _both(case)
     api = (case.destination or {})["docker"].get("api_version") or ""
@@ -162,7 +162,7 @@ def _inside(address: str, subnet: str) -> bool:
     return ipaddress.ip_address(address) in ipaddress.ip_network(subnet, strict=False)
 
 
-@rule(ERROR, "a static address that another container has there", "facts 7", "container", "there", volatile=True)
+@rule(ERROR, "a static address that another container has there", "by reading", "container", "there", volatile=True)
 def address_in_use(case: Case) -> _Found:
     _container, there = _both(case)
     for name, addresses in _asked(case):
@@ -398,7 +398,7 @@ def masked_path_missing(case: Case) -> _Found:
         )
 
 
-@rule(ERROR, "a device that the destination lacks", "facts 3.3", "container", "there")
+@rule(ERROR, "a device that the destination lacks", "by reading", "container", "there")
 def device_missing(case: Case) -> _Found:
     _container, there = _both(case)
     if there["missing_devices"]:
@@ -408,7 +408,7 @@ def device_missing(case: Case) -> _Found:
         )
 
 
-@rule(ERROR, "an AppArmor profile that the destination has not loaded", "facts 3.3", "container", "there")
+@rule(ERROR, "an AppArmor profile that the destination has not loaded", "criu/lsm.c", "container", "there")
 def apparmor_profile_missing(case: Case) -> _Found:
     _container, there = _both(case)
     profile = case.inspect.get("AppArmorProfile") or ""
@@ -449,7 +449,7 @@ def _free(facts: Facts, *paths: str) -> tuple[str, int]:
     return (str(worst["path"]), int(worst["free_bytes"])) if worst else ("", 1 << 62)
 
 
-@rule(ERROR, "too little memory for the container on the destination", "facts 7", "destination", "processes")
+@rule(ERROR, "too little memory for the container on the destination", "run", "destination", "processes")
 def memory_room(case: Case) -> _Found:
     container, facts = case.container or {}, case.destination or {}
     needed = _prediction.memory_bytes(container) + _RESERVE_BYTES
@@ -485,7 +485,7 @@ def checkpoint_room(case: Case) -> _Found:
             )
 
 
-@rule(ERROR, "too little room for layer, volumes and image", "facts 7", "destination", "container", "there")
+@rule(ERROR, "too little room for layer, volumes and image", "run", "destination", "container", "there")
 def data_room(case: Case) -> _Found:
     container, there = _both(case)
     facts = case.destination or {}

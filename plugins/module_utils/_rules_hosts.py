@@ -95,7 +95,7 @@ def tools_present(case: Case) -> _Found:
             yield f"The {where} lacks {' and '.join(missing)}.", "playbooks/provision.yml installs the packages."
 
 
-@rule(ERROR, "no tar or gzip, by which CRIU packs file systems in memory", "facts 3.1", "source", "destination")
+@rule(ERROR, "no tar or gzip, by which CRIU packs file systems in memory", "run", "source", "destination")
 def archive_tools(case: Case) -> _Found:
     for where, facts in case.hosts():
         missing = sorted(name for name in ("gzip", "tar") if facts["tools"].get(name, True) in (False, None, ""))
@@ -106,7 +106,7 @@ def archive_tools(case: Case) -> _Found:
             )
 
 
-@rule(ERROR, "nothing by which CRIU can hold a container's network", "facts 2.4", "source", "destination")
+@rule(ERROR, "nothing by which CRIU can hold a container's network", "criu/net.c", "source", "destination")
 def network_lock(case: Case) -> _Found:
     for where, facts in case.hosts():
         how = str(facts["criu"]["options"].get("network-lock") or "iptables")
@@ -144,7 +144,15 @@ def container_found(case: Case) -> _Found:
 # ----------------------------------------------------------------------------------------------------------- the engines
 
 
-@rule(ERROR, "experimental mode is off", "facts 1.3", "source", "destination", engine="api", variable="migrate_engine")
+@rule(
+    ERROR,
+    "experimental mode is off",
+    "moby daemon/checkpoint.go",
+    "source",
+    "destination",
+    engine="api",
+    variable="migrate_engine",
+)
 def experimental_on(case: Case) -> _Found:
     for where, facts in case.hosts():
         if facts["docker"].get("running") and not facts["docker"].get("experimental"):
@@ -184,7 +192,7 @@ def shim_registered(case: Case) -> _Found:
         )
 
 
-@rule(ERROR, "an engine that is rootless or remaps users", "facts 2.5", "source", "destination")
+@rule(ERROR, "an engine that is rootless or remaps users", "runc's documentation", "source", "destination")
 def engine_rootless(case: Case) -> _Found:
     for where, facts in case.hosts():
         kinds = {"rootless": "runs without root", "userns_remap": "remaps user ids"}
@@ -245,7 +253,7 @@ def runc_time_namespace(case: Case) -> _Found:
         )
 
 
-@rule(INFO, "cgroup drivers that differ", "facts 2.3", "source", "destination")
+@rule(INFO, "cgroup drivers that differ", "criu PR 1800", "source", "destination")
 def cgroup_driver_differs(case: Case) -> _Found:
     source, destination = _pair(case)
     here, there = source["docker"].get("cgroup_driver"), destination["docker"].get("cgroup_driver")
@@ -278,7 +286,7 @@ def same_page_size(case: Case) -> _Found:
         )
 
 
-@rule(ERROR, "cgroup version 1", "facts 2.3", "source", "destination")
+@rule(ERROR, "cgroup version 1", "criu 94b9b3c5d", "source", "destination")
 def cgroup_v2(case: Case) -> _Found:
     for where, facts in case.hosts():
         version = facts["docker"].get("cgroup_version") or facts["kernel"].get("cgroup_version")
@@ -339,7 +347,7 @@ def kernel_config(case: Case) -> _Found:
             )
 
 
-@rule(WARNING, "a kernel on the destination that is older", "facts 3.3", "source", "destination")
+@rule(WARNING, "a kernel on the destination that is older", "by reading", "source", "destination")
 def kernel_older(case: Case) -> _Found:
     source, destination = _pair(case)
     here, there = source["kernel"].get("release"), destination["kernel"].get("release")
@@ -376,7 +384,7 @@ def cpu_features(case: Case) -> _Found:
         )
 
 
-@rule(WARNING, "time namespaces on the source alone", "facts 3.3", "source", "destination")
+@rule(WARNING, "time namespaces on the source alone", "criu 3.14", "source", "destination")
 def time_namespace(case: Case) -> _Found:
     source, destination = _pair(case)
     if source["kernel"]["time_namespace"] and not destination["kernel"]["time_namespace"]:
@@ -400,7 +408,7 @@ def clock_skew(case: Case) -> _Found:
 @rule(
     ERROR,
     "a security module that the container is under and the destination lacks",
-    "facts 3.3",
+    "criu/lsm.c",
     "source",
     "destination",
     "container",

@@ -31,7 +31,7 @@ def _holders(case: Case, *kinds: str) -> str:
     return ", ".join(sorted({program for kind in kinds for program in held.get(kind, ())}))
 
 
-@rule(ERROR, "processes of `docker exec`", "facts 4, run", "processes", volatile=True)
+@rule(ERROR, "processes of `docker exec`", "run", "processes", volatile=True)
 def exec_session_running(case: Case) -> _Found:
     foreign = _processes(case)["foreign"]
     if foreign:
@@ -41,7 +41,7 @@ def exec_session_running(case: Case) -> _Found:
         )
 
 
-@rule(ERROR, "orphans of `docker exec`, whose session began outside", "facts 4", "processes", volatile=True)
+@rule(ERROR, "orphans of `docker exec`, whose session began outside", "criu/cr-dump.c", "processes", volatile=True)
 def session_outside(case: Case) -> _Found:
     programs = _holders(case, "session_outside")
     if programs:
@@ -51,7 +51,7 @@ def session_outside(case: Case) -> _Found:
         )
 
 
-@rule(ERROR, "a debugger on a process", "by reading", "processes", volatile=True)
+@rule(ERROR, "a debugger on a process", "run", "processes", volatile=True)
 def traced(case: Case) -> _Found:
     programs = _holders(case, "traced")
     if programs:
@@ -61,7 +61,7 @@ def traced(case: Case) -> _Found:
         )
 
 
-@rule(ERROR, "io_uring", "criu#2131, criu#3070", "processes", volatile=True)
+@rule(ERROR, "io_uring", "criu#2131, criu#3070, run", "processes", volatile=True)
 def io_uring(case: Case) -> _Found:
     programs = _holders(case, "io_uring")
     if programs:
@@ -85,7 +85,7 @@ _UNSUPPORTED = {
 }
 
 
-@rule(ERROR, "descriptors of a kind that CRIU does not know", "by reading", "processes", volatile=True)
+@rule(ERROR, "descriptors of a kind that CRIU does not know", "run", "processes", volatile=True)
 def descriptors_unsupported(case: Case) -> _Found:
     held = _processes(case)["held"]
     for kind, name in _UNSUPPORTED.items():
@@ -97,7 +97,12 @@ def descriptors_unsupported(case: Case) -> _Found:
 
 
 @rule(
-    ERROR, "inotify or fanotify on the writable layer", "criu#136, criu PR 3043", "source", "processes", volatile=True
+    ERROR,
+    "inotify or fanotify on the writable layer",
+    "criu#136, criu PR 3043, run",
+    "source",
+    "processes",
+    volatile=True,
 )
 def inotify_on_overlay(case: Case) -> _Found:
     programs = _holders(case, "inotify_overlay", "fanotify_overlay")
@@ -109,7 +114,7 @@ def inotify_on_overlay(case: Case) -> _Found:
         )
 
 
-@rule(ERROR, "devices that are open or mapped", "facts 3.3", "processes", volatile=True)
+@rule(ERROR, "devices that are open or mapped", "run", "processes", volatile=True)
 def devices_open(case: Case) -> _Found:
     devices = _processes(case)["devices"]
     if devices:
@@ -125,7 +130,7 @@ def _bytes(text: str) -> int:
     return int(match.group(1)) << {"": 0, "K": 10, "M": 20, "G": 30}[match.group(2)] if match else _GHOST_LIMIT
 
 
-@rule(ERROR, "deleted files above CRIU's limit", "facts 4", "source", "processes", volatile=True)
+@rule(ERROR, "deleted files above CRIU's limit", "criu#587, run", "source", "processes", volatile=True)
 def deleted_file_large(case: Case) -> _Found:
     limit = _bytes(str((case.source or {})["criu"]["options"].get("ghost-limit", _GHOST_LIMIT)))
     for one in _processes(case)["deleted"]:
@@ -139,7 +144,9 @@ def deleted_file_large(case: Case) -> _Found:
             )
 
 
-@rule(ERROR, "file locks without CRIU's option for them", "facts 4", "source", "processes", engine="api", volatile=True)
+@rule(
+    ERROR, "file locks without CRIU's option for them", "moby#48207", "source", "processes", engine="api", volatile=True
+)
 def file_locks(case: Case) -> _Found:
     locks = _processes(case)["locks"]
     if locks and "file-locks" not in (case.source or {})["criu"]["options"]:
@@ -149,10 +156,17 @@ def file_locks(case: Case) -> _Found:
         )
 
 
-_NESTED = {"pid": "process ids", "user": "users", "ipc": "IPC", "uts": "hostnames"}
+_NESTED = {
+    "pid": "process ids",
+    "user": "users",
+    "net": "networks",
+    "ipc": "IPC",
+    "uts": "hostnames",
+    "cgroup": "cgroups",
+}
 
 
-@rule(ERROR, "namespaces of processes inside of the container", "facts 4", "processes", volatile=True)
+@rule(ERROR, "namespaces of processes inside of the container", "run", "processes", volatile=True)
 def nested_namespaces(case: Case) -> _Found:
     for kind, name in _NESTED.items():
         programs = _holders(case, f"namespace_{kind}")
@@ -163,9 +177,7 @@ def nested_namespaces(case: Case) -> _Found:
             )
 
 
-@rule(
-    WARNING, "mount or network namespaces of processes inside of the container", "facts 4", "processes", volatile=True
-)
+@rule(WARNING, "mount or network namespaces of processes inside of the container", "run", "processes", volatile=True)
 def nested_mounts(case: Case) -> _Found:
     programs = _holders(case, "namespace_mnt", "namespace_net")
     if programs:
@@ -175,7 +187,7 @@ def nested_mounts(case: Case) -> _Found:
         )
 
 
-@rule(ERROR, "a user namespace", "facts 2.5", "processes")
+@rule(ERROR, "a user namespace", "runc's documentation", "processes")
 def user_namespace(case: Case) -> _Found:
     if _processes(case)["own_user_namespace"]:
         yield (
@@ -184,7 +196,7 @@ def user_namespace(case: Case) -> _Found:
         )
 
 
-@rule(ERROR, "sockets of protocols that CRIU does not know", "facts 4", "processes", volatile=True)
+@rule(ERROR, "sockets of protocols that CRIU does not know", "criu b458a5c1a, run", "processes", volatile=True)
 def socket_protocol(case: Case) -> _Found:
     protocols = _processes(case)["protocols"]
     if protocols:
@@ -210,7 +222,7 @@ def seccomp_support(case: Case) -> _Found:
             )
 
 
-@rule(ERROR, "file systems mounted inside of the container", "facts 4", "processes", volatile=True)
+@rule(ERROR, "file systems mounted inside of the container", "run", "processes", volatile=True)
 def mount_inside(case: Case) -> _Found:
     mounts = (case.container or {})["kernel_mounts"]["foreign"]
     if mounts:
