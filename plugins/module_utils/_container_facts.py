@@ -13,6 +13,7 @@ control node for the preflight, and the same is judged on the source itself when
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -135,13 +136,38 @@ def _volume_facts(asks: Asks, inspect: Inspect, bind_mounts: t.Sequence[str]) ->
     sources = {mount.source for mount in _spec.mounts(inspect) if mount.kind == "bind"}
     known = [path for path in bind_mounts if os.path.normpath(path) in sources]
     unknown = [path for path in bind_mounts if path not in known]
-    told = []
-    for entry in _volumes.of_container(asks, inspect, known):
-        create = entry.pop("create")
-        entry["driver"] = create["Driver"] if create else ""
-        entry["options"] = options_digest(create["DriverOpts"]) if create else ""
-        told.append(entry)
-    return told, unknown
+    return [_volume(entry) for entry in _volumes.of_container(asks, inspect, known)], unknown
+
+
+def _volume(entry: t.Mapping[str, t.Any]) -> Facts:
+    create = entry["create"]
+    return {
+        **{key: value for key, value in entry.items() if key != "create"},
+        "driver": create["Driver"] if create else "",
+        "options": options_digest(create["DriverOpts"]) if create else "",
+    }
+
+
+def of_spec(spec: t.Mapping[str, t.Any], name: str, ancestry: t.Sequence[str]) -> Facts:
+    """What rules about a destination read of a container, out of the spec that its source has sent.
+
+    :param name: of the container.
+    :param ancestry: ids that it had before.
+    """
+    return {
+        "name": name,
+        "ancestry": list(ancestry),
+        "inspect": spec["inspect"],
+        "image": spec["image"],
+        "networks": [{"name": one["Name"], **network_facts(one)} for one in spec["networks"]],
+        "ports": _ports(spec["inspect"]),
+        "volumes": [_volume(entry) for entry in spec["volumes"]],
+        "unsupported_fields": {},
+    }
+
+
+def _ports(inspect: Inspect) -> list[Facts]:
+    return [dataclasses.asdict(port) for port in _spec.published_ports(inspect)]
 
 
 def _storage(inspect: Inspect) -> tuple[str, str | None]:
@@ -206,6 +232,10 @@ def _lasting_foreign(group: TaskGroup, init: int) -> list[str]:
         time.sleep(0.1)
 
 
+def _foreign_mounts(tables: t.Iterable[t.Sequence[_mountinfo.KernelMount]], declared: t.Collection[str]) -> list[str]:
+    return sorted({f"{one.place} ({one.kind})" for table in tables for one in _mountinfo.foreign(table, declared)})
+
+
 def _strangers(group: TaskGroup, init: int) -> list[int]:
     """Processes of others in the container's network; of its own, some come and go while we look."""
     found = _fence.strangers(init, set(group.pids()))
@@ -225,12 +255,14 @@ def of_processes(inspect: Inspect, first: _sockets.Sockets | None = None) -> Fac
     kernel_mounts = _mountinfo.parse(_held.read(f"/proc/{init}/mountinfo"))
     held = _held.look(pids, init)
     memory = held.pop("dump_bytes")
+    # Programs that have mounts of their own (bwrap, Docker in Docker).
+    inside = [_mountinfo.parse(_held.read(f"/proc/{pid}/mountinfo")) for pid in held.pop("mount_namespaces")]
     resident = group.resident_bytes
     facts: Facts = {
         "processes": {**held, "foreign": _lasting_foreign(group, init)},
         "kernel_mounts": {
             "masked": _mountinfo.masked(kernel_mounts),
-            "foreign": [f"{one.place} ({one.kind})" for one in _mountinfo.foreign(kernel_mounts, own_mounts)],
+            "foreign": _foreign_mounts([kernel_mounts, *inside], own_mounts),
         },
         "memory": {
             "resident_bytes": resident,
@@ -290,7 +322,7 @@ def gather(
         "inspect": decisive(inspect),
         "image": _images.describe(asks, inspect),
         "networks": _networks(asks, inspect),
-        "ports": [port.__dict__ for port in _spec.published_ports(inspect)],
+        "ports": _ports(inspect),
         "volumes": volumes,
         "unknown_binds": unknown,
         "storage_error": storage_error,

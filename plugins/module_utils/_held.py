@@ -191,6 +191,7 @@ class _Seen:
         self.held: dict[str, set[str]] = {}
         self.devices: set[str] = set()
         self.deleted: dict[tuple[int, int], Facts] = {}
+        self.mount_namespaces: dict[str, int] = {}
         self.locks = 0
         self.seccomp = 0
         self.memory = 0
@@ -236,7 +237,11 @@ class _Seen:
         for kind, own in self.namespaces.items():
             other = _namespace(pid, kind)
             if other and own and other != own:
-                self.hold(f"namespace_{kind}", program)
+                if kind == "mnt":
+                    # CRIU knows these; what is mounted there is looked at.
+                    self.mount_namespaces.setdefault(other, pid)
+                else:
+                    self.hold(f"namespace_{kind}", program)
         mapped = parse_maps(read(f"/proc/{pid}/maps"))
         for kind in mapped.kinds:
             self.hold(kind, program)
@@ -318,4 +323,6 @@ def look(pids: t.Sequence[int], init: int, seconds: float = 1.0) -> Facts:
         "own_user_namespace": seen.namespaces["user"] != _namespace(1, "user"),
         "protocols": parse_protocols(read(f"/proc/{init}/net/protocols")),
         "dump_bytes": seen.memory,
+        # A process of each, for who wants to look.
+        "mount_namespaces": sorted(seen.mount_namespaces.values()),
     }

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._finding import ERROR, WARNING, Case, Facts, Told, rule
+from ansible_collections.livemigrate.criu.plugins.module_utils._finding import ERROR, Case, Facts, Told, rule
 from ansible_collections.livemigrate.criu.plugins.module_utils._support import at_least, parse_version
 
 _Found = t.Iterator[Told]
@@ -175,16 +175,6 @@ def nested_namespaces(case: Case) -> _Found:
                 f"These programs have made a namespace of {name} of their own inside of the container: {programs}.",
                 "CRIU dumps no such nesting (browsers' sandboxes, Docker in Docker, systemd): turn it off, or end them.",
             )
-
-
-@rule(WARNING, "mount or network namespaces of processes inside of the container", "run", "processes", volatile=True)
-def nested_mounts(case: Case) -> _Found:
-    programs = _holders(case, "namespace_mnt", "namespace_net")
-    if programs:
-        yield (
-            f"These programs have mounts or a network of their own inside of the container: {programs}.",
-            "CRIU knows such nesting but often fails on it; end them, or be prepared for a refusal.",
-        )
 
 
 @rule(ERROR, "a user namespace", "runc's documentation", "processes")

@@ -33,8 +33,8 @@ def rules() -> str:
 {BEGIN}
 
 What `playbooks/preflight.yml` looks for, and `migrate.yml` before it begins. Each row is a small function of the same name; its
-message has the facts in it, and its remedy says what to do. `migrate_fail_on` is the severity for which a move is not begun (`error`),
-`migrate_ignore_rules` takes names out of this list that do not count.
+message has the facts in it, and its remedy says what to do. `migrate_fail_on` is the severity for which a move is not begun
+(`error`), `migrate_ignore_rules` takes names out of this list that do not count.
 
 * `error`: the move would fail, or lose something. `warning`: it changes something for somebody. `info`: good to know.
 * *last moment*: asked again when the session opens, just before anything is touched.

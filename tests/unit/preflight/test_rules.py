@@ -481,8 +481,10 @@ TABLE: list[Row] = [
     ),
     Row("file_locks", of("processes", "locks", to=3), engine="api"),
     Row("file_locks", all_of(of("processes", "locks", to=3), on("source", "criu", "options", to={}))),
-    *(Row("nested_namespaces", held(**{f"namespace_{kind}": ["x"]}), "x") for kind in ("pid", "user", "ipc", "uts")),
-    *(Row("nested_mounts", held(**{f"namespace_{kind}": ["x"]}), "x") for kind in ("mnt", "net")),
+    *(
+        Row("nested_namespaces", held(**{f"namespace_{kind}": ["x"]}), "x")
+        for kind in ("pid", "user", "net", "ipc", "uts", "cgroup")
+    ),
     Row("user_namespace", of("processes", "own_user_namespace", to=True), "user namespace"),
     Row("socket_protocol", of("processes", "protocols", to={"MPTCP": 2}), "2 MPTCP"),
     *each_side(
