@@ -322,7 +322,8 @@ def look(pids: t.Sequence[int], init: int, seconds: float = 1.0) -> Facts:
         "seccomp": seen.seccomp,
         "own_user_namespace": seen.namespaces["user"] != _namespace(1, "user"),
         "protocols": parse_protocols(read(f"/proc/{init}/net/protocols")),
-        "dump_bytes": seen.memory,
+        # What is in deleted files goes into the images too.
+        "dump_bytes": seen.memory + sum(int(one["bytes"]) for one in deleted),
         # A process of each, for who wants to look.
         "mount_namespaces": sorted(seen.mount_namespaces.values()),
     }

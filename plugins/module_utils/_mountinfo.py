@@ -78,11 +78,12 @@ def foreign(mounts: t.Iterable[KernelMount], declared: t.Collection[str]) -> lis
     return [
         one
         for one in mounts
-        if one.place != "/"
+        # What the engine itself binds (resolv.conf, docker-init) is a part of one of the host's file systems.
+        if one.root == "/"
+        and one.place != "/"
         and (one.kind in _UNSUPPORTED or one.kind.startswith("fuse"))
         and not one.kind.startswith("fuse.lxcfs")
         and not any(one.place == place or one.place.startswith(place.rstrip("/") + "/") for place in declared)
-        and one.place not in ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/sbin/docker-init")
         and not one.place.startswith(("/dev/", *_KERNEL))
     ]
 

@@ -22,7 +22,7 @@ _ASSUMED_LINK = 117_000_000
 _CHANNEL_RATE = 120_000_000
 
 # By engine: seconds that nothing saves, and bytes a second of dump and restore.
-_FIXED = {"runtime": 0.7, "api": 2.5}
+_FIXED = {"runtime": 1.0, "api": 2.5}
 _DUMP_RATE = {"runtime": 500_000_000, "api": 25_000_000}
 _RESTORE_RATE = {"runtime": 220_000_000, "api": 25_000_000}
 # What Ansible needs for the tasks around it.
