@@ -24,7 +24,6 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _checkpoint_dir,
     _criu_log,
     _durable,
-    _host_files,
     _proof,
     _runc,
     _transfer,
@@ -139,14 +138,6 @@ def runtime_of(source: Inspect, engine: Engine) -> str:
     """Which runtime the copy is created with: the source's, except the shim where this host has none."""
     runtime = str(source["HostConfig"].get("Runtime") or "")
     return runtime if runtime in (engine.info().get("Runtimes") or {}) else ""
-
-
-def require_mountable(sources: t.Mapping[str, str]) -> None:
-    """Refuse what CRIU would mount wrongly.
-
-    :raises MigrationError: ``mount_is_link``.
-    """
-    _host_files.require_no_links(sources)
 
 
 def receive(session: Session, container: str) -> str:

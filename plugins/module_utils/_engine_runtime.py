@@ -193,10 +193,6 @@ def runtime_of(source: Inspect, engine: Engine) -> str:
     return _shim.RUNTIME
 
 
-def require_mountable(sources: t.Mapping[str, str]) -> None:
-    """Everything can be mounted: see :func:`_options`."""
-
-
 def receive(session: Session, container: str) -> str:
     """Mark the container as a copy that is not to be started afresh, and make the place for its checkpoint.
 

@@ -61,9 +61,6 @@ class Way(t.Protocol):
     def runtime_of(self, source: Inspect, engine: Engine) -> str:
         """HostConfig.Runtime of the copy."""
 
-    def require_mountable(self, sources: t.Mapping[str, str]) -> None:
-        """Refuse mounts from this host (place in the container to path) that a restore could not make."""
-
     def receive(self, session: Session, container: str) -> str:
         """Make the directory to which the source sends the checkpoint, and return it."""
 

@@ -13,6 +13,7 @@ import time
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _connections,
     _engines,
+    _examine,
     _network_lock,
     _spec,
     _watchdog,
@@ -39,7 +40,9 @@ def freeze(session: Session, engine: Engine) -> None:
     :raises MigrationError: ``exec_session_running`` when processes of ``docker exec`` keep being in the way.
     """
     container = session.facts["container_id"]
-    inspect = engine.inspect(container)
+    # What may have changed since the preflight. Processes of `docker exec` are seen to below, with more patience.
+    ignored = [*session.facts.get("ignore_rules", ()), "exec_session_running"]
+    inspect = _examine.require_movable(engine, container, ignore_rules=ignored, volatile=True)
     group = TaskGroup.of_container(inspect)
     _engines.of(session).make_room(session, group)
     session.enter("arming", policy=_spec.restart_policy(inspect), pid=inspect["State"]["Pid"], cgroup=group.path)

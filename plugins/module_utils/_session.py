@@ -520,3 +520,23 @@ class Session:
             "opened": self.facts.get("opened"),
             "data": {entry["phase"]: entry["data"] for entry in self.journal},
         }
+
+
+def ancestry(container_id: str) -> list[str]:
+    """The ids under which a container of this host lived before, on whatever host: newest first."""
+    for session in reversed(Session.all()):
+        if session.role == DESTINATION and session.data("run").get("container_id") == container_id:
+            return [session.facts["container_id"], *session.facts.get("ancestry", [])]
+    return []
+
+
+def past_of(ids: t.Collection[str]) -> list[Session]:
+    """Earlier sessions that moved a container away from this host: what they left here is the container's own.
+
+    :param ids: all ids that it has ever had.
+    """
+    return [
+        earlier
+        for earlier in Session.all()
+        if earlier.role == SOURCE and earlier.reached("committed") and earlier.facts["container_id"] in ids
+    ]

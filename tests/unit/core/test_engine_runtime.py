@@ -25,12 +25,12 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _session,
     _trees,
 )
+from ansible_collections.livemigrate.criu.plugins.module_utils._addresses import NO_ADDRESSES
 from ansible_collections.livemigrate.criu.plugins.module_utils._checkpoint_dir import Manifest
 from ansible_collections.livemigrate.criu.plugins.module_utils._connections import Arrangement
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Mark
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import DESTINATION, REFUSED, RUN, Session
-from ansible_collections.livemigrate.criu.plugins.module_utils._socket_rules import NO_ADDRESSES
 from tests.unit.core.groups import Group, Shim
 from tests.unit.core.support import CONTAINER, OTHER_CONTAINER, wait_for
 

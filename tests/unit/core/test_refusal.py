@@ -20,12 +20,12 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _destination,
     _engine_runtime,
 )
+from ansible_collections.livemigrate.criu.plugins.module_utils._addresses import NO_ADDRESSES
 from ansible_collections.livemigrate.criu.plugins.module_utils._checkpoint_dir import Manifest
 from ansible_collections.livemigrate.criu.plugins.module_utils._connections import Arrangement
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Mark
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import DESTINATION, REFUSED, Session
-from ansible_collections.livemigrate.criu.plugins.module_utils._socket_rules import NO_ADDRESSES
 from tests.unit.core.groups import Group, Shim
 from tests.unit.core.support import OTHER_CONTAINER
 
