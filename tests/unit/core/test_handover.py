@@ -376,6 +376,8 @@ def test_only_what_the_source_says_is_a_sign_of_life(
             assert lease.stat().st_mtime_ns == silent, "it has said nothing"
             said.write(piece)
             wait_for(partial(_renewed_since, lease, silent), "the lease is renewed")
+        # Its last piece was two signs of life.
+        time.sleep(0.3)
         silent = lease.stat().st_mtime_ns
         said.close()
         serving.join(5)
