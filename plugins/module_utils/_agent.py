@@ -62,13 +62,23 @@ def _settle(session: Session) -> str | None:
         return _destination.settle(session, Engine())
 
 
+def _verdict(session: Session) -> dict[str, t.Any]:
+    try:
+        engine = Engine()
+    except MigrationError as exc:
+        if exc.code != "engine_unreachable":
+            raise
+        return _destination.verdict_without_engine(session, exc)
+    return _destination.verdict(session, engine)
+
+
 def serve(session: Session, command: str) -> int:
     """Answer one call through the channel."""
     words: dict[str, t.Callable[[], dict[str, t.Any]]] = {
         "ping": lambda: {"host": _source.host_identity()},
         "image-load": lambda: _room.load_image(session, Engine(), sys.stdin.buffer),
         "addresses": lambda: _room.addresses(session),
-        "verdict": lambda: _destination.verdict(session, Engine()),
+        "verdict": lambda: _verdict(session),
         "bye": lambda: _destination.bye(session, Engine()),
     }
     talks = {"handover": lambda: _destination.converse(session, sys.stdin.buffer, sys.stdout.buffer)}

@@ -33,6 +33,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
 from ansible_collections.livemigrate.criu.plugins.module_utils._announce import Announcer
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Mark
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
     DESTINATION,
     REFUSED,
@@ -327,6 +328,28 @@ def verdict(session: Session, engine: Engine) -> dict[str, t.Any]:
     with session.locked():
         _decide(session, engine, "the source gave up")
         return _word(session)
+
+
+def verdict_without_engine(session: Session, why: MigrationError) -> dict[str, t.Any]:
+    """The destination's word where its engine does not answer (it was stopped, and nobody knows until when).
+
+    A held copy of the engine ``runtime`` runs nothing before RUN is decided, and its mark keeps everybody from starting it. So
+    REFUSED can be given out as soon as its tasks are gone, and the source goes on; the rest goes when the engine is back.
+
+    :param why: what to raise where the word cannot be told without the engine.
+    :returns: as :func:`verdict`.
+    """
+    with session.locked():
+        if session.reached("run") is not None or session.reached("refused") is not None:
+            return _word(session)
+        copy = session.data("created").get("container_id", "")
+        if session.facts.get("engine") != _engines.RUNTIME or not copy:
+            raise why
+        mark = Mark.of(session, copy)
+        if not mark.exists or mark.consumed or session.decide(REFUSED) != REFUSED:
+            raise why
+        _end_copy(session)
+        return {"decision": REFUSED, "reason": why.message}
 
 
 def bye(session: Session, engine: Engine) -> dict[str, t.Any]:

@@ -28,7 +28,8 @@ target, end = sys.argv[1], time.monotonic() + 140
 known = set(glob.glob("/var/lib/livemigrate/2*"))
 while time.monotonic() < end:
     time.sleep(0.002)
-    for pages in glob.glob("/*/livemigrate/2*/images/pages-1.img") + glob.glob("/var/lib/livemigrate/2*/images/pages-1.img"):
+    # Not pages-1.img alone: what a killed CRIU has left mapped comes first.
+    for pages in glob.glob("/run/livemigrate/2*/images/pages-*.img") + glob.glob("/var/lib/livemigrate/2*/images/pages-*.img"):
         session = pages.split("/")[-3]
         try:
             if f"/var/lib/livemigrate/{session}" in known or os.path.getsize(pages) < 20_000_000:
