@@ -37,20 +37,39 @@ def settle(session: Session) -> int:
     if session.lease_left > 0:
         return 0
     try:
-        # The attempt itself is no sign of life. One that began before this one got the lock is.
-        with session.locked(timeout=1, alive=False):
-            if session.ended or session.lease_left > 0:
-                return 0
-            outcome = (
-                _source.settle(session, Engine(), timeout=_ASK_SECONDS)
-                if session.role == SOURCE
-                else _destination.settle(session, Engine())
-            )
+        try:
+            outcome = _settle(session)
+        except MigrationError as exc:
+            # Who is stopped, or hangs, keeps the lock for ever.
+            if exc.code != "session_locked" or not session.end_holder():
+                raise
+            outcome = _settle(session)
     except (MigrationError, OSError) as exc:
         sys.stderr.write(f"session {session.id} cannot be settled yet: {exc}" + "\n")
         return TRY_AGAIN
-    sys.stdout.write(f"session {session.id}: {outcome}" + "\n")
+    if outcome is not None:
+        sys.stdout.write(f"session {session.id}: {outcome}" + "\n")
     return 0
+
+
+def _settle(session: Session) -> str | None:
+    # The attempt itself is no sign of life. One that began before this one got the lock is.
+    with session.locked(timeout=1, alive=False):
+        if session.ended or session.lease_left > 0:
+            return None
+        if session.role == SOURCE:
+            return _source.settle(session, Engine(), timeout=_ASK_SECONDS)
+        return _destination.settle(session, Engine())
+
+
+def _verdict(session: Session) -> dict[str, t.Any]:
+    try:
+        engine = Engine()
+    except MigrationError as exc:
+        if exc.code != "engine_unreachable":
+            raise
+        return _destination.verdict_without_engine(session, exc)
+    return _destination.verdict(session, engine)
 
 
 def serve(session: Session, command: str) -> int:
@@ -59,7 +78,7 @@ def serve(session: Session, command: str) -> int:
         "ping": lambda: {"host": _source.host_identity()},
         "image-load": lambda: _room.load_image(session, Engine(), sys.stdin.buffer),
         "addresses": lambda: _room.addresses(session),
-        "verdict": lambda: _destination.verdict(session, Engine()),
+        "verdict": lambda: _verdict(session),
         "bye": lambda: _destination.bye(session, Engine()),
     }
     talks = {"handover": lambda: _destination.converse(session, sys.stdin.buffer, sys.stdout.buffer)}

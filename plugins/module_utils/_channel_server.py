@@ -246,24 +246,36 @@ def rsync_server_argv(words: t.Sequence[str], targets: t.Mapping[str, str]) -> l
 
 def _run_rsync(session: Session, argv: t.Sequence[str]) -> int:
     # In the agent, where there is no AnsibleModule, with this very process's own streams.
-    with session.alive(), subprocess.Popen(argv) as process:  # pylint: disable=ansible-bad-function
-        note = session.memory_path(f"{_TRANSFER_PREFIX}{process.pid}")
-        with open(note, "w", encoding="ascii"):
-            pass
-        try:
-            return process.wait()
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(note)
+    with (
+        session.alive(),
+        subprocess.Popen(argv) as process,  # pylint: disable=ansible-bad-function
+        _noted(session, process.pid),
+    ):
+        return process.wait()
+
+
+@contextlib.contextmanager
+def _noted(session: Session, pid: int) -> t.Iterator[None]:
+    """Let :func:`end_transfers` know of a process."""
+    note = session.memory_path(f"{_TRANSFER_PREFIX}{pid}")
+    with open(note, "w", encoding="ascii"):
+        pass
+    try:
+        yield
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(note)
 
 
 def end_transfers(session: Session) -> None:
-    """End what still writes into this session's places (an rsync whose other end has lost its power, say)."""
+    """End what still takes in something for this session: an rsync or a talk whose other end has lost its power, say."""
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(session.volatile):
             if name.startswith(_TRANSFER_PREFIX):
                 pid = int(name[len(_TRANSFER_PREFIX) :])
-                if _command_line(pid).startswith(b"rsync\0--server\0"):
+                words = _command_line(pid)
+                ours = words.startswith(b"rsync\0--server\0") or f"\0serve\0{session.id}\0".encode() in words
+                if ours and pid != os.getpid():
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
 
@@ -292,7 +304,9 @@ def serve(
     try:
         parts = shlex.split(command)
         if len(parts) == 1 and parts[0] in talks:
-            with session.alive():
+            # Who holds this connection open need not be alive: what is said on it tells (see _talk.py).
+            session.renew()
+            with _noted(session, os.getpid()):
                 talks[parts[0]]()
             return 0
         if len(parts) == 1 and parts[0] in words:

@@ -6,7 +6,7 @@
 
 """What becomes of a container's connections, step by step: judged, fenced in, kept or closed, told, announced.
 
-The parts know nothing of sessions: ``_fence.py`` (who may speak), ``_sockets.py`` (what is open), ``_socket_rules.py`` (what a
+The parts know nothing of sessions: ``_fence.py`` (who may speak), ``_sockets.py`` (what is open), ``_rules_network.py`` (what a
 move would break), ``_announce.py`` (where an address is from now on). Here they meet the steps of a migration. The plan is made
 while the container runs and noted in the journal with ``prepared``, so that whoever settles a session after a crash lifts the
 same fence.
@@ -22,14 +22,17 @@ import typing as t
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _dump_options,
     _fence,
+    _finding,
+    _rules_network,
     _runc,
-    _socket_rules,
     _sockets,
 )
+from ansible_collections.livemigrate.criu.plugins.module_utils._addresses import NO_ADDRESSES, Addresses
 from ansible_collections.livemigrate.criu.plugins.module_utils._announce import Announcer
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import Channel
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._fence import Fence
+from ansible_collections.livemigrate.criu.plugins.module_utils._finding import ERROR, WARNING, Case
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
 from ansible_collections.livemigrate.criu.plugins.module_utils._sockets import Address, Socket
 from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
@@ -49,7 +52,7 @@ class Plan(t.NamedTuple):
 
     fence: Fence | None
     """None where its network namespace is not its own."""
-    after: _socket_rules.Addresses
+    after: Addresses
     """Which addresses it keeps."""
     addresses: tuple[str, ...]
     """Its addresses on the source: CRIU makes sockets anew only where they exist."""
@@ -72,7 +75,7 @@ class Plan(t.NamedTuple):
         fence = data.get("fence")
         return cls(
             Fence(**fence) if fence else None,
-            _socket_rules.Addresses.parse(data.get("after", {})),
+            Addresses.parse(data.get("after", {})),
             tuple(data.get("addresses", ())),
             bool(data.get("skip_lock")),
         )
@@ -92,47 +95,40 @@ def make_plan(session: Session, inspect: Inspect, *, keeps: bool, close_connecti
     group = TaskGroup.of_container(inspect)
     init = int(inspect["State"]["Pid"])
     skip_lock = _dump_options.skips_network_lock(_runc.criu_version())
+    ignored = session.facts.get("ignore_rules", ())
+    subject = f"Container {session.facts['container_name']}"
     strangers = _lasting_strangers(init, group)
-    if strangers:
-        # Closing it would cut them off, and they would go on in the namespace of a container that has left.
-        why = _fence.refusal(inspect, strangers)
-        raise MigrationError(
-            "cannot_move",
-            f"The container's network cannot be closed while it moves: {why}. End these processes, or give them a network of "
-            "their own.",
-            findings=[{"code": "network_shared", "message": str(why), "remedy": "End these processes."}],
-        )
-    why = _fence.refusal(inspect)
+    # Closing it would cut them off, and they would go on in the namespace of a container that has left.
+    shared = [_finding.RULES["network_strangers"]]
+    _finding.refuse(subject, _finding.findings(Case(container={"strangers": strangers}), ignored, shared))
+    why = _fence.refusal(inspect, strangers)
     if why is not None:
         warning = (
             f"Its network is not closed while it stands still, because {why}: connections are closed, and what clients send in "
             "that time may be lost."
         )
-        return Plan(None, _socket_rules.NO_ADDRESSES, (), skip_lock), [warning]
+        return Plan(None, NO_ADDRESSES, (), skip_lock), [warning]
     # What the copy, which is created and not started, has asked for.
     told = Channel(session).call("addresses")
-    after = _socket_rules.Addresses.parse(told)
+    after = Addresses.parse(told)
     if not keeps or not told["keeps"]:
         after = after._replace(reachable=frozenset())
     pids = [init, *group.pids()]
     sockets = _sockets.look(pids)
+
+    def view(connections: t.Sequence[Socket]) -> _rules_network.View:
+        return _rules_network.View(sockets, tuple(connections), after, close_connections)
+
     connections: list[Socket] = []
-    if _socket_rules.refusals(sockets, sockets.connections, after, close_connections=close_connections):
+    if _rules_network.judge(view(sockets.connections), ERROR, ignored):
         # Perhaps over something that is just coming and going.
         time.sleep(_LASTING_SECONDS)
         before, sockets = sockets, _sockets.look(pids)
         connections = _sockets.lasting(before, sockets)
-    findings = _socket_rules.refusals(sockets, connections, after, close_connections=close_connections)
-    if findings:
-        text = " ".join(f"{finding.message} {finding.remedy}" for finding in findings)
-        raise MigrationError(
-            "cannot_move",
-            f"Container {session.facts['container_name']} cannot be moved: {text}",
-            findings=[finding._asdict() for finding in findings],
-        )
+    _finding.refuse(subject, _rules_network.judge(view(connections), ERROR, ignored))
     addresses = tuple(sorted(str(one) for one in sockets.own_addresses if not _is_local(one)))
     plan = Plan(Fence.of(init), after, addresses, skip_lock)
-    said = _socket_rules.warnings(sockets, after, close_connections=close_connections)
+    said = _rules_network.judge(view(sockets.connections), WARNING, ignored)
     return plan, [f"{finding.message} {finding.remedy}" for finding in said]
 
 
@@ -234,7 +230,7 @@ class Arrangement(t.NamedTuple):
     skip_lock: bool
     addresses: tuple[str, ...]
     """Those of the container on the source."""
-    after: _socket_rules.Addresses
+    after: Addresses
     """Which of them it keeps."""
 
     @classmethod
@@ -257,7 +253,7 @@ class Arrangement(t.NamedTuple):
             bool(data["established"]),
             bool(data["skip_lock"]),
             tuple(str(ipaddress.ip_address(one)) for one in data["addresses"]),
-            _socket_rules.Addresses.parse(data["after"]),
+            Addresses.parse(data["after"]),
         )
 
     def end_what_stays_behind(self, init: int) -> None:
@@ -273,7 +269,7 @@ class Arrangement(t.NamedTuple):
 
 def announcer(session: Session, init: int) -> Announcer | None:
     """What a copy has to announce, ready to be sent; None where nobody looks for it at its old address, or it has no way to."""
-    if _socket_rules.Addresses.parse(session.data("created").get("addresses", {})).reachable:
+    if Addresses.parse(session.data("created").get("addresses", {})).reachable:
         with contextlib.suppress(MigrationError):
             return Announcer(init)
     return None

@@ -27,6 +27,26 @@ def errors(log: str) -> list[str]:
     return [line.strip() for line in log.splitlines() if re.search(r"\bError \(", line)][:_LINES]
 
 
+def task_in_hand(log: str) -> tuple[int, str] | None:
+    """The process that CRIU was dumping when the log of a dump ended: its number and its program's name."""
+    found = re.findall(r"Dumping task \(pid: (\d+) comm: (.*)\)$", log, re.MULTILINE)
+    return (int(found[-1][0]), found[-1][1]) if found else None
+
+
+def text(work: str, since: float, configuration: str = CONFIGURATION) -> str:
+    """The log of a dump that failed; options of the host may have it written somewhere else than into *work*.
+
+    :param work: the directory that CRIU was given for it.
+    :param since: when the dump began, in seconds; an older log is somebody else's.
+    """
+    for path in (os.path.join(work, "dump.log"), _log_file(configuration)):
+        with contextlib.suppress(OSError):
+            if path and os.path.getmtime(path) >= since - 1:
+                with open(path, encoding="utf-8", errors="replace") as handle:
+                    return handle.read()
+    return ""
+
+
 def _log_file(configuration: str) -> str | None:
     with contextlib.suppress(OSError), open(configuration, encoding="utf-8", errors="replace") as handle:
         found = re.findall(r"^\s*log-file[\s=]+(/\S+)", handle.read(), re.MULTILINE)

@@ -33,6 +33,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
 from ansible_collections.livemigrate.criu.plugins.module_utils._announce import Announcer
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Mark
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
     DESTINATION,
     REFUSED,
@@ -71,13 +72,42 @@ def open_session(
 # -- starting -----------------------------------------------------------------------------------------------------
 
 
+class _LastWord:
+    """Tells the source of a failure, once: it goes on then, and listens no more."""
+
+    def __init__(self, answers: t.BinaryIO) -> None:
+        self._answers = answers
+        self._said = False
+
+    def tell(self, exc: BaseException) -> None:
+        if not self._said:
+            self._said = True
+            # One that has hung up need not be told.
+            with contextlib.suppress(OSError):
+                _talk.say(self._answers, {"failure": MigrationError.of(exc, "channel_failed").as_failure()})
+
+
 @contextlib.contextmanager
-def _or_refused(session: Session) -> t.Iterator[None]:
-    """Whatever fails in between: the copy is taken away and REFUSED decided, before the failure is told."""
+def _or_refused(session: Session, tell: t.Callable[[MigrationError], None] | None = None) -> t.Iterator[None]:
+    """Whatever fails in between: REFUSED is decided and the copy is killed, that is told, and all is taken away.
+
+    In this order: who is told may let the source go on at once, so nothing here may be left that could still run. What
+    else was made here need not keep the source waiting.
+    """
     try:
         yield
     except BaseException as exc:
-        refuse(session, Engine(), MigrationError.of(exc, "restore_failed").message)
+        failure = MigrationError.of(exc, "restore_failed")
+        try:
+            if session.decide(REFUSED) == REFUSED:
+                _end_copy(session)
+                if tell is not None:
+                    tell(failure)
+                refuse(session, Engine(), failure.message)
+        except (MigrationError, OSError) as second:
+            raise MigrationError(
+                failure.code, f"{failure.message} Taking the copy away failed as well: {second}", **failure.details
+            ) from exc
         raise
 
 
@@ -113,22 +143,25 @@ def _require_undecided(session: Session) -> None:
 def converse(session: Session, source: t.BinaryIO, answers: t.BinaryIO) -> None:
     """The frozen time of the engine ``runtime``: take the checkpoint in, hold the copy, let it go. See ``_talk.py``.
 
-    A source that hangs up decides nothing: what is held then stays held until it asks, or the watchdog refuses it.
+    A source that hangs up decides nothing: what is held then stays held until it asks, or the watchdog refuses it. So it is
+    with one that says nothing any more: only what comes from it keeps the watchdog away.
     """
     _engines.require(session, _engines.RUNTIME)
     place = _engine_runtime.checkpoint_place(session)
     received: _checkpoint_dir.Manifest = {}
     announcer: Announcer | None = None
+    last_word = _LastWord(answers)
+    listener = _talk.Listener(source, session.renew)
     _talk.say(answers, {"ready": True})
     while True:
-        message = _talk.hear(source)
+        message = _talk.hear(listener)
         if message is None:
             return
         try:
             if "put" in message:
-                received[message["put"]] = _talk.take(source, message, place)
+                received[message["put"]] = _talk.take(listener, message, place)
             elif "hold" in message:
-                _talk.say(answers, _hold(session, received, message["hold"]))
+                _talk.say(answers, _hold(session, received, message["hold"], last_word))
                 # While the source decides.
                 announcer = _connections.announcer(session, _engine_runtime.init_of(session))
             elif "run" in message:
@@ -138,14 +171,16 @@ def converse(session: Session, source: t.BinaryIO, answers: t.BinaryIO) -> None:
             else:
                 raise MigrationError("channel_refused", "The channel does not know that message.")
         except (MigrationError, OSError, KeyError, ValueError) as exc:
-            _talk.say(answers, {"failure": MigrationError.of(exc, "channel_failed").as_failure()})
+            last_word.tell(exc)
             return
 
 
-def _hold(session: Session, received: _checkpoint_dir.Manifest, told: _talk.Message) -> dict[str, t.Any]:
+def _hold(
+    session: Session, received: _checkpoint_dir.Manifest, told: _talk.Message, last_word: _LastWord
+) -> dict[str, t.Any]:
     with session.locked():
         _require_undecided(session)
-        with _or_refused(session):
+        with _or_refused(session, last_word.tell):
             network = _connections.Arrangement.parse(told["network"])
             return _engine_runtime.hold(session, received, told["manifest"], told["fingerprints"], network)
 
@@ -200,24 +235,20 @@ def _remove_secrets(session: Session) -> None:
 def refuse(session: Session, engine: Engine, reason: str) -> str:
     """Decide REFUSED unless RUN has been decided, and take away what this session made here. May be repeated.
 
-    The word is written before the copy is taken away, and given out (see :func:`verdict`) only after: whoever reads
-    REFUSED through the channel may thaw the source.
+    The word is written before the copy is killed, and given out only after: whoever reads REFUSED through the channel may
+    thaw the source.
 
     :returns: the word that is in force.
     """
     if session.decide(REFUSED) == RUN:
         return RUN
-    # Nothing more may come in, and what still comes in ends.
-    _channel_server.forget_targets(session)
-    _channel_server.end_transfers(session)
+    _end_copy(session)
     with contextlib.suppress(OSError):
         _remove_secrets(session)
     made = session.data("creating")
     if made:
         copy = session.data("created").get("container_id") or made["name"]
-        _engines.of(session).give_up(session, copy)
-        _remove_copy(engine, copy)
-        _engines.of(session).discard(session, copy)
+        _engines.of(session).discard(session, _remove_copy(engine, copy) or copy)
         for volume in made["volumes"]:
             engine.remove_volume(volume)
         for network in made["networks"]:
@@ -231,27 +262,42 @@ def refuse(session: Session, engine: Engine, reason: str) -> str:
     return REFUSED
 
 
-def _remove_copy(engine: Engine, container: str) -> None:
-    """Take the copy away and make sure, without taking Docker's word for it, that none of its tasks is left.
+def _end_copy(session: Session) -> None:
+    """REFUSED is decided: let nothing more come in, and leave nothing of the copy that could run.
+
+    Without the engine, which answers nothing about a container that it is still starting.
 
     :raises MigrationError: ``kill_failed``.
     """
-    if len(container) == 64:
-        # Also one that the engine is still restoring: it answers nothing about a container before that has ended.
-        group = group_of_id(container)
-        if group is not None:
-            group.kill()
-    found = engine.find(container)
-    if found is None:
-        return
-    engine.remove(found["Id"])
-    group = group_of_id(found["Id"])
+    _channel_server.forget_targets(session)
+    _channel_server.end_transfers(session)
+    container = session.data("created").get("container_id")
+    if container:
+        _kill(container, _engines.of(session).give_up(session, container))
+
+
+def _kill(container: str, cgroup: str = "") -> None:
+    group = group_of_id(container, cgroup)
     if group is not None:
         group.kill()
+
+
+def _remove_copy(engine: Engine, container: str) -> str | None:
+    """Take the copy away and make sure, without taking Docker's word for it, that none of its tasks is left.
+
+    :returns: its id, if there was one.
+    :raises MigrationError: ``kill_failed``.
+    """
+    found = engine.find(container)
+    if found is None:
+        return None
+    engine.remove(found["Id"])
+    _kill(found["Id"])
     if engine.find(found["Id"]) is not None:
         raise MigrationError(
             "kill_failed", "The restored copy cannot be removed from the destination.", container=found["Id"]
         )
+    return str(found["Id"])
 
 
 # -- the word -----------------------------------------------------------------------------------------------------
@@ -282,6 +328,28 @@ def verdict(session: Session, engine: Engine) -> dict[str, t.Any]:
     with session.locked():
         _decide(session, engine, "the source gave up")
         return _word(session)
+
+
+def verdict_without_engine(session: Session, why: MigrationError) -> dict[str, t.Any]:
+    """The destination's word where its engine does not answer (it was stopped, and nobody knows until when).
+
+    A held copy of the engine ``runtime`` runs nothing before RUN is decided, and its mark keeps everybody from starting it. So
+    REFUSED can be given out as soon as its tasks are gone, and the source goes on; the rest goes when the engine is back.
+
+    :param why: what to raise where the word cannot be told without the engine.
+    :returns: as :func:`verdict`.
+    """
+    with session.locked():
+        if session.reached("run") is not None or session.reached("refused") is not None:
+            return _word(session)
+        copy = session.data("created").get("container_id", "")
+        if session.facts.get("engine") != _engines.RUNTIME or not copy:
+            raise why
+        mark = Mark.of(session, copy)
+        if not mark.exists or mark.consumed or session.decide(REFUSED) != REFUSED:
+            raise why
+        _end_copy(session)
+        return {"decision": REFUSED, "reason": why.message}
 
 
 def bye(session: Session, engine: Engine) -> dict[str, t.Any]:

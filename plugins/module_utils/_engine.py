@@ -121,14 +121,7 @@ class Engine:
         found = self.find(name)
         if found is not None:
             return found
-        import difflib
-
-        names = self.names()
-        close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(close)}?" if close else ""
-        raise MigrationError(
-            "container_not_found", f"There is no container {name!r} on this host.{hint}", container=name, similar=close
-        )
+        raise MigrationError("container_not_found", _names.unknown(name, self.names()), container=name)
 
     def names(self) -> list[str]:
         """The names of all containers."""

@@ -24,7 +24,6 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _checkpoint_dir,
     _criu_log,
     _durable,
-    _host_files,
     _proof,
     _runc,
     _transfer,
@@ -141,14 +140,6 @@ def runtime_of(source: Inspect, engine: Engine) -> str:
     return runtime if runtime in (engine.info().get("Runtimes") or {}) else ""
 
 
-def require_mountable(sources: t.Mapping[str, str]) -> None:
-    """Refuse what CRIU would mount wrongly.
-
-    :raises MigrationError: ``mount_is_link``.
-    """
-    _host_files.require_no_links(sources)
-
-
 def receive(session: Session, container: str) -> str:
     """Make the place to which the source sends the checkpoint, and return it."""
     directory = _trees.checkpoint_directory(session.facts["data_root"], container, session.id)
@@ -254,8 +245,9 @@ def finish(session: Session, engine: Engine, container: str) -> None:
     _checkpoint_dir.remove_leftovers(_durable.read_json(session.path("manifest.json")) or {})
 
 
-def give_up(session: Session, container: str) -> None:
-    """Before the copy is killed: nothing stands in the way."""
+def give_up(session: Session, container: str) -> str:
+    """Before the copy is killed: nothing stands in the way, and nobody has said where it is."""
+    return ""
 
 
 def discard(session: Session, container: str) -> None:

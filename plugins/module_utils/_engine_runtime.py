@@ -193,10 +193,6 @@ def runtime_of(source: Inspect, engine: Engine) -> str:
     return _shim.RUNTIME
 
 
-def require_mountable(sources: t.Mapping[str, str]) -> None:
-    """Everything can be mounted: see :func:`_options`."""
-
-
 def receive(session: Session, container: str) -> str:
     """Mark the container as a copy that is not to be started afresh, and make the place for its checkpoint.
 
@@ -338,7 +334,7 @@ def let_go(session: Session) -> float:
 def _let_go(session: Session, announcer: Announcer | None) -> float:
     container = session.data("created")["container_id"]
     mark = Mark.of(session)
-    mark.consume()
+    session.with_room(mark.consume)
     held = mark.held
     if held is not None and session.happened_in_this_boot("created"):
         group = TaskGroup(held.cgroup)
@@ -371,15 +367,24 @@ def finish(session: Session, engine: Engine, container: str) -> None:
     _delete(session, "images")
 
 
-def give_up(session: Session, container: str) -> None:
-    """Before the copy is killed: tell the shim, so that it answers the engine, which holds a lock meanwhile."""
-    if len(container) == 64:
-        Mark.of(session, container).refuse()
+def give_up(session: Session, container: str) -> str:
+    """Before the copy is killed: tell the shim, so that it answers the engine, which holds a lock meanwhile.
+
+    :returns: the cgroup that CRIU and the tasks are in, where a restore has begun.
+    """
+    mark = Mark.of(session, container)
+    # Where there is no room to say it the shim learns it by the end of the tasks, or of the mark.
+    with contextlib.suppress(OSError):
+        mark.refuse()
+    return mark.cgroup
 
 
 def discard(session: Session, container: str) -> None:
     """After the copy is gone: the call, the mark and the checkpoint."""
     _armed_start.disarm(session.id)
+    # Also one whose container was removed before its id had been noted.
+    for mark in _mark.of_session(session):
+        mark.remove()
     if len(container) == 64:
         Mark.of(session, container).remove()
     _delete(session, "images")

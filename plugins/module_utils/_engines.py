@@ -61,9 +61,6 @@ class Way(t.Protocol):
     def runtime_of(self, source: Inspect, engine: Engine) -> str:
         """HostConfig.Runtime of the copy."""
 
-    def require_mountable(self, sources: t.Mapping[str, str]) -> None:
-        """Refuse mounts from this host (place in the container to path) that a restore could not make."""
-
     def receive(self, session: Session, container: str) -> str:
         """Make the directory to which the source sends the checkpoint, and return it."""
 
@@ -79,8 +76,8 @@ class Way(t.Protocol):
     def finish(self, session: Session, engine: Engine, container: str) -> None:
         """After RUN: take the checkpoint away."""
 
-    def give_up(self, session: Session, container: str) -> None:
-        """After REFUSED, before the copy is killed."""
+    def give_up(self, session: Session, container: str) -> str:
+        """After REFUSED, before the copy is killed; returns the cgroup that it is said to be in, or nothing."""
 
     def discard(self, session: Session, container: str) -> None:
         """After REFUSED, when the copy is gone: take all else away."""

@@ -11,17 +11,22 @@ Parsers (parse_*) take what was printed and are tested with captured outputs; th
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import re
 import shutil
-import socket
 import sys
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _docker_py, _durable, _host_files, _images
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _criu_log,
+    _docker_py,
+    _durable,
+    _facts_machine,
+    _host_files,
+    _images,
+)
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import SYSTEM_PATH, Runner
+from ansible_collections.livemigrate.criu.plugins.module_utils._engine_socket import engine_get
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._shim import shim_facts
 from ansible_collections.livemigrate.criu.plugins.module_utils._support import (
@@ -32,7 +37,6 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._support import (
 
 Facts = dict[str, t.Any]
 
-DOCKER_SOCKET = "/run/docker.sock"
 FEATURES = (
     "mem_dirty_track",
     "uffd-noncoop",
@@ -42,6 +46,8 @@ FEATURES = (
     "overlayfs_maps",
     "pidfd_store",
     "pagemap_scan",
+    "seccomp_suspend",
+    "seccomp_filters",
 )
 TOOLS = (
     "iptables",
@@ -137,6 +143,7 @@ def criu_facts(run: Runner, path: str | None = None, features: t.Sequence[str] =
         "package_revision": None,
         "check": {"ok": None, "output": ""},
         "features": {},
+        "options": _facts_machine.parse_criu_options(_read(_criu_log.CONFIGURATION)),
     }
     if not found:
         return facts
@@ -146,6 +153,7 @@ def criu_facts(run: Runner, path: str | None = None, features: t.Sequence[str] =
         if facts["version"] is None:
             return facts
         facts["present"] = True
+        # One after the other: the first one makes the notes that the others read (criu.kdat), and two of them at once fail.
         done = run([found, "check"])
         facts["check"] = {"ok": done.rc == 0, "output": done.output}
         for feature in features:
@@ -169,6 +177,8 @@ def kernel_facts() -> Facts:
         "cgroup_version": 2 if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else 1,
         "lsm": [name for name in _read("/sys/kernel/security/lsm").strip().split(",") if name],
         "page_size": os.sysconf("SC_PAGE_SIZE"),
+        "time_namespace": os.path.exists("/proc/self/ns/time"),
+        "config": _facts_machine.kernel_config(uname.release),
     }
 
 
@@ -203,44 +213,6 @@ def disk_facts(paths: t.Sequence[str]) -> list[Facts]:
 
 
 # --- Docker -------------------------------------------------------------------------------------------------------
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over the engine's socket: needs neither the docker command line nor docker-py, which may both be missing."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-def engine_get(path: str, socket_path: str = DOCKER_SOCKET, timeout: float = 30.0) -> Facts:
-    """Ask the engine for a JSON object.
-
-    :param path: e.g. ``/info``; without a version the engine answers in its newest.
-    :param timeout: seconds.
-    :raises OSError: the engine cannot be reached.
-    :raises ValueError: what answers is no engine, or refuses.
-    """
-    connection = _UnixConnection(socket_path, timeout)
-    try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        body = response.read()
-    except http.client.HTTPException as exc:
-        raise ValueError(f"no HTTP from {socket_path}: {exc!r}") from exc
-    finally:
-        connection.close()
-    if response.status != 200:
-        raise ValueError(f"{path} answered {response.status}: {body[:200].decode('utf-8', 'replace')}")
-    data = json.loads(body)
-    if not isinstance(data, dict):
-        raise ValueError(f"{path} answered no JSON object")
-    return data
 
 
 def parse_engine(version: Facts, info: Facts) -> Facts:
@@ -334,8 +306,14 @@ def python_facts() -> Facts:
 # --- all of it ----------------------------------------------------------------------------------------------------
 
 
-def host_facts(run: Runner, criu_path: str | None = None, features: t.Sequence[str] = FEATURES) -> Facts:
-    """Everything that the roles and the preflight ask about a host."""
+def host_facts(
+    run: Runner, criu_path: str | None = None, features: t.Sequence[str] = FEATURES, asked_at: float | None = None
+) -> Facts:
+    """Everything that the roles and the preflight ask about a host.
+
+    :param asked_at: the time of the host that asks, for a comparison of clocks.
+    """
+    clock = _facts_machine.clock_facts(asked_at)
     criu = criu_facts(run, criu_path, features)
     kernel = kernel_facts()
     docker = docker_facts(run)
@@ -354,7 +332,12 @@ def host_facts(run: Runner, criu_path: str | None = None, features: t.Sequence[s
         "docker": docker,
         "tools": {name: which(name) for name in TOOLS},
         "memory": parse_meminfo(_read("/proc/meminfo")),
+        "cpu": _facts_machine.parse_cpuinfo(_read("/proc/cpuinfo")),
+        "clock": clock,
+        "login": _facts_machine.login(),
         "disk": disk_facts(paths),
+        # Where a session keeps what must not reach a disk.
+        "tmpfs_free_bytes": disk_facts(["/run"])[0]["free_bytes"],
         "python": python_facts(),
         "usable": not verdict.reasons,
         "reasons": verdict.reasons,

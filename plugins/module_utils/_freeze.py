@@ -10,7 +10,14 @@ from __future__ import annotations
 
 import time
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _connections, _engines, _spec, _watchdog
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _connections,
+    _engines,
+    _examine,
+    _network_lock,
+    _spec,
+    _watchdog,
+)
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
@@ -33,7 +40,9 @@ def freeze(session: Session, engine: Engine) -> None:
     :raises MigrationError: ``exec_session_running`` when processes of ``docker exec`` keep being in the way.
     """
     container = session.facts["container_id"]
-    inspect = engine.inspect(container)
+    # What may have changed since the preflight. Processes of `docker exec` are seen to below, with more patience.
+    ignored = [*session.facts.get("ignore_rules", ()), "exec_session_running"]
+    inspect = _examine.require_movable(engine, container, ignore_rules=ignored, volatile=True)
     group = TaskGroup.of_container(inspect)
     _engines.of(session).make_room(session, group)
     session.enter("arming", policy=_spec.restart_policy(inspect), pid=inspect["State"]["Pid"], cgroup=group.path)
@@ -75,11 +84,18 @@ def thaw(session: Session, engine: Engine) -> None:
     if not group.exists:
         return
     _engines.of(session).await_dump(session)
+    if not session.reached("dumped"):
+        # A CRIU that was killed has not got to that.
+        _network_lock.lift(session.data("arming")["pid"])
     # Before the thaw: a SIGCONT takes back a SIGSTOP only as long as that has not been delivered.
     group.release(session.data("dumped").get("held", []))
     plan = _connections.Plan.of(session)
     _connections.reopen(plan)
     if engine.inspect(container)["State"]["Paused"]:
+        if not group.frozen:
+            # CRIU thaws the tasks while it works, and one that was killed has left them so. Docker believes that they are paused,
+            # and cannot be told otherwise: `container not paused`.
+            group.freeze(FREEZE_TIMEOUT)
         engine.unpause(container)
     if group.exists and group.frozen:
         group.thaw()

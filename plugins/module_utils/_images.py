@@ -18,7 +18,7 @@ import hashlib
 import json
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
+from ansible_collections.livemigrate.criu.plugins.module_utils._engine_socket import Asks
 
 Image = t.Mapping[str, t.Any]
 
@@ -55,7 +55,7 @@ def identity(image: Image) -> str:
     return "sha256:" + hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def describe(engine: Engine, inspect: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+def describe(engine: Asks, inspect: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     """A container's image, for its spec: by this another host recognises it.
 
     :param inspect: the container's inspect data.
@@ -72,7 +72,7 @@ def describe(engine: Engine, inspect: t.Mapping[str, t.Any]) -> dict[str, t.Any]
     }
 
 
-def find(engine: Engine, wanted: Image) -> dict[str, t.Any] | None:
+def find(engine: Asks, wanted: Image) -> dict[str, t.Any] | None:
     """An image of this host that is the described one, or None; its ``Id`` is what this host's engine calls it.
 
     :param wanted: an image as :func:`describe` tells of it.
@@ -91,7 +91,7 @@ def find(engine: Engine, wanted: Image) -> dict[str, t.Any] | None:
     return None
 
 
-def last_names(engine: Engine, tags: t.Mapping[str, str | None], session: str) -> dict[str, str]:
+def last_names(engine: Asks, tags: t.Mapping[str, str | None], session: str) -> dict[str, str]:
     """Which images of this host would be without a name once a loaded image has these tags, and a name to keep each by.
 
     The engine's own store keeps such an image. containerd's deletes it, unless the engine makes a note (28 does, 26 does not).

@@ -24,7 +24,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._errors import Mi
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import STATE_ROOT, VOLATILE_ROOT, Session
 
 _SESSION, _CONSUMED = "session", "consumed"
-_READY, _HELD, _WAITING, _REFUSED = "ready", "held", "waiting", "refused"
+_READY, _RESTORING, _HELD, _WAITING, _REFUSED = "ready", "restoring", "held", "waiting", "refused"
 
 
 class Held(t.NamedTuple):
@@ -62,6 +62,13 @@ class Mark:
         _durable.write(os.path.join(self.directory, _SESSION), session.encode() + b"\n")
         os.makedirs(os.path.dirname(self.work), mode=0o700, exist_ok=True)
         os.makedirs(self.work, mode=0o700, exist_ok=True)
+
+    @property
+    def session(self) -> str | None:
+        """The session that it is of; None where making it was cut off."""
+        with contextlib.suppress(FileNotFoundError), open(os.path.join(self.directory, _SESSION), "rb") as handle:
+            return handle.read().decode("utf-8", "replace").strip()
+        return None
 
     @property
     def exists(self) -> bool:
@@ -135,10 +142,19 @@ class Mark:
     @property
     def held(self) -> Held | None:
         """What was restored and stands still, or None."""
+        return self._process(_HELD)
+
+    @property
+    def cgroup(self) -> str:
+        """The cgroup in which a restore is at work or its tasks are held, as the action script says; else nothing."""
+        found = self.held or self._process(_RESTORING)
+        return found.cgroup if found is not None else ""
+
+    def _process(self, name: str) -> Held | None:
         # ValueError: two lines that the action script did not write say nothing.
-        with contextlib.suppress(FileNotFoundError, ValueError), open(self.path(_HELD), encoding="utf-8") as handle:
-            init, cgroup = handle.read().splitlines()[:2]
-            return Held(int(init), cgroup)
+        with contextlib.suppress(FileNotFoundError, ValueError), open(self.path(name), encoding="utf-8") as handle:
+            pid, cgroup = handle.read().splitlines()[:2]
+            return Held(int(pid), cgroup)
         return None
 
     def refuse(self) -> None:
@@ -165,15 +181,25 @@ class Mark:
             pass
 
 
+def _all(state_root: str, volatile_root: str) -> t.Iterator[Mark]:
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(os.path.join(state_root, "restores")):
+            with contextlib.suppress(MigrationError):
+                yield Mark(name, state_root=state_root, volatile_root=volatile_root)
+
+
+def of_session(session: Session) -> list[Mark]:
+    """The marks that a session has made; a container is marked before its id is in the session's journal."""
+    return [mark for mark in _all(session.state_root, session.volatile_root) if mark.session == session.id]
+
+
 def prune(containers: t.Container[str], *, state_root: str = STATE_ROOT, volatile_root: str = VOLATILE_ROOT) -> None:
     """Remove the tombstones of containers that are no more.
 
     :param containers: the ids of all containers of this host.
     """
-    with contextlib.suppress(FileNotFoundError):
-        for name in os.listdir(os.path.join(state_root, "restores")):
-            if name not in containers:
-                with contextlib.suppress(OSError, MigrationError):
-                    mark = Mark(name, state_root=state_root, volatile_root=volatile_root)
-                    if mark.consumed:
-                        mark.remove()
+    for mark in _all(state_root, volatile_root):
+        if os.path.basename(mark.directory) not in containers:
+            with contextlib.suppress(OSError):
+                if mark.consumed:
+                    mark.remove()

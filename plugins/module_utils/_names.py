@@ -8,9 +8,11 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import secrets
 import time
+import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 
@@ -87,3 +89,10 @@ def new_session_id(now: float | None = None) -> str:
 def moved_name(name: str, session: str) -> str:
     """The name under which the old copy is kept on the source: NAME-moved-SESSION."""
     return f"{container_name(name)}-moved-{session_id(session)}"
+
+
+def unknown(name: str, names: t.Sequence[str]) -> str:
+    """The sentence for a container that is not there, with the names that look alike."""
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    return f"There is no container {name!r} on this host.{hint}"

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
@@ -36,31 +35,3 @@ def creation_body(network: Inspect) -> dict[str, t.Any] | None:
             network=network["Name"],
         )
     return {name: network[name] for name in _COPIED if network.get(name) is not None}
-
-
-def _subnets(network: Inspect) -> list[str]:
-    return sorted(entry["Subnet"] for entry in (network.get("IPAM") or {}).get("Config") or [] if entry.get("Subnet"))
-
-
-def require_fit(source: Inspect, destination: Inspect, addresses: t.Iterable[str]) -> None:
-    """Refuse a destination's network of the same name on which the container could not live as before.
-
-    :param addresses: static addresses that the container asks for on it.
-    :raises MigrationError: ``network_differs``.
-    """
-    name = source["Name"]
-    if source["Driver"] != destination["Driver"]:
-        raise MigrationError(
-            "network_differs",
-            f"Network {name} has the driver {source['Driver']} on the source and {destination['Driver']} on the destination.",
-            network=name,
-        )
-    subnets = _subnets(destination)
-    for address in addresses:
-        if not any(ipaddress.ip_address(address) in ipaddress.ip_network(subnet, strict=False) for subnet in subnets):
-            raise MigrationError(
-                "network_differs",
-                f"The container has the static address {address} on network {name}, which the destination's network of that "
-                f"name ({', '.join(subnets) or 'no subnet'}) does not hold. Make that network anew there.",
-                network=name,
-            )

@@ -14,44 +14,30 @@ import shutil
 import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _addresses,
     _channel,
     _channel_server,
+    _container_facts,
+    _destination_facts,
     _durable,
     _engines,
+    _finding,
     _host_files,
     _images,
     _networks,
-    _socket_rules,
+    _preflight,
+    _session,
     _spec,
     _trees,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import run, run_checked
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import SOURCE, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._finding import ERROR, Case, Settings
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
 
-# Host directories that no migration may write into, whatever a user names.
-_SYSTEM_DIRECTORIES = frozenset(
-    {
-        *(
-            "/",
-            "/bin",
-            "/boot",
-            "/dev",
-            "/etc",
-            "/home",
-            "/lib",
-            "/lib64",
-            "/proc",
-            "/root",
-            "/run",
-            "/sbin",
-            "/sys",
-            "/usr",
-        ),
-        *("/tmp", "/var", "/var/lib", "/var/lib/docker", "/var/run"),  # noqa: S108
-    }
-)
+# What a copy would have to be made on top of, or into: that is refused here whatever rules a user ignores.
+_NEVER_IGNORED = ("name_taken", "foreign_data", "volume_used_there", "volume_differs", "bind_mount_refused")
 
 
 def read_spec(session: Session) -> dict[str, t.Any]:
@@ -104,12 +90,7 @@ def load_image(session: Session, engine: Engine, stream: t.BinaryIO) -> dict[str
 
 def own_past(session: Session) -> list[Session]:
     """Earlier sessions of this container that began on this host: what they left here is the container's own."""
-    ancestors = set(session.facts.get("ancestry", []))
-    return [
-        earlier
-        for earlier in Session.all()
-        if earlier.role == SOURCE and earlier.reached("committed") and earlier.facts["container_id"] in ancestors
-    ]
+    return _session.past_of(session.facts.get("ancestry", []))
 
 
 def empty(path: str) -> None:
@@ -122,76 +103,21 @@ def empty(path: str) -> None:
                 os.unlink(entry.path)
 
 
-def _has_content(path: str) -> bool:
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        return bool(os.listdir(path))
-    return os.path.exists(path)
+def _require_free(session: Session, engine: Engine, spec: t.Mapping[str, t.Any], overwrite: bool) -> dict[str, t.Any]:
+    """What this host has for the container, by the same rules as the preflight, which may have looked a while ago.
 
-
-def _check_binds(entries: t.Sequence[t.Mapping[str, t.Any]], own: t.Container[str], overwrite: bool) -> None:
-    for entry in entries:
-        path = os.path.normpath(entry["path"])
-        if entry["travels"]:
-            if path in _SYSTEM_DIRECTORIES or (os.path.exists(path) and not os.path.isdir(path)):
-                raise MigrationError(
-                    "bind_mount_refused",
-                    f"{path} is a directory of the host itself, or no directory; a migration does not write there.",
-                    path=path,
-                )
-            if _has_content(path) and path not in own and not overwrite:
-                raise _foreign_data(f"directory {path}", path)
-        elif not os.path.lexists(path):
-            raise MigrationError(
-                "bind_mount_missing",
-                f"The container mounts {path} of its host at {entry['destination']}; that does not exist on the destination. "
-                "Provide it there, or name it in migrate_bind_mounts to have its content moved.",
-                path=path,
-            )
-
-
-def _foreign_data(what: str, name: str) -> MigrationError:
-    return MigrationError(
-        "foreign_data",
-        f"The {what} on the destination has content that no earlier move of this container put there. Remove it, or set "
-        "migrate_overwrite_data: true to have it replaced.",
-        name=name,
-    )
-
-
-def _check_volume(
-    engine: Engine, entry: t.Mapping[str, t.Any], own: t.Container[str], copies: t.Container[str], overwrite: bool
-) -> bool:
-    """Whether a volume has to be made; refuses one that is there and not ours to overwrite.
-
-    :param copies: ids of the container's own old copies on this host, which may go on using it.
+    :raises MigrationError: with the id of the first rule that has something to say; all of them are told.
     """
-    found = engine.find_volume(entry["name"])
-    if found is None:
-        return True
-    if not entry["travels"]:
-        return False
-    users = [
-        other["Names"][0].lstrip("/")
-        for other in engine.containers({"volume": entry["name"]})
-        if other["Id"] not in copies
-    ]
-    if users:
-        raise MigrationError(
-            "volume_in_use",
-            f"Volume {entry['name']} on the destination is used by the container(s) {', '.join(users)} there. Remove them, or "
-            "give them another volume.",
-            volume=entry["name"],
-        )
-    if found.get("Driver") != "local" or (found.get("Options") or {}) != (entry["create"]["DriverOpts"] or {}):
-        raise MigrationError(
-            "volume_differs",
-            f"The destination has a volume {entry['name']} of another kind (driver {found.get('Driver')}, options "
-            f"{sorted(found.get('Options') or {})}).",
-            volume=entry["name"],
-        )
-    if _has_content(found["Mountpoint"]) and entry["name"] not in own and not overwrite:
-        raise _foreign_data(f"volume {entry['name']}", entry["name"])
-    return False
+    wanted = _container_facts.of_spec(spec, session.facts["container_name"], session.facts.get("ancestry", []))
+    there = _destination_facts.gather(engine, wanted)
+    settings = Settings(engine=session.facts.get("engine", _engines.API), overwrite_data=overwrite)
+    ignored = set(spec.get("ignore_rules", ())) - set(_NEVER_IGNORED)
+    rules = [rule for rule in _preflight.rules() if rule.severity == ERROR and "there" in rule.needs]
+    found = _finding.findings(Case(container=wanted, there=there, settings=settings), ignored, rules)
+    if found:
+        text = " ".join(f"{one.message} {one.remedy}" for one in found)
+        raise MigrationError(found[0].rule, text, findings=[one._asdict() for one in found])
+    return there
 
 
 def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict[str, t.Any]:
@@ -205,27 +131,17 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
     """
     spec = read_spec(session)
     inspect = spec["inspect"]
-    name = session.facts["container_name"]
-    taken = engine.find(name)
-    if taken is not None:
-        raise MigrationError(
-            "name_taken",
-            f"The destination already has a container {name} (status {taken['State']['Status']}). Remove or rename it there.",
-            container=name,
-        )
+    there = _require_free(session, engine, spec, overwrite)
     past = own_past(session)
-    own = {entry for earlier in past for entry in earlier.facts.get("volumes", [])}
     binds = [entry for entry in spec["volumes"] if entry["kind"] == "bind"]
-    _check_binds(binds, own, overwrite)
     sources = {entry["destination"]: entry["path"] for entry in binds}
-    init = _host_files.require_init(inspect, engine.info())
-    sources.update({_host_files.INIT_PLACE: init} if init else {})
-    _engines.of(session).require_mountable(sources)
-    _creation(session, spec, engine)
+    if inspect["HostConfig"].get("Init") and there["init"]:
+        sources[_host_files.INIT_PLACE] = there["init"]
+    # Now, while nothing has been made yet, and not a second time when it has.
+    plan = _creation(session, spec, engine)
     volumes = [entry for entry in spec["volumes"] if entry["kind"] == "volume"]
-    copies = {earlier.facts["container_id"] for earlier in past}
-    new_volumes = [entry for entry in volumes if _check_volume(engine, entry, own, copies, overwrite)]
-    new_networks = _missing_networks(engine, spec)
+    new_volumes = [entry for entry in volumes if there["volumes"][entry["name"]] is None]
+    new_networks = _missing_networks(spec, there)
     temporary = f"livemigrate-{session.id}"
     session.enter(
         "creating",
@@ -242,18 +158,19 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
     for entry in binds:
         if entry["travels"]:
             os.makedirs(entry["path"], exist_ok=True)
-    plan = _creation(session, spec, engine)
     container = engine.create(temporary, plan["body"])
+    # At once: a copy that is not marked could be started afresh by anybody.
+    checkpoint = _engines.of(session).receive(session, container)
     for request in plan["endpoints_to_connect"]:
         engine.connect(request["network"], container, request["settings"])
     created = engine.inspect(container)
     _seed_layer(engine, past, created)
-    targets = _targets(session, engine, created, spec)
+    targets = _targets(session, engine, created, spec, checkpoint)
     session.enter(
         "created",
         container_id=container,
         policy=_spec.restart_policy(inspect),
-        addresses=_addresses(engine, inspect, created),
+        addresses=_addresses_of(engine, inspect, created),
         links={place: os.path.realpath(path) for place, path in _host_files.links(sources).items()},
     )
     _channel_server.set_targets(session, targets)
@@ -263,11 +180,11 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
     return {"container_id": container, "created_volumes": [v["name"] for v in new_volumes], "notes": warnings}
 
 
-def _addresses(engine: Engine, source: t.Mapping[str, t.Any], created: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Which of its addresses the copy will have, see ``_socket_rules.addresses_after``."""
+def _addresses_of(engine: Engine, source: t.Mapping[str, t.Any], created: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Which of its addresses the copy will have, see ``_addresses.after``."""
     found = (engine.find_network(network.name) for network in _spec.networks(created))
     drivers = {network["Name"]: network["Driver"] for network in found if network}
-    return _socket_rules.addresses_after(source, created, drivers).as_data()
+    return _addresses.after(source, created, drivers).as_data()
 
 
 def addresses(session: Session) -> dict[str, t.Any]:
@@ -281,7 +198,7 @@ def _empty_places(engine: Engine, spec: t.Mapping[str, t.Any]) -> list[str]:
     for entry in spec["volumes"]:
         if entry["travels"]:
             found = engine.find_volume(entry["name"]) if entry["kind"] == "volume" else {"Mountpoint": entry["path"]}
-            if found and os.path.isdir(found["Mountpoint"]) and not _has_content(found["Mountpoint"]):
+            if found and os.path.isdir(found["Mountpoint"]) and not _destination_facts.has_content(found["Mountpoint"]):
                 places.append(found["Mountpoint"])
     return places
 
@@ -298,6 +215,7 @@ def _creation(session: Session, spec: t.Mapping[str, t.Any], engine: Engine) -> 
         image_id=image["Id"] if image else spec["image"]["id"],
         reference_image_id=local["Id"] if local else None,
         api_version=engine.api_version,
+        ignore_rules=spec.get("ignore_rules", ()),
     )
     if plan["unsupported_fields"]:
         text = "; ".join(f"{note['field']}: {note['why']}" for note in plan["unsupported_fields"])
@@ -309,20 +227,9 @@ def _creation(session: Session, spec: t.Mapping[str, t.Any], engine: Engine) -> 
     return plan
 
 
-def _missing_networks(engine: Engine, spec: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
-    bodies = []
-    wanted = {network.name: network for network in _spec.networks(spec["inspect"])}
-    for network in spec["networks"]:
-        body = _networks.creation_body(network)
-        if body is None:
-            continue
-        found = engine.find_network(network["Name"])
-        if found is None:
-            bodies.append(body)
-        else:
-            endpoint = wanted[network["Name"]]
-            _networks.require_fit(network, found, [a for a in (endpoint.ipv4_requested, endpoint.ipv6_requested) if a])
-    return bodies
+def _missing_networks(spec: t.Mapping[str, t.Any], there: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
+    bodies = [_networks.creation_body(one) for one in spec["networks"] if there["networks"].get(one["Name"]) is None]
+    return [body for body in bodies if body is not None]
 
 
 def _seed_layer(engine: Engine, past: t.Sequence[Session], created: t.Mapping[str, t.Any]) -> None:
@@ -341,6 +248,7 @@ def _targets(
     engine: Engine,
     created: t.Mapping[str, t.Any],
     spec: t.Mapping[str, t.Any],
+    checkpoint: str,
 ) -> dict[str, str]:
     data_root = session.facts["data_root"]
     os.makedirs(_trees.incoming_log_directory(data_root, created["Id"]), mode=0o700, exist_ok=True)
@@ -348,7 +256,7 @@ def _targets(
         "inbox": session.memory_path("inbox"),
         "layer": _trees.upper_directory(created),
         "log": _trees.incoming_log_directory(data_root, created["Id"]),
-        "checkpoint": _engines.of(session).receive(session, created["Id"]),
+        "checkpoint": checkpoint,
     }
     binds = 0
     for entry in spec["volumes"]:

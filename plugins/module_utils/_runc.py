@@ -84,19 +84,34 @@ def dump(
     argv += ["--property=UMask=0077", f"--property=BindReadOnlyPaths={options}:{_criu_log.CONFIGURATION}"]
     argv += ["runc", "--root", root_of(container_id), "checkpoint", "--leave-running"]
     argv += ["--image-path", images, "--work-path", work, container_id]
+    began = time.time()
     done = runner(argv, timeout=timeout)
-    if done.rc != 0:
-        lines: list[str] = []
-        with (
-            contextlib.suppress(OSError),
-            open(os.path.join(work, "dump.log"), encoding="utf-8", errors="replace") as handle,
-        ):
-            lines = _criu_log.errors(handle.read())
-        said = f" CRIU says: {' / '.join(lines)}" if lines else ""
-        raise MigrationError("dump_failed", f"runc cannot dump the container: {done.output}{said}", criu=lines)
+    statistics: bytes | None = None
     with contextlib.suppress(FileNotFoundError), open(os.path.join(work, "stats-dump"), "rb") as handle:
-        return _criu_stats.dump_statistics(handle.read())
-    return {}
+        statistics = handle.read()
+    # The last that CRIU writes. systemd calls it a success when a program is told to end (SIGTERM, `systemctl stop`) and does.
+    if done.rc != 0 or statistics is None:
+        log = _criu_log.text(work, began)
+        lines = _criu_log.errors(log)
+        said = f" CRIU says: {' / '.join(lines)}" if lines else ""
+        words = done.output or "it was ended before CRIU was through."
+        raise MigrationError("dump_failed", f"runc cannot dump the container: {words}{said}{_loss(log)}", criu=lines)
+    return _criu_stats.dump_statistics(statistics)
+
+
+def _loss(log: str) -> str:
+    """What to tell where CRIU was killed at the moment in which it made a process run code of its own: that process has ended."""
+    task = _criu_log.task_in_hand(log)
+    if task is None:
+        return ""
+    with contextlib.suppress(OSError), open(f"/proc/{task[0]}/stat", encoding="utf-8", errors="replace") as handle:
+        # One that its parent has not looked after yet has ended all the same.
+        if handle.read().rpartition(")")[2].split()[0] not in ("Z", "X"):
+            return ""
+    return (
+        f" CRIU was cut off while it had the process {task[1]} ({task[0]}) in its hand, and that has ended with it. Restart the "
+        "container unless the process comes and goes by itself."
+    )
 
 
 def await_end(session: str, timeout: float, runner: Runner = run) -> None:

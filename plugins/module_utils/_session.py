@@ -28,7 +28,7 @@ import threading
 import time
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _durable, _names
+from ansible_collections.livemigrate.criu.plugins.module_utils import _durable, _holder, _names
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 
 STATE_ROOT = "/var/lib/livemigrate"
@@ -79,6 +79,7 @@ PREPARING_LEASE_SECONDS = 900.0
 # The same for a copy that is restored and held: the engine keeps the container locked meanwhile.
 HELD_LEASE_SECONDS = 120.0
 
+_HOLDER = "holder"
 _BALLAST_BYTES = 256 << 10
 
 _KEPT_AFTER_CLOSE = frozenset({"session.json", "journal", "decision"})
@@ -326,9 +327,10 @@ class Session:
             if content and not content.endswith(b"\n"):
                 _durable.append_line(journal, "")
         line = json.dumps(entry, sort_keys=True)
-        self._with_room(lambda: _durable.append_line(journal, line))
+        self.with_room(lambda: _durable.append_line(journal, line))
 
-    def _with_room(self, write: t.Callable[[], t.Any]) -> None:
+    def with_room(self, write: t.Callable[[], t.Any]) -> None:
+        """Write something on the disk of the journal that must be written also when that is full."""
         try:
             write()
         except OSError as exc:
@@ -357,7 +359,7 @@ class Session:
         """Decide, unless it has been decided: returns the word that is in force."""
         if word not in DECISIONS[self.role]:
             raise ValueError(f"{word} is not for the {self.role} to say")
-        self._with_room(lambda: _durable.publish(self.path("decision"), word.encode() + b"\n"))
+        self.with_room(lambda: _durable.publish(self.path("decision"), word.encode() + b"\n"))
         return str(self.decision)
 
     # -- who works on it ---------------------------------------------------------------------------------------
@@ -386,10 +388,27 @@ class Session:
                             phase=self.phase,
                         ) from None
                     time.sleep(0.05)
+            _holder.note(os.path.join(self.volatile, _HOLDER), step=alive)
             with self.alive() if alive else contextlib.nullcontext():
                 yield
         finally:
             os.close(fd)
+
+    def end_holder(self) -> bool:
+        """End who holds the lock and has shown no sign of life until the lease was over; returns whether there was one.
+
+        A step says that it is alive every quarter of a lease: one that is only slow gets the time for that once more.
+        """
+
+        def says_so() -> bool:
+            deadline = time.monotonic() + LEASE_SECONDS / 4 + 1
+            while self.lease_left == 0:
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(0.05)
+            return True
+
+        return self.lease_left == 0 and _holder.end(self.path("lock"), os.path.join(self.volatile, _HOLDER), says_so)
 
     @contextlib.contextmanager
     def alive(self) -> t.Iterator[None]:
@@ -414,7 +433,10 @@ class Session:
     def _lease_seconds(self) -> float:
         if self.role == SOURCE:
             return PREPARING_LEASE_SECONDS if self.phase in ("opened", "prepared") else LEASE_SECONDS
-        return HELD_LEASE_SECONDS if self.phase in ("starting", "held") else PREPARING_LEASE_SECONDS
+        if self.phase in ("starting", "held"):
+            return HELD_LEASE_SECONDS
+        # What is decided is tidied up soon, also when nobody comes to hear of it.
+        return LEASE_SECONDS if self.phase in ("run", "refused") else PREPARING_LEASE_SECONDS
 
     def renew(self) -> None:
         """A sign of life: the watchdog leaves the session alone for some time from now."""
@@ -498,3 +520,23 @@ class Session:
             "opened": self.facts.get("opened"),
             "data": {entry["phase"]: entry["data"] for entry in self.journal},
         }
+
+
+def ancestry(container_id: str) -> list[str]:
+    """The ids under which a container of this host lived before, on whatever host: newest first."""
+    for session in reversed(Session.all()):
+        if session.role == DESTINATION and session.data("run").get("container_id") == container_id:
+            return [session.facts["container_id"], *session.facts.get("ancestry", [])]
+    return []
+
+
+def past_of(ids: t.Collection[str]) -> list[Session]:
+    """Earlier sessions that moved a container away from this host: what they left here is the container's own.
+
+    :param ids: all ids that it has ever had.
+    """
+    return [
+        earlier
+        for earlier in Session.all()
+        if earlier.role == SOURCE and earlier.reached("committed") and earlier.facts["container_id"] in ids
+    ]

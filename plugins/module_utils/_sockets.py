@@ -4,7 +4,7 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""What a container has open on the network, as the kernel tells it. What a move would break of it: ``_socket_rules.py``.
+"""What a container has open on the network, as the kernel tells it. What a move would break of it: ``_rules_network.py``.
 
 Parsers are pure; :func:`look` and :func:`left_behind` read /proc/PID/net, which shows the network
 namespace of a process without entering it. No socket's content is looked at.
@@ -279,6 +279,47 @@ def look(pids: t.Sequence[int], runner: Runner = run) -> Sockets:
 def look_at_tcp(pid: int) -> list[Socket]:
     """TCP alone in the network namespace of a process, without starting a program."""
     return [socket for version in ("", "6") for socket in parse_inet("tcp", _read(pid, "tcp" + version))]
+
+
+def own(sockets: Sockets, pids: t.Sequence[int]) -> Sockets:
+    """Of what is open in the network of a host, only what a container's processes hold."""
+    inodes = _inodes(pids)
+    return sockets._replace(inet=tuple(one for one in sockets.inet if one.inode in inodes), groups=frozenset())
+
+
+def plain(sockets: Sockets) -> dict[str, t.Any]:
+    """What was seen, as plain data."""
+    return {
+        "inet": [list(map(str, one)) for one in sockets.inet],
+        "own_addresses": sorted(map(str, sockets.own_addresses)),
+        "groups": sorted(map(str, sockets.groups)),
+        "outside": list(sockets.outside),
+    }
+
+
+def socket_of(words: t.Sequence[str]) -> Socket:
+    """A socket out of its fields in plain text."""
+    protocol, address, port, peer, peer_port, state, inode, queued = words
+    return Socket(
+        protocol,
+        ipaddress.ip_address(address),
+        int(port),
+        ipaddress.ip_address(peer),
+        int(peer_port),
+        int(state),
+        int(inode),
+        int(queued),
+    )
+
+
+def of_plain(told: t.Mapping[str, t.Any]) -> Sockets:
+    """The opposite of :func:`plain`."""
+    return Sockets(
+        tuple(socket_of(words) for words in told["inet"]),
+        frozenset(map(ipaddress.ip_address, told["own_addresses"])),
+        frozenset(map(ipaddress.ip_address, told["groups"])),
+        tuple(told["outside"]),
+    )
 
 
 def lasting(before: Sockets, after: Sockets) -> list[Socket]:

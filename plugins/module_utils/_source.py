@@ -29,9 +29,11 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _images,
     _names,
     _proof,
+    _session,
     _spec,
     _transfer,
     _trees,
+    _volumes,
     _watchdog,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import Channel
@@ -40,7 +42,6 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._engine import En
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
     ABORT,
-    DESTINATION,
     GO_SENT,
     RUN,
     SOURCE,
@@ -55,26 +56,26 @@ Inspect = dict[str, t.Any]
 # -- opening ------------------------------------------------------------------------------------------------------
 
 
-def _ancestry(container_id: str) -> list[str]:
-    """The ids under which this container lived before, on whatever host: newest first."""
-    for session in reversed(Session.all()):
-        if session.role == DESTINATION and session.data("run").get("container_id") == container_id:
-            return [session.facts["container_id"], *session.facts.get("ancestry", [])]
-    return []
-
-
 def open_session(
-    engine: Engine, container: str, *, peer_name: str, engine_name: str, strategy: str, bind_mounts: t.Sequence[str]
+    engine: Engine,
+    container: str,
+    *,
+    peer_name: str,
+    engine_name: str,
+    strategy: str,
+    bind_mounts: t.Sequence[str],
+    ignore_rules: t.Sequence[str] = (),
 ) -> tuple[Session, str]:
     """Begin a session: claim the container, gather its spec, make the channel's key, start the watchdog.
 
     :param peer_name: what the playbook calls the destination, for people.
     :param bind_mounts: host paths of bind mounts whose content travels.
+    :param ignore_rules: ids of rules of the preflight that the user does not heed.
     :returns: the session and the channel's public key.
     :raises MigrationError: ``cannot_move`` with all findings; ``session_busy``; ``watchdog_failed`` ...
     """
-    inspect = _examine.require_movable(engine, container)
-    volumes = _examine.volumes(engine, inspect, bind_mounts)
+    inspect = _examine.require_movable(engine, container, ignore_rules=ignore_rules)
+    volumes = _volumes.of_container(engine, inspect, bind_mounts)
     name = inspect["Name"].lstrip("/")
     session = Session.open(
         _names.new_session_id(),
@@ -86,8 +87,9 @@ def open_session(
             "engine": engine_name,
             "strategy": strategy,
             "data_root": engine.info()["DockerRootDir"],
-            "ancestry": _ancestry(inspect["Id"]),
+            "ancestry": _session.ancestry(inspect["Id"]),
             "volumes": [entry["name"] for entry in volumes if entry["travels"]],
+            "ignore_rules": list(ignore_rules),
         },
     )
     try:
@@ -102,6 +104,7 @@ def open_session(
                 "image": _images.describe(engine, inspect),
                 "volumes": volumes,
                 "networks": [network for network in networks if network],
+                "ignore_rules": list(ignore_rules),
                 "ancestry": session.facts["ancestry"],
                 # What the destination makes room for.
                 "memory_bytes": TaskGroup.of_container(inspect).resident_bytes,

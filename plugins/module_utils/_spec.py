@@ -11,15 +11,15 @@ Pure functions over plain data: nothing here asks an engine. This module is the 
 * _spec_fields.py: THE TABLE. What happens with each field, and why;
 * _spec_create.py: the creation body and the calls after it;
 * _spec_mounts.py, _spec_networks.py: mounts, networks, published ports;
-* _spec_checks.py: what cannot be moved, and what should be said before;
+* _rules_container.py: what cannot be moved, and what should be said before;
 * _spec_view.py: a view without secrets;
 * _spec_compare.py: the comparison of both sides.
 """
 
 from __future__ import annotations
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._spec_checks import (
-    Finding,
+from ansible_collections.livemigrate.criu.plugins.module_utils._finding import Finding
+from ansible_collections.livemigrate.criu.plugins.module_utils._rules_container import (
     refusals,
     spec_refusals,
     state_refusals,

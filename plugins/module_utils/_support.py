@@ -63,6 +63,153 @@ def _carries_debian_12_mount_fix(revision: str | None) -> bool:
     return bool(match) and int(match.group(1)) >= 2 if match else False
 
 
+class CriuFault(t.NamedTuple):
+    """Something that is known against a range of CRIU versions, or of kernels. Each part that is empty holds for all."""
+
+    #: what the list of versions calls it
+    title: str
+    #: CRIU older than this
+    criu_below: Version
+    #: kernels from this on
+    kernel_from: Version
+    #: kernels older than this
+    kernel_below: Version
+    machine: str
+    #: the sentence; ``{criu}`` and ``{kernel}`` stand for what the host has
+    sentence: str
+    #: what it rests on
+    source: str
+    #: whether such a CRIU is used all the same
+    usable: bool = False
+
+
+CRIU_FAULTS: tuple[CriuFault, ...] = (
+    CriuFault(
+        f"kernels before {_dotted(OLDEST_KERNEL)}",
+        (),
+        (),
+        OLDEST_KERNEL,
+        "",
+        f"The kernel is {{kernel}}; before {_dotted(OLDEST_KERNEL)} CRIU cannot repair TCP sockets in a container.",
+        "criu#592",
+    ),
+    CriuFault(
+        f"CRIU below {_dotted(OLDEST_CRIU)}",
+        OLDEST_CRIU,
+        (),
+        (),
+        "",
+        f"CRIU is {{criu}}; {_dotted(OLDEST_CRIU)} is the oldest that can leave cgroups to the container runtime.",
+        "criu PR 1800",
+    ),
+    CriuFault(
+        "CRIU below 4.1 on kernel 6.13 or newer, x86_64",
+        (4, 1),
+        (6, 13),
+        (),
+        "x86_64",
+        "CRIU {criu} does not know the vDSO of kernel {kernel}; 6.13 and newer need CRIU 4.1.",
+        "run (3.17.1); criu#2532",
+    ),
+    CriuFault(
+        "CRIU below 4.2 on kernel 6.16 or newer",
+        (4, 2),
+        (6, 16),
+        (),
+        "",
+        "CRIU {criu} cannot dump a process with a TCP socket on kernel {kernel}; 6.16 and newer need CRIU 4.2.",
+        "run (4.1.1, whose criu check looks good); criu#2705",
+    ),
+    CriuFault(
+        "CRIU below 4.1.1, but for Debian 12's 3.17.1-2+deb12u2",
+        (4, 1, 1),
+        (),
+        (),
+        "",
+        "CRIU {criu} cannot restore mount namespaces on kernels since mid 2025 (6.16 and the stable updates of "
+        "older series): 4.1.1 can, and so does Debian 12's 3.17.1-2+deb12u2.",
+        "criu#2694",
+        usable=True,
+    ),
+    CriuFault(
+        "CRIU below 4.3 on kernel 7.1 or newer",
+        (4, 3),
+        (7, 1),
+        (),
+        "",
+        "CRIU {criu} may not work on kernel {kernel}: since 7.1 there is no UDP-Lite.",
+        "criu#3002",
+        usable=True,
+    ),
+)
+
+
+class EngineFault(t.NamedTuple):
+    """A range of engines, or of their containerd, that cannot restore through their own API. An empty end is open."""
+
+    title: str
+    #: engines from this on
+    since: Version
+    #: engines older than this
+    below: Version
+    #: ``none`` or ``host_network``, see EngineVerdict
+    restores: str
+    #: the sentence; ``{engine}`` and ``{containerd}`` stand for what the host has
+    sentence: str
+    source: str
+    #: whether the range is one of containerd
+    containerd: bool = False
+
+
+_HOST_NETWORK = (
+    "Docker {engine} cannot restore a container that has a network namespace of its own (bind-mount /proc/0/ns/net); "
+    "26.0.1 to 27.5.1 can."
+)
+ENGINE_FAULTS: tuple[EngineFault, ...] = (
+    EngineFault("before 19.03", (), (19, 3), "none", "Docker {engine} is older than 19.03.", "moby#35691, moby#41613"),
+    EngineFault(
+        "any with containerd 1.3 or 1.4",
+        (1, 3),
+        (1, 5),
+        "none",
+        "containerd {containerd} ignores checkpoints silently and starts afresh; 1.5 is the first that does not.",
+        "moby#41639",
+        containerd=True,
+    ),
+    EngineFault(
+        "25.0.0 to 25.0.3",
+        (25,),
+        (25, 0, 4),
+        "none",
+        "Docker {engine} cannot restore (content digest not found); 25.0.4 can.",
+        "moby PR 47456",
+    ),
+    EngineFault(
+        "26.0.0, but for containers on the host's network",
+        (26,),
+        (26, 0, 1),
+        "host_network",
+        _HOST_NETWORK,
+        "moby PR 47621",
+    ),
+    EngineFault(
+        "28 and newer, but for containers on the host's network",
+        (28,),
+        (),
+        "host_network",
+        _HOST_NETWORK,
+        "run (28.5.2); moby#50750",
+    ),
+)
+
+
+def _between(version: Version, since: Version, below: Version) -> bool:
+    """Whether a version is in a range. One that is not known is in none that has an end."""
+    if not version:
+        return not since and not below
+    return at_least(version, since) and (not below or not at_least(version, below))
+
+
 def criu_verdict(
     version: str | None,
     package_revision: str | None,
@@ -84,33 +231,17 @@ def criu_verdict(
     remarks: list[str] = []
     criu = parse_version(version)
     kernel = parse_version(kernel_release)
-    if kernel and not at_least(kernel, OLDEST_KERNEL):
-        reasons.append(
-            f"The kernel is {kernel_release}; before {_dotted(OLDEST_KERNEL)} CRIU cannot repair TCP sockets in a container."
-        )
+    for fault in CRIU_FAULTS:
+        if fault.criu_below and (not criu or at_least(criu, fault.criu_below)):
+            continue
+        if fault.machine not in ("", machine) or not _between(kernel, fault.kernel_from, fault.kernel_below):
+            continue
+        if fault.usable and not fault.kernel_from and _carries_debian_12_mount_fix(package_revision):
+            continue
+        (remarks if fault.usable else reasons).append(fault.sentence.format(criu=version, kernel=kernel_release))
     if not criu:
         reasons.append("CRIU is not installed.")
-        return CriuVerdict(reasons, remarks)
-    if not at_least(criu, OLDEST_CRIU):
-        reasons.append(
-            f"CRIU is {version}; {_dotted(OLDEST_CRIU)} is the oldest that can leave cgroups to the container runtime."
-        )
-    if machine == "x86_64" and at_least(kernel, (6, 13)) and not at_least(criu, (4, 1)):
-        reasons.append(
-            f"CRIU {version} does not know the vDSO of kernel {kernel_release}; 6.13 and newer need CRIU 4.1."
-        )
-    if at_least(kernel, (6, 16)) and not at_least(criu, (4, 2)):
-        reasons.append(
-            f"CRIU {version} cannot dump a process with a TCP socket on kernel {kernel_release}; 6.16 and newer need CRIU 4.2."
-        )
-    if not at_least(criu, (4, 1, 1)) and not _carries_debian_12_mount_fix(package_revision):
-        remarks.append(
-            f"CRIU {version} cannot restore mount namespaces on kernels since mid 2025 (6.16 and the stable updates of "
-            "older series): 4.1.1 can, and so does Debian 12's 3.17.1-2+deb12u2."
-        )
-    if at_least(kernel, (7, 1)) and not at_least(criu, (4, 3)):
-        remarks.append(f"CRIU {version} may not work on kernel {kernel_release}: since 7.1 there is no UDP-Lite.")
-    if check_ok is False:
+    elif check_ok is False:
         reasons.append(f"criu check fails: {_last_line(check_output)}")
     elif check_ok is None:
         reasons.append(f"criu check could not be run: {_last_line(check_output)}")
@@ -133,19 +264,7 @@ def engine_verdict(engine: str | None, containerd: str | None) -> EngineVerdict:
     docker, ctrd = parse_version(engine), parse_version(containerd)
     if not docker:
         return EngineVerdict("unknown", "The Docker Engine does not answer.")
-    if not at_least(docker, (19, 3)):
-        return EngineVerdict("none", f"Docker {engine} is older than 19.03.")
-    if at_least(ctrd, (1, 3)) and not at_least(ctrd, (1, 5)):
-        return EngineVerdict(
-            "none",
-            f"containerd {containerd} ignores checkpoints silently and starts afresh; 1.5 is the first that does not.",
-        )
-    if at_least(docker, (25,)) and not at_least(docker, (25, 0, 4)):
-        return EngineVerdict("none", f"Docker {engine} cannot restore (content digest not found); 25.0.4 can.")
-    if docker[:3] in {(26,), (26, 0), (26, 0, 0)} or at_least(docker, (28,)):
-        return EngineVerdict(
-            "host_network",
-            f"Docker {engine} cannot restore a container that has a network namespace of its own "
-            "(bind-mount /proc/0/ns/net); 26.0.1 to 27.5.1 can.",
-        )
+    for fault in ENGINE_FAULTS:
+        if _between(ctrd if fault.containerd else docker, fault.since, fault.below):
+            return EngineVerdict(fault.restores, fault.sentence.format(engine=engine, containerd=containerd))
     return EngineVerdict("all", "")

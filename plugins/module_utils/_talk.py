@@ -31,13 +31,49 @@ _LONGEST_LINE = 1 << 24
 Message = dict[str, t.Any]
 
 
+class Source(t.Protocol):
+    """What is heard from."""
+
+    def read(self, size: int, /) -> bytes:
+        """As of a file."""
+
+    def readline(self, limit: int, /) -> bytes:
+        """As of a file."""
+
+
+class Listener:
+    """A stream on which whatever comes is a sign of life of the other end; that the connection stands is none.
+
+    A host that has lost its power leaves it standing for hours.
+
+    :param alive: called for every line and every piece of a file that has come.
+    """
+
+    def __init__(self, stream: Source, alive: t.Callable[[], None]) -> None:
+        self._stream = stream
+        self._alive = alive
+
+    def _came(self, data: bytes) -> bytes:
+        if data:
+            self._alive()
+        return data
+
+    def read(self, size: int, /) -> bytes:
+        """As of a file."""
+        return self._came(self._stream.read(size))
+
+    def readline(self, limit: int, /) -> bytes:
+        """As of a file."""
+        return self._came(self._stream.readline(limit))
+
+
 def say(stream: t.BinaryIO, message: Message) -> None:
     """Send one message."""
     stream.write(json.dumps(message).encode() + b"\n")
     stream.flush()
 
 
-def hear(stream: t.BinaryIO) -> Message | None:
+def hear(stream: Source) -> Message | None:
     """The next message, None where the other end has hung up."""
     line = stream.readline(_LONGEST_LINE)
     if not line.endswith(b"\n"):
@@ -82,7 +118,7 @@ def put(stream: t.BinaryIO, directory: str) -> tuple[Manifest, int]:
     return manifest, total
 
 
-def take(stream: t.BinaryIO, message: Message, directory: str) -> dict[str, int | str]:
+def take(stream: Source, message: Message, directory: str) -> dict[str, int | str]:
     """Receive the file that a ``put`` announces, into a directory that is ours alone.
 
     :returns: what a manifest says of it.

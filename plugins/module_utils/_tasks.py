@@ -13,7 +13,6 @@ everything frozen, is nothing left) is read from the container's cgroup.
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import signal
 import time
@@ -22,6 +21,7 @@ import typing as t
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 
 _POLL_SECONDS = 0.005
+_CGROUPS = "/sys/fs/cgroup"
 
 
 def cgroup_of(pid: int) -> str:
@@ -36,7 +36,7 @@ def cgroup_of(pid: int) -> str:
         raise MigrationError("process_gone", f"Process {pid} has ended.", pid=pid) from None
     for line in lines:
         if line.startswith("0::"):
-            path = "/sys/fs/cgroup" + line[3:]
+            path = _CGROUPS + line[3:]
             if os.path.exists(os.path.join(path, "cgroup.events")):
                 return path
     raise MigrationError(
@@ -46,12 +46,26 @@ def cgroup_of(pid: int) -> str:
     )
 
 
-def group_of_id(container_id: str) -> TaskGroup | None:
-    """The group of a container by the names that runc's two cgroup drivers give it, without asking Docker."""
-    for pattern in (f"docker-{container_id}.scope", f"docker/{container_id}"):
-        for depth in ("", "*/", "*/*/"):
-            for path in glob.glob(f"/sys/fs/cgroup/{depth}{pattern}"):
-                return TaskGroup(path)
+def group_of_id(container_id: str, said: str = "") -> TaskGroup | None:
+    """The group of a container by the name that runc gives it, without asking Docker.
+
+    :param said: a cgroup that is said to be the container's, or to lie within that; believed where its path bears the name.
+    """
+    # By runc's two cgroup drivers. Above it there is whatever --cgroup-parent or cgroup-parent of daemon.json names.
+    names = (f"docker-{container_id}.scope", container_id)
+    if said.startswith(_CGROUPS + "/") and os.path.normpath(said) == said:
+        parts = said.split("/")
+        for name in names:
+            if name in parts:
+                path = "/".join(parts[: parts.index(name) + 1])
+                return TaskGroup(path) if os.path.isdir(path) else None
+    for usual in (f"{_CGROUPS}/system.slice/{names[0]}", f"{_CGROUPS}/docker/{names[1]}"):
+        if os.path.isdir(usual):
+            return TaskGroup(usual)
+    for directory, below, _files in os.walk(_CGROUPS):
+        for name in names:
+            if name in below:
+                return TaskGroup(os.path.join(directory, name))
     return None
 
 
@@ -153,6 +167,16 @@ class TaskGroup:
                     cgroup=self.path,
                 )
             time.sleep(_POLL_SECONDS)
+
+    def freeze(self, timeout: float = 10.0) -> None:
+        """Freeze through the cgroup itself; without effect where the container has ended.
+
+        :raises MigrationError: ``freeze_failed`` after *timeout* seconds.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            with open(os.path.join(self.path, "cgroup.freeze"), "w", encoding="ascii") as handle:
+                handle.write("1")
+            self.wait_frozen(True, timeout)
 
     def thaw(self, timeout: float = 10.0) -> None:
         """Thaw through the cgroup itself, for the case that Docker's flag and the kernel disagree."""

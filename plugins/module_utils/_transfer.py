@@ -24,6 +24,11 @@ Inspect = dict[str, t.Any]
 # How many directories travel at once.
 _PARALLEL_TREES = 4
 
+# By how much the host's clock may be set between two passes. More than what a time daemon slews it by in that time.
+_CLOCK_TOLERANCE_SECONDS = 1.0
+# A change time is that of the kernel's last tick, not of the moment.
+_MARGIN_SECONDS = 1.0
+
 
 def send_spec(session: Session) -> int:
     """Bring spec (and later manifest and fingerprints) into the destination's memory; returns the bytes sent."""
@@ -66,9 +71,9 @@ def send_content(session: Session, engine: Engine, *, running: bool) -> int:
     if running:
         # From here on every write moves a file's time, those through shared memory maps too: the pages that were dirty are
         # written out, and the next store to one is seen by the kernel. See _send_tree.
-        began = time.time()
+        began = _moment()
         write_out([tree.path for tree in trees])
-        _durable.write_json(session.memory_path("content_sent.json"), {"began": began})
+        _durable.write_json(session.memory_path("content_sent.json"), began)
     return send_trees(session, trees, running=running)
 
 
@@ -84,32 +89,56 @@ def send_trees(session: Session, trees: t.Sequence[_trees.Tree], *, running: boo
         return sum(pool.map(lambda tree: _send_tree(session, tree, running=running), trees))
 
 
+def _moment() -> dict[str, float]:
+    """Now by the clock that change times are taken from, and how far that is from the one which nobody sets."""
+    now = time.time()
+    return {"began": now, "ahead": now - time.clock_gettime(time.CLOCK_BOOTTIME)}
+
+
+def _touched_since(session: Session, tree: _trees.Tree) -> float | None:
+    """From which change time on a file of a directory may be newer than the pass before; None where no time can tell.
+
+    Nobody can set a file's change time, but somebody can set the clock that it is taken from, and on a file system of the
+    network that is another host's clock.
+    """
+    before = _durable.read_json(session.memory_path("content_sent.json"))
+    if before is None or not _trees.has_local_times(_durable.filesystem_type(tree.path)):
+        return None
+    moved: float = _moment()["ahead"] - before["ahead"]
+    if abs(moved) > _CLOCK_TOLERANCE_SECONDS:
+        return None
+    return float(before["began"]) + min(moved, 0.0) - _MARGIN_SECONDS
+
+
 def changed(session: Session, trees: t.Sequence[_trees.Tree]) -> list[_trees.Tree]:
     """Those directories in which anything was touched since the pass before began; a start of rsync costs more than a look.
 
-    By change times, which nobody can set back; a deletion or a new name moves that of its directory.
+    By change times; a deletion or a new name moves that of its directory.
     """
-    before = _durable.read_json(session.memory_path("content_sent.json"))
-    if before is None:
-        return list(trees)
-    return [tree for tree in trees if tree.target == "log" or _touched(tree.path, before["began"])]
+
+    def has(tree: _trees.Tree) -> bool:
+        since = None if tree.target == "log" else _touched_since(session, tree)
+        return since is None or _touched(tree.path, since)
+
+    return [tree for tree in trees if has(tree)]
 
 
 def _touched(path: str, since: float) -> bool:
-    argv = ["find", path, "-newerct", f"@{since - 1:.0f}", "-print", "-quit"]
+    argv = ["find", path, "-newerct", f"@{since:.3f}", "-print", "-quit"]
     return bool(run_checked(run, argv, "transfer_failed", f"look for changes below {path}", timeout=600).stdout)
 
 
 def _send_tree(session: Session, tree: _trees.Tree, *, running: bool) -> int:
     channel = Channel(session)
     sent = channel.rsync(tree.path, tree.target, tree.options, running=running)
-    before = _durable.read_json(session.memory_path("content_sent.json"))
-    if not running and before is not None and tree.target not in ("checkpoint", "inbox", "log"):
+    again = os.path.exists(session.memory_path("content_sent.json"))
+    if not running and again and tree.target not in ("checkpoint", "inbox", "log"):
         # A file that was written while the pass before read it, or through a shared map, can have new content under the same
-        # size and time. Whatever was touched since that pass began (by its change time, which nobody can set back) is sent again.
+        # size and time. Whatever was touched since that pass began, or may have been, is sent again.
         names = session.memory_path("touched." + tree.target.replace("/", "."))
-        since = f"@{before['began'] - 1:.0f}"
-        argv = ["find", tree.path, "-type", "f", "-newerct", since, "-fprintf", names, "%P\\0"]
+        since = _touched_since(session, tree)
+        newer = [] if since is None else ["-newerct", f"@{since:.3f}"]
+        argv = ["find", tree.path, "-type", "f", *newer, "-fprintf", names, "%P\\0"]
         run_checked(run, argv, "transfer_failed", f"look for touched files of {tree.target}", timeout=600)
         if os.path.getsize(names):
             # The directory itself, for its time: the names below it change that.

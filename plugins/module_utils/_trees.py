@@ -42,6 +42,14 @@ SHARED_FILESYSTEMS = frozenset(
     }
 )
 
+# File systems that take a file's change time from this host's clock. Of one that is not named here that is not known.
+_LOCAL_FILESYSTEMS = frozenset(
+    {
+        *("ext2", "ext3", "ext4", "xfs", "btrfs", "bcachefs", "f2fs", "jfs", "nilfs2", "reiserfs", "zfs"),
+        *("overlay", "tmpfs", "ramfs"),
+    }
+)
+
 # Overlayfs' own notes about THIS host's lower layers and inodes. They are meaningless elsewhere, and with index=on a wrong
 # origin makes the mount fail (kernel Documentation/filesystems/overlayfs.rst). Opaque and redirect travel: they are content.
 _LAYER_FILTERS = tuple(
@@ -159,3 +167,8 @@ def is_shared(filesystem: str, options: t.Mapping[str, str]) -> bool:
     :param options: the volume's driver options; the local driver mounts NFS by them, when a container starts.
     """
     return filesystem in SHARED_FILESYSTEMS or options.get("type") in SHARED_FILESYSTEMS
+
+
+def has_local_times(filesystem: str) -> bool:
+    """Whether a file's change time there comes from this host's clock, not from a server's."""
+    return filesystem in _LOCAL_FILESYSTEMS

@@ -46,6 +46,39 @@ options:
       - overlayfs_maps
       - pidfd_store
       - pagemap_scan
+      - seccomp_suspend
+      - seccomp_filters
+  container:
+    description:
+      - Name or id of a container of this host. What of it decides a move is told in RV(container), without its environment,
+        arguments, values of labels, and options of volumes.
+      - A container that is not there is a fact like any other.
+    type: str
+  bind_mounts:
+    description: Host paths of bind mounts whose content is to move with O(container).
+    type: list
+    elements: path
+    default: []
+  for_container:
+    description:
+      - What this module told of a container on another host (RV(container)), from which that is to come here.
+      - What this host has for it is told in RV(for_container). Nothing is made.
+    type: dict
+  peer:
+    description: Another host, whose SSH daemon is to be greeted; whether and how fast it answers is told in RV(peer).
+    type: dict
+    suboptions:
+      address:
+        description: Its name or address.
+        type: str
+        required: true
+      port:
+        description: Port of its SSH daemon.
+        type: int
+        default: 22
+  asked_at:
+    description: The time at which the control node asks, in seconds since 1970, for a comparison of the hosts' clocks.
+    type: float
 seealso:
   - module: ansible.builtin.setup
   - name: CRIU's own page on checking a kernel
@@ -69,6 +102,18 @@ EXAMPLES = r"""
   ansible.builtin.debug:
     msg: "{{ 'with' if host.criu.features.mem_dirty_track else 'without' }} memory pre-copy"
 
+- name: Look at a container before it moves
+  livemigrate.criu.criu_check:
+    container: mwp
+  become: true
+  register: source
+
+- name: Look at what another host has for it
+  livemigrate.criu.criu_check:
+    for_container: "{{ source.container }}"
+  become: true
+  delegate_to: beta
+
 - name: Ask a CRIU that was built from source for one feature
   livemigrate.criu.criu_check:
     criu_path: /opt/criu/sbin/criu
@@ -78,6 +123,87 @@ EXAMPLES = r"""
 
 RETURN = r"""
 ---
+container:
+  description:
+    - What decides whether and how O(container) can move. RV(container.found) is V(false) where there is no such container, and
+      RV(container.error) says so.
+    - The preflight reads it; its other keys may change from release to release.
+  returned: with O(container)
+  type: dict
+  contains:
+    found:
+      description: Whether the engine knows it.
+      type: bool
+      sample: true
+    error:
+      description: Why there is nothing to tell.
+      type: str
+      sample: There is no container 'mpw' on this host. Did you mean mwp?
+for_container:
+  description:
+    - What this host has for the container of O(for_container), that is whether its name, addresses and ports are free, its image
+      and networks there, and what its volumes and bind mounts would meet. V(null) where the engine does not answer.
+    - The preflight reads it; its keys may change from release to release.
+  returned: with O(for_container)
+  type: dict
+peer:
+  description: How O(peer) was reached.
+  returned: with O(peer)
+  type: dict
+  contains:
+    error:
+      description: Why it was not, V(null) where it was.
+      type: str
+      sample: Connection refused.
+    rtt_seconds:
+      description: How long the connection took.
+      type: float
+      sample: 0.0004
+    device:
+      description: The network device that leads to it.
+      type: str
+      sample: eth0
+    speed_mbit:
+      description: What that device says of its speed, V(null) where it does not tell.
+      type: int
+      sample: 1000
+login:
+  description: The account through which this module came to the host, before it became root.
+  returned: always
+  type: str
+  sample: admin
+cpu:
+  description: The processor.
+  returned: always
+  type: dict
+  contains:
+    model:
+      description: What it calls itself.
+      type: str
+      sample: AMD EPYC
+    instructions:
+      description: Flags of instructions that programs find out about and use.
+      type: list
+      elements: str
+      sample: [avx, avx2, sse4_2]
+clock:
+  description: The wall clock.
+  returned: always
+  type: dict
+  contains:
+    wall:
+      description: Seconds since 1970.
+      type: float
+      sample: 1795778697.68
+    offset_seconds:
+      description: By how much it is ahead of O(asked_at); the way to this host counts in. V(null) without O(asked_at).
+      type: float
+      sample: 0.4
+tmpfs_free_bytes:
+  description: Room in the file system in memory where a session keeps a checkpoint.
+  returned: always
+  type: int
+  sample: 4096000000
 usable:
   description: Whether this CRIU can be used on this kernel.
   returned: always
@@ -136,6 +262,10 @@ criu:
       description: Every feature of O(features), V(true), V(false), or V(null) where this CRIU does not know it.
       type: dict
       sample: {"mem_dirty_track": false, "uffd-noncoop": true}
+    options:
+      description: What C(/etc/criu/runc.conf) says, by name.
+      type: dict
+      sample: {"file-locks": "", "ghost-limit": "256M"}
 kernel:
   description: The running kernel.
   returned: always
@@ -162,6 +292,14 @@ kernel:
       description: In bytes.
       type: int
       sample: 4096
+    time_namespace:
+      description: Whether it has time namespaces.
+      type: bool
+      sample: true
+    config:
+      description: Of the options that matter to CRIU, which it was built with. Empty where its configuration cannot be read.
+      type: dict
+      sample: {"CONFIG_CHECKPOINT_RESTORE": true, "CONFIG_MEM_SOFT_DIRTY": false}
 docker:
   description:
     - The Docker Engine of this host. All keys are there always; those that only a running engine can tell are V(null) or
@@ -370,13 +508,46 @@ python:
 
 import typing as t
 
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _container_facts,
+    _destination_facts,
+    _facts_machine,
+)
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import run
+from ansible_collections.livemigrate.criu.plugins.module_utils._engine_socket import Asks, EngineSocket
 from ansible_collections.livemigrate.criu.plugins.module_utils._facts import FEATURES, host_facts
 from ansible_collections.livemigrate.criu.plugins.module_utils._module import run_module
 
+Facts = dict[str, t.Any]
 
-def _check(params: dict[str, t.Any], check_mode: bool) -> dict[str, t.Any]:  # noqa: ARG001 - it changes nothing anyway
-    return {"changed": False, **host_facts(run, params["criu_path"], params["features"])}
+
+def _asked(name: str, look: t.Callable[[Asks], Facts]) -> Facts:
+    """What the engine lets us see of a container; that it does not answer is a fact too."""
+    try:
+        return look(EngineSocket())
+    except (OSError, ValueError) as exc:
+        return {"found": False, "name": name, "error": f"The engine does not answer: {exc}"}
+
+
+def _check(params: Facts, check_mode: bool) -> Facts:  # noqa: ARG001 - it changes nothing anyway
+    name, wanted, peer = params["container"], params["for_container"], params["peer"]
+    told: Facts = {}
+
+    def host() -> None:
+        if peer is not None and "peer" not in told:
+            told["peer"] = _facts_machine.peer_facts(run, peer["address"], peer["port"])
+        if "criu" not in told:
+            told.update(host_facts(run, params["criu_path"], params["features"], params["asked_at"]))
+
+    if name is not None:
+        binds = params["bind_mounts"]
+        # A container's connections are looked at twice: the host is looked at between.
+        told["container"] = _asked(name, lambda asks: _container_facts.gather(asks, name, binds, meanwhile=host))
+    if wanted is not None:
+        there = _asked("", lambda asks: _destination_facts.gather(asks, wanted)) if wanted.get("found") else {}
+        told["for_container"] = None if there.get("found") is False or not there else there
+    host()
+    return {"changed": False, **told}
 
 
 def main() -> None:
@@ -385,6 +556,14 @@ def main() -> None:
         argument_spec={
             "criu_path": {"type": "path"},
             "features": {"type": "list", "elements": "str", "default": list(FEATURES)},
+            "container": {"type": "str"},
+            "bind_mounts": {"type": "list", "elements": "path", "default": []},
+            "for_container": {"type": "dict"},
+            "peer": {
+                "type": "dict",
+                "options": {"address": {"type": "str", "required": True}, "port": {"type": "int", "default": 22}},
+            },
+            "asked_at": {"type": "float"},
         },
     )
 

@@ -81,6 +81,11 @@ options:
         changes. Clients' connections to it are closed in any case then, and those of both kinds go on where the address stays.
     type: bool
     default: false
+  ignore_rules:
+    description: Ids of rules of the preflight (C(docs/rules.md)) that do not count when the half of the source is opened.
+    type: list
+    elements: str
+    default: []
   channel_user:
     description: The account on the destination through which the channel comes in.
     type: str
@@ -312,7 +317,7 @@ def _open(params: Params, check_mode: bool) -> Result:
 def _open_source(params: Params, check_mode: bool) -> Result:
     engine = Engine()
     if check_mode:
-        inspect = _examine.require_movable(engine, params["container"])
+        inspect = _examine.require_movable(engine, params["container"], ignore_rules=params["ignore_rules"])
         return {"changed": True, "container_id": inspect["Id"], "container_name": inspect["Name"].lstrip("/")}
     session, public_key = _source.open_session(
         engine,
@@ -321,6 +326,7 @@ def _open_source(params: Params, check_mode: bool) -> Result:
         engine_name=params["engine"],
         strategy="cold",
         bind_mounts=params["bind_mounts"],
+        ignore_rules=params["ignore_rules"],
     )
     return {
         "changed": True,
@@ -412,6 +418,7 @@ def main() -> None:
             "peer_name": {"type": "str"},
             "bind_mounts": {"type": "list", "elements": "path", "default": []},
             "close_connections": {"type": "bool", "default": False},
+            "ignore_rules": {"type": "list", "elements": "str", "default": []},
             "channel_user": {"type": "str"},
             "public_key": {"type": "str", "no_log": False},
             "ancestry": {"type": "list", "elements": "str", "default": []},

@@ -25,6 +25,7 @@ from tests.migration.conftest import Pair
 from tests.migration.conftest import pair as _pair
 from tests.migration.inventory import write_inventory
 from tests.migration.migration import Migration
+from tests.migration.tidy import forget, nothing_left
 from tests.workloads.host import Host
 from tests.workloads.probe import Answer, wait_for_answer
 from tests.workloads.recipes import RECIPES
@@ -116,39 +117,39 @@ def newer(lab: Lab, run_tool: RunTool, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Moving]]:
+def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Moving]]:
     """A function that starts a counter on a host: start(host, hosts, *arguments of docker run).
 
     command: instead of the image's own. url: where it answers, if not at its published port.
+    At the end the hosts of the test's pairs hold what they held before it.
     """
-    made: list[Moving] = []
+    # Before anything of the test: it may change what its hosts show (another image store).
+    pairs: list[Pair] = [request.getfixturevalue(name) for name in ("newer", "older") if name in request.fixturenames]
+    watched = [host for pair in pairs for host in pair.hosts]
+    names: list[str] = []
 
     def begin(host: Host, hosts: Sequence[Host], *arguments: str, command: Sequence[str] = (), url: str = "") -> Moving:
         port = next(_PORTS)
         name = f"engine-{port}"
+        # Of a session of tests that was killed.
+        forget(watched, [name], _of_all(tmp_path, watched))
+        names.append(name)
         host.start(name, RECIPES["counter"].tag, ["--publish", f"{port}:8080", *arguments], command)
         first = wait_for_answer(url or f"http://{host.address}:{port}/")
-        moving = Moving(name, port, tmp_path, first, list(hosts))
-        made.append(moving)
-        return moving
+        return Moving(name, port, tmp_path, first, list(hosts))
 
-    yield begin
-    for moving in made:
-        remove(moving)
+    with nothing_left(pairs[0], names, hosts=watched, inventory=_of_all(tmp_path, watched)):
+        yield begin
+
+
+def _of_all(directory: Path, hosts: Sequence[Host]) -> str:
+    """An inventory for recover.yml."""
+    return write_inventory(directory / "all.yml", source=[host.name for host in hosts], destination=[])
 
 
 def remove(moving: Moving) -> None:
     """Settle what is unfinished, then remove the counter, its old copies and its sessions' records."""
-    names = [host.name for host in moving.hosts]
-    inventory = write_inventory(moving.inventories / "all.yml", source=names, destination=[])
-    Migration("", playbook="recover.yml", inventory=inventory).end()
-    script = (
-        f"docker ps -aq --filter name=^{moving.name} | xargs -r docker rm -fv >/dev/null; "
-        f'grep -ls \'"container_name": "{moving.name}"\' /var/lib/livemigrate/2*/session.json | xargs -r -n1 dirname '
-        "| xargs -r rm -rf"
-    )
-    for host in moving.hosts:
-        host.run(["sh", "-c", script])
+    forget(moving.hosts, [moving.name], _of_all(moving.inventories, moving.hosts))
 
 
 def session_on(host: Host, name: str) -> dict[str, Any]:

@@ -25,6 +25,8 @@ BEFORE_THE_DECISION = ("armed", "freezing", "dumped", "sent")
 ABOUT_THE_DECISION = ("held", "decision", "committed")
 # The lease of a frozen session, the watchdog's interval, and what a settling takes on a busy machine.
 SETTLED_WITHIN = 30 + 5 + 60
+# The same with the lease of a held copy.
+GIVEN_UP_WITHIN = 120 + 5 + 60
 
 
 def _wait_settled(moving: Moving, host: Host) -> None:
@@ -115,6 +117,67 @@ def test_the_destination_loses_power_while_the_copy_is_held(newer: Pair, start: 
     while destination.run(["sh", "-c", "docker ps -aq; ls /var/lib/livemigrate/restores"], check=False).stdout.strip():
         assert time.monotonic() < deadline, "the destination keeps what it refused"
         time.sleep(1)
+
+
+def test_the_source_loses_power_while_the_copy_is_held(newer: Pair, start: Start) -> None:
+    """Its connection stands on, and says nothing any more: the destination does not hold the copy as long as that."""
+    source, destination = newer.alpha, newer.beta
+    moving = start(source, [source, destination], "--restart", "always")
+    migration, meeting = _with_a_held_copy(moving, source, destination)
+    newer.lab.power_cut(source.name)
+    migration.kill()
+    meeting.go_on()
+    deadline = time.monotonic() + 20
+    while session_on(destination, moving.name)["phases"][-1:] != ["held"]:
+        assert time.monotonic() < deadline, "it was never held"
+        time.sleep(0.2)
+    deadline = time.monotonic() + GIVEN_UP_WITHIN
+    while destination.docker("ps", "-aq", "--filter", f"name={moving.name}"):
+        assert time.monotonic() < deadline, "it is still held for a source that is gone"
+        time.sleep(2)
+    assert session_on(destination, moving.name)["decision"] == "REFUSED"
+    assert not destination.run(["sh", "-c", "pgrep -af 'agent[.]pyz serve'"], check=False).stdout
+    newer.lab.boot(source.name)
+    _wait_settled(moving, source)
+    # A power cut loses what was in memory only, in any second; it runs here again, as any other container does.
+    assert wait_for_answer(moving.url(source), timeout=60).token != moving.first.token
+
+
+def test_the_source_loses_power_after_the_hand_over(newer: Pair, start: Start) -> None:
+    """Nobody comes to say that the source knows: the destination tidies up by itself all the same, and soon."""
+    source, destination = newer.alpha, newer.beta
+    moving = start(source, [source, destination], "--restart", "unless-stopped")
+    meeting = Meeting(source, moving.name, "committed", "STOP")
+    migration = moving.move(source, destination)
+    meeting.happened()
+    newer.lab.power_cut(source.name)
+    migration.kill()
+    deadline = time.monotonic() + SETTLED_WITHIN
+    secrets = "find /run/livemigrate -name spec.json -o -name '*.img'"
+    while (
+        destination.inspect(moving.name)["HostConfig"]["RestartPolicy"]["Name"] != "unless-stopped"
+        or destination.run(["sh", "-c", secrets]).stdout
+    ):
+        assert time.monotonic() < deadline, "the destination has not tidied up"
+        time.sleep(1)
+    newer.lab.boot(source.name)
+    _wait_settled(moving, source)
+    moving.assert_runs_on(destination)
+
+
+@pytest.mark.parametrize("phase", ["dumped"])
+def test_a_step_that_is_stopped_keeps_nothing_frozen(newer: Pair, start: Start, phase: str) -> None:
+    """It does not die by itself, and holds the session: the watchdog ends it and lets the container go on."""
+    source, destination = newer.alpha, newer.beta
+    moving = start(source, [source, destination], "--restart", "unless-stopped")
+    meeting = Meeting(source, moving.name, phase, "STOP")
+    migration = moving.move(source, destination)
+    stopped = meeting.happened()
+    migration.kill()
+    _wait_settled(moving, source)
+    moving.assert_runs_on(source)
+    assert source.run(["test", "-e", f"/proc/{stopped}"], check=False).returncode != 0
+    assert not destination.docker("ps", "-aq", "--filter", f"name=^{moving.name}$")
 
 
 def test_a_person_starts_the_copy_before_its_time(newer: Pair, start: Start) -> None:

@@ -132,7 +132,7 @@ def make_counter(pair: Pair, names: list[str], arguments: Sequence[str] = ()) ->
     port = next(_PORTS)
     name = f"fault-{port}"
     # Of a session of tests that was killed.
-    forget(pair, [name])
+    forget(pair.hosts, [name])
     names.append(name)
     common = ["--publish", f"{port}:8080", "--restart", "unless-stopped"]
     identity = pair.alpha.start(name, RECIPES["counter"].tag, [*common, *arguments])

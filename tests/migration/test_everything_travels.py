@@ -56,7 +56,7 @@ def _volume(host: Host) -> str:
 @pytest.fixture
 def all_sorts(pair: Pair) -> Iterator[dict[str, Any]]:
     """The container on alpha, with its files; what inspect said of it."""
-    forget(pair, [NAME])
+    forget(pair.hosts, [NAME])
     _remove_rest(pair)
     with nothing_left(pair, [NAME], also=lambda: _remove_rest(pair)):
         _make(pair.alpha)

@@ -181,7 +181,7 @@ def test_mount_that_the_destination_cannot_restore(
         if missing:
             pair.beta.run(["mv", "/usr/bin/docker-init", "/usr/bin/docker-init.away"])
         with Watch([counter.url(pair.alpha)], token=counter.first.token) as watch:
-            counter.migrate().fail_with(*texts, "the container stayed here")
+            counter.migrate().fail_with(*texts, "Nothing has been touched")
         assert not watch.report().violations
         assert watch.report().longest_gap < 1, "it was frozen before it was refused"
     finally:

@@ -102,19 +102,21 @@ def _records(host: Host) -> list[_Record]:
     return found
 
 
-def forget(pair: Pair, names: Sequence[str]) -> None:
+def forget(hosts: Sequence[Host], names: Sequence[str], inventory: str = "") -> None:
     """Settle the sessions of containers as a person would, and remove both with the old copies.
 
     :param names: what the containers' names begin with.
+    :param inventory: of recover.yml; the lab's own where its groups are the two hosts.
     """
     if any(
         record.container.startswith(tuple(names)) and record.phase != "closed"
-        for host in pair.hosts
+        for host in hosts
         for record in _records(host)
     ):
         # What it cannot settle is found by those who look what is left.
-        Migration("", ["-e", f"migrate_wait={_RECOVER_WAIT}"], playbook="recover.yml").end()
-    for host in pair.hosts:
+        waiting = ["-e", f"migrate_wait={_RECOVER_WAIT}"]
+        Migration("", waiting, playbook="recover.yml", inventory=inventory).end()
+    for host in hosts:
         for name in names:
             host.run(["sh", "-c", _REMOVE_CONTAINERS, "sh", name])
         for record in _records(host):
@@ -133,13 +135,23 @@ def _new(host: Host, before: Sequence[str], seconds: float) -> list[str]:
 
 
 @contextmanager
-def nothing_left(pair: Pair, names: Sequence[str], also: Callable[[], None] | None = None) -> Iterator[None]:
+def nothing_left(
+    pair: Pair,
+    names: Sequence[str],
+    also: Callable[[], None] | None = None,
+    *,
+    hosts: Sequence[Host] = (),
+    inventory: str = "",
+) -> Iterator[None]:
     """Tidy up after a test, and fail where a settled session has left something; that is taken away all the same.
 
     :param names: what the names of the containers that the test makes begin with; may be added to meanwhile.
     :param also: removes what else the test made, once the containers are gone.
+    :param hosts: where it makes them, if not on the pair alone.
+    :param inventory: as for :func:`forget`.
     """
-    before = {host.name: snapshot(host) for host in pair.hosts}
+    hosts = hosts or pair.hosts
+    before = {host.name: snapshot(host) for host in hosts}
     try:
         yield
     finally:
@@ -147,11 +159,11 @@ def nothing_left(pair: Pair, names: Sequence[str], also: Callable[[], None] | No
         for machine in pair.lab.machines():
             if not machine.is_running():
                 pair.lab.boot(machine.name)
-        forget(pair, names)
+        forget(hosts, names, inventory)
         if also is not None:
             also()
         told = []
-        for host in pair.hosts:
+        for host in hosts:
             left = _new(host, before[host.name], _SECONDS_TO_GO)
             if left:
                 sessions = sorted(set(_SESSION.findall("\n".join(left))))

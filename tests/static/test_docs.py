@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT, RunTool
+from tests.static.make_rules import stale
 
 COLLECTION = "livemigrate.criu"
 MODULES = sorted(path.stem for path in (ROOT / "plugins" / "modules").glob("*.py"))
-FILTERS = sorted(path.stem for path in (ROOT / "plugins" / "filter").glob("*.py"))
+ACTIONS = sorted(path.stem for path in (ROOT / "plugins" / "action").glob("*.py"))
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
 PLAYBOOKS = sorted(path.stem for path in (ROOT / "playbooks").glob("*.yml"))
 
@@ -78,9 +80,22 @@ def test_module(module: str, module_docs: dict[str, Any], run_tool: RunTool) -> 
     assert module in run_tool(["ansible-doc", "-t", "module", f"{COLLECTION}.{module}"], name=f"ansible-doc-{module}")
 
 
-@pytest.mark.parametrize("name", FILTERS)
-def test_filter(name: str, run_tool: RunTool) -> None:
-    assert name in run_tool(["ansible-doc", "-t", "filter", f"{COLLECTION}.{name}"], name=f"ansible-doc-{name}")
+@pytest.mark.parametrize("name", ACTIONS)
+def test_an_action_takes_what_its_module_documents(name: str, module_docs: dict[str, Any]) -> None:
+    """The work of such a module is done on the control node, by a plugin with an argument spec of its own."""
+    spec = importlib.import_module(f"ansible_collections.{COLLECTION}.plugins.action.{name}").ARGUMENTS
+    options = module_docs[f"{COLLECTION}.{name}"]["doc"]["options"]
+    assert set(spec) == set(options)
+    for option, documented in options.items():
+        for key in ("type", "choices", "elements", "default", "required"):
+            assert spec[option].get(key) == (documented.get(key) or spec[option].get(key)), f"{option}: {key}"
+
+
+def test_the_list_of_rules_is_up_to_date() -> None:
+    """docs/rules.md and the versions in docs/support.md say what the rules say (`make rules` writes them)."""
+    assert stale() == []
+    text = (ROOT / "docs" / "rules.md").read_text(encoding="utf-8")
+    assert "| `name_taken` | error |" in text
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -115,5 +130,5 @@ def test_changelog_names_everything() -> None:
     imported = {play.get("ansible.builtin.import_playbook") for name in PLAYBOOKS for play in _playbook(name)}
     playbooks = [name for name in PLAYBOOKS if f"{name}.yml" not in imported]
     assert "migrate" in playbooks
-    missing = [name for name in (*MODULES, *FILTERS, *ROLES, *playbooks) if f"- {COLLECTION}.{name} -" not in text]
+    missing = [name for name in (*MODULES, *ROLES, *playbooks) if f"- {COLLECTION}.{name} -" not in text]
     assert not missing

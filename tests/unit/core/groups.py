@@ -35,10 +35,6 @@ class Group(TaskGroup):
     def put(self, pid: int, below: str = "") -> None:
         (Path(self.path) / below / "cgroup.procs").write_text(str(pid))
 
-    def freeze(self) -> None:
-        (Path(self.path) / "cgroup.freeze").write_text("1")
-        self.wait_frozen(True, 5)
-
     def thawed_by_a_stranger(self) -> None:
         (Path(self.path) / "cgroup.freeze").write_text("0")
         self.wait_frozen(False, 5)

@@ -133,7 +133,7 @@ def bring_to(session: Session, phase: str) -> Session:
     return session
 
 
-def hold_lock(session_id: str, roots: dict[str, str]) -> int:
+def hold_lock(session_id: str, roots: dict[str, str], *, alive: bool = True) -> int:
     """Start a process that takes a session's lock and keeps it; returns its number when it has it."""
     from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
 
@@ -141,7 +141,7 @@ def hold_lock(session_id: str, roots: dict[str, str]) -> int:
     child = os.fork()
     if child == 0:
         try:
-            with Session(session_id, **roots).locked():
+            with Session(session_id, **roots).locked(alive=alive):
                 os.write(writing, b"x")
                 time.sleep(60)
         finally:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import ast
 import io
+import itertools
 import os
 import re
+import signal
 import stat
 import subprocess
 import sys
@@ -24,7 +26,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import _agent_pac
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import Completed
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import DESTINATION, SOURCE, Session
-from tests.unit.core.support import MODULE_UTILS, PACKAGE, PLUGINS, ROOT, bring_to, hold_lock
+from tests.unit.core.support import MODULE_UTILS, PACKAGE, PLUGINS, ROOT, bring_to, hold_lock, wait_for
 
 MakeSession = Callable[..., Session]
 Agent = Callable[..., int]
@@ -339,24 +341,88 @@ def test_what_cannot_be_settled_now_is_tried_again(
     assert session.lease_left == 0, "an attempt is no sign of life: the next one must not wait for it"
 
 
-def test_a_session_that_somebody_works_on_is_tried_again(
-    agent: Agent,
-    make_session: MakeSession,
-    roots: dict[str, str],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def abandoned(make_session: MakeSession, monkeypatch: pytest.MonkeyPatch) -> Session:
+    """A frozen session whose lease is over, whatever is done with it."""
     session = bring_to(make_session(), "freezing")
-    holder = hold_lock(session.id, roots)
-    try:
-        # Its lease is over all the same: the holder hangs, say.
-        monkeypatch.setattr(_session.Session, "lease_left", 0.0)
-        assert agent("settle", session.id) == 75
+    monkeypatch.setattr(_session.Session, "lease_left", 0.0)
+    monkeypatch.setattr(_session, "LEASE_SECONDS", 0.1)
+    return session
+
+
+class Holder:
+    """A process that holds a session's lock."""
+
+    def __init__(self, session: Session, roots: dict[str, str], *, alive: bool = True) -> None:
+        self.pid = hold_lock(session.id, roots, alive=alive)
+        self._status: int | None = None
+
+    def __enter__(self) -> Holder:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        if self.ended_by() is None:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+
+    def ended_by(self) -> int | None:
+        """The signal, None as long as it lives."""
+        if self._status is None:
+            found, status = os.waitpid(self.pid, os.WNOHANG)
+            self._status = os.WTERMSIG(status) if found else None
+        return self._status
+
+
+def test_a_session_that_somebody_settles_is_tried_again(
+    agent: Agent, abandoned: Session, roots: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A person's recover.yml shows no signs of life, and is not to be ended for that."""
+    with Holder(abandoned, roots, alive=False) as holder:
+        assert agent("settle", abandoned.id) == 75
         assert "is at work on this host" in capsys.readouterr().err
-        assert session.decision is None
-    finally:
-        os.kill(holder, 9)
-        os.waitpid(holder, 0)
+        assert holder.ended_by() is None
+    assert abandoned.decision is None
+
+
+@pytest.mark.parametrize("kind", ["silent step", "stopped step", "stopped settler"])
+def test_who_holds_the_lock_and_shows_no_sign_of_life_is_ended(
+    kind: str, agent: Agent, abandoned: Session, roots: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Holder(abandoned, roots, alive="step" in kind) as holder:
+        if "stopped" in kind:
+            os.kill(holder.pid, signal.SIGSTOP)
+        assert agent("settle", abandoned.id) == 75
+        # As far as one gets without an engine.
+        assert "cannot be settled yet: Cannot connect to the Docker engine" in capsys.readouterr().err
+        wait_for(holder.ended_by, "it has ended")
+        assert holder.ended_by() == signal.SIGKILL
+
+
+def test_a_step_that_is_only_slow_to_say_that_it_is_alive_is_left_alone(
+    abandoned: Session, roots: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Holder(abandoned, roots) as holder:
+        answers = itertools.chain([0.0, 0.0, 0.0], itertools.repeat(5.0))
+        monkeypatch.setattr(_session.Session, "lease_left", property(lambda _self: next(answers)))
+        assert not abandoned.end_holder()
+        assert holder.ended_by() is None
+
+
+def test_nobody_else_is_ended(abandoned: Session, roots: dict[str, str]) -> None:
+    """A number in the note that is another's by now, a holder that is not of the note, no holder, no note."""
+    note = Path(abandoned.volatile) / "holder"
+    assert not abandoned.end_holder()
+    with Holder(abandoned, roots) as holder, subprocess.Popen(["sleep", "60"]) as stranger:
+        said = note.read_text()
+        pid, started, kind = said.split()
+        other = Path(f"/proc/{stranger.pid}/stat").read_text().split()[21]
+        for wrong in ("", "x y z", f"{stranger.pid} {other} {kind}", f"{pid} {int(started) + 1} {kind}"):
+            note.write_text(wrong)
+            assert not abandoned.end_holder()
+        assert (holder.ended_by(), stranger.poll()) == (None, None)
+        stranger.kill()
+        note.write_text(said)
+        assert abandoned.end_holder()
 
 
 def test_a_session_that_came_back_to_life_while_its_lock_was_waited_for_is_left_alone(

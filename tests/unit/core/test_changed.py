@@ -79,16 +79,21 @@ def make_tree(disk: Path) -> Callable[..., Tree]:
 
 
 def _pass_before(session: Session) -> None:
-    """Note a first pass, and wait until what is done now is after it: the look goes back a second, in whole ones."""
-    _durable.write_json(session.memory_path("content_sent.json"), {"began": time.time()})
+    """Note a first pass; the look goes back a second from it."""
+    _durable.write_json(session.memory_path("content_sent.json"), _transfer._moment())
+
+
+def _clock_set_since(session: Session, seconds: float) -> None:
+    """What the note of the pass before looks like when the clock has been set by so many seconds since."""
+    path = session.memory_path("content_sent.json")
+    _durable.write_json(path, {name: value - seconds for name, value in _durable.read_json(path).items()})
 
 
 def test_every_touch_is_seen_and_nothing_else(make_session: MakeSession, make_tree: Callable[..., Tree]) -> None:
     session = make_session()
     actions = {**CHANGES, **NOTHING}
     trees = {name: make_tree(f"volume/{number}", f"tree {number}") for number, name in enumerate(actions)}
-    # The look goes back by a second and a half at most, so that no touch within a coarse clock's tick is missed.
-    time.sleep(1.6)
+    time.sleep(1.1)
     _pass_before(session)
     for name, action in actions.items():
         action(Path(trees[name].path) / "sub" / "deep" / "file")
@@ -118,7 +123,7 @@ def test_a_store_through_a_map_that_was_dirty_before_is_seen(
     file.write_bytes(bytes(mmap.PAGESIZE))
     with file.open("r+b") as handle, mmap.mmap(handle.fileno(), 0) as shared:
         shared[0] = 1
-        time.sleep(1.6)
+        time.sleep(1.1)
         _pass_before(session)
         _transfer.write_out([tree.path, other.path])
         shared[1] = 1
@@ -129,7 +134,7 @@ def test_the_log_always_travels(make_session: MakeSession, make_tree: Callable[.
     """It is grown by the engine, not by the container, and the source's name of it is another."""
     session = make_session()
     log, layer = make_tree("log", "log"), make_tree("layer", "layer")
-    time.sleep(1.6)
+    time.sleep(1.1)
     _pass_before(session)
     assert _transfer.changed(session, [log, layer]) == [log]
 
@@ -137,6 +142,45 @@ def test_the_log_always_travels(make_session: MakeSession, make_tree: Callable[.
 def test_without_a_pass_before_everything_travels(make_session: MakeSession, make_tree: Callable[..., Tree]) -> None:
     trees = [make_tree("layer", "layer"), make_tree("volume/a", "volume")]
     assert _transfer.changed(make_session(), trees) == trees
+
+
+@pytest.mark.parametrize("seconds", [-3600, -1.5, 1.5, 3600])
+def test_after_the_clock_was_set_everything_travels(
+    seconds: float, make_session: MakeSession, make_tree: Callable[..., Tree]
+) -> None:
+    """A change between the two passes has a time before the first one then, and no time tells of it."""
+    session = make_session()
+    trees = [make_tree("layer", "layer"), make_tree("volume/a", "volume")]
+    time.sleep(1.1)
+    _pass_before(session)
+    _clock_set_since(session, seconds)
+    assert _transfer.changed(session, trees) == trees
+
+
+def test_a_clock_that_is_slewed_a_little_hides_nothing(
+    make_session: MakeSession, make_tree: Callable[..., Tree]
+) -> None:
+    session = make_session()
+    touched, untouched = make_tree("layer", "layer"), make_tree("volume/a", "volume")
+    time.sleep(2.1)
+    _pass_before(session)
+    _clock_set_since(session, -0.9)
+    (Path(touched.path) / "new").write_text("")
+    assert _transfer.changed(session, [touched, untouched]) == [touched]
+
+
+def test_where_a_server_s_clock_counts_everything_travels(
+    make_session: MakeSession, make_tree: Callable[..., Tree], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = make_session()
+    served, local = make_tree("volume/a", "served"), make_tree("layer", "local")
+    mounts = Path("/proc/self/mountinfo").read_text()
+    mounts += f"999 1 0:99 / {served.path} rw - fuse.sshfs host:/srv rw\n"
+    real = _durable.filesystem_type
+    monkeypatch.setattr(_durable, "filesystem_type", lambda path: real(path, mounts))
+    time.sleep(1.1)
+    _pass_before(session)
+    assert _transfer.changed(session, [served, local]) == [served]
 
 
 def test_a_directory_that_cannot_be_looked_at_is_an_error(

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import _connections, _fence, _sockets
+from ansible_collections.livemigrate.criu.plugins.module_utils._addresses import NO_ADDRESSES, Addresses
 from ansible_collections.livemigrate.criu.plugins.module_utils._connections import Arrangement, Plan
 from ansible_collections.livemigrate.criu.plugins.module_utils._fence import Fence
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import SOURCE, Session
-from ansible_collections.livemigrate.criu.plugins.module_utils._socket_rules import NO_ADDRESSES, Addresses
 from tests.unit.core.netns import CONTAINER_ADDRESS, Namespaces, namespaces
 
 STAYS = Addresses(*(frozenset({ipaddress.ip_address(CONTAINER_ADDRESS)}),) * 2)

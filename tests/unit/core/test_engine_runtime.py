@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -17,18 +18,19 @@ from typing import Any
 import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _durable,
     _engine_runtime,
     _fence,
     _proof,
     _session,
     _trees,
 )
+from ansible_collections.livemigrate.criu.plugins.module_utils._addresses import NO_ADDRESSES
 from ansible_collections.livemigrate.criu.plugins.module_utils._checkpoint_dir import Manifest
 from ansible_collections.livemigrate.criu.plugins.module_utils._connections import Arrangement
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Mark
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import DESTINATION, REFUSED, RUN, Session
-from ansible_collections.livemigrate.criu.plugins.module_utils._socket_rules import NO_ADDRESSES
 from tests.unit.core.groups import Group, Shim
 from tests.unit.core.support import CONTAINER, OTHER_CONTAINER, wait_for
 
@@ -395,6 +397,24 @@ def test_letting_go_without_a_shim_thaws_the_copy_itself(
     assert session.phase == "run"
 
 
+def test_a_disk_that_fills_up_after_the_decision_keeps_nobody_from_being_let_go(
+    held: Session, mark: Mark, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The session's journal has room put by, and the tombstone may take it too."""
+    held.decide(RUN)
+    publish = _durable.publish
+
+    def full(path: str, data: bytes) -> bool:
+        if os.path.exists(held.path("ballast")):
+            raise OSError(errno.ENOSPC, "No space left on device", path)
+        return publish(path, data)
+
+    monkeypatch.setattr(_durable, "publish", full)
+    _engine_runtime.let_go(held)
+    assert mark.consumed
+    assert not group.frozen
+
+
 def test_letting_go_twice_changes_nothing(held: Session, group: Group) -> None:
     held.decide(RUN)
     _engine_runtime.let_go(held)
@@ -456,8 +476,13 @@ def test_after_refused_nothing_is_left(session: Session, mark: Mark, programs: P
 
 
 @pytest.mark.usefixtures("programs")
-def test_a_copy_that_was_never_created_has_only_a_name(session: Session, mark: Mark) -> None:
+def test_a_copy_that_was_never_noted_has_only_a_name_and_its_mark_goes_too(
+    session: Session, mark: Mark, make_session: MakeSession
+) -> None:
     """REFUSED in the middle of creating: what is known of the copy is the name it was to have."""
-    _engine_runtime.give_up(session, "web-incoming")
+    other = Mark.of(make_session(DESTINATION, container="d" * 64), "c" * 64)
+    other.make("20261123T235959Z-3f9a1c")
     _engine_runtime.discard(session, "web-incoming")
-    assert mark.exists
+    assert not mark.exists
+    assert not os.path.exists(mark.work)
+    assert other.exists, "another session's is not ours to remove"

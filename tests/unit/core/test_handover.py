@@ -7,21 +7,31 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _engine_runtime, _proof, _talk
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _channel_server,
+    _destination,
+    _engine_runtime,
+    _proof,
+    _session,
+    _talk,
+)
+from ansible_collections.livemigrate.criu.plugins.module_utils._addresses import NO_ADDRESSES
 from ansible_collections.livemigrate.criu.plugins.module_utils._connections import Arrangement
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._handover import Conversation
 from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Mark
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import REFUSED, RUN, Session
-from ansible_collections.livemigrate.criu.plugins.module_utils._socket_rules import NO_ADDRESSES
 from tests.unit.core.groups import Group, Shim
 from tests.unit.core.support import OTHER_CONTAINER, wait_for
 from tests.unit.core.wire import Wire
@@ -334,9 +344,61 @@ def test_a_destination_that_does_not_know_the_word_says_so(runtime_wire: Wire) -
     assert caught.value.code == "channel_refused"
 
 
-def test_the_talk_is_a_sign_of_life(runtime_wire: Wire, destination: Session) -> None:
+def _renewed_since(lease: Path, moment: int) -> bool:
+    return lease.stat().st_mtime_ns > moment
+
+
+def test_only_what_the_source_says_is_a_sign_of_life(
+    destination: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One that has lost its power leaves the connection standing for hours; a held copy must not wait for that."""
+    # With it the interval in which a process that is alive would say so by itself.
+    monkeypatch.setattr(_session, "LEASE_SECONDS", 0.2)
     lease = Path(destination.volatile, "lease")
-    before = lease.stat().st_mtime_ns
-    with Conversation(runtime_wire.channel) as talk:
-        talk.hear()
-        wait_for(lambda: lease.stat().st_mtime_ns > before, "the lease is renewed")
+    reading, writing = os.pipe()
+    answers = (tmp_path / "answers").open("wb")
+    with os.fdopen(reading, "rb") as source, os.fdopen(writing, "wb", buffering=0) as said:
+        talks = {"handover": lambda: _destination.converse(destination, source, answers)}
+        serving = threading.Thread(target=_channel_server.serve, args=(destination, "handover", {}, talks))
+        before = lease.stat().st_mtime_ns
+        serving.start()
+        wait_for(lambda: (tmp_path / "answers").stat().st_size, "it is ready")
+        assert lease.stat().st_mtime_ns > before, "who begins to talk is alive"
+        pieces = (
+            json.dumps({"put": "pages-1.img", "size": 3 << 20}).encode() + b"\n",
+            bytes(1 << 20),
+            bytes(1 << 20),
+            bytes(1 << 20) + json.dumps({"put": "pages-2.img", "size": 1}).encode() + b"\n",
+        )
+        for piece in pieces:
+            silent = lease.stat().st_mtime_ns
+            time.sleep(0.3)
+            assert lease.stat().st_mtime_ns == silent, "it has said nothing"
+            said.write(piece)
+            wait_for(partial(_renewed_since, lease, silent), "the lease is renewed")
+        # Its last piece was two signs of life.
+        time.sleep(0.3)
+        silent = lease.stat().st_mtime_ns
+        said.close()
+        serving.join(5)
+        assert not serving.is_alive()
+        assert lease.stat().st_mtime_ns == silent, "the end of a connection is no sign of life"
+    answers.close()
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_talk_that_nobody_continues_ends_with_a_refusal(ours: bool, destination: Session) -> None:
+    """Its process waits for words that do not come; it is found by its note and its own words, as on a host."""
+    other = "20261123T235959Z-3f9a1c"
+    argv = [sys.executable, "-c", "import time; time.sleep(60)", "serve", destination.id if ours else other, "handover"]
+    with subprocess.Popen(argv) as talking:
+        wait_for(lambda: b"serve" in Path(f"/proc/{talking.pid}/cmdline").read_bytes(), "it is there")
+        for pid in (talking.pid, os.getpid()):
+            Path(destination.memory_path(f"transfer.{pid}")).touch()
+        _channel_server.end_transfers(destination)
+        if ours:
+            assert talking.wait(5) == -9
+        else:
+            time.sleep(0.2)
+            assert talking.poll() is None, "the number may be another's by now"
+            talking.kill()

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -133,10 +135,38 @@ def test_the_dump_runs_in_a_unit_of_its_own_and_leaves_the_container_paused(root
 
 
 @pytest.mark.usefixtures("roots")
-def test_a_dump_without_statistics_is_a_dump(work: Path) -> None:
-    assert _dump(work, Runner(Completed(0, "", ""))) == {}
+def test_a_dump_whose_statistics_cannot_be_read_is_a_dump(work: Path) -> None:
     (work / "stats-dump").write_bytes(b"garbage")
     assert _dump(work, Runner(Completed(0, "", ""))) == {}
+
+
+@pytest.mark.usefixtures("roots")
+def test_a_dump_that_was_told_to_end_is_none_though_systemd_calls_it_a_success(work: Path) -> None:
+    with pytest.raises(MigrationError) as caught:
+        _dump(work, Runner(Completed(0, "", "")))
+    assert caught.value.code == "dump_failed"
+    assert "before CRIU was through" in caught.value.message
+
+
+@pytest.mark.usefixtures("roots")
+def test_a_process_that_was_in_the_hand_of_a_killed_criu_and_has_ended_is_told(work: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    here = f"(00.020000) Dumping task (pid: {os.getpid()} comm: python3)\n"
+    # Not waited for yet: a zombie.
+    time.sleep(0.1)
+    there = (
+        f"(00.030000) Dumping task (pid: {ended.pid} comm: the (worker))\n(00.031000) Parasite syscall_ip at 0x401000\n"
+    )
+    (work / "dump.log").write_text(here + there)
+    killed = Runner(Completed(1, "", "read unixpacket: EOF\n"))
+    with pytest.raises(MigrationError) as caught:
+        _dump(work, killed)
+    assert f"the process the (worker) ({ended.pid}) in its hand" in caught.value.message
+    ended.wait()
+    (work / "dump.log").write_text(there + here)
+    with pytest.raises(MigrationError) as caught:
+        _dump(work, killed)
+    assert "in its hand" not in caught.value.message
 
 
 @pytest.mark.usefixtures("roots")

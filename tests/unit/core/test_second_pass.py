@@ -50,6 +50,11 @@ class Contents:
     def send(self, *, running: bool) -> int:
         return _transfer.send_content(self._wire.source, self._engine, running=running)
 
+    def clock_was_set(self, seconds: float) -> None:
+        """What the note of the first pass looks like when the clock has been set since."""
+        path = self._wire.source.memory_path("content_sent.json")
+        _durable.write_json(path, {name: value - seconds for name, value in _durable.read_json(path).items()})
+
 
 @pytest.fixture
 def contents(wire: Wire, disk: Path) -> Contents:
@@ -77,7 +82,9 @@ def _replaced_by_a_file_with_its_old_time(file: Path) -> None:
 NAMES = ("file", "with\nline", "-n", " blank ", "--files-from", "deep/er", "\u00fc", "*")
 
 
-def _changed_between_the_passes(contents: Contents, change: Callable[[Path], None], names: tuple[str, ...]) -> None:
+def _changed_between_the_passes(
+    contents: Contents, change: Callable[[Path], None], names: tuple[str, ...], *, clock_set_by: float = 0.0
+) -> None:
     places = {contents.volume: contents.arrived / "volume/data", contents.layer: contents.arrived / "layer"}
     for source in places:
         for name in names:
@@ -90,6 +97,7 @@ def _changed_between_the_passes(contents: Contents, change: Callable[[Path], Non
         for name in names:
             assert (target / name).read_text() == "before"
             change(source / name)
+    contents.clock_was_set(clock_set_by)
     contents.send(running=False)
     missed = [name for target in places.values() for name in names if (target / name).read_text() != "after!"]
     assert missed == []
@@ -98,6 +106,13 @@ def _changed_between_the_passes(contents: Contents, change: Callable[[Path], Non
 @pytest.mark.parametrize("change", [_rewritten, _rewritten_with_its_old_time, _replaced_by_a_file_with_its_old_time])
 def test_a_file_that_changed_between_the_passes_arrives(change: Callable[[Path], None], contents: Contents) -> None:
     _changed_between_the_passes(contents, change, NAMES)
+
+
+@pytest.mark.parametrize("change", [_rewritten_with_its_old_time, _replaced_by_a_file_with_its_old_time])
+def test_a_file_that_changed_before_the_clock_was_set_back_arrives(
+    change: Callable[[Path], None], contents: Contents
+) -> None:
+    _changed_between_the_passes(contents, change, ("file", "deep/er"), clock_set_by=-3600)
 
 
 def test_a_file_whose_name_is_no_text_arrives(contents: Contents) -> None:

@@ -276,6 +276,9 @@ def test_a_program_that_was_started_under_a_lock_does_not_hold_it(make_session: 
         (DESTINATION, "opened", _session.PREPARING_LEASE_SECONDS),
         (DESTINATION, "starting", _session.HELD_LEASE_SECONDS),
         (DESTINATION, "held", _session.HELD_LEASE_SECONDS),
+        # What is decided is tidied up soon, although nobody comes to hear of it.
+        (DESTINATION, "run", _session.LEASE_SECONDS),
+        (DESTINATION, "refused", _session.LEASE_SECONDS),
     ],
 )
 def test_a_sign_of_life_counts_longer_while_nothing_is_frozen(

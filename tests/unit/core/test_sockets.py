@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _announce, _socket_rules, _sockets
-from ansible_collections.livemigrate.criu.plugins.module_utils._socket_rules import Addresses
+from ansible_collections.livemigrate.criu.plugins.module_utils import _addresses, _announce, _rules_network, _sockets
+from ansible_collections.livemigrate.criu.plugins.module_utils._addresses import Addresses
+from ansible_collections.livemigrate.criu.plugins.module_utils._finding import ERROR, WARNING
+from ansible_collections.livemigrate.criu.plugins.module_utils._rules_network import View
 from ansible_collections.livemigrate.criu.plugins.module_utils._sockets import Socket, Sockets
 
 TCP = """\
@@ -161,12 +163,12 @@ HIDDEN = Addresses(frozenset({ADDRESS}), frozenset())
 
 def _codes(sockets: Sockets, after: Addresses, *, close: bool = False) -> set[str]:
     connections = sockets.connections
-    return {one.code for one in _socket_rules.refusals(sockets, connections, after, close_connections=close)}
+    return {one.rule for one in _rules_network.judge(View(sockets, tuple(connections), after, close), ERROR)}
 
 
 def test_a_kept_address_breaks_nothing_of_tcp(sockets: Sockets) -> None:
     assert _codes(sockets, KEPT) == {"multicast_joined", "unix_stream_outside"}
-    assert _socket_rules.warnings(sockets, KEPT, close_connections=True) == []
+    assert _rules_network.judge(View(sockets, tuple(sockets.connections), KEPT, True), WARNING) == []
 
 
 def test_a_changed_address_breaks_connections_and_bound_sockets(sockets: Sockets) -> None:
@@ -182,16 +184,15 @@ def test_clients_are_told_not_waited_for() -> None:
     served = Sockets((client, *_sockets.parse_inet("tcp", TCP6)[:2]), frozenset({ADDRESS}), frozenset(), ())
     assert served.is_incoming(client)
     assert _codes(served, NOWHERE) == set()
-    (warning,) = _socket_rules.warnings(served, NOWHERE, close_connections=False)
-    assert warning.code == "connections_close"
+    (warning,) = _rules_network.judge(View(served, tuple(served.connections), NOWHERE, False), WARNING)
+    assert warning.rule == "connections_close"
     assert "192.0.2.1:4000" in warning.message
 
 
 def test_many_connections_make_a_short_message(sockets: Sockets) -> None:
     many = [sockets.inet[1]._replace(port=port, inode=port) for port in range(1000, 1100)]
-    (finding,) = _socket_rules.refusals(
-        Sockets(tuple(many), frozenset(), frozenset(), ()), many, NOWHERE, close_connections=False
-    )
+    view = View(Sockets(tuple(many), frozenset(), frozenset(), ()), tuple(many), NOWHERE, False)
+    (finding,) = _rules_network.judge(view, ERROR)
     assert "and 97 more" in finding.message
 
 
@@ -226,7 +227,7 @@ def _inspect(*, requested: str, assigned: str) -> dict[str, Any]:
 def test_which_addresses_stay(requested: str, driver: str, there: bool, reachable: bool) -> None:
     source = _inspect(requested=requested, assigned="198.51.100.7")
     copy = _inspect(requested=requested, assigned="")
-    after = _socket_rules.addresses_after(source, copy, {"lan": driver})
+    after = _addresses.after(source, copy, {"lan": driver})
     assert (bool(after.there), bool(after.reachable)) == (there, reachable)
 
 

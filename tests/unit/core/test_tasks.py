@@ -23,7 +23,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import _tasks
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup, cgroup_of
 from tests.unit.core.groups import Group, unified
-from tests.unit.core.support import ROOT, wait_for
+from tests.unit.core.support import CONTAINER, ROOT, wait_for
 
 # Counts in a file that others can see, as fast as a bounded use of the processor allows. Says how often it was told to go on.
 _COUNTER = """
@@ -451,3 +451,27 @@ def test_tasks_that_do_not_die_are_an_error(group: Group, start: Start, monkeypa
         group.kill(timeout=0.05)
     assert caught.value.code == "kill_failed"
     assert counter.process.wait(5) == -signal.SIGKILL
+
+
+# -- found by its name -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [f"docker-{CONTAINER}.scope", CONTAINER])
+def test_a_container_s_group_is_found_under_any_parent(name: str, group: Group) -> None:
+    path = Path(group.path) / "some.slice" / "some-more.slice" / name
+    path.mkdir(parents=True)
+    for said in ("", str(path), str(path / "init.scope"), "/elsewhere", f"{group.path}/../{name}", group.path):
+        found = _tasks.group_of_id(CONTAINER, said)
+        assert found is not None, said
+        assert found.path == str(path), said
+
+
+def test_a_group_that_is_gone_is_not_looked_for_elsewhere(group: Group) -> None:
+    assert _tasks.group_of_id(CONTAINER, f"{group.path}/docker-{CONTAINER}.scope") is None
+    assert _tasks.group_of_id(CONTAINER) is None
+
+
+def test_what_is_said_to_be_the_container_s_and_is_not_is_left_alone(group: Group) -> None:
+    """Killing that would end other containers, or the host."""
+    for said in (group.path, str(Path(group.path).parent), "/sys/fs/cgroup", f"{group.path}/{'c' * 64}", "/", "."):
+        assert _tasks.group_of_id(CONTAINER, said) is None

@@ -147,6 +147,19 @@ def test_what_all_hosts_see_does_not_travel(filesystem: str, options: dict[str, 
     assert _trees.is_shared(filesystem, options) is shared
 
 
+@pytest.mark.parametrize(
+    ("filesystem", "local"),
+    [
+        ("ext4", True),
+        ("overlay", True),
+        ("tmpfs", True),
+        *((name, False) for name in ("nfs4", "fuse.sshfs", "virtiofs", "unknown")),
+    ],
+)
+def test_whose_clock_a_change_time_comes_from(filesystem: str, local: bool) -> None:
+    assert _trees.has_local_times(filesystem) is local
+
+
 # -- rsync of everything ---------------------------------------------------------------------------------------------
 
 

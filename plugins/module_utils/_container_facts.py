@@ -1,0 +1,348 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""What of a container decides whether and how it can move, as its own host tells it.
+
+The result is plain data without secrets: no environment, no arguments, no label values, no options of volumes. It goes to the
+control node for the preflight, and the same is judged on the source itself when a session opens (``_examine.py``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import time
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _fence,
+    _held,
+    _images,
+    _mountinfo,
+    _names,
+    _session,
+    _sockets,
+    _spec,
+    _spec_create,
+    _trees,
+    _volumes,
+)
+from ansible_collections.livemigrate.criu.plugins.module_utils._engine_socket import Asks
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
+
+Facts = dict[str, t.Any]
+Inspect = t.Mapping[str, t.Any]
+
+# What rules read of inspect data. Nested where only a part of an object may be told.
+_TOP = ("Id", "Name", "Image", "Platform", "HostnamePath", "HostsPath", "ResolvConfPath", "LogPath", "AppArmorProfile")
+_STATE = ("Status", "Running", "Paused", "Restarting", "Dead", "Pid")
+_CONFIG = ("Image", "Tty", "OpenStdin", "AttachStdin", "NetworkDisabled", "MacAddress", "ExposedPorts")
+_HOST = (
+    *(
+        "NetworkMode",
+        "PidMode",
+        "IpcMode",
+        "UsernsMode",
+        "Cgroup",
+        "CgroupnsMode",
+        "UTSMode",
+        "AutoRemove",
+        "Isolation",
+    ),
+    *(
+        "Runtime",
+        "Capabilities",
+        "Privileged",
+        "Devices",
+        "PublishAllPorts",
+        "PortBindings",
+        "Init",
+        "Tmpfs",
+        "Binds",
+        "Links",
+    ),
+)
+_MOUNT = ("Type", "Name", "Source", "Destination", "Driver", "RW", "Propagation", "Mode")
+_ENDPOINT = ("NetworkID", "IPAddress", "GlobalIPv6Address", "MacAddress", "IPAMConfig", "Links")
+# Labels by which others manage a container: that they are there is told, not what they say.
+_MANAGERS = ("com.docker.swarm.", "io.kubernetes.", "com.docker.compose.project")
+# Engines whose API is asked for, to see which fields of the container each of them would not know.
+_APIS = ("1.40", "1.41", "1.42", "1.43", "1.44", "1.45", "1.46", "1.47", "1.48", "1.49", "1.50", "1.51")
+# Between two looks at the connections: what is there in both lasts.
+_LASTING_SECONDS = 0.3
+
+
+def _only(data: t.Mapping[str, t.Any] | None, names: t.Iterable[str]) -> Facts:
+    return {name: data[name] for name in names if name in data} if data else {}
+
+
+def decisive(inspect: Inspect) -> Facts:
+    """The part of inspect data that rules read; it has the same form, and nothing in it is a secret."""
+    config, host = inspect.get("Config") or {}, inspect.get("HostConfig") or {}
+    told = _only(inspect, _TOP)
+    told["State"] = _only(inspect.get("State"), _STATE)
+    told["Config"] = _only(config, _CONFIG)
+    told["Config"]["Labels"] = {name: "" for name in config.get("Labels") or {} if name.startswith(_MANAGERS)}
+    test = (config.get("Healthcheck") or {}).get("Test") or []
+    told["Config"]["Healthcheck"] = {"Test": test[:1]}
+    told["HostConfig"] = _only(host, _HOST)
+    told["HostConfig"]["RestartPolicy"] = _only(host.get("RestartPolicy"), ("Name",))
+    told["HostConfig"]["LogConfig"] = _only(host.get("LogConfig"), ("Type",))
+    told["HostConfig"]["DeviceRequests"] = [{} for _request in host.get("DeviceRequests") or []]
+    told["HostConfig"]["Annotations"] = dict.fromkeys(set(host.get("Annotations") or {}) & {"org.criu.config"}, "")
+    told["HostConfig"]["Mounts"] = [_only(one, ("Type", "Source", "Target")) for one in host.get("Mounts") or []]
+    told["Mounts"] = [_only(one, _MOUNT) for one in inspect.get("Mounts") or []]
+    network = inspect.get("NetworkSettings") or {}
+    endpoints = network.get("Networks") or {}
+    told["NetworkSettings"] = {
+        "Ports": network.get("Ports") or {},
+        "Networks": {name: _only(endpoint, _ENDPOINT) for name, endpoint in endpoints.items()},
+    }
+    return told
+
+
+def options_digest(options: t.Mapping[str, t.Any] | None) -> str:
+    """By which two volumes' options can be compared without telling them: those of network shares hold passwords."""
+    return hashlib.sha256(json.dumps(dict(options or {}), sort_keys=True).encode()).hexdigest() if options else ""
+
+
+def tree_bytes(path: str, deadline: float) -> tuple[int, bool]:
+    """What a directory takes on its disk, and whether all of it was counted before the time was up.
+
+    :param deadline: by ``time.monotonic()``.
+    """
+    total, waiting = 0, [path]
+    while waiting:
+        if time.monotonic() > deadline:
+            return total, False
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    total += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+    return total, True
+
+
+def _volume_facts(asks: Asks, inspect: Inspect, bind_mounts: t.Sequence[str]) -> tuple[list[Facts], list[str]]:
+    """The volumes and binds without what may be secret of them, and which of the named bind mounts are none of it."""
+    sources = {mount.source for mount in _spec.mounts(inspect) if mount.kind == "bind"}
+    known = [path for path in bind_mounts if os.path.normpath(path) in sources]
+    unknown = [path for path in bind_mounts if path not in known]
+    return [_volume(entry) for entry in _volumes.of_container(asks, inspect, known)], unknown
+
+
+def _volume(entry: t.Mapping[str, t.Any]) -> Facts:
+    create = entry["create"]
+    return {
+        **{key: value for key, value in entry.items() if key != "create"},
+        "driver": create["Driver"] if create else "",
+        "options": options_digest(create["DriverOpts"]) if create else "",
+    }
+
+
+def of_spec(spec: t.Mapping[str, t.Any], name: str, ancestry: t.Sequence[str]) -> Facts:
+    """What rules about a destination read of a container, out of the spec that its source has sent.
+
+    :param name: of the container.
+    :param ancestry: ids that it had before.
+    """
+    return {
+        "name": name,
+        "ancestry": list(ancestry),
+        "inspect": spec["inspect"],
+        "image": spec["image"],
+        "networks": [{"name": one["Name"], **network_facts(one)} for one in spec["networks"]],
+        "ports": _ports(spec["inspect"]),
+        "volumes": [_volume(entry) for entry in spec["volumes"]],
+        "unsupported_fields": {},
+    }
+
+
+def _ports(inspect: Inspect) -> list[Facts]:
+    return [dataclasses.asdict(port) for port in _spec.published_ports(inspect)]
+
+
+def _storage(inspect: Inspect) -> tuple[str, str | None]:
+    """Where the writable layer lies, or why nobody can say."""
+    try:
+        return _trees.upper_directory(inspect), None
+    except MigrationError as exc:
+        return "", exc.message
+
+
+def _unsupported(inspect: Inspect) -> dict[str, list[str]]:
+    """What engines of each API could not express of the container; none where all can."""
+    told = {}
+    for api in _APIS:
+        # One that cannot be made again at all is another rule's business.
+        with contextlib.suppress(MigrationError):
+            plan = _spec_create.creation_parameters(inspect, image_id="", api_version=api)
+            fields = [f"{note['field']}: {note['why']}" for note in plan["unsupported_fields"]]
+            if fields:
+                told[api] = fields
+    return told
+
+
+def _networks(asks: Asks, inspect: Inspect) -> list[Facts]:
+    told = []
+    for endpoint in _spec.networks(inspect):
+        found = asks.find_network(endpoint.name) or {}
+        told.append({"name": endpoint.name, **network_facts(found)})
+    return told
+
+
+def network_facts(network: Inspect) -> Facts:
+    """What of a network's inspect data decides."""
+    options = network.get("Options") or {}
+    return {
+        "driver": network.get("Driver") or "bridge",
+        "scope": network.get("Scope") or "local",
+        "ingress": bool(network.get("Ingress")),
+        "subnets": sorted(
+            one["Subnet"] for one in (network.get("IPAM") or {}).get("Config") or [] if one.get("Subnet")
+        ),
+        "parent": options.get("parent") or "",
+    }
+
+
+def _used_bytes(init: int, places: t.Iterable[str]) -> int:
+    total = 0
+    for place in places:
+        with contextlib.suppress(OSError):
+            room = os.statvfs(f"/proc/{init}/root{place}")
+            total += (room.f_blocks - room.f_bfree) * room.f_frsize
+    return total
+
+
+def _lasting_foreign(group: TaskGroup, init: int) -> list[str]:
+    """Processes of ``docker exec`` that do not end within a second, as those of a health check do."""
+    deadline = time.monotonic() + 1.0
+    while True:
+        foreign = group.foreign(init)
+        if not foreign or time.monotonic() >= deadline:
+            return foreign
+        time.sleep(0.1)
+
+
+def _foreign_mounts(tables: t.Iterable[t.Sequence[_mountinfo.KernelMount]], declared: t.Collection[str]) -> list[str]:
+    return sorted({f"{one.place} ({one.kind})" for table in tables for one in _mountinfo.foreign(table, declared)})
+
+
+def _strangers(group: TaskGroup, init: int) -> list[int]:
+    """Processes of others in the container's network; of its own, some come and go while we look."""
+    found = _fence.strangers(init, set(group.pids()))
+    own = set(group.pids()) if found else set()
+    return [pid for pid in found if pid not in own and os.path.exists(f"/proc/{pid}/ns/net")]
+
+
+def of_processes(inspect: Inspect, first: _sockets.Sockets | None = None) -> Facts:
+    """What the kernel has of a running container: processes, mounts, memory, sockets.
+
+    :param first: an earlier look at its sockets; what was there then too lasts.
+    """
+    group, init = TaskGroup.of_container(inspect), int(inspect["State"]["Pid"])
+    pids = group.pids()
+    own_mounts = [mount.destination for mount in _spec.mounts(inspect)]
+    binds = [mount.destination for mount in _spec.mounts(inspect) if mount.kind != "tmpfs"]
+    kernel_mounts = _mountinfo.parse(_held.read(f"/proc/{init}/mountinfo"))
+    held = _held.look(pids, init)
+    memory = held.pop("dump_bytes")
+    # Programs that have mounts of their own (bwrap, Docker in Docker).
+    inside = [_mountinfo.parse(_held.read(f"/proc/{pid}/mountinfo")) for pid in held.pop("mount_namespaces")]
+    resident = group.resident_bytes
+    facts: Facts = {
+        "processes": {**held, "foreign": _lasting_foreign(group, init)},
+        "kernel_mounts": {
+            "masked": _mountinfo.masked(kernel_mounts),
+            "foreign": _foreign_mounts([kernel_mounts, *inside], own_mounts),
+        },
+        "memory": {
+            "resident_bytes": resident,
+            "dump_bytes": memory or resident,
+            "tmpfs_bytes": _used_bytes(init, _mountinfo.memory_places(kernel_mounts, binds)),
+        },
+        "sockets": None,
+        "lasting": [],
+        "strangers": [],
+    }
+    on_host = (inspect.get("HostConfig") or {}).get("NetworkMode") == "host"
+    with contextlib.suppress(MigrationError):
+        now = _sockets.look([init, *(pid for pid in pids if pid != init)])
+        if on_host:
+            now = _sockets.own(now, pids)
+        else:
+            facts["strangers"] = _strangers(group, init)
+        facts["sockets"] = _sockets.plain(now)
+        facts["lasting"] = [list(map(str, one)) for one in _sockets.lasting(first or now, now)]
+    return facts
+
+
+def gather(
+    asks: Asks,
+    name: str,
+    bind_mounts: t.Sequence[str] = (),
+    *,
+    sizes: bool = True,
+    lasting: bool = True,
+    meanwhile: t.Callable[[], t.Any] | None = None,
+) -> Facts:
+    """The container of that name, or why there is nothing to tell of it (``found`` is false then, and ``error`` says why).
+
+    :param bind_mounts: host paths of bind mounts whose content is to move.
+    :param sizes: whether to count what its files take, for a second at most.
+    :param lasting: whether to look twice at its connections, 0.3 s apart.
+    :param meanwhile: what can be done between the two looks.
+    """
+    try:
+        inspect = asks.find(_names.container_name(name))
+    except MigrationError as exc:
+        return {"found": False, "name": name, "error": exc.message}
+    if inspect is None:
+        return {"found": False, "name": name, "error": _names.unknown(name, asks.names())}
+    pid = int((inspect.get("State") or {}).get("Pid") or 0)
+    first, first_at = None, time.monotonic()
+    if lasting and pid:
+        with contextlib.suppress(MigrationError):
+            first = _sockets.look([pid])
+    volumes, unknown = _volume_facts(asks, inspect, bind_mounts)
+    layer, storage_error = _storage(inspect)
+    facts: Facts = {
+        "found": True,
+        "name": inspect["Name"].lstrip("/"),
+        "id": inspect["Id"],
+        "ancestry": [inspect["Id"], *_session.ancestry(inspect["Id"])],
+        "inspect": decisive(inspect),
+        "image": _images.describe(asks, inspect),
+        "networks": _networks(asks, inspect),
+        "ports": _ports(inspect),
+        "volumes": volumes,
+        "unknown_binds": unknown,
+        "storage_error": storage_error,
+        "unsupported_fields": _unsupported(inspect),
+        "processes": None,
+    }
+    if sizes:
+        deadline = time.monotonic() + 1.0
+        counted, complete = tree_bytes(layer, deadline) if layer else (0, False)
+        moved = {entry["name"]: tree_bytes(entry["path"], deadline) for entry in volumes if entry["travels"]}
+        facts["sizes"] = {
+            "layer_bytes": counted,
+            "volume_bytes": sum(size for size, _all in moved.values()),
+            "complete": complete and all(everything for _size, everything in moved.values()),
+        }
+    if pid:
+        if first is not None:
+            if meanwhile is not None:
+                meanwhile()
+            time.sleep(max(0.0, first_at + _LASTING_SECONDS - time.monotonic()))
+        with contextlib.suppress(MigrationError, OSError):
+            facts.update(of_processes(inspect, first))
+    return facts

@@ -1,0 +1,226 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""What a host has for a container that is to come: its name, image, networks, addresses, ports, volumes, and places to mount.
+
+Only looked at; nothing is made. The result is plain data for the rules of ``_rules_destination.py``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _container_facts,
+    _held,
+    _host_files,
+    _images,
+    _session,
+    _sockets,
+)
+from ansible_collections.livemigrate.criu.plugins.module_utils._engine_socket import Asks
+
+Facts = dict[str, t.Any]
+Wanted = t.Mapping[str, t.Any]
+
+_PROFILES = "/sys/kernel/security/apparmor/profiles"
+
+
+def has_content(path: str) -> bool:
+    """Whether there is anything at a path: for a directory, anything in it."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return bool(os.listdir(path))
+    return os.path.exists(path)
+
+
+def _users(asks: Asks, volume: str, own: t.Container[str]) -> list[str]:
+    """The containers that use a volume, without the container's own old copies."""
+    return [one["Names"][0].lstrip("/") for one in asks.containers({"volume": volume}) if one["Id"] not in own]
+
+
+def volumes(asks: Asks, entries: t.Iterable[Wanted], own_data: t.Container[str], own_ids: t.Container[str]) -> Facts:
+    """Of each volume that the container has: None where there is none of that name, else what it is.
+
+    :param own_data: names and paths that an earlier move of this container left here.
+    :param own_ids: ids of the container's own old copies, which may go on using it.
+    """
+    told: Facts = {}
+    for entry in entries:
+        if entry["kind"] != "volume":
+            continue
+        found = asks.find_volume(entry["name"])
+        told[entry["name"]] = found and {
+            "driver": found.get("Driver"),
+            "options": _container_facts.options_digest(found.get("Options")),
+            "has_content": has_content(found["Mountpoint"]) and entry["name"] not in own_data,
+            "used_by": _users(asks, entry["name"], own_ids) if entry["travels"] else [],
+        }
+    return told
+
+
+def binds(entries: t.Iterable[Wanted], own_data: t.Container[str]) -> Facts:
+    """Of each host path that the container mounts: what is there."""
+    told: Facts = {}
+    for entry in entries:
+        if entry["kind"] == "bind":
+            path = os.path.normpath(entry["path"])
+            told[path] = {
+                "exists": os.path.lexists(path),
+                "is_directory": os.path.isdir(path),
+                "has_content": has_content(path) and path not in own_data,
+                "leads_to": os.path.realpath(path) if os.path.islink(path) else "",
+            }
+    return told
+
+
+def _addresses_in_use(network: Wanted) -> list[str]:
+    found = []
+    for endpoint in (network.get("Containers") or {}).values():
+        for key in ("IPv4Address", "IPv6Address"):
+            address = (endpoint.get(key) or "").partition("/")[0]
+            if address:
+                found.append(address)
+    return sorted(found)
+
+
+def _networks(asks: Asks, wanted: t.Iterable[Wanted]) -> Facts:
+    told: Facts = {}
+    for network in wanted:
+        found = asks.find_network(network["name"])
+        told[network["name"]] = found and {
+            **_container_facts.network_facts(found),
+            "addresses_in_use": _addresses_in_use(found),
+        }
+    return told
+
+
+def parse_routes(text: str) -> list[str]:
+    """The subnets of /proc/net/route, the default route left out."""
+    found = []
+    for line in text.splitlines()[1:]:
+        words = line.split()
+        if len(words) > 7 and words[1] != "00000000":
+            address, mask = (int.from_bytes(bytes.fromhex(words[n]), "little") for n in (1, 7))
+            with contextlib.suppress(ValueError):
+                found.append(str(ipaddress.ip_network((address, bin(mask).count("1")), strict=False)))
+    return sorted(set(found))
+
+
+def overlapping(subnets: t.Iterable[str], others: t.Iterable[str]) -> list[str]:
+    """Those of the others that share addresses with one of the subnets."""
+    own = [ipaddress.ip_network(one, strict=False) for one in subnets]
+    return sorted(
+        {
+            other
+            for other in others
+            for network in own
+            if network.version == ipaddress.ip_network(other, strict=False).version
+            and network.overlaps(ipaddress.ip_network(other, strict=False))
+        }
+    )
+
+
+def _listening() -> list[Facts]:
+    """What listens in the network of this host: protocol, address, port."""
+    found = []
+    for protocol, states in (("tcp", (_sockets.LISTEN,)), ("udp", (_sockets.CLOSED,))):
+        for version in ("", "6"):
+            text = _held.read(f"/proc/net/{protocol}{version}")
+            for one in _sockets.parse_inet(protocol, text):
+                if one.state in states:
+                    found.append({"protocol": protocol, "address": str(one.address), "port": one.port})
+    return found
+
+
+def _published(asks: Asks, own_ids: t.Container[str]) -> list[Facts]:
+    """The ports that running containers publish here, which no program needs to listen on."""
+    return [
+        {
+            "protocol": port.get("Type"),
+            "address": port.get("IP") or "0.0.0.0",  # noqa: S104 - as the engine means it
+            "port": port["PublicPort"],
+            "container": one["Names"][0].lstrip("/"),
+        }
+        for one in asks.containers(running=True)
+        if one["Id"] not in own_ids
+        for port in one.get("Ports") or []
+        if port.get("PublicPort")
+    ]
+
+
+def taken(ports: t.Iterable[Wanted], listening: t.Iterable[Wanted]) -> list[str]:
+    """Which of the ports that the container publishes are taken, and by whom, each as a text.
+
+    :param ports: ``port`` ("80/tcp"), ``host_ip``, ``host_port``.
+    :param listening: ``protocol``, ``address``, ``port``, and ``container`` where it is one.
+    """
+    told = {}
+    for port in ports:
+        protocol = str(port["port"]).partition("/")[2] or "tcp"
+        for one in listening:
+            if one["port"] != port["host_port"] or one["protocol"] != protocol or not port["host_port"]:
+                continue
+            here, there = ipaddress.ip_address(one["address"]), port["host_ip"]
+            if not there or ipaddress.ip_address(there).is_unspecified or here.is_unspecified or str(here) == there:
+                who = f"container {one['container']}" if one.get("container") else "a program of the host"
+                key = f"{protocol} port {port['host_port']}"
+                if key not in told or one.get("container"):
+                    told[key] = f"{key} ({who})"
+    return sorted(told.values())
+
+
+def gather(asks: Asks, wanted: Wanted) -> Facts:
+    """What this host has for a container.
+
+    :param wanted: what ``_container_facts.gather`` told on the source.
+    """
+    past = _session.past_of(wanted["ancestry"])
+    own_ids = {one.facts["container_id"] for one in past}
+    own_data = {name for one in past for name in one.facts.get("volumes", [])}
+    taken_by = asks.find(wanted["name"])
+    image = _images.find(asks, wanted["image"])
+    info = asks.info()
+    init = _host_files.find_init(info.get("InitBinary"))
+    routes = parse_routes(_held.read("/proc/net/route"))
+    networks = _networks(asks, wanted["networks"])
+    own_addresses = _sockets.parse_own_addresses(_held.read("/proc/net/fib_trie"), _held.read("/proc/net/if_inet6"))
+    host = wanted["inspect"].get("HostConfig") or {}
+    devices = [str(one.get("PathOnHost") if isinstance(one, dict) else one) for one in host.get("Devices") or []]
+    return {
+        "name_status": taken_by["State"]["Status"] if taken_by else None,
+        "image": {"present": image is not None},
+        "networks": networks,
+        "overlaps": {
+            one["name"]: overlapping(one["subnets"], routes)
+            for one in wanted["networks"]
+            if networks[one["name"]] is None
+        },
+        "missing_parents": sorted(
+            one["parent"]
+            for one in wanted["networks"]
+            if networks[one["name"]] is None and one["parent"] and not os.path.exists(f"/sys/class/net/{one['parent']}")
+        ),
+        "addresses": sorted(map(str, own_addresses)),
+        "ports_taken": taken(wanted["ports"], [*_listening(), *_published(asks, own_ids)]),
+        "volumes": volumes(asks, wanted["volumes"], own_data, own_ids),
+        "binds": binds(wanted["volumes"], own_data),
+        "missing_places": [
+            path for path in (wanted.get("kernel_mounts") or {}).get("masked", []) if not os.path.lexists(path)
+        ],
+        "missing_devices": [path for path in devices if not os.path.exists(path)],
+        "init": init,
+        "init_leads_to": os.path.realpath(init) if init and os.path.islink(init) else "",
+        "apparmor_profiles": _profiles(),
+    }
+
+
+def _profiles() -> list[str] | None:
+    """The loaded AppArmor profiles; None where the kernel does not tell."""
+    text = _held.read(_PROFILES)
+    return sorted(line.rpartition(" (")[0] for line in text.splitlines()) if text else None

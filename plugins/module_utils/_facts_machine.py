@@ -1,0 +1,149 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""What a host is, beside its CRIU and its engine: kernel configuration, processor, clock, the way to its peer."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import gzip
+import os
+import pwd
+import re
+import socket
+import time
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils._command import Runner
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+
+Facts = dict[str, t.Any]
+
+# What CRIU needs of a kernel, or makes use of.
+CONFIG = (
+    *(
+        "CONFIG_CHECKPOINT_RESTORE",
+        "CONFIG_UNIX_DIAG",
+        "CONFIG_INET_DIAG",
+        "CONFIG_INET_UDP_DIAG",
+        "CONFIG_PACKET_DIAG",
+    ),
+    *("CONFIG_NETLINK_DIAG", "CONFIG_FHANDLE", "CONFIG_NETFILTER_XT_MARK", "CONFIG_TIME_NS", "CONFIG_MEM_SOFT_DIRTY"),
+    *("CONFIG_USERFAULTFD", "CONFIG_INET_DIAG_DESTROY", "CONFIG_SECCOMP_FILTER"),
+)
+# Flags of /proc/cpuinfo that are instructions which programs find out about and then use. All others are the kernel's business.
+_INSTRUCTIONS = re.compile(
+    r"(s*sse\w*|pni|avx\w*|fma4?|f16c|aes|pclmulqdq|vaes|vpclmulqdq|gfni|sha_ni|sha512|sm3|sm4|bmi[12]|abm|lzcnt|popcnt|movbe|"
+    r"adx|rdrand|rdseed|rdpid|rdtscp|clflushopt|clwb|cldemote|movdiri|movdir64b|xsave\w*|fsgsbase|pku|rtm|hle|amx_\w+|enqcmd|"
+    r"serialize|waitpkg|cx16|lahf_lm|3dnow\w*|mmx\w*|xop|tbm|"
+    # arm64
+    r"fp|asimd\w*|sha[1235]\w*|crc32|atomics|fphp|jscvt|fcma|lrcpc|dcpop|sm[34]\w*|sve\w*|i8mm|bf16|sme\d?|sme_\w+|bti|paca|pacg)"
+)
+_PEER_SECONDS = 5.0
+
+
+def parse_config(text: str) -> dict[str, bool]:
+    """Which of CONFIG a kernel was built with, as a module too; what its configuration does not name is left out."""
+    found = {}
+    for name in CONFIG:
+        match = re.search(rf"^(?:# )?{name}(=[ym]| is not set)$", text, re.MULTILINE)
+        if match:
+            found[name] = match.group(1) != " is not set"
+    return found
+
+
+def kernel_config(release: str) -> dict[str, bool]:
+    """The running kernel's configuration, as far as it is told; empty where no file tells it."""
+    with contextlib.suppress(OSError, EOFError), gzip.open("/proc/config.gz", "rt") as handle:
+        return parse_config(handle.read())
+    for path in (f"/boot/config-{release}", f"/lib/modules/{release}/config"):
+        with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as handle:
+            return parse_config(handle.read())
+    return {}
+
+
+def parse_cpuinfo(text: str) -> Facts:
+    """The instructions of the processors (of the poorest, where they differ), and what they are called."""
+    sets = [
+        {flag for flag in line.split() if _INSTRUCTIONS.fullmatch(flag)}
+        for line in re.findall(r"^(?:flags|Features)\s*:\s*(.*)$", text, re.MULTILINE)
+    ]
+    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return {
+        "model": model.group(1).strip() if model else "unknown",
+        "instructions": sorted(set.intersection(*sets)) if sets else [],
+    }
+
+
+def parse_criu_options(text: str) -> dict[str, str]:
+    """The options in a configuration file of CRIU, the last word on each; ``no-x`` takes x back."""
+    options: dict[str, str] = {}
+    for line in text.splitlines():
+        match = re.match(r"\s*(?:--)?([A-Za-z][A-Za-z0-9-]*)\s*[=\s]?\s*([^#]*)", line)
+        if match is None:
+            continue
+        name, value = match.group(1), match.group(2).strip().strip('"')
+        if name.startswith("no-"):
+            options.pop(name[3:], None)
+        else:
+            options[name] = value
+    return options
+
+
+def clock_facts(asked_at: float | None) -> Facts:
+    """The wall clock, and by how much it is ahead of the clock of whoever asked (the way to here counts in)."""
+    now = time.time()
+    return {"wall": now, "offset_seconds": None if asked_at is None else round(now - asked_at, 3)}
+
+
+def login() -> str:
+    """The account through which this process came in, before it became root."""
+    for name in ("SUDO_USER", "DOAS_USER"):
+        if os.environ.get(name):
+            return os.environ[name]
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        with open("/proc/self/loginuid", encoding="ascii") as handle:
+            number = int(handle.read())
+        # Not set: no audit in this kernel, or a process of the system.
+        if number < 0xFFFFFFFF:
+            return pwd.getpwuid(number).pw_name
+    return getpass.getuser()
+
+
+def peer_facts(run: Runner, address: str, port: int, seconds: float = _PEER_SECONDS) -> Facts:
+    """Whether this host reaches another one's SSH daemon, how long that takes, and by which device.
+
+    Nobody logs in: the daemon greets whoever connects.
+    """
+    facts: Facts = {
+        "address": address,
+        "port": port,
+        "error": None,
+        "rtt_seconds": None,
+        "device": None,
+        "speed_mbit": None,
+    }
+    try:
+        began = time.monotonic()
+        with socket.create_connection((address, port), timeout=seconds) as connection:
+            facts["rtt_seconds"] = round(time.monotonic() - began, 4)
+            connection.settimeout(seconds)
+            if not connection.recv(4).startswith(b"SSH-"):
+                facts["error"] = "what listens there is no SSH daemon."
+            local = connection.getpeername()[0]
+    except OSError as exc:
+        facts["error"] = f"{exc.strerror or exc}."
+        return facts
+    with contextlib.suppress(MigrationError, OSError, ValueError):
+        route = run(["ip", "-o", "route", "get", local], timeout=5).stdout
+        found = re.search(r"\bdev (\S+)", route)
+        if found:
+            facts["device"] = found.group(1)
+            with open(f"/sys/class/net/{found.group(1)}/speed", encoding="ascii") as handle:
+                speed = int(handle.read())
+            facts["speed_mbit"] = speed if speed > 0 else None
+    return facts

@@ -1,0 +1,78 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""How long a move will take, from what is known before it: pure functions.
+
+The rates were measured on the lab (docs/decisions.md) and are good for an order of magnitude. What the network between the hosts
+does is taken from the source's device, which knows an upper bound.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+Facts = t.Mapping[str, t.Any]
+
+# Where the device does not tell: what a gigabit network does.
+_ASSUMED_LINK = 117_000_000
+# ssh and hashing, on one core.
+_CHANNEL_RATE = 120_000_000
+
+# By engine: seconds that nothing saves, and bytes a second of dump and restore.
+_FIXED = {"runtime": 1.0, "api": 2.5}
+_DUMP_RATE = {"runtime": 500_000_000, "api": 25_000_000}
+_RESTORE_RATE = {"runtime": 220_000_000, "api": 25_000_000}
+# What Ansible needs for the tasks around it.
+_TASKS_SECONDS = 7.0
+
+
+def memory_bytes(container: Facts) -> int:
+    """What a checkpoint of the container will hold, about."""
+    memory = container.get("memory") or {}
+    return int(memory.get("dump_bytes", 0)) + int(memory.get("tmpfs_bytes", 0))
+
+
+def data_bytes(container: Facts, there: Facts | None) -> int:
+    """What travels while the container runs: layer, volumes, and the image where it is not there."""
+    sizes = container.get("sizes") or {}
+    image = 0 if there is None or there["image"]["present"] else int(container["image"]["size"])
+    return int(sizes.get("layer_bytes", 0)) + int(sizes.get("volume_bytes", 0)) + image
+
+
+def link_rate(source: Facts) -> tuple[int, str]:
+    """Bytes a second between the hosts, and what that rests on."""
+    peer = source.get("peer") or {}
+    speed = peer.get("speed_mbit")
+    if speed:
+        return int(speed) * 125_000, f"device {peer['device']} ({speed} Mbit/s)"
+    return _ASSUMED_LINK, "assumed (the device does not tell)"
+
+
+def predict(source: Facts, container: Facts, there: Facts | None, engine: str) -> dict[str, t.Any]:
+    """What a move will take. Seconds and bytes.
+
+    ``dirty_bytes_per_second`` is what the container writes into its memory while it runs, None where nothing can tell.
+    """
+    memory, data = memory_bytes(container), data_bytes(container, there)
+    link, why = link_rate(source)
+    rate = min(link, _CHANNEL_RATE)
+    gap = _FIXED[engine] + memory / _DUMP_RATE[engine] + memory / rate + memory / _RESTORE_RATE[engine]
+    tracked = (source["criu"]["features"]).get("mem_dirty_track")
+    return {
+        "memory_bytes": memory,
+        "data_bytes": data,
+        "data_complete": bool((container.get("sizes") or {}).get("complete", False)),
+        "link_bytes_per_second": link,
+        "link_source": why,
+        "dirty_bytes_per_second": None,
+        "dirty_reason": (
+            "not measured: all memory is sent in one pass"
+            if tracked
+            else "the source's kernel tracks no dirty pages (CONFIG_MEM_SOFT_DIRTY)"
+        ),
+        "gap_seconds": round(gap, 2),
+        "total_seconds": round(_TASKS_SECONDS + data / rate + gap, 1),
+    }

@@ -1,0 +1,501 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""What of the destination stands in the way of one container: names, networks, ports, data, places to mount, and "
+"room. Pure rules."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _host_files, _prediction
+from ansible_collections.livemigrate.criu.plugins.module_utils._finding import (
+    ERROR,
+    INFO,
+    WARNING,
+    Case,
+    Facts,
+    Told,
+    rule,
+)
+from ansible_collections.livemigrate.criu.plugins.module_utils._spec_networks import ANY_ADDRESS, networks
+from ansible_collections.livemigrate.criu.plugins.module_utils._support import parse_version
+
+_Found = t.Iterator[Told]
+
+# A little more than what any container needs beside its image: checkpoint copies, layers, logs.
+_LEAST_FREE_BYTES = 512 << 20
+# Memory that a host keeps for itself when a container comes to it.
+_RESERVE_BYTES = 128 << 20
+
+# Host directories that no migration may write into, whatever a user names.
+SYSTEM_DIRECTORIES = frozenset(
+    {
+        *(
+            "/",
+            "/bin",
+            "/boot",
+            "/dev",
+            "/etc",
+            "/home",
+            "/lib",
+            "/lib64",
+            "/proc",
+            "/root",
+            "/run",
+            "/sbin",
+            "/sys",
+            "/usr",
+        ),
+        *("/tmp", "/var", "/var/lib", "/var/lib/docker", "/var/run"),  # noqa: S108
+    }
+)
+
+
+def _both(case: Case) -> tuple[Facts, Facts]:
+    if case.container is None or case.there is None:
+        raise ValueError("a rule about the destination of a container was asked without them")
+    return case.container, case.there
+
+
+# -------------------------------------------------------------------------------------------------- the container itself
+
+
+@rule(ERROR, "a container of that name on the destination", "run", "container", "there", volatile=True)
+def name_taken(case: Case) -> _Found:
+    container, there = _both(case)
+    if there["name_status"]:
+        yield (
+            f"The destination already has a container {container['name']} (status {there['name_status']}).",
+            "Remove or rename it there.",
+        )
+
+
+@rule(ERROR, "an image that neither host has", "criu#1049", "container", "there")
+def image_missing(case: Case) -> _Found:
+    container, there = _both(case)
+    image = container["image"]
+    if not there["image"]["present"] and not image["identity"] and not image["digests"]:
+        yield (
+            f"The container's image {image['reference']} is on neither host: the source's engine has lost it (docker rmi -f).",
+            "Bring it to the destination (docker pull, docker load) with the id that docker inspect shows.",
+        )
+
+
+@rule(INFO, "an image that has to travel", "run", "container", "there")
+def image_travels(case: Case) -> _Found:
+    container, there = _both(case)
+    image = container["image"]
+    if not there["image"]["present"] and (image["identity"] or image["digests"]):
+        yield (
+            f"The image {image['reference']} ({image['size'] >> 20} MiB) is not on the destination.",
+            "Nothing: it is pulled by its digest there, or sent by the source while the container runs.",
+        )
+
+
+@rule(ERROR, "what the destination's engine cannot express", "moby's API history", "destination", "container", "there")
+def cannot_recreate(case: Case) -> _Found:
+    container, _there = _both(case)
+    api = (case.destination or {})["docker"].get("api_version") or ""
+    known = [version for version in container["unsupported_fields"] if parse_version(version) <= parse_version(api)]
+    # What the newest API that both know could not do.
+    newest = max(known, key=parse_version, default="")
+    if newest and (newest == api or parse_version(api) > (1, 51)):
+        told = "; ".join(container["unsupported_fields"][newest])
+        yield (
+            f"The destination's engine (API {api}) cannot express all of the container: {told}.",
+            "Bring a newer engine to the destination.",
+        )
+
+
+# --------------------------------------------------------------------------------------------------------------- network
+
+
+@rule(ERROR, "a network of a swarm", "by reading", "container", "there")
+def network_unsupported(case: Case) -> _Found:
+    for network in (case.container or {})["networks"]:
+        if network["scope"] == "swarm" or network["ingress"]:
+            yield (
+                f"Network {network['name']} belongs to a swarm; its containers are moved by the swarm itself.",
+                "Put the container on a network of its host.",
+            )
+
+
+def _asked(case: Case) -> t.Iterator[tuple[str, list[str]]]:
+    """Networks of the container, each with the static addresses that it asks for."""
+    for network in networks(case.inspect):
+        yield network.name, [one for one in (network.ipv4_requested, network.ipv6_requested) if one]
+
+
+@rule(ERROR, "a network of the same name and another kind", "run", "container", "there")
+def network_differs(case: Case) -> _Found:
+    container, there = _both(case)
+    here = {network["name"]: network for network in container["networks"]}
+    for name, addresses in _asked(case):
+        found = there["networks"].get(name)
+        if found is None or name not in here:
+            continue
+        if found["driver"] != here[name]["driver"]:
+            yield (
+                f"Network {name} has the driver {here[name]['driver']} on the source and {found['driver']} on the destination.",
+                "Make that network anew there.",
+            )
+            continue
+        for address in addresses:
+            if not any(_inside(address, subnet) for subnet in found["subnets"]):
+                yield (
+                    (
+                        f"The container has the static address {address} on network {name}, which the destination's "
+                        "network of that "
+                        f"name ({', '.join(found['subnets']) or 'no subnet'}) does not hold."
+                    ),
+                    "Make that network anew there.",
+                )
+
+
+def _inside(address: str, subnet: str) -> bool:
+    return ipaddress.ip_address(address) in ipaddress.ip_network(subnet, strict=False)
+
+
+@rule(ERROR, "a static address that another container has there", "by reading", "container", "there", volatile=True)
+def address_in_use(case: Case) -> _Found:
+    _container, there = _both(case)
+    for name, addresses in _asked(case):
+        for address in set(addresses) & set((there["networks"].get(name) or {}).get("addresses_in_use", [])):
+            yield (
+                f"The container's static address {address} on network {name} is in use by another container of the destination.",
+                "Stop that container, or give it another address.",
+            )
+
+
+@rule(ERROR, "a network whose addresses the destination uses otherwise", "by reading", "container", "there")
+def network_overlaps(case: Case) -> _Found:
+    _container, there = _both(case)
+    for name, others in there["overlaps"].items():
+        if others:
+            yield (
+                f"Network {name} has to be made on the destination, where its addresses are in use already: {', '.join(others)}.",
+                "Take that network or route away there, or put the container on a network that both hosts have.",
+            )
+
+
+@rule(ERROR, "a network whose device the destination lacks", "by reading", "container", "there")
+def network_parent_missing(case: Case) -> _Found:
+    _container, there = _both(case)
+    for parent in there["missing_parents"]:
+        yield (
+            f"A network of the container hangs on the device {parent}, which the destination does not have.",
+            "Make the network there beforehand, on the device that leads to the same wire.",
+        )
+
+
+@rule(INFO, "a network that is made on the destination", "run", "container", "there")
+def network_missing(case: Case) -> _Found:
+    container, there = _both(case)
+    missing = [one["name"] for one in container["networks"] if there["networks"].get(one["name"]) is None]
+    if missing:
+        yield (
+            f"The destination lacks the network(s) {', '.join(missing)}.",
+            "Nothing: they are made there as they are on the source.",
+        )
+
+
+@rule(ERROR, "a published port that is taken", "run", "container", "there", volatile=True)
+def port_taken(case: Case) -> _Found:
+    _container, there = _both(case)
+    if there["ports_taken"]:
+        yield (
+            f"Ports that the container publishes are taken on the destination: {', '.join(there['ports_taken'])}.",
+            "Free them there (ss -lntup tells by whom), or re-create the container with others.",
+        )
+
+
+@rule(ERROR, "a published address that the destination does not have", "by reading", "container", "there")
+def host_address_missing(case: Case) -> _Found:
+    container, there = _both(case)
+    wanted = {port["host_ip"] for port in container["ports"] if port["host_ip"] not in ANY_ADDRESS}
+    missing = sorted(
+        one for one in wanted if one not in there["addresses"] and not ipaddress.ip_address(one).is_loopback
+    )
+    if missing:
+        yield (
+            (
+                f"Ports are published on {', '.join(missing)}, which the destination does not have: it could not start "
+                "the container."
+            ),
+            "Give the destination that address, or re-create the container without it.",
+        )
+
+
+# ------------------------------------------------------------------------------------------------------------------ data
+
+
+def _foreign(what: str) -> Told:
+    return (
+        f"The {what} on the destination has content that no earlier move of this container put there.",
+        "Remove it, or set migrate_overwrite_data: true to have it replaced.",
+    )
+
+
+@rule(
+    ERROR,
+    "data on the destination that is not the container's",
+    "run",
+    "container",
+    "there",
+    variable="migrate_overwrite_data",
+)
+def foreign_data(case: Case) -> _Found:
+    container, there = _both(case)
+    for entry in container["volumes"]:
+        if not entry["travels"] or case.settings.overwrite_data:
+            continue
+        if entry["kind"] == "volume":
+            if (there["volumes"].get(entry["name"]) or {}).get("has_content"):
+                yield _foreign(f"volume {entry['name']}")
+        elif there["binds"][os.path.normpath(entry["path"])]["has_content"]:
+            yield _foreign(f"directory {os.path.normpath(entry['path'])}")
+
+
+@rule(ERROR, "a volume that containers of the destination use", "by reading", "container", "there", volatile=True)
+def volume_used_there(case: Case) -> _Found:
+    _container, there = _both(case)
+    for name, found in there["volumes"].items():
+        if found and found["used_by"]:
+            yield (
+                f"Volume {name} on the destination is used by the container(s) {', '.join(found['used_by'])} there.",
+                "Remove them, or give them another volume.",
+            )
+
+
+@rule(ERROR, "a volume of the same name and another kind", "by reading", "container", "there")
+def volume_differs(case: Case) -> _Found:
+    container, there = _both(case)
+    for entry in container["volumes"]:
+        found = there["volumes"].get(entry["name"]) if entry["kind"] == "volume" and entry["travels"] else None
+        if found and (found["driver"] != "local" or found["options"] != entry["options"]):
+            yield (
+                f"The destination has a volume {entry['name']} of another kind (driver {found['driver']}, or other options).",
+                "Remove it there, or make it as it is on the source.",
+            )
+
+
+@rule(
+    ERROR,
+    "a bind mount whose source the destination lacks",
+    "run",
+    "container",
+    "there",
+    variable="migrate_bind_mounts",
+)
+def bind_mount_missing(case: Case) -> _Found:
+    container, there = _both(case)
+    for entry in container["volumes"]:
+        path = os.path.normpath(entry["path"])
+        if entry["kind"] == "bind" and not entry["travels"] and not there["binds"][path]["exists"]:
+            yield (
+                f"The container mounts {path} of its host at {entry['destination']}; that does not exist on the destination.",
+                "Provide it there, or name it in migrate_bind_mounts to have its content moved.",
+            )
+
+
+@rule(ERROR, "a bind mount into which no migration writes", "by reading", "container", "there")
+def bind_mount_refused(case: Case) -> _Found:
+    container, there = _both(case)
+    for entry in container["volumes"]:
+        path = os.path.normpath(entry["path"])
+        if entry["kind"] != "bind" or not entry["travels"]:
+            continue
+        found = there["binds"][path]
+        if path in SYSTEM_DIRECTORIES or (found["exists"] and not found["is_directory"]):
+            yield (
+                f"{path} is a directory of the host itself, or no directory; a migration does not write there.",
+                "Leave it out of migrate_bind_mounts and provide it on the destination.",
+            )
+
+
+@rule(WARNING, "a bind mount whose content stays", "run", "container", "there", variable="migrate_bind_mounts")
+def bind_mount_stays(case: Case) -> _Found:
+    container, there = _both(case)
+    for entry in container["volumes"]:
+        path = os.path.normpath(entry["path"])
+        if entry["kind"] == "bind" and not entry["travels"] and not entry["shared"] and there["binds"][path]["exists"]:
+            yield (
+                (
+                    f"The container goes on with what lies at {path} on the destination; a file that it has open there "
+                    "has to be the same."
+                ),
+                "See that both are the same, or name it in migrate_bind_mounts to have its content moved.",
+            )
+
+
+# ----------------------------------------------------------------------------------------------------- places and devices
+
+
+@rule(
+    ERROR,
+    "a bind mount of a symbolic link",
+    "run (26.1.5)",
+    "container",
+    "there",
+    engine="api",
+    variable="migrate_engine",
+)
+def mount_is_link(case: Case) -> _Found:
+    container, there = _both(case)
+    for entry in container["volumes"]:
+        path = os.path.normpath(entry["path"])
+        target = there["binds"][path]["leads_to"] if entry["kind"] == "bind" else ""
+        if target:
+            yield (
+                (
+                    f"{path} (mounted at {entry['destination']}) is a symbolic link on the destination; CRIU would "
+                    "mount the link, "
+                    "not what it leads to."
+                ),
+                f"Mount {target} instead, or use migrate_engine: runtime.",
+            )
+    if (case.inspect.get("HostConfig") or {}).get("Init") and there["init_leads_to"]:
+        yield (
+            (
+                f"{there['init']} (mounted at {_host_files.INIT_PLACE}) is a symbolic link on the destination; CRIU "
+                "would mount the "
+                "link, not what it leads to."
+            ),
+            f'Set "init-path": "{there["init_leads_to"]}" in daemon.json there, or use migrate_engine: runtime.',
+        )
+
+
+@rule(ERROR, "a container with `--init`, and no docker-init on the destination", "run", "container", "there")
+def init_missing(case: Case) -> _Found:
+    _container, there = _both(case)
+    if (case.inspect.get("HostConfig") or {}).get("Init") and not there["init"]:
+        yield (
+            "The container was made with --init, and the destination has no docker-init to be its first process.",
+            "Install it there (it comes with the engine; on Debian it is a part of docker.io and tini).",
+        )
+
+
+@rule(ERROR, "places below /proc and /sys that the destination's kernel lacks", "criu#1240", "container", "there")
+def masked_path_missing(case: Case) -> _Found:
+    _container, there = _both(case)
+    if there["missing_places"]:
+        yield (
+            (
+                f"These places of the kernel are covered in the container and are not there on the destination: "
+                f"{', '.join(there['missing_places'])}."
+            ),
+            (
+                "Load the module that makes them there, unload it here before the container starts, or re-create "
+                "the container with "
+                "--security-opt systempaths=unconfined."
+            ),
+        )
+
+
+@rule(ERROR, "a device that the destination lacks", "by reading", "container", "there")
+def device_missing(case: Case) -> _Found:
+    _container, there = _both(case)
+    if there["missing_devices"]:
+        yield (
+            f"The container has devices that the destination lacks: {', '.join(there['missing_devices'])}.",
+            "Provide them there, or re-create the container without them.",
+        )
+
+
+@rule(ERROR, "an AppArmor profile that the destination has not loaded", "criu/lsm.c", "container", "there")
+def apparmor_profile_missing(case: Case) -> _Found:
+    _container, there = _both(case)
+    profile = case.inspect.get("AppArmorProfile") or ""
+    # The engine loads its own when it needs it.
+    if there["apparmor_profiles"] is not None and profile not in (
+        "",
+        "unconfined",
+        "docker-default",
+        *there["apparmor_profiles"],
+    ):
+        yield (
+            f"The container is under the AppArmor profile {profile}, which is not loaded on the destination.",
+            "Load it there (apparmor_parser).",
+        )
+
+
+# ------------------------------------------------------------------------------------------------------------------ room
+
+
+@rule(ERROR, "a disk with next to no room", "run", "source", "destination")
+def disk_free(case: Case) -> _Found:
+    for where, facts in case.hosts():
+        for disk in facts.get("disk") or []:
+            if int(disk["free_bytes"]) < _LEAST_FREE_BYTES:
+                yield (
+                    (
+                        f"{disk['path']} on the {where} has {int(disk['free_bytes']) >> 20} MiB left; a migration needs "
+                        f"{_LEAST_FREE_BYTES >> 20} MiB and the container's own size."
+                    ),
+                    "Make room.",
+                )
+
+
+def _free(facts: Facts, *paths: str) -> tuple[str, int]:
+    """The place with the least room of those named, with its free bytes."""
+    disks = [disk for disk in facts.get("disk") or [] if disk["path"] in paths]
+    worst = min(disks, key=lambda disk: int(disk["free_bytes"]), default=None)
+    return (str(worst["path"]), int(worst["free_bytes"])) if worst else ("", 1 << 62)
+
+
+@rule(ERROR, "too little memory for the container on the destination", "run", "destination", "processes")
+def memory_room(case: Case) -> _Found:
+    container, facts = case.container or {}, case.destination or {}
+    needed = _prediction.memory_bytes(container) + _RESERVE_BYTES
+    available = facts["memory"]["available_bytes"]
+    if available < needed:
+        yield (
+            f"The destination has {available >> 20} MiB of memory available; the container needs {needed >> 20} MiB there.",
+            "Free memory there, or choose another host.",
+        )
+
+
+@rule(ERROR, "too little room for the checkpoint", "run", "source", "destination", "processes")
+def checkpoint_room(case: Case) -> _Found:
+    size = _prediction.memory_bytes(case.container or {})
+    for where, facts in case.hosts():
+        root = str(facts["docker"].get("data_root") or "/var/lib/docker")
+        if case.settings.engine == "api":
+            # The engine writes it three times.
+            place, free = _free(facts, root, "/tmp", "/var/lib/containerd")  # noqa: S108
+            needed = 3 * size
+        else:
+            place, free = _free(facts, "/var/lib/livemigrate")
+            needed = size + _RESERVE_BYTES
+            if (
+                2 * size + _RESERVE_BYTES < facts["memory"]["available_bytes"]
+                and size + _RESERVE_BYTES < facts["tmpfs_free_bytes"]
+            ):
+                continue
+        if free < needed:
+            yield (
+                f"The checkpoint may take {needed >> 20} MiB at {place} on the {where}, which has {free >> 20} MiB left.",
+                "Make room.",
+            )
+
+
+@rule(ERROR, "too little room for layer, volumes and image", "run", "destination", "container", "there")
+def data_room(case: Case) -> _Found:
+    container, there = _both(case)
+    facts = case.destination or {}
+    needed = _prediction.data_bytes(container, there) + _RESERVE_BYTES
+    place, free = _free(facts, str(facts["docker"].get("data_root") or "/var/lib/docker"))
+    if free < needed:
+        yield (
+            (
+                f"Layer, volumes and image of the container take {needed >> 20} MiB at {place} on the destination, which has "
+                f"{free >> 20} MiB left."
+            ),
+            "Make room.",
+        )

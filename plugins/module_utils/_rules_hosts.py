@@ -1,0 +1,432 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""Whether two hosts are fit for a move between them: pure rules over what criu_check tells of both."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _dump_options, _images, _shim, _snapshots
+from ansible_collections.livemigrate.criu.plugins.module_utils._finding import (
+    ERROR,
+    INFO,
+    WARNING,
+    Case,
+    Facts,
+    Told,
+    rule,
+)
+from ansible_collections.livemigrate.criu.plugins.module_utils._spec_networks import primary_network
+from ansible_collections.livemigrate.criu.plugins.module_utils._support import at_least, parse_version
+
+_Found = t.Iterator[Told]
+
+_PROVISION = "playbooks/provision.yml installs and starts it."
+# Seconds by which two wall clocks may differ; when each was read is known to about a second.
+_CLOCK_SECONDS = 5.0
+# Kernel options that CRIU needs beyond what `criu check` tries, and what fails without them.
+_KERNEL_OPTIONS = {
+    "CONFIG_CHECKPOINT_RESTORE": "everything",
+    "CONFIG_UNIX_DIAG": "unix sockets",
+    "CONFIG_INET_DIAG": "TCP sockets",
+    "CONFIG_INET_UDP_DIAG": "UDP sockets",
+    "CONFIG_PACKET_DIAG": "packet sockets",
+    "CONFIG_NETLINK_DIAG": "netlink sockets",
+    "CONFIG_FHANDLE": "inotify",
+    "CONFIG_NETFILTER_XT_MARK": "the network lock",
+}
+
+
+def _pair(case: Case) -> tuple[Facts, Facts]:
+    if case.source is None or case.destination is None:
+        raise ValueError("a rule about both hosts was asked without them")
+    return case.source, case.destination
+
+
+# -------------------------------------------------------------------------------------------------- what has to be there
+
+
+@rule(ERROR, "no Docker engine, or one that does not answer", "run", "source", "destination")
+def docker_present(case: Case) -> _Found:
+    for where, facts in case.hosts():
+        docker = facts["docker"]
+        if not docker.get("running"):
+            state = "does not answer" if docker.get("installed") else "is not installed"
+            told = f": {docker['error']}" if docker.get("error") else ""
+            yield f"The Docker engine on the {where} {state}{told}.", _PROVISION
+
+
+@rule(ERROR, "no docker-py for the modules", "run", "source", "destination")
+def docker_py_present(case: Case) -> _Found:
+    for where, facts in case.hosts():
+        if not facts["python"].get("docker_py"):
+            yield (
+                f"{facts['python'].get('executable')} on the {where} has no docker-py.",
+                "playbooks/provision.yml brings it.",
+            )
+
+
+@rule(ERROR, "a CRIU that is missing or cannot work on its kernel", "docs/support.md", "source", "destination")
+def criu_usable(case: Case) -> _Found:
+    for where, facts in case.hosts():
+        if not facts["usable"]:
+            yield (
+                f"CRIU cannot be used on the {where}: {' '.join(facts['reasons'])}",
+                "playbooks/provision.yml installs a CRIU; see the README of the role criu for newer ones.",
+            )
+
+
+@rule(WARNING, "what is known against a CRIU that can be used", "docs/support.md", "source", "destination")
+def criu_remarks(case: Case) -> _Found:
+    for where, facts in case.hosts():
+        for remark in facts["remarks"]:
+            yield f"{where.capitalize()}: {remark}", "Bring a newer CRIU (role livemigrate.criu.criu)."
+
+
+# What the channel and the network fence are made of.
+_TOOLS = ("ip", "nft", "nsenter", "rsync", "ss", "ssh")
+
+
+@rule(ERROR, "tools that are missing: rsync and ssh, or nftables and iproute2", "run", "source", "destination")
+def tools_present(case: Case) -> _Found:
+    for where, facts in case.hosts():
+        missing = sorted(name for name in _TOOLS if facts["tools"].get(name, True) in (False, None, ""))
+        if missing:
+            yield f"The {where} lacks {' and '.join(missing)}.", "playbooks/provision.yml installs the packages."
+
+
+@rule(ERROR, "no tar or gzip, by which CRIU packs file systems in memory", "run", "source", "destination")
+def archive_tools(case: Case) -> _Found:
+    for where, facts in case.hosts():
+        missing = sorted(name for name in ("gzip", "tar") if facts["tools"].get(name, True) in (False, None, ""))
+        if missing:
+            yield (
+                f"The {where} lacks {' and '.join(missing)}, by which CRIU packs /dev/shm and every tmpfs of a container.",
+                "playbooks/provision.yml installs the packages.",
+            )
+
+
+@rule(ERROR, "nothing by which CRIU can hold a container's network", "criu/net.c", "source", "destination")
+def network_lock(case: Case) -> _Found:
+    for where, facts in case.hosts():
+        if case.settings.engine == "runtime" and _dump_options.skips_network_lock(facts["criu"].get("version")):
+            # The fence is the lock.
+            continue
+        how = str(facts["criu"]["options"].get("network-lock") or "iptables")
+        program = {"iptables": "iptables-restore", "nftables": "nft"}.get(how)
+        if program and facts["tools"].get(program, True) in (False, None, ""):
+            yield (
+                (
+                    f"The {where} lacks {program}, by which CRIU holds the network of a container while it works "
+                    f"(network-lock={how})."
+                ),
+                "playbooks/provision.yml installs the package; or set network-lock in checkpointing_criu_options.",
+            )
+
+
+@rule(ERROR, "the source cannot reach the destination's SSH daemon", "run", "source")
+def channel_reachable(case: Case) -> _Found:
+    peer = (case.source or {}).get("peer")
+    if peer and peer["error"]:
+        yield (
+            (
+                f"The source does not reach the SSH daemon of the destination at {peer['address']} port {peer['port']}: "
+                f"{peer['error']}"
+            ),
+            "Set migrate_destination_address and migrate_destination_port to where the source finds it, and let it through.",
+        )
+
+
+@rule(ERROR, "a container that is not there", "run", "source")
+def container_found(case: Case) -> _Found:
+    asked = (case.source or {}).get("container")
+    if asked and not asked["found"] and (case.source or {})["docker"].get("running"):
+        yield str(asked["error"]), "Name one that runs on the source, as docker ps shows it."
+
+
+# ----------------------------------------------------------------------------------------------------------- the engines
+
+
+@rule(
+    ERROR,
+    "experimental mode is off",
+    "moby daemon/checkpoint.go",
+    "source",
+    "destination",
+    engine="api",
+    variable="migrate_engine",
+)
+def experimental_on(case: Case) -> _Found:
+    for where, facts in case.hosts():
+        if facts["docker"].get("running") and not facts["docker"].get("experimental"):
+            yield (
+                f"The Docker engine on the {where} runs without experimental features, which checkpoints are.",
+                "The role livemigrate.criu.checkpointing turns them on (playbooks/provision.yml).",
+            )
+
+
+@rule(ERROR, "an engine that cannot restore", "docs/support.md", "destination", engine="api", variable="migrate_engine")
+def engine_restores(case: Case) -> _Found:
+    verdict = (case.destination or {})["docker"].get("api_engine") or {}
+    on_host = case.container is not None and primary_network(case.inspect) == "host"
+    if verdict.get("restores") == "none" or (verdict.get("restores") == "host_network" and not on_host):
+        yield (
+            f"The Docker engine of the destination cannot restore a container: {verdict.get('reason')}",
+            "Use an engine from the table in docs/support.md on the destination, or migrate_engine: runtime.",
+        )
+
+
+@rule(ERROR, "no runtime shim on the destination", "run", "destination", engine="runtime", variable="migrate_engine")
+def shim_registered(case: Case) -> _Found:
+    docker = (case.destination or {})["docker"]
+    shim = docker.get("shim") or {}
+    if docker.get("running") and shim.get("registered") and shim.get("version") != _shim.PROTOCOL:
+        yield (
+            (
+                f"The runtime {_shim.RUNTIME} of the destination is of another version of this collection (protocol "
+                f"{shim.get('version')}, not {_shim.PROTOCOL})."
+            ),
+            "The role livemigrate.criu.checkpointing replaces it, without a restart (playbooks/provision.yml).",
+        )
+    elif docker.get("running") and not shim.get("registered"):
+        yield (
+            f"The runtime {_shim.RUNTIME} is not registered with the Docker engine of the destination.",
+            "The role livemigrate.criu.checkpointing registers it, without a restart (playbooks/provision.yml).",
+        )
+
+
+@rule(ERROR, "an engine that is rootless or remaps users", "runc's documentation", "source", "destination")
+def engine_rootless(case: Case) -> _Found:
+    for where, facts in case.hosts():
+        kinds = {"rootless": "runs without root", "userns_remap": "remaps user ids"}
+        for key, told in kinds.items():
+            if facts["docker"].get(key):
+                yield (
+                    f"The Docker engine on the {where} {told}; runc makes no checkpoints then.",
+                    "Use an ordinary engine.",
+                )
+
+
+@rule(ERROR, "a storage driver whose writable layers cannot be moved", "docs/support.md", "source", "destination")
+def storage_known(case: Case) -> _Found:
+    for where, facts in case.hosts():
+        docker = facts["docker"]
+        driver = docker.get("storage_driver")
+        if not docker.get("running"):
+            continue
+        if docker.get("image_store") == _images.CONTAINERD:
+            if driver != _snapshots.SNAPSHOTTER:
+                yield (
+                    (
+                        f"The engine on the {where} uses containerd's image store with the snapshotter {driver}; "
+                        "only overlayfs's "
+                        "writable layers can be moved."
+                    ),
+                    (
+                        f"Set storage-driver: {_snapshots.SNAPSHOTTER} in daemon.json; images and containers of the "
+                        "other one are "
+                        "out of sight then."
+                    ),
+                )
+            elif not facts["tools"].get("ctr", True):
+                yield (
+                    f"The {where} lacks ctr, by which containerd tells where a container's writable layer lies.",
+                    "Install it; it is in the package of containerd.",
+                )
+        elif driver != "overlay2":
+            yield (
+                f"The engine on the {where} uses the storage driver {driver}; only overlay2's writable layers can be moved.",
+                (
+                    "Set storage-driver: overlay2 in daemon.json, on a fresh data root, or use containerd's image store "
+                    "(features: containerd-snapshotter)."
+                ),
+            )
+
+
+@rule(INFO, "runc that enters the wrong time namespace after a restore", "runc PR 4696", "destination")
+def runc_time_namespace(case: Case) -> _Found:
+    runc = (case.destination or {})["docker"].get("runc_version")
+    if runc and not at_least(parse_version(runc), (1, 2, 7)):
+        yield (
+            (
+                f"runc {runc} of the destination puts processes of docker exec into another time namespace than the restored "
+                "container's; those that stay there would be in the way of moving it on."
+            ),
+            "Nothing for this move; runc from 1.2.7 on does it right.",
+        )
+
+
+@rule(INFO, "cgroup drivers that differ", "criu PR 1800", "source", "destination")
+def cgroup_driver_differs(case: Case) -> _Found:
+    source, destination = _pair(case)
+    here, there = source["docker"].get("cgroup_driver"), destination["docker"].get("cgroup_driver")
+    if here and there and here != there:
+        yield (
+            f"The source's engine uses the cgroup driver {here}, the destination's {there}: another path for the container's.",
+            "Nothing: cgroups are left to the container runtime (manage-cgroups=ignore).",
+        )
+
+
+# ------------------------------------------------------------------------------------------ kernels, processors, and CRIU
+
+
+@rule(ERROR, "two architectures", "by reading", "source", "destination")
+def same_architecture(case: Case) -> _Found:
+    source, destination = _pair(case)
+    here, there = source["kernel"].get("machine"), destination["kernel"].get("machine")
+    if here != there:
+        yield f"The source is {here}, the destination {there}.", "Choose a host of the same kind."
+
+
+@rule(ERROR, "two page sizes", "by reading", "source", "destination")
+def same_page_size(case: Case) -> _Found:
+    source, destination = _pair(case)
+    here, there = source["kernel"].get("page_size"), destination["kernel"].get("page_size")
+    if here != there:
+        yield (
+            f"The pages of the source have {here} bytes, those of the destination {there}.",
+            "Boot a kernel with the same page size.",
+        )
+
+
+@rule(ERROR, "cgroup version 1", "criu 94b9b3c5d", "source", "destination")
+def cgroup_v2(case: Case) -> _Found:
+    for where, facts in case.hosts():
+        version = facts["docker"].get("cgroup_version") or facts["kernel"].get("cgroup_version")
+        if str(version) == "1":
+            yield (
+                f"The {where} uses cgroup version 1, whose freezer cannot be relied on.",
+                "Boot it with systemd.unified_cgroup_hierarchy=1.",
+            )
+
+
+@rule(ERROR, "a CRIU on the destination that is older", "criu#2847", "source", "destination")
+def criu_not_older(case: Case) -> _Found:
+    # CRIU promises to read the images of older releases, not of newer ones (4.2 changed the pagemap format).
+    source, destination = _pair(case)
+    here, there = source["criu"].get("version"), destination["criu"].get("version")
+    if here and there and parse_version(there)[:2] < parse_version(here)[:2]:
+        yield (
+            f"The destination's CRIU {there} is older than the source's {here} and cannot be relied on to read its images.",
+            "Bring the destination to the same CRIU (role livemigrate.criu.criu).",
+        )
+
+
+@rule(INFO, "features of CRIU that the destination's kernel lacks", "by reading", "source", "destination")
+def criu_features(case: Case) -> _Found:
+    source, destination = _pair(case)
+    there = destination["criu"]["features"]
+    lost = sorted(name for name, has in source["criu"]["features"].items() if has and there.get(name) is False)
+    if lost:
+        yield (
+            f"The destination's kernel lacks what the source's offers CRIU: {', '.join(lost)}.",
+            "Use the same kernel on both hosts if the restore fails.",
+        )
+
+
+@rule(ERROR, "a kernel whose overlayfs hides from /proc/PID/maps where files lie", "criu#860, criu#1239", "source")
+def overlayfs_maps(case: Case) -> _Found:
+    source = case.source or {}
+    if source["criu"]["features"].get("overlayfs_maps") is False:
+        yield (
+            (
+                f"The kernel {source['kernel'].get('release')} of the source shows wrong devices for files on "
+                "overlayfs (Ubuntu's); "
+                "CRIU would not find the programs of a container."
+            ),
+            "Boot a kernel without that patch.",
+        )
+
+
+@rule(WARNING, "kernel options that CRIU needs and that are off", "criu.org/Check_the_kernel", "source", "destination")
+def kernel_config(case: Case) -> _Found:
+    for where, facts in case.hosts():
+        config = facts["kernel"]["config"]
+        off = [f"{name} ({what})" for name, what in _KERNEL_OPTIONS.items() if config.get(name) is False]
+        if off:
+            yield (
+                f"The kernel of the {where} was built without {', '.join(off)}.",
+                "A container that uses none of it can be moved; else boot a kernel that has it.",
+            )
+
+
+@rule(WARNING, "a kernel on the destination that is older", "by reading", "source", "destination")
+def kernel_older(case: Case) -> _Found:
+    source, destination = _pair(case)
+    here, there = source["kernel"].get("release"), destination["kernel"].get("release")
+    if here and there and parse_version(there)[:2] < parse_version(here)[:2]:
+        yield (
+            (
+                f"The destination's kernel {there} is older than the source's {here}; what programs have found on "
+                "the newer one may "
+                "not be there."
+            ),
+            "Boot the same kernel on both, or a newer one on the destination.",
+        )
+
+
+@rule(
+    ERROR,
+    "instructions of the source's processor that the destination's lacks",
+    "podman#17496",
+    "source",
+    "destination",
+)
+def cpu_features(case: Case) -> _Found:
+    source, destination = _pair(case)
+    here, there = source["cpu"]["instructions"], destination["cpu"]["instructions"]
+    missing = sorted(set(here) - set(there))
+    # Where a host does not tell (another architecture), there is nothing to compare.
+    if here and there and missing:
+        yield (
+            (
+                f"The destination's processor ({destination['cpu']['model']}) lacks {', '.join(missing)} of the source's "
+                f"({source['cpu']['model']}): programs that have seen them use them, and end by SIGILL."
+            ),
+            "Choose a host with the same or a newer processor, or give both the same processor model (virtual machines).",
+        )
+
+
+@rule(WARNING, "time namespaces on the source alone", "criu 3.14", "source", "destination")
+def time_namespace(case: Case) -> _Found:
+    source, destination = _pair(case)
+    if source["kernel"]["time_namespace"] and not destination["kernel"]["time_namespace"]:
+        yield (
+            "The destination's kernel has no time namespaces: the monotonic clock of the container's programs will jump.",
+            "Boot a kernel from 5.6 on with CONFIG_TIME_NS.",
+        )
+
+
+@rule(WARNING, "wall clocks that differ", "by reading", "source", "destination")
+def clock_skew(case: Case) -> _Found:
+    source, destination = _pair(case)
+    here, there = source["clock"]["offset_seconds"], destination["clock"]["offset_seconds"]
+    if here is not None and there is not None and abs(there - here) > _CLOCK_SECONDS:
+        yield (
+            f"The destination's clock is {abs(there - here):.0f} s {'ahead of' if there > here else 'behind'} the source's.",
+            "Synchronise both (chrony, systemd-timesyncd); certificates, leases and timers of the container would see the jump.",
+        )
+
+
+@rule(
+    ERROR,
+    "a security module that the container is under and the destination lacks",
+    "criu/lsm.c",
+    "source",
+    "destination",
+    "container",
+)
+def lsm_missing(case: Case) -> _Found:
+    source, destination = _pair(case)
+    profile = case.inspect.get("AppArmorProfile") or ""
+    if "apparmor" in source["kernel"]["lsm"] and profile not in ("", "unconfined"):
+        lsm = destination["kernel"]["lsm"]
+        if lsm and "apparmor" not in lsm:
+            yield (
+                f"The container is under the AppArmor profile {profile}, and the destination has no AppArmor ({', '.join(lsm)}).",
+                "Boot the destination with AppArmor, or re-create the container with --security-opt apparmor=unconfined.",
+            )

@@ -1,0 +1,114 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""dockerd is stopped, and not started again, on one side of a handover: with live-restore and without."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.engines.conftest import Moving
+from tests.engines.test_faults import SETTLED_WITHIN, _wait_settled, _with_a_held_copy
+from tests.migration.conftest import Pair
+from tests.workloads.host import Host
+from tests.workloads.probe import wait_for_answer
+
+Start = Callable[..., Moving]
+
+
+@contextmanager
+def _live_restore(host: Host, wanted: bool) -> Iterator[None]:
+    """Whether the engine leaves its containers alone when it ends."""
+    change = "import json,sys; p='/etc/docker/daemon.json'; d=json.load(open(p)); d['live-restore']=%s; json.dump(d, open(p,'w'))"
+    script = "systemctl reset-failed docker; systemctl start docker; systemctl reload docker; sleep 1"
+    host.run(["sh", "-c", f'python3 -c "{change % wanted}"; {script}'])
+    try:
+        yield
+    finally:
+        host.run(["sh", "-c", f'python3 -c "{change % False}"; {script}'])
+
+
+def _stop_engine(host: Host) -> None:
+    # Its socket as well, or the next question would start it again.
+    host.run(["systemctl", "stop", "docker.socket", "docker.service"])
+
+
+def _start_engine(host: Host) -> None:
+    host.run(
+        [
+            "sh",
+            "-c",
+            "systemctl reset-failed docker.socket docker.service; systemctl start docker.socket docker.service",
+        ]
+    )
+
+
+def _wait_nothing_left(moving: Moving, host: Host) -> None:
+    deadline = time.monotonic() + SETTLED_WITHIN
+    while left := host.docker("ps", "-aq", "--filter", f"name={moving.name}"):
+        assert time.monotonic() < deadline, f"{host.name} keeps {left}"
+        time.sleep(1)
+
+
+@pytest.mark.parametrize("live_restore", [False, True])
+def test_the_engine_of_the_destination_stops_while_the_copy_is_held(
+    newer: Pair, start: Start, live_restore: bool
+) -> None:
+    """It is refused at once, while nobody can ask the engine; what is left of it goes when the engine is back."""
+    source, destination = newer.alpha, newer.beta
+    with _live_restore(destination, live_restore):
+        moving = start(source, [source, destination])
+        migration, meeting = _with_a_held_copy(moving, source, destination)
+        try:
+            _stop_engine(destination)
+            meeting.go_on()
+            migration.fail_with("the container stayed here")
+            assert wait_for_answer(moving.url(source)).token == moving.first.token
+        finally:
+            _start_engine(destination)
+        _wait_settled(moving, source)
+        _wait_nothing_left(moving, destination)
+        moving.assert_runs_on(source)
+
+
+def test_the_engine_of_the_source_stops_while_its_copy_is_held(newer: Pair, start: Start) -> None:
+    """Without live-restore that ends its containers, and this one with them: the copy, which has run nothing, is refused."""
+    source, destination = newer.alpha, newer.beta
+    moving = start(source, [source, destination], "--restart", "unless-stopped")
+    migration, meeting = _with_a_held_copy(moving, source, destination)
+    try:
+        _stop_engine(source)
+        meeting.go_on()
+        assert migration.end() != 0
+        assert not destination.docker("ps", "-q", "--filter", f"name={moving.name}")
+    finally:
+        _start_engine(source)
+    _wait_settled(moving, source)
+    _wait_nothing_left(moving, destination)
+    # As after any stop of the engine: by its policy, from the beginning.
+    assert wait_for_answer(moving.url(source)).token != moving.first.token
+    assert source.inspect(moving.name)["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
+
+
+def test_the_engine_of_the_source_stops_with_live_restore_while_its_copy_is_held(newer: Pair, start: Start) -> None:
+    """The frozen tasks stay as they are without it, so the move goes on; the old copy is put aside when the engine is back."""
+    source, destination = newer.alpha, newer.beta
+    with _live_restore(source, True):
+        moving = start(source, [source, destination], "--restart", "unless-stopped")
+        migration, meeting = _with_a_held_copy(moving, source, destination)
+        try:
+            _stop_engine(source)
+            meeting.go_on()
+            migration.end()
+            assert wait_for_answer(moving.url(destination)).token == moving.first.token
+        finally:
+            _start_engine(source)
+        _wait_settled(moving, source)
+        moving.assert_runs_on(destination)
+        assert not source.docker("ps", "-a", "--filter", f"name=^{moving.name}$", "--format", "{{.Names}}")
+        assert destination.inspect(moving.name)["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"

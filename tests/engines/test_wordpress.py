@@ -1,0 +1,128 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The article's WordPress on Docker 28, which the engine `api` cannot restore: under load, there and back."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engines.conftest import Moving, gap_told, remove
+from tests.migration.conftest import Pair
+from tests.workloads import database, wordpress_state
+from tests.workloads.host import Host
+from tests.workloads.probe import Answer
+from tests.workloads.recipes import RECIPES
+from tests.workloads.watch import Watch
+from tests.workloads.wordpress_client import WordPress, WordPressError
+
+_PORTS = itertools.count(9181)
+
+# How the article starts its container, and as one would start it today.
+FLAGS = {"as_the_article": ["--privileged", "--security-opt", "seccomp:unconfined"], "without_privileges": []}
+
+
+@dataclass
+class Site(Moving):
+    """A WordPress that moves between hosts; its count and token are in Apache's shared memory."""
+
+    def url(self, host: Host) -> str:
+        """Where it tells its count if it runs there."""
+        return f"{self.site(host)}/proof.php"
+
+    def site(self, host: Host) -> str:
+        """Its address if it runs there."""
+        return f"http://{host.address}:{self.port}"
+
+
+class Visitors:
+    """Read the front page all the time, wherever it may be: PHP, files, and questions to the database."""
+
+    def __init__(self, *sites: str) -> None:
+        self._sites = sites
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=self._read, args=(site,), daemon=True) for site in sites]
+        self.pages = dict.fromkeys(sites, 0)
+
+    def __enter__(self) -> Visitors:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(5)
+
+    def _read(self, site: str) -> None:
+        visitor = WordPress(site, timeout=2)
+        while not self._stopping.is_set():
+            try:
+                visitor.front_page()
+                self.pages[site] += 1
+            except WordPressError:
+                # It is on the other host, or on its way there.
+                self._stopping.wait(0.05)
+
+
+@contextmanager
+def _site(pair: Pair, path: Path, flags: list[str]) -> Iterator[tuple[Site, str]]:
+    """A WordPress on the first host with its database on gamma, and the password of its administrator."""
+    port = next(_PORTS)
+    name, base = f"engine-{port}", f"wp_{port}"
+    services = Host.of_lab("gamma")
+    recipe = RECIPES["wordpress"]
+    password = secrets.token_hex(12)
+    kept = database.create(services, base)
+    moving = Site(name, port, path, Answer(0, "", {}), [pair.alpha, pair.beta])
+    try:
+        arguments = ["-e", f"WORDPRESS_ADMIN_PASSWORD={password}", "-p", f"{port}:80", "--restart", "unless-stopped"]
+        pair.alpha.start(name, pair.alpha.load(recipe), [*kept.environment(), *arguments, *flags])
+        moving.first = pair.alpha.wait_until_answering(name, recipe, timeout=180)
+        yield moving, password
+    finally:
+        remove(moving)
+        database.drop(services, base)
+
+
+def _verify(site: str, noted: dict[str, Any]) -> None:
+    """Everything is there. A worker that has a visitor at the moment is asked again."""
+    deadline = time.monotonic() + 15
+    while wrong := wordpress_state.verify(site, noted):
+        assert time.monotonic() < deadline, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("flags", FLAGS)
+def test_wordpress_moves_under_load(newer: Pair, tmp_path: Path, flags: str) -> None:
+    """Post, upload, PHP session, shared memory and every worker process are those from before, on both ways."""
+    source, destination = newer.alpha, newer.beta
+    with _site(newer, tmp_path, FLAGS[flags]) as (moving, password):
+        noted = wordpress_state.fill(moving.site(source), "admin", password)
+        assert len(noted["workers"]) >= 4, noted["workers"]
+        places = [moving.site(host) for host in newer.hosts]
+        with (
+            Watch([moving.url(host) for host in newer.hosts], token=noted["site"]["token"], timeout=3) as watch,
+            Visitors(*places) as visitors,
+        ):
+            for here, there in ((source, destination), (destination, source)):
+                before = visitors.pages[moving.site(here)]
+                output = moving.move(here, there).succeed()
+                assert "Engine runtime" in output
+                assert visitors.pages[moving.site(here)] > before, "there was no load"
+                moving.assert_runs_on(there)
+                _verify(moving.site(there), noted)
+                print(f"{flags}, {here.name} to {there.name}: gap {gap_told(output):.2f} s")
+        report = watch.report()
+        assert not report.violations
+        assert all(visitors.pages.values()), visitors.pages

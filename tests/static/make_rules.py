@@ -1,0 +1,97 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Write docs/rules.md, and the table of versions in docs/support.md, from the rules themselves: ``make rules``.
+
+With ``--check`` nothing is written; it fails where one of them is out of date.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / ".tree"))
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _preflight, _support  # noqa: E402
+
+BEGIN = "<!-- made by make rules -->"
+END = "<!-- end of what is made -->"
+WHEN = {"api": "with the engine `api`", "runtime": "with the engine `runtime`"}
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+
+
+def rules() -> str:
+    """The text of docs/rules.md."""
+    text = f"""# Rules of the preflight
+
+{BEGIN}
+
+What `playbooks/preflight.yml` looks for, and `migrate.yml` before it begins. Each row is a small function of the same name; its
+message has the facts in it, and its remedy says what to do. `migrate_fail_on` is the severity for which a move is not begun
+(`error`), `migrate_ignore_rules` takes names out of this list that do not count.
+
+* `error`: the move would fail, or lose something. `warning`: it changes something for somebody. `info`: good to know.
+* *last moment*: asked again when the session opens, just before anything is touched.
+* Where it comes from: an issue or pull request; *run*, seen on a host; *by reading*, source code or documentation.
+"""
+    for topic, module in _preflight.TOPICS.items():
+        text += f"\n## {topic}\n\n`{module.__name__.rpartition('.')[2]}.py`\n\n"
+        text += _row("rule", "severity", "what it sees", "lifted by", "comes from") + _row(*["---"] * 5)
+        for rule in _preflight.rules():
+            if rule.judge.__module__ == module.__name__:
+                notes = [WHEN[rule.engine]] if rule.engine else []
+                notes += ["last moment"] if rule.volatile else []
+                seen = rule.title + (f" ({', '.join(notes)})" if notes else "")
+                lifted = f"`{rule.variable}`" if rule.variable else ""
+                text += _row(f"`{rule.id}`", rule.severity, seen, lifted, rule.source)
+    return text
+
+
+def versions() -> str:
+    """The table of versions for docs/support.md."""
+    text = _row("versions", "state", "why", "rests on") + _row(*["---"] * 4)
+    for fault in _support.CRIU_FAULTS:
+        why = fault.sentence.format(criu="N", kernel="K")
+        text += _row(fault.title, "remarked" if fault.usable else "refused", why, fault.source)
+    for engine in _support.ENGINE_FAULTS:
+        why = engine.sentence.format(engine="N", containerd="N")
+        text += _row(f"Docker Engine {engine.title}", "refused with the engine `api`", why, engine.source)
+    return text
+
+
+def made() -> dict[Path, str]:
+    """Every file that is made, with its text."""
+    support = ROOT / "docs" / "support.md"
+    old = support.read_text(encoding="utf-8")
+    before, _begin, rest = old.partition(BEGIN)
+    _table, _end, after = rest.partition(END)
+    return {
+        ROOT / "docs" / "rules.md": rules(),
+        support: f"{before}{BEGIN}\n\n{versions()}\n{END}{after}",
+    }
+
+
+def stale() -> list[Path]:
+    """The files that do not say what the rules say."""
+    return [path for path, text in made().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+
+
+def main() -> int:
+    if "--check" in sys.argv[1:]:
+        old = stale()
+        for path in old:
+            print(f"{path.relative_to(ROOT)} is out of date: make rules")
+        return bool(old)
+    for path, text in made().items():
+        path.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Facts of two hosts and of a container between which nothing stands: what the tests of the rules change one thing of.
+
+A host is this very machine as criu_check tells of it, with what is to be judged set right, so that no rule reads a key that is
+not gathered. The container's inspect data go through the same function as on a source.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from typing import Any
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _container_facts, _facts
+from ansible_collections.livemigrate.criu.plugins.module_utils._command import run
+from ansible_collections.livemigrate.criu.plugins.module_utils._support import criu_verdict
+from tests.unit.spec import samples
+
+Facts = dict[str, Any]
+
+# What trixie's engine answers, as far as facts are made of it.
+VERSION = {
+    "Version": "26.1.5+dfsg1",
+    "ApiVersion": "1.45",
+    "MinAPIVersion": "1.24",
+    "Components": [
+        {"Name": "Engine", "Version": "26.1.5"},
+        {"Name": "containerd", "Version": "1.7.24~ds1"},
+        {"Name": "runc", "Version": "1.3.6"},
+    ],
+}
+INFO = {
+    "ExperimentalBuild": True,
+    "Driver": "overlay2",
+    "DriverStatus": [["Backing Filesystem", "extfs"]],
+    "CgroupDriver": "systemd",
+    "CgroupVersion": "2",
+    "DockerRootDir": "/var/lib/docker",
+    "Runtimes": {"runc": {}},
+}
+
+
+@functools.cache
+def gathered() -> Facts:
+    """What criu_check tells of this very machine: the facts as they really look."""
+    return _facts.host_facts(run, features=(), asked_at=0.0)
+
+
+def host() -> Facts:
+    """A host on which nothing is missing."""
+    facts = copy.deepcopy(gathered())
+    engine = {"installed": True, "running": True, "error": None, "init_binary": "/usr/bin/docker-init"}
+    facts["docker"] = {**engine, **_facts.parse_engine(VERSION, INFO)}
+    facts["docker"]["shim"] = {"registered": True, "path": "/x", "installed": True, "version": "1"}
+    facts["criu"].update(present=True, version="4.2", check={"ok": True, "output": "Looks good."})
+    facts["criu"].update(
+        options={"ghost-limit": "256M", "file-locks": ""}, features=dict.fromkeys(_facts.FEATURES, True)
+    )
+    facts["kernel"].update(release="6.12.1", machine="x86_64", cgroup_version=2, lsm=["capability", "apparmor"])
+    facts["kernel"].update(config={"CONFIG_UNIX_DIAG": True}, time_namespace=True, page_size=4096)
+    facts["cpu"] = {"model": "One", "instructions": ["avx", "avx2", "sse4_2"]}
+    facts["clock"] = {"wall": 1000.0, "offset_seconds": 0.5}
+    verdict = criu_verdict("4.2", None, True, "Looks good.", "6.12.1", "x86_64")
+    facts.update(usable=not verdict.reasons, reasons=verdict.reasons, remarks=verdict.remarks)
+    facts["python"]["docker_py"] = "7.1.0"
+    facts["tools"].update(dict.fromkeys(facts["tools"], "/usr/bin/x"))
+    facts["memory"] = {"total_bytes": 8 << 30, "available_bytes": 4 << 30}
+    facts["tmpfs_free_bytes"] = 4 << 30
+    facts["disk"] = [
+        {"path": path, "free_bytes": 10 << 30, "total_bytes": 20 << 30, "filesystem": "ext4", "device": 1}
+        for path in ("/tmp", "/var/lib/docker", "/var/lib/containerd", "/var/lib/livemigrate")
+    ]
+    return facts
+
+
+def peer(**more: Any) -> Facts:
+    """How the source reached the destination."""
+    return {
+        "address": "beta",
+        "port": 22,
+        "error": None,
+        "rtt_seconds": 0.001,
+        "device": "eth0",
+        "speed_mbit": 1000,
+        **more,
+    }
+
+
+def volume(name: str = "data", **more: Any) -> Facts:
+    """A volume of the container, as its facts have it."""
+    return {
+        "kind": "volume",
+        "name": name,
+        "path": f"/var/lib/docker/volumes/{name}/_data",
+        "destination": "/data",
+        "travels": True,
+        "shared": False,
+        "in_use_by": [],
+        "device": "",
+        "driver": "local",
+        "options": "",
+        **more,
+    }
+
+
+def bind(path: str = "/srv/data", **more: Any) -> Facts:
+    """A bind mount of the container."""
+    return volume(path, **{"kind": "bind", "path": path, "travels": False, "driver": "", **more})
+
+
+def place(**more: Any) -> Facts:
+    """What lies at a path of the destination."""
+    return {"exists": True, "is_directory": True, "has_content": False, "leads_to": "", **more}
+
+
+def network(name: str = "app", **more: Any) -> Facts:
+    """A network, as facts have it."""
+    return {
+        "name": name,
+        "driver": "bridge",
+        "scope": "local",
+        "ingress": False,
+        "subnets": ["172.30.0.0/16"],
+        "parent": "",
+        **more,
+    }
+
+
+def container(**inspect: Any) -> Facts:
+    """The facts of a container that can be moved."""
+    data = samples.container(**inspect)
+    return {
+        "found": True,
+        "name": "one",
+        "id": samples.ID,
+        "ancestry": [samples.ID],
+        "inspect": _container_facts.decisive(data),
+        "image": {
+            "id": samples.IMAGE,
+            "identity": "sha256:" + "1" * 64,
+            "store": "graphdriver",
+            "reference": "app:1",
+            "tags": ["app:1"],
+            "digests": [],
+            "size": 100 << 20,
+        },
+        "networks": [network("bridge", subnets=["172.17.0.0/16"])],
+        "ports": [],
+        "volumes": [],
+        "unknown_binds": [],
+        "storage_error": None,
+        "unsupported_fields": {},
+        "sizes": {"layer_bytes": 1 << 20, "volume_bytes": 0, "complete": True},
+        "processes": {
+            "count": 2,
+            "complete": True,
+            "held": {},
+            "devices": [],
+            "deleted": [],
+            "locks": 0,
+            "seccomp": 2,
+            "own_user_namespace": False,
+            "protocols": {},
+            "foreign": [],
+        },
+        "kernel_mounts": {"masked": ["/proc/acpi"], "foreign": []},
+        "memory": {"resident_bytes": 20 << 20, "dump_bytes": 10 << 20, "tmpfs_bytes": 0},
+        "sockets": {"inet": [], "own_addresses": ["172.17.0.2"], "groups": [], "outside": []},
+        "lasting": [],
+        "strangers": [],
+    }
+
+
+def there() -> Facts:
+    """What a destination has for it on which nothing is in the way."""
+    return {
+        "name_status": None,
+        "image": {"present": True},
+        "networks": {"bridge": {**network("bridge"), "addresses_in_use": []}},
+        "overlaps": {},
+        "missing_parents": [],
+        "addresses": ["127.0.0.1", "192.0.2.1"],
+        "ports_taken": [],
+        "volumes": {},
+        "binds": {},
+        "missing_places": [],
+        "missing_devices": [],
+        "init": "/usr/bin/docker-init",
+        "init_leads_to": "",
+        "apparmor_profiles": None,
+    }
+
+
+def case() -> Facts:
+    """All of it: what the source tells, with the container, and what the destination does."""
+    source, destination = host(), host()
+    source.update(container=container(), peer=peer())
+    destination["for_container"] = there()
+    return {"source": source, "destination": destination}

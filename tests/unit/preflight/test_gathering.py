@@ -1,0 +1,277 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is gathered of a host, of a container without its secrets, and of a destination: the pure parts, and this very machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _container_facts,
+    _destination_facts,
+    _facts_machine,
+    _finding,
+    _preflight,
+    _sockets,
+)
+from ansible_collections.livemigrate.criu.plugins.module_utils._command import run
+from ansible_collections.livemigrate.criu.plugins.module_utils._finding import Case
+from tests.unit.spec import samples
+from tests.unit.spec.samples import BY_HAND, CAPTURED, SECRET, load
+
+# -- hosts --------------------------------------------------------------------------------------------------------
+
+
+def test_kernel_config() -> None:
+    text = "CONFIG_UNIX_DIAG=m\nCONFIG_INET_DIAG=y\n# CONFIG_MEM_SOFT_DIRTY is not set\nCONFIG_UNIX_DIAGX=y\nCONFIG_OTHER=y\n"
+    assert _facts_machine.parse_config(text) == {
+        "CONFIG_UNIX_DIAG": True,
+        "CONFIG_INET_DIAG": True,
+        "CONFIG_MEM_SOFT_DIRTY": False,
+    }
+
+
+def test_cpu() -> None:
+    text = (
+        "model name\t: AMD EPYC\nflags\t\t: fpu sse sse4_2 avx avx512_vnni smep xsave erms abm\n"
+        "model name\t: AMD EPYC\nflags\t\t: fpu sse sse4_2 avx smep xsave\n"
+    )
+    assert _facts_machine.parse_cpuinfo(text) == {
+        "model": "AMD EPYC",
+        "instructions": ["avx", "sse", "sse4_2", "xsave"],
+    }
+    arm = _facts_machine.parse_cpuinfo("Features\t: fp asimd crc32 sve cpuid evtstrm\n")
+    assert arm == {"model": "unknown", "instructions": ["asimd", "crc32", "fp", "sve"]}
+    assert _facts_machine.parse_cpuinfo("")["instructions"] == []
+
+
+def test_criu_options() -> None:
+    text = (
+        "# BEGIN\nlog-file=/var/log/x.log\nfile-locks\n--ghost-limit 256M # much\n\ntcp-close\nno-tcp-close\n"
+        'network-lock="nftables"\n'
+    )
+    assert _facts_machine.parse_criu_options(text) == {
+        "log-file": "/var/log/x.log",
+        "file-locks": "",
+        "ghost-limit": "256M",
+        "network-lock": "nftables",
+    }
+
+
+def test_clock() -> None:
+    assert _facts_machine.clock_facts(None)["offset_seconds"] is None
+    assert 9.9 < _facts_machine.clock_facts(time.time() - 10)["offset_seconds"] < 15
+
+
+def test_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUDO_USER", "admin")
+    assert _facts_machine.login() == "admin"
+    monkeypatch.delenv("SUDO_USER")
+    assert _facts_machine.login()
+
+
+@pytest.fixture
+def greeter() -> Iterator[Any]:
+    """Something that listens, and greets with what it is told to."""
+    threads = []
+
+    def start(greeting: bytes) -> int:
+        server = socket.create_server(("127.0.0.1", 0))
+
+        def serve() -> None:
+            with server:
+                connection, _address = server.accept()
+                with connection:
+                    connection.sendall(greeting)
+
+        threads.append(threading.Thread(target=serve, daemon=True))
+        threads[-1].start()
+        return int(server.getsockname()[1])
+
+    yield start
+    for thread in threads:
+        thread.join(5)
+
+
+def test_a_peer_that_answers(greeter: Any) -> None:
+    facts = _facts_machine.peer_facts(run, "127.0.0.1", greeter(b"SSH-2.0-OpenSSH_10\r\n"))
+    assert facts["error"] is None
+    assert 0 <= facts["rtt_seconds"] < 5
+    assert facts["device"] == "lo"
+    assert facts["speed_mbit"] is None
+
+
+def test_a_peer_that_is_something_else(greeter: Any) -> None:
+    assert "no SSH daemon" in _facts_machine.peer_facts(run, "127.0.0.1", greeter(b"HTTP/1.1 400\r\n"))["error"]
+
+
+def test_a_peer_that_is_not_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    assert "refused" in _facts_machine.peer_facts(run, "127.0.0.1", port)["error"].lower()
+    assert _facts_machine.peer_facts(run, "no-such-host.invalid", 22)["error"]
+
+
+# -- the container ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [BY_HAND, *CAPTURED])
+def test_rules_say_the_same_of_what_is_told_as_of_the_whole(name: str) -> None:
+    """Real containers' inspect data, whole and as far as they leave the host."""
+    inspect = load(name)["inspect"]
+    for extra in (
+        {},
+        {"AutoRemove": True, "PidMode": "host", "Links": ["/a:/b"], "Devices": [{"PathOnHost": "/dev/fuse"}]},
+    ):
+        changed = {**inspect, "HostConfig": {**inspect["HostConfig"], **extra}}
+        whole = _finding.findings(Case(container={"inspect": changed}), (), _preflight.rules())
+        told = _finding.findings(
+            Case(container={"inspect": _container_facts.decisive(changed)}), (), _preflight.rules()
+        )
+        assert told == whole
+
+
+def test_nothing_secret_is_told() -> None:
+    secret = {
+        "Env": [f"PASSWORD={SECRET}"],
+        "Cmd": ["run", SECRET],
+        "Labels": {"com.docker.compose.project": SECRET, "x": SECRET, SECRET: ""},
+        "Healthcheck": {"Test": ["CMD", SECRET]},
+    }
+    host = {
+        "LogConfig": {"Type": "syslog", "Config": {"syslog-address": SECRET}},
+        "DeviceRequests": [{"Options": {"x": SECRET}}],
+        "Annotations": {"org.criu.config": SECRET},
+        "Mounts": [{"Type": "volume", "Target": "/x", "VolumeOptions": {"DriverConfig": {"Options": {"o": SECRET}}}}],
+        "RestartPolicy": {"Name": "no"},
+        "SecurityOpt": [SECRET],
+    }
+    inspect = samples.container(secret, host, Args=[SECRET], Path=SECRET)
+    assert SECRET in json.dumps(inspect)
+    assert SECRET not in json.dumps(_container_facts.decisive(inspect))
+    assert SECRET not in _container_facts.options_digest({"o": f"password={SECRET}"})
+
+
+def test_options_are_told_apart_without_being_told() -> None:
+    digest = _container_facts.options_digest
+    assert digest({"a": "1", "b": "2"}) == digest({"b": "2", "a": "1"})
+    assert digest({"a": "1"}) != digest({"a": "2"})
+    assert digest(None) == digest({}) == ""
+
+
+def test_the_size_of_a_tree(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "file").write_bytes(b"x" * 100_000)
+    (tmp_path / "link").symlink_to("/usr")
+    counted, complete = _container_facts.tree_bytes(str(tmp_path), time.monotonic() + 60)
+    assert 100_000 <= counted < 200_000
+    assert complete
+    assert _container_facts.tree_bytes(str(tmp_path), time.monotonic() - 1) == (0, False)
+    assert _container_facts.tree_bytes(str(tmp_path / "none"), time.monotonic() + 60) == (0, True)
+
+
+def test_sockets_survive_being_plain() -> None:
+    with socket.create_server(("127.0.0.1", 0)), socket.create_server(("::", 0), family=socket.AF_INET6):
+        seen = _sockets.look([os.getpid()])
+    told = json.loads(json.dumps(_sockets.plain(seen)))
+    assert _sockets.of_plain(told) == seen
+    own = _sockets.own(seen, [os.getpid()])
+    assert own.inet == ()
+    assert own.groups == frozenset()
+
+
+# -- the destination ----------------------------------------------------------------------------------------------
+
+ROUTES = """\
+Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
+eth0\t00000000\t010312C6\t0003\t0\t0\t0\t00000000\t0\t0\t0
+docker0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0
+eth0\t000312C6\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
+"""
+
+
+def test_routes() -> None:
+    assert _destination_facts.parse_routes(ROUTES) == ["172.17.0.0/16", "198.18.3.0/24"]
+
+
+@pytest.mark.parametrize(
+    ("subnets", "found"),
+    [
+        (["172.17.5.0/24"], ["172.17.0.0/16"]),
+        (["0.0.0.0/1", "128.0.0.0/1"], ["172.17.0.0/16", "198.18.3.0/24"]),
+        (["10.0.0.0/8"], []),
+        (["fd00::/64"], []),
+        ([], []),
+    ],
+)
+def test_overlaps(subnets: list[str], found: list[str]) -> None:
+    assert _destination_facts.overlapping(subnets, ["172.17.0.0/16", "198.18.3.0/24"]) == found
+
+
+def _port(port: int = 80, host_ip: str = "", protocol: str = "tcp") -> dict[str, Any]:
+    return {"port": f"8080/{protocol}", "host_ip": host_ip, "host_port": port}
+
+
+def _listener(port: int = 80, address: str = "0.0.0.0", protocol: str = "tcp", **more: str) -> dict[str, Any]:
+    return {"protocol": protocol, "address": address, "port": port, **more}
+
+
+@pytest.mark.parametrize(
+    ("port", "listener", "free"),
+    [
+        (_port(), _listener(), False),
+        (_port(), _listener(address="::"), False),
+        (_port(), _listener(address="192.0.2.1"), False),
+        (_port(host_ip="0.0.0.0"), _listener(address="192.0.2.1"), False),
+        (_port(host_ip="192.0.2.1"), _listener(), False),
+        (_port(host_ip="192.0.2.1"), _listener(address="192.0.2.1"), False),
+        (_port(host_ip="192.0.2.2"), _listener(address="192.0.2.1"), True),
+        (_port(), _listener(81), True),
+        (_port(), _listener(protocol="udp"), True),
+        (_port(protocol="udp"), _listener(protocol="udp"), False),
+        (_port(0), _listener(0), True),
+    ],
+)
+def test_taken_ports(port: dict[str, Any], listener: dict[str, Any], free: bool) -> None:
+    assert (_destination_facts.taken([port], [listener]) == []) is free
+
+
+def test_a_container_that_has_the_port_is_named() -> None:
+    found = _destination_facts.taken([_port()], [_listener(), _listener(container="web"), _listener()])
+    assert found == ["tcp port 80 (container web)"]
+
+
+def test_content(tmp_path: Path) -> None:
+    assert not _destination_facts.has_content(str(tmp_path))
+    assert not _destination_facts.has_content(str(tmp_path / "none"))
+    (tmp_path / "file").touch()
+    assert _destination_facts.has_content(str(tmp_path))
+    assert _destination_facts.has_content(str(tmp_path / "file"))
+
+
+def test_what_lies_at_a_bind_mounts_path(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("full")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    paths = {name: str(tmp_path / name) for name in ("full", "link", "none")}
+    found = _destination_facts.binds([{"kind": "bind", "path": path} for path in paths.values()], {paths["link"]})
+    assert found[paths["full"]] == {"exists": True, "is_directory": True, "has_content": True, "leads_to": ""}
+    # What an earlier move has left there is the container's own.
+    assert found[paths["link"]] == {
+        "exists": True,
+        "is_directory": True,
+        "has_content": False,
+        "leads_to": paths["full"],
+    }
+    assert found[paths["none"]]["exists"] is False

@@ -1,0 +1,745 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Every rule both ways: it tells of what it is there for, in words with the facts in them, and of nothing else."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _facts, _preflight
+from ansible_collections.livemigrate.criu.plugins.module_utils._command import run
+from ansible_collections.livemigrate.criu.plugins.module_utils._finding import RULES, SEVERITIES, Finding, Settings
+from ansible_collections.livemigrate.criu.plugins.module_utils._support import criu_verdict
+from tests.unit.preflight import samples
+from tests.unit.preflight.samples import Facts, bind, network, place, volume
+from tests.unit.spec.samples import ID
+
+Change = Callable[[Facts], object]
+
+BOTH = ("source", "destination")
+SETTINGS = Settings()
+
+
+def judge(case: Facts, engine: str = "runtime", settings: Settings = SETTINGS) -> list[Finding]:
+    return _preflight.judge(case["source"], case["destination"], engine, settings=settings).findings
+
+
+# -- how a case is changed ----------------------------------------------------------------------------------------
+
+
+def on(side: str, *path: str, to: Any) -> Change:
+    """One fact of a host."""
+
+    def change(case: Facts) -> None:
+        facts = case[side]
+        for key in path[:-1]:
+            facts = facts[key]
+        facts[path[-1]] = to
+
+    return change
+
+
+def of(*path: str, to: Any) -> Change:
+    """One fact of the container."""
+    return on("source", "container", *path, to=to)
+
+
+def there(*path: str, to: Any) -> Change:
+    """One fact of what the destination has for it."""
+    return on("destination", "for_container", *path, to=to)
+
+
+def inspect(**more: Any) -> Change:
+    """The container's inspect data, as it was created."""
+
+    def change(case: Facts) -> None:
+        case["source"]["container"]["inspect"] = samples.container(**more)["inspect"]
+
+    return change
+
+
+def state(**more: Any) -> Change:
+    return lambda case: case["source"]["container"]["inspect"]["State"].update(more)
+
+
+def all_of(*changes: Change) -> Change:
+    def change(case: Facts) -> None:
+        for one in changes:
+            one(case)
+
+    return change
+
+
+def engine(side: str, version: dict[str, Any] | None = None, **info: Any) -> Change:
+    """Another engine on a host; whether the shim is there is a question of its own."""
+
+    def change(case: Facts) -> None:
+        docker = case[side]["docker"]
+        told = _facts.parse_engine({**samples.VERSION, **(version or {})}, {**samples.INFO, **info})
+        docker.update(told, shim=docker["shim"])
+
+    return change
+
+
+def no_engine(side: str) -> Change:
+    def refuse(_path: str) -> Facts:
+        raise FileNotFoundError
+
+    def change(case: Facts) -> None:
+        case[side]["docker"] = {**_facts.docker_facts(run, refuse), "installed": False}
+
+    return change
+
+
+def dead_engine(side: str) -> Change:
+    gone = {"installed": True, "error": "The engine does not answer: timed out"}
+    return all_of(no_engine(side), lambda case: case[side]["docker"].update(gone))
+
+
+def unusable(side: str) -> Change:
+    verdict = criu_verdict(None, None, None, "", "6.12.1", "x86_64")
+    return lambda case: case[side].update(usable=not verdict.reasons, reasons=verdict.reasons)
+
+
+def disk(side: str, path: str, free: int) -> Change:
+    def change(case: Facts) -> None:
+        for one in case[side]["disk"]:
+            if one["path"] == path:
+                one["free_bytes"] = free
+
+    return change
+
+
+CONTAINERD: dict[str, Any] = {"Driver": "overlayfs", "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]}
+
+
+def with_bind(found: Facts, **more: Any) -> Change:
+    """A bind mount of the container, and what the destination has at its path."""
+    return all_of(of("volumes", to=[bind(**more)]), there("binds", to={bind(**more)["path"]: found}))
+
+
+def with_volume(found: Facts | None, **more: Any) -> Change:
+    base = {"driver": "local", "options": "", "has_content": False, "used_by": []}
+    told = None if found is None else {**base, **found}
+    return all_of(of("volumes", to=[volume(**more)]), there("volumes", to={"data": told}))
+
+
+def with_network(found: Facts | None, *, address: str = "", **more: Any) -> Change:
+    endpoint = {
+        "NetworkID": "a" * 64,
+        "IPAddress": "172.30.0.50",
+        "IPAMConfig": {"IPv4Address": address} if address else {},
+    }
+    told = None if found is None else {**network("app"), "addresses_in_use": [], **found}
+    return all_of(
+        inspect(host={"NetworkMode": "app"}, networks={"app": endpoint}),
+        of("networks", to=[network("app", **more)]),
+        there("networks", to={"app": told}),
+    )
+
+
+def on_network(**endpoint: Any) -> Change:
+    return all_of(
+        inspect(host={"NetworkMode": "app"}, networks={"app": {"NetworkID": "a" * 64, **endpoint}}),
+        of("networks", to=[network("app")]),
+        there("networks", to={"app": {**network("app"), "addresses_in_use": []}}),
+    )
+
+
+def held(**kinds: list[str]) -> Change:
+    return of("processes", "held", to=kinds)
+
+
+LISTENING = ["tcp", "0.0.0.0", "80", "0.0.0.0", "0", "10", "7", "0"]
+INCOMING = ["tcp", "172.17.0.2", "80", "198.51.100.7", "40000", "1", "8", "0"]
+OUTGOING = ["tcp", "172.17.0.2", "50000", "198.51.100.9", "5432", "1", "9", "0"]
+BOUND = ["tcp", "172.17.0.2", "9000", "0.0.0.0", "0", "10", "5", "0"]
+
+
+def sockets(*inet: list[str], lasting: tuple[list[str], ...] = (), **more: Any) -> Change:
+    return all_of(
+        of("sockets", "inet", to=[LISTENING, *inet]),
+        of("lasting", to=list(lasting)),
+        *(of("sockets", name, to=value) for name, value in more.items()),
+    )
+
+
+def kept(change: Change, driver: str = "macvlan") -> Change:
+    """The same where the container keeps its address on a network of that driver."""
+    settings = {"driver": driver, "subnets": ["172.17.0.0/16"]}
+    endpoint = {"IPAddress": "172.17.0.2", "NetworkID": "a" * 64, "IPAMConfig": {"IPv4Address": "172.17.0.2"}}
+    endpoint["MacAddress"] = "02:42:ac:11:00:02"
+    return all_of(
+        inspect(host={"NetworkMode": "app"}, networks={"app": endpoint}),
+        of("networks", to=[network("app", **settings)]),
+        there("networks", to={"app": {**network("app", **settings), "addresses_in_use": []}}),
+        change,
+    )
+
+
+def mounted(kind: str, **more: Any) -> Change:
+    entry = {
+        "Type": kind,
+        "Source": "/x",
+        "Destination": "/y",
+        "Mode": "",
+        "RW": True,
+        "Propagation": "rprivate",
+        **more,
+    }
+    return inspect(mounts=[entry])
+
+
+def label(name: str) -> Change:
+    return inspect(config={"Labels": {name: "s3cret"}})
+
+
+def created(**host: Any) -> Change:
+    return inspect(host=host)
+
+
+def configured(**config: Any) -> Change:
+    return inspect(config=config)
+
+
+# -- the table ----------------------------------------------------------------------------------------------------
+
+
+class Row:
+    """A change and what one rule has to say of it; no text: it must be silent."""
+
+    def __init__(
+        self, rule: str, change: Change, *texts: str, engine: str = "runtime", also: tuple[str, ...] = ()
+    ) -> None:
+        self.rule = rule
+        self.change = change
+        self.texts = texts
+        self.engine = engine
+        # Rules that such a case cannot but set off as well.
+        self.also = also
+
+
+def each_side(rule: str, change: Callable[[str], Change], *texts: str, **more: Any) -> list[Row]:
+    return [Row(rule, change(side), side, *texts, **more) for side in BOTH]
+
+
+TABLE: list[Row] = [
+    # -- hosts: what has to be there
+    *each_side("docker_present", no_engine, "is not installed"),
+    *each_side("docker_present", dead_engine, "does not answer: The engine does not answer: timed out"),
+    *each_side("docker_py_present", lambda side: on(side, "python", "docker_py", to=None), "has no docker-py"),
+    *each_side("criu_usable", unusable, "CRIU cannot be used"),
+    Row("criu_remarks", on("destination", "remarks", to=["Old, but fine."]), "Destination: Old, but fine."),
+    Row("criu_remarks", on("destination", "remarks", to=[])),
+    *each_side("tools_present", lambda side: on(side, "tools", "rsync", to=None), "lacks rsync"),
+    *each_side("tools_present", lambda side: on(side, "tools", "ssh", to=None), "lacks ssh"),
+    *each_side("tools_present", lambda side: on(side, "tools", "nft", to=None), "lacks nft"),
+    Row("tools_present", on("source", "tools", "zstd", to=None)),
+    *each_side("archive_tools", lambda side: on(side, "tools", "tar", to=None), "lacks tar", "/dev/shm"),
+    *each_side(
+        "network_lock",
+        lambda side: on(side, "tools", "iptables-restore", to=None),
+        "lacks iptables-restore",
+        engine="api",
+    ),
+    Row("network_lock", on("source", "criu", "options", to={"network-lock": "skip"}), engine="api"),
+    # With the engine runtime the fence is the lock, where CRIU can be told so.
+    Row("network_lock", on("source", "tools", "iptables-restore", to=None)),
+    Row(
+        "network_lock",
+        all_of(on("source", "criu", "version", to="3.17.1"), on("source", "tools", "iptables-restore", to=None)),
+        "lacks iptables-restore",
+    ),
+    Row(
+        "network_lock",
+        all_of(on("source", "criu", "options", to={"network-lock": "nftables"}), on("source", "tools", "nft", to=None)),
+        "lacks nft",
+        "network-lock=nftables",
+        engine="api",
+        also=("tools_present",),
+    ),
+    Row(
+        "network_lock",
+        all_of(
+            on("source", "criu", "options", to={"network-lock": "nftables"}),
+            on("source", "tools", "iptables-restore", to=None),
+        ),
+    ),
+    Row(
+        "channel_reachable",
+        on("source", "peer", to=samples.peer(error="Connection refused.")),
+        "beta port 22: Connection refused.",
+    ),
+    Row("channel_reachable", lambda case: case["source"].pop("peer")),
+    Row(
+        "container_found",
+        on("source", "container", to={"found": False, "name": "x", "error": "There is no container 'x' on this host."}),
+        "There is no container 'x'",
+    ),
+    Row("container_found", lambda case: case["source"].pop("container")),
+    # -- hosts: engines
+    *each_side("experimental_on", lambda side: engine(side, ExperimentalBuild=False), "experimental", engine="api"),
+    Row("experimental_on", engine("source", ExperimentalBuild=False)),
+    Row("engine_restores", engine("destination", {"Version": "25.0.0"}), "25.0.0", engine="api"),
+    Row("engine_restores", engine("destination", {"Version": "28.5.2"}), "28.5.2", engine="api"),
+    Row("engine_restores", engine("destination", {"Version": "28.5.2"})),
+    Row("engine_restores", engine("source", {"Version": "28.5.2"}), engine="api"),
+    # Run on the lab: on the host's network 28 restores.
+    Row(
+        "engine_restores",
+        all_of(
+            engine("destination", {"Version": "28.5.2"}), inspect(host={"NetworkMode": "host"}, networks={"host": {}})
+        ),
+        engine="api",
+        also=("network_host",),
+    ),
+    Row(
+        "shim_registered",
+        on("destination", "docker", "shim", to={"registered": False}),
+        "livemigrate is not registered",
+    ),
+    Row(
+        "shim_registered",
+        on("destination", "docker", "shim", to={"registered": True, "version": "0"}),
+        "is of another version of this collection",
+    ),
+    Row("shim_registered", on("source", "docker", "shim", to={"registered": False})),
+    Row("shim_registered", on("destination", "docker", "shim", to={"registered": False}), engine="api"),
+    *each_side("engine_rootless", lambda side: engine(side, SecurityOptions=["name=rootless"]), "runs without root"),
+    *each_side("engine_rootless", lambda side: engine(side, SecurityOptions=["name=userns"]), "remaps user ids"),
+    *each_side("storage_known", lambda side: engine(side, Driver="btrfs"), "storage driver btrfs"),
+    *each_side("storage_known", lambda side: engine(side, Driver="overlayfs"), "storage driver overlayfs"),
+    *each_side("storage_known", lambda side: engine(side, **{**CONTAINERD, "Driver": "zfs"}), "snapshotter zfs"),
+    *each_side(
+        "storage_known",
+        lambda side: all_of(engine(side, **CONTAINERD), on(side, "tools", "ctr", to=None)),
+        "lacks ctr",
+    ),
+    Row("storage_known", engine("source", **CONTAINERD)),
+    Row("storage_known", on("source", "tools", "ctr", to=None)),
+    Row("runc_time_namespace", on("destination", "docker", "runc_version", to="1.1.15+ds1"), "runc 1.1.15+ds1"),
+    Row("runc_time_namespace", on("destination", "docker", "runc_version", to="1.2.7")),
+    Row("cgroup_driver_differs", engine("source", CgroupDriver="cgroupfs"), "cgroup driver cgroupfs"),
+    Row(
+        "cgroup_driver_differs",
+        all_of(engine("source", CgroupDriver="cgroupfs"), engine("destination", CgroupDriver="cgroupfs")),
+    ),
+    # -- hosts: kernels, processors, CRIU
+    *each_side("same_architecture", lambda side: on(side, "kernel", "machine", to="aarch64"), "aarch64"),
+    *each_side("same_page_size", lambda side: on(side, "kernel", "page_size", to=65536), "65536"),
+    *each_side("cgroup_v2", lambda side: engine(side, CgroupVersion="1"), "cgroup version 1"),
+    *each_side("cgroup_v2", lambda side: engine(side, CgroupVersion=None), "cgroup version 1"),
+    Row("criu_not_older", on("destination", "criu", "version", to="3.19"), "CRIU 3.19 is older than the source's 4.2"),
+    Row("criu_not_older", on("destination", "criu", "version", to="4.1.1"), "CRIU 4.1.1 is older"),
+    Row("criu_not_older", on("source", "criu", "version", to="4.3"), "CRIU 4.2 is older than the source's 4.3"),
+    Row("criu_not_older", on("source", "criu", "version", to="4.2.1")),
+    Row("criu_not_older", on("source", "criu", "version", to="4.1.1")),
+    Row("criu_features", on("destination", "criu", "features", "uffd-noncoop", to=False), "uffd-noncoop"),
+    Row("criu_features", on("source", "criu", "features", "uffd-noncoop", to=False)),
+    Row("criu_features", on("destination", "criu", "features", "uffd-noncoop", to=None)),
+    Row("overlayfs_maps", on("source", "criu", "features", "overlayfs_maps", to=False), "wrong devices"),
+    Row("overlayfs_maps", on("source", "criu", "features", "overlayfs_maps", to=None)),
+    *each_side(
+        "kernel_config", lambda side: on(side, "kernel", "config", to={"CONFIG_UNIX_DIAG": False}), "CONFIG_UNIX_DIAG"
+    ),
+    Row("kernel_config", on("source", "kernel", "config", to={"CONFIG_MEM_SOFT_DIRTY": False})),
+    Row("kernel_config", on("source", "kernel", "config", to={})),
+    Row("kernel_older", on("destination", "kernel", "release", to="6.1.0"), "6.1.0 is older"),
+    Row("kernel_older", on("source", "kernel", "release", to="6.1.0")),
+    Row("kernel_older", on("destination", "kernel", "release", to="6.12.0")),
+    Row("cpu_features", on("destination", "cpu", to={"model": "Two", "instructions": ["sse4_2"]}), "Two", "avx, avx2"),
+    Row("cpu_features", on("source", "cpu", to={"model": "Two", "instructions": ["sse4_2"]})),
+    Row("cpu_features", on("destination", "cpu", to={"model": "unknown", "instructions": []})),
+    Row("time_namespace", on("destination", "kernel", "time_namespace", to=False), "monotonic clock"),
+    Row("time_namespace", on("source", "kernel", "time_namespace", to=False)),
+    Row("clock_skew", on("destination", "clock", "offset_seconds", to=60.5), "60 s ahead of"),
+    Row("clock_skew", on("destination", "clock", "offset_seconds", to=-59.5), "60 s behind"),
+    Row("clock_skew", on("destination", "clock", "offset_seconds", to=3.0)),
+    Row("clock_skew", on("destination", "clock", "offset_seconds", to=None)),
+    Row(
+        "lsm_missing",
+        all_of(
+            inspect(AppArmorProfile="docker-default"), on("destination", "kernel", "lsm", to=["capability", "selinux"])
+        ),
+        "docker-default",
+        "capability, selinux",
+    ),
+    Row("lsm_missing", inspect(AppArmorProfile="docker-default")),
+    Row(
+        "lsm_missing",
+        all_of(inspect(AppArmorProfile="unconfined"), on("destination", "kernel", "lsm", to=["selinux"])),
+    ),
+    # -- the container: state
+    Row("restarting", state(Status="restarting", Restarting=True), "restarting"),
+    Row("being_removed", state(Status="dead", Dead=True, Running=False), "is dead"),
+    Row("being_removed", state(Status="removing", Running=False), "is removing"),
+    Row("paused", state(Status="paused", Paused=True), "paused already"),
+    Row("not_running", state(Status="exited", Running=False), "it is exited"),
+    Row("not_running", state(Status="created", Running=False), "it is created"),
+    # -- the container: namespaces
+    Row("pid_mode", created(PidMode="host"), "--pid host"),
+    Row("pid_mode", created(PidMode="container:other"), "another container"),
+    Row("ipc_mode", created(IpcMode="host"), "the host"),
+    Row("ipc_mode", created(IpcMode="container:other"), "another container"),
+    Row("ipc_mode", created(IpcMode="none")),
+    Row("ipc_shareable", created(IpcMode="shareable"), "/dev/shm"),
+    Row("network_mode_container", created(NetworkMode="container:" + ID), "another container"),
+    Row("no_network", inspect(networks={}), "disconnected from every network"),
+    Row("no_network", inspect(host={"NetworkMode": "none"}, networks={"none": {}})),
+    Row("no_network", inspect(config={"NetworkDisabled": True}, networks={})),
+    Row("cgroup_container", created(Cgroup="container:other"), "cgroup of another container"),
+    Row("userns_remap", inspect(LogPath=f"/var/lib/docker/165536.165536/containers/{ID}/{ID}-json.log"), "remaps"),
+    Row("userns_remap", created(UsernsMode="private"), "remaps"),
+    Row("userns_remap", created(UsernsMode="host")),
+    Row("userns_remap", inspect(LogPath=f"/srv/v1.2/containers.d/{ID}/x.log")),
+    # -- the container: managers
+    Row("auto_remove", created(AutoRemove=True), "--rm"),
+    Row("swarm_task", label("com.docker.swarm.task.id"), "Swarm"),
+    Row("kubernetes_pod", label("io.kubernetes.pod.name"), "Kubernetes"),
+    Row("compose", label("com.docker.compose.project"), "Compose"),
+    Row("compose", label("org.example.compose")),
+    Row("links", created(Links=["/db:/one/db"]), "--link"),
+    Row("links", created(Links=[])),
+    Row("restart_policy", created(RestartPolicy={"Name": "unless-stopped"}), "unless-stopped"),
+    Row("restart_policy", created(RestartPolicy={"Name": "no"})),
+    # -- the container: kind and devices
+    Row("not_linux", inspect(Platform="windows"), "not a Linux container"),
+    Row("not_linux", created(Isolation="hyperv"), "not a Linux container"),
+    Row("device_requests", created(DeviceRequests=[{"Count": -1}]), "--gpus"),
+    Row("device_requests", created(Runtime="nvidia"), "--gpus"),
+    Row("device_requests", created(DeviceRequests=[])),
+    Row("exact_capabilities", created(Capabilities=["CAP_KILL"]), "1.40"),
+    Row("privileged", created(Privileged=True), "every device"),
+    Row("devices", created(Devices=[{"PathOnHost": "/dev/fuse"}]), "/dev/fuse"),
+    Row("runtime", created(Runtime="crun"), "'crun'"),
+    Row("runtime", created(Runtime="runc")),
+    Row("uts_host", created(UTSMode="host"), "--uts host"),
+    Row("criu_annotation", created(Annotations={"org.criu.config": "/etc/criu/one.conf"}), "org.criu.config"),
+    Row("criu_annotation", created(Annotations={"other": "x"})),
+    # -- the container: streams, health, log
+    Row("stdin", configured(AttachStdin=True), "standard input"),
+    Row("stdin", configured(OpenStdin=True), "standard input"),
+    Row("stdin", configured(Tty=True)),
+    Row("health_check", configured(Healthcheck={"Test": ["CMD", "true"]}), "health check"),
+    Row("health_check", configured(Healthcheck={"Test": ["NONE"]})),
+    Row("log_driver", created(LogConfig={"Type": "syslog"}), "'syslog'"),
+    Row("log_driver", created(LogConfig={"Type": "journald"})),
+    # -- the container: network, as it was created
+    Row("network_host", inspect(host={"NetworkMode": "host"}, networks={"host": {}}), "network of its host"),
+    Row("host_address", created(PortBindings={"80/tcp": [{"HostIp": "192.0.2.1", "HostPort": "80"}]}), "192.0.2.1"),
+    Row("host_address", created(PortBindings={"80/tcp": [{"HostIp": "", "HostPort": "80"}]})),
+    Row("endpoint_links", on_network(Links=["db:db"]), "app"),
+    Row(
+        "mac_unknown",
+        on_network(IPAMConfig={"IPv4Address": "172.30.0.50"}, IPAddress="172.30.0.50", MacAddress="9a:00:00:00:00:01"),
+        "MAC address on the network app",
+    ),
+    Row("mac_unknown", on_network(MacAddress="9a:00:00:00:00:01", IPAddress="172.30.0.2")),
+    # -- the container: mounts
+    Row("mount_type", mounted("image"), "of the type image"),
+    Row("mount_type", mounted("npipe"), "of the type npipe"),
+    Row("volumes_from_tmpfs", mounted("tmpfs", Source=""), "--volumes-from"),
+    Row("docker_socket", mounted("bind", Source="/var/run/docker.sock"), "engine's socket"),
+    *(Row("propagation", mounted("bind", Propagation=way), way) for way in ("shared", "rshared", "slave", "rslave")),
+    Row("propagation", mounted("bind", Propagation="rprivate")),
+    Row("anonymous_volume", mounted("volume", Name="a" * 64), "anonymous volume at /y"),
+    Row("anonymous_volume", mounted("volume", Name="data")),
+    Row("volume_unsupported", with_volume(None, device="/dev/sdb1"), "/dev/sdb1"),
+    Row("volume_in_use", with_volume(None, in_use_by=["other"]), "other"),
+    Row("bind_in_use", with_bind(place(), travels=True, in_use_by=["other"]), "/srv/data", "other"),
+    Row("bind_mount_unknown", of("unknown_binds", to=["/srv/no"]), "/srv/no"),
+    Row("storage_unsupported", of("storage_error", to="The writable layer cannot be moved."), "writable layer"),
+    # -- processes
+    Row("exec_session_running", of("processes", "foreign", to=["sleep"]), "docker exec", "sleep"),
+    Row("session_outside", held(session_outside=["sh"]), "sh"),
+    Row("traced", held(traced=["sh"]), "tracer"),
+    Row("io_uring", held(io_uring=["node"]), "node"),
+    Row("descriptors_unsupported", held(bpf=["agent"], perf=["perf"]), "agent"),
+    Row("descriptors_unsupported", held(aio=["mysqld"])),
+    Row("inotify_on_overlay", held(inotify_overlay=["dotnet"]), "dotnet", "4.2"),
+    Row(
+        "inotify_on_overlay",
+        all_of(
+            held(inotify_overlay=["dotnet"]),
+            on("source", "criu", "version", to="4.3"),
+            on("destination", "criu", "version", to="4.3"),
+        ),
+    ),
+    Row("devices_open", of("processes", "devices", to=["/dev/fuse (sshfs)"]), "/dev/fuse (sshfs)"),
+    Row(
+        "deleted_file_large",
+        of("processes", "deleted", to=[{"path": "/tmp/x", "bytes": (256 << 20) + 1, "program": "sort"}]),
+        "sort",
+        "/tmp/x",
+        "256 MiB",
+        engine="api",
+    ),
+    # The engine runtime tells CRIU how much there is.
+    Row("deleted_file_large", of("processes", "deleted", to=[{"path": "/x", "bytes": 1 << 30, "program": "sort"}])),
+    Row(
+        "deleted_file_large",
+        of("processes", "deleted", to=[{"path": "/x", "bytes": 256 << 20, "program": "sort"}]),
+        engine="api",
+    ),
+    Row(
+        "deleted_file_large",
+        all_of(
+            of("processes", "deleted", to=[{"path": "/x", "bytes": 2 << 20, "program": "sort"}]),
+            on("source", "criu", "options", to={}),
+        ),
+        "up to 1 MiB",
+        engine="api",
+    ),
+    Row(
+        "file_locks",
+        all_of(of("processes", "locks", to=3), on("source", "criu", "options", to={})),
+        "3 file lock(s)",
+        engine="api",
+    ),
+    Row("file_locks", of("processes", "locks", to=3), engine="api"),
+    Row("file_locks", all_of(of("processes", "locks", to=3), on("source", "criu", "options", to={}))),
+    *(
+        Row("nested_namespaces", held(**{f"namespace_{kind}": ["x"]}), "x")
+        for kind in ("pid", "user", "net", "ipc", "uts", "cgroup")
+    ),
+    Row("user_namespace", of("processes", "own_user_namespace", to=True), "user namespace"),
+    Row("socket_protocol", of("processes", "protocols", to={"MPTCP": 2}), "2 MPTCP"),
+    *each_side(
+        "seccomp_support",
+        lambda side: on(side, "criu", "features", "seccomp_suspend", to=False),
+        "lacks seccomp_suspend",
+    ),
+    Row(
+        "seccomp_support",
+        all_of(
+            on("source", "criu", "features", "seccomp_suspend", to=False),
+            on("destination", "criu", "features", "seccomp_suspend", to=False),
+            of("processes", "seccomp", to=0),
+        ),
+    ),
+    Row("mount_inside", of("kernel_mounts", "foreign", to=["/mnt (fuse.sshfs)"]), "/mnt (fuse.sshfs)"),
+    # -- its network
+    Row("socket_bound_to_address", sockets(BOUND), "172.17.0.2:9000"),
+    Row("socket_bound_to_address", kept(sockets(BOUND))),
+    Row("connections_break", sockets(OUTGOING, lasting=(OUTGOING,)), "198.51.100.9:5432"),
+    Row("connections_break", sockets(OUTGOING)),
+    Row("connections_break", kept(sockets(OUTGOING, lasting=(OUTGOING,)), "bridge"), "198.51.100.9:5432"),
+    Row("connections_break", kept(sockets(OUTGOING, lasting=(OUTGOING,))), also=("connections_kept",)),
+    Row("connections_break", sockets(INCOMING, lasting=(INCOMING,)), also=("connections_close",)),
+    Row("multicast_joined", sockets(groups=["224.0.0.251"]), "224.0.0.251"),
+    Row("unix_stream_outside", sockets(outside=["/run/dbus.sock"]), "/run/dbus.sock"),
+    Row("connections_close", sockets(INCOMING), "1 connection(s)", "198.51.100.7:40000"),
+    Row("connections_close", kept(sockets(INCOMING))),
+    Row("connections_kept", kept(sockets(INCOMING, lasting=(INCOMING,))), "198.51.100.7:40000"),
+    Row("connections_kept", kept(sockets(INCOMING, lasting=(INCOMING,)), "bridge"), also=("connections_close",)),
+    Row("network_strangers", of("strangers", to=[4711]), "4711"),
+    # -- the destination: the container itself
+    Row("name_taken", there("name_status", to="created"), "container one (status created)"),
+    Row(
+        "image_missing",
+        all_of(there("image", "present", to=False), of("image", "identity", to=None)),
+        "app:1",
+        "neither host",
+    ),
+    Row(
+        "image_missing",
+        all_of(
+            there("image", "present", to=False), of("image", to={**samples.container()["image"], "digests": ["a@b"]})
+        ),
+        also=("image_travels",),
+    ),
+    Row("image_travels", there("image", "present", to=False), "100 MiB"),
+    Row("cannot_recreate", of("unsupported_fields", to={"1.45": ["HostConfig.X: since 1.46"]}), "HostConfig.X", "1.45"),
+    Row("cannot_recreate", of("unsupported_fields", to={"1.44": ["HostConfig.X: since 1.45"]})),
+    Row("cannot_recreate", of("unsupported_fields", to={"1.46": ["HostConfig.X: since 1.47"]})),
+    # -- the destination: network
+    Row("network_unsupported", with_network({}, scope="swarm"), "belongs to a swarm"),
+    Row("network_differs", with_network({"driver": "macvlan"}), "driver bridge on the source and macvlan"),
+    Row(
+        "network_differs", with_network({"subnets": ["10.0.0.0/8"]}, address="172.30.0.50"), "172.30.0.50", "10.0.0.0/8"
+    ),
+    Row("network_differs", with_network({"subnets": ["10.0.0.0/8"]})),
+    Row("network_differs", with_network({}, address="172.30.0.50")),
+    Row("address_in_use", with_network({"addresses_in_use": ["172.30.0.50"]}, address="172.30.0.50"), "172.30.0.50"),
+    Row("address_in_use", with_network({"addresses_in_use": ["172.30.0.50"]})),
+    Row("network_overlaps", there("overlaps", to={"app": ["172.30.0.0/24"]}), "172.30.0.0/24"),
+    Row("network_overlaps", there("overlaps", to={"app": []})),
+    Row("network_parent_missing", there("missing_parents", to=["eth7"]), "eth7"),
+    Row("network_missing", with_network(None), "app"),
+    Row("network_missing", with_network({})),
+    Row("port_taken", there("ports_taken", to=["tcp port 80 (container web)"]), "tcp port 80 (container web)"),
+    Row(
+        "host_address_missing",
+        of("ports", to=[{"port": "80/tcp", "host_ip": "192.0.2.9", "host_port": 80, "pinned": False}]),
+        "192.0.2.9",
+    ),
+    Row(
+        "host_address_missing",
+        of("ports", to=[{"port": "80/tcp", "host_ip": ip, "host_port": 80} for ip in ("192.0.2.1", "127.0.0.2", "")]),
+    ),
+    # -- the destination: data
+    Row("foreign_data", with_volume({"has_content": True}), "volume data"),
+    Row("foreign_data", with_volume({"has_content": True}, travels=False)),
+    Row("foreign_data", with_bind(place(has_content=True), travels=True), "directory /srv/data"),
+    Row("volume_used_there", with_volume({"used_by": ["other"]}), "other"),
+    Row("volume_differs", with_volume({"driver": "nfs"}), "driver nfs"),
+    Row("volume_differs", with_volume({"options": "f00"}), "other options"),
+    Row("volume_differs", with_volume({"driver": "nfs"}, travels=False)),
+    Row("volume_differs", with_volume(None)),
+    Row("bind_mount_missing", with_bind(place(exists=False)), "/srv/data", "does not exist"),
+    Row("bind_mount_missing", with_bind(place(exists=False), travels=True)),
+    Row("bind_mount_refused", with_bind(place(), path="/etc", travels=True), "/etc"),
+    Row("bind_mount_refused", with_bind(place(is_directory=False), travels=True), "no directory"),
+    Row("bind_mount_refused", with_bind(place(is_directory=False, exists=False), travels=True)),
+    Row("bind_mount_stays", with_bind(place()), "/srv/data"),
+    Row("bind_mount_stays", with_bind(place(), shared=True)),
+    # -- the destination: places and devices
+    Row(
+        "mount_is_link",
+        with_bind(place(leads_to="/srv/real")),
+        "/srv/data (mounted at /data)",
+        engine="api",
+        also=("bind_mount_stays",),
+    ),
+    Row("mount_is_link", with_bind(place(leads_to="/srv/real")), also=("bind_mount_stays",)),
+    Row(
+        "mount_is_link",
+        all_of(created(Init=True), there("init_leads_to", to="/usr/bin/tini-static")),
+        "/usr/bin/docker-init (mounted at /sbin/docker-init)",
+        engine="api",
+    ),
+    Row("init_missing", all_of(created(Init=True), there("init", to=None)), "--init"),
+    Row("init_missing", there("init", to=None)),
+    Row("masked_path_missing", there("missing_places", to=["/proc/asound"]), "/proc/asound"),
+    Row("device_missing", there("missing_devices", to=["/dev/fuse"]), "/dev/fuse"),
+    Row(
+        "apparmor_profile_missing",
+        all_of(inspect(AppArmorProfile="own"), there("apparmor_profiles", to=["docker-default"])),
+        "profile own",
+    ),
+    Row(
+        "apparmor_profile_missing",
+        all_of(inspect(AppArmorProfile="docker-default"), there("apparmor_profiles", to=[])),
+    ),
+    Row("apparmor_profile_missing", inspect(AppArmorProfile="own")),
+    # -- room
+    *each_side("disk_free", lambda side: disk(side, "/tmp", (512 << 20) - 1), "/tmp", "has 511 MiB left"),
+    Row("disk_free", disk("source", "/tmp", 512 << 20)),
+    Row("disk_free", on("source", "disk", to=[])),
+    Row("memory_room", on("destination", "memory", "available_bytes", to=100 << 20), "100 MiB", "138 MiB"),
+    Row("memory_room", on("source", "memory", "available_bytes", to=100 << 20)),
+    Row(
+        "checkpoint_room",
+        all_of(
+            of("memory", "dump_bytes", to=3 << 30),
+            on("destination", "tmpfs_free_bytes", to=1 << 30),
+            disk("destination", "/var/lib/livemigrate", 1 << 30),
+        ),
+        "3200 MiB",
+        "1024 MiB",
+        "destination",
+    ),
+    Row(
+        "checkpoint_room",
+        all_of(of("memory", "dump_bytes", to=1 << 30), disk("source", "/var/lib/docker", 2 << 30)),
+        "source",
+        "3072 MiB",
+        engine="api",
+    ),
+    Row(
+        "checkpoint_room",
+        all_of(of("memory", "dump_bytes", to=1 << 30), disk("source", "/var/lib/livemigrate", 1 << 30)),
+    ),
+    Row("data_room", of("sizes", "volume_bytes", to=11 << 30), "/var/lib/docker", "10240 MiB left"),
+    Row("data_room", of("sizes", "volume_bytes", to=9 << 30)),
+]
+NAMES = [f"{row.rule}-{'tells' if row.texts else 'silent'}-{number}" for number, row in enumerate(TABLE)]
+
+
+@pytest.mark.parametrize("row", TABLE, ids=NAMES)
+def test_rule(row: Row) -> None:
+    case = samples.case()
+    row.change(case)
+    told = [one for one in judge(case, row.engine) if one.rule == row.rule]
+    if not row.texts:
+        assert told == []
+        for also in row.also:
+            assert also in {one.rule for one in judge(case, row.engine)}
+        return
+    assert told, "the rule is silent"
+    text = " ".join(one.message for one in told)
+    for wanted in row.texts:
+        assert wanted.lower() in text.lower()
+    for one in told:
+        assert one.message.rstrip("'\"").endswith((".", ")", "?")), one.message
+        assert one.remedy.rstrip().endswith((".", ")")), one.remedy
+        assert "s3cret" not in repr(one)
+        assert (one.severity, one.variable) == (RULES[row.rule].severity, RULES[row.rule].variable)
+
+
+def test_the_table_covers_every_rule_both_ways() -> None:
+    """That each is silent where nothing is wrong, the next test shows for all of them at once."""
+    assert {row.rule for row in TABLE if row.texts} == set(RULES)
+    assert {rule.id for rule in _preflight.rules()} == set(RULES)
+
+
+@pytest.mark.parametrize("engine", ["api", "runtime"])
+def test_nothing_is_found_where_nothing_is_wrong(engine: str) -> None:
+    assert judge(samples.case(), engine) == []
+
+
+def test_what_lifts_a_finding_lifts_it() -> None:
+    case = samples.case()
+    with_volume({"has_content": True})(case)
+    sockets(OUTGOING, lasting=(OUTGOING,))(case)
+    assert {one.rule for one in judge(case)} == {"foreign_data", "connections_break"}
+    told = judge(case, settings=Settings(overwrite_data=True, close_connections=True))
+    assert {one.rule for one in told} == {"connections_close"}
+
+
+def test_all_findings_are_told_at_once_errors_first() -> None:
+    case = samples.case()
+    for row in TABLE:
+        if (
+            row.rule in ("io_uring", "privileged", "image_travels", "port_taken", "cpu_features", "name_taken")
+            and row.texts
+        ):
+            row.change(case)
+    told = judge(case)
+    assert {"io_uring", "privileged", "image_travels", "port_taken", "cpu_features", "name_taken"} <= {
+        o.rule for o in told
+    }
+    order = [SEVERITIES.index(one.severity) for one in told]
+    assert order == sorted(order)
+    assert len(set(order)) == 3
+
+
+def test_a_host_with_nothing_on_it_is_judged_not_stumbled_over() -> None:
+    """The facts of a machine as they come, whatever it has: no rule reads a key that is not there."""
+    bare = samples.gathered()
+    told = _preflight.judge(bare, copy.deepcopy(bare)).findings
+    assert all(one.rule in RULES and one.message and one.remedy for one in told)
+    # A container that could not be looked at, because there is no engine, is no second finding.
+    case = samples.case()
+    no_engine("source")(case)
+    case["source"]["container"] = {"found": False, "name": "one", "error": "The engine does not answer."}
+    case["destination"]["for_container"] = None
+    assert {one.rule for one in judge(case)} == {"docker_present"}
+
+
+def test_a_container_that_does_not_run_is_judged_without_its_processes() -> None:
+    case = samples.case()
+    container = case["source"]["container"]
+    container["inspect"]["State"].update(Status="exited", Running=False, Pid=0)
+    for key in ("kernel_mounts", "memory", "sockets", "lasting", "strangers"):
+        del container[key]
+    container["processes"] = None
+    verdict = _preflight.judge(case["source"], case["destination"], "runtime")
+    assert [one.rule for one in verdict.findings] == ["not_running"]
+    assert verdict.prediction is None
