@@ -97,10 +97,12 @@ def make_plan(session: Session, inspect: Inspect, *, keeps: bool, close_connecti
     skip_lock = _dump_options.skips_network_lock(_runc.criu_version())
     ignored = session.facts.get("ignore_rules", ())
     subject = f"Container {session.facts['container_name']}"
-    strangers = _lasting_strangers(init, group)
-    # Closing it would cut them off, and they would go on in the namespace of a container that has left.
-    shared = [_finding.RULES["network_strangers"]]
-    _finding.refuse(subject, _finding.findings(Case(container={"strangers": strangers}), ignored, shared))
+    strangers = []
+    if _fence.refusal(inspect) is None:
+        strangers = _lasting_strangers(init, group)
+        # Closing it would cut them off, and they would go on in the namespace of a container that has left.
+        shared = [_finding.RULES["network_strangers"]]
+        _finding.refuse(subject, _finding.findings(Case(container={"strangers": strangers}), ignored, shared))
     why = _fence.refusal(inspect, strangers)
     if why is not None:
         warning = (

@@ -159,6 +159,17 @@ def test_a_container_of_each_kind_moves(newer: Pair, start: Start, kind: str) ->
     assert not differences, "\n".join(f"{d.path}: {d.source} -> {d.destination}" for d in differences)
 
 
+def test_the_network_of_the_host(newer: Pair, start: Start) -> None:
+    """It is not closed, because it is not the container's, and that is said."""
+    source, destination = newer.alpha, newer.beta
+    port = 9295
+    arguments = ["--network", "host", "--env", f"COUNTER_PORT={port}"]
+    moving = start(source, [source, destination], *arguments, url=f"http://{source.address}:{port}/")
+    output = moving.move(source, destination).succeed()
+    assert "Its network is not closed" in output
+    assert wait_for_answer(f"http://{destination.address}:{port}/").token == moving.first.token
+
+
 # Not `sleep`: CRIU restores a system call that sleeps as an interrupted one, and busybox's sleep ends by that.
 _CROWD = "n=0; while [ $n -lt 200 ]; do n=$((n+1)); tail -f /dev/null & done; exec /usr/local/bin/counter"
 
