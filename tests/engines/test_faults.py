@@ -147,11 +147,13 @@ def test_the_source_loses_power_after_the_hand_over(newer: Pair, start: Start) -
     """Nobody comes to say that the source knows: the destination tidies up by itself all the same, and soon."""
     source, destination = newer.alpha, newer.beta
     moving = start(source, [source, destination], "--restart", "unless-stopped")
-    meeting = Meeting(source, moving.name, "committed", "STOP")
+    # The word to run follows the decision at once, and the farewell when the old copy has been ended.
+    meeting = Meeting(source, moving.name, "decision", "STOP")
     migration = moving.move(source, destination)
     meeting.happened()
     newer.lab.power_cut(source.name)
     migration.kill()
+    assert session_on(destination, moving.name)["phases"][-1] == "run"
     deadline = time.monotonic() + SETTLED_WITHIN
     secrets = "find /run/livemigrate -name spec.json -o -name '*.img'"
     while (
