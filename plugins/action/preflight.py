@@ -18,18 +18,6 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._finding import S
 
 display = Display()
 
-# As plugins/modules/preflight.py documents it; tests/static compares the two.
-ARGUMENTS: dict[str, dict[str, t.Any]] = {
-    "source": {"type": "dict", "required": True},
-    "destination": {"type": "dict", "required": True},
-    "engine": {"type": "str", "choices": ["auto", "runtime", "api"], "default": "auto"},
-    "fail_on": {"type": "str", "choices": ["error", "warning"], "default": "error"},
-    "ignore_rules": {"type": "list", "elements": "str", "default": []},
-    "bind_mounts": {"type": "list", "elements": "path", "default": []},
-    "overwrite_data": {"type": "bool", "default": False},
-    "close_connections": {"type": "bool", "default": False},
-}
-
 
 class ActionModule(ActionBase):
     """Judges on the control node, where the facts of both hosts are."""
@@ -40,7 +28,7 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         result: dict[str, t.Any] = super().run(tmp, task_vars)
-        checked = ArgumentSpecValidator(ARGUMENTS).validate(self._task.args)
+        checked = ArgumentSpecValidator(_preflight.ARGUMENTS).validate(self._task.args)
         if checked.error_messages:
             raise AnsibleActionFail(" ".join(checked.error_messages))
         given = checked.validated_parameters

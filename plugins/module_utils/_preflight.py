@@ -44,7 +44,17 @@ TOPICS = {
     "Its network": _rules_network,
     "The destination": _rules_destination,
 }
-ENGINES = ("auto", "runtime", "api")
+# The options of the module preflight, and of the action plugin that does its work.
+ARGUMENTS: dict[str, dict[str, t.Any]] = {
+    "source": {"type": "dict", "required": True},
+    "destination": {"type": "dict", "required": True},
+    "engine": {"type": "str", "choices": ["auto", "runtime", "api"], "default": "auto"},
+    "fail_on": {"type": "str", "choices": ["error", "warning"], "default": "error"},
+    "ignore_rules": {"type": "list", "elements": "str", "default": []},
+    "bind_mounts": {"type": "list", "elements": "path", "default": []},
+    "overwrite_data": {"type": "bool", "default": False},
+    "close_connections": {"type": "bool", "default": False},
+}
 
 
 class Verdict(t.NamedTuple):
@@ -148,7 +158,7 @@ def judge(
 
 
 __all__ = [
-    "ENGINES",
+    "ARGUMENTS",
     "ERROR",
     "TOPICS",
     "WARNING",

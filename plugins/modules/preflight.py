@@ -193,10 +193,12 @@ table:
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight import ARGUMENTS
+
 
 def main() -> None:
     # Only reached where somebody runs it as a module of a host: the work is done by the action plugin of this name.
-    module = AnsibleModule(argument_spec={}, supports_check_mode=True)
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     module.fail_json(msg="livemigrate.criu.preflight runs on the control node, through its action plugin.")
 
 

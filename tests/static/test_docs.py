@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -81,14 +80,10 @@ def test_module(module: str, module_docs: dict[str, Any], run_tool: RunTool) -> 
 
 
 @pytest.mark.parametrize("name", ACTIONS)
-def test_an_action_takes_what_its_module_documents(name: str, module_docs: dict[str, Any]) -> None:
-    """The work of such a module is done on the control node, by a plugin with an argument spec of its own."""
-    spec = importlib.import_module(f"ansible_collections.{COLLECTION}.plugins.action.{name}").ARGUMENTS
-    options = module_docs[f"{COLLECTION}.{name}"]["doc"]["options"]
-    assert set(spec) == set(options)
-    for option, documented in options.items():
-        for key in ("type", "choices", "elements", "default", "required"):
-            assert spec[option].get(key) == (documented.get(key) or spec[option].get(key)), f"{option}: {key}"
+def test_an_action_has_a_module_that_documents_it(name: str) -> None:
+    """The work of such a module is done on the control node. Both take the same argument spec; ansible-test holds "
+    "it against the text."""
+    assert name in MODULES
 
 
 def test_the_list_of_rules_is_up_to_date() -> None:
