@@ -42,6 +42,16 @@ def examine(engine: Engine, container: str) -> tuple[Inspect, list[dict[str, str
                 "remedy": "End them.",
             }
         )
+    rings = TaskGroup.of_container(inspect).with_io_uring()
+    if rings:
+        findings.append(
+            {
+                "code": "io_uring_in_use",
+                "message": f"These programs in it use io_uring, which CRIU cannot checkpoint: {', '.join(rings)}.",
+                "remedy": "Start the container with Docker's own seccomp profile, which forbids io_uring (not privileged, not "
+                "seccomp=unconfined), or have the program do without (MariaDB: --innodb-use-native-aio=0).",
+            }
+        )
     with contextlib.suppress(MigrationError):
         for volume in volumes(engine, inspect, ()):
             if volume["device"]:

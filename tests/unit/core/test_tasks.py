@@ -120,6 +120,30 @@ def test_processes_are_found_in_the_groups_below_as_well(group: Group, start: St
     assert not group.frozen
 
 
+# io_uring_setup(2), and its ring of requests, which every program maps.
+_RING = """
+import ctypes, mmap, time
+descriptor = ctypes.CDLL(None).syscall(425, 4, ctypes.create_string_buffer(120))
+ring = mmap.mmap(descriptor, 4096, offset=0x10000000) if descriptor >= 0 else None
+print("ready" if ring else "forbidden", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_program_with_an_io_uring_is_named(group: Group, start: Start) -> None:
+    start()
+    assert group.with_io_uring() == []
+    with subprocess.Popen([sys.executable, "-S", "-c", _RING], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            if process.stdout.readline() != "ready\n":
+                pytest.skip("no io_uring here")
+            group.put(process.pid)
+            assert group.with_io_uring() == [Path(f"/proc/{process.pid}/comm").read_text().strip()]
+        finally:
+            process.kill()
+
+
 def test_frozen_is_said_when_all_stand_still_and_processor_time_agrees(group: Group, start: Start) -> None:
     (Path(group.path) / "below").mkdir()
     counters = [start(), start(below="below")]
