@@ -67,7 +67,10 @@ def io_uring(case: Case) -> _Found:
     if programs:
         yield (
             f"These programs use io_uring, which CRIU cannot dump: {programs}.",
-            "Turn it off in the program, or forbid it by the seccomp profile (Docker's own does so from 25.0 on).",
+            (
+                "Turn it off in the program (MariaDB: --innodb-use-native-aio=0), or start the container with Docker's own seccomp "
+                "profile, which forbids it from 25.0 on (not privileged, not seccomp=unconfined)."
+            ),
         )
 
 

@@ -107,6 +107,32 @@ _RECIPES = (
             'cd "$1"/usr/bin && rm -f perror replace resolve_stack_dump my_print_defaults',
         ),
     ),
+    # Answers to clients of its protocol only, so that `probe` and `start --wait` have nothing to ask it.
+    Recipe(
+        name="mariadb",
+        packages=("mariadb-server",),
+        base="debian",
+        port=3306,
+        path="",
+        source="mariadb",
+        config={
+            "Entrypoint": ["/usr/local/bin/entry"],
+            "Cmd": [
+                "mariadbd",
+                "--user=mysql",
+                "--bind-address=0.0.0.0",
+                "--skip-name-resolve",
+                "--init-file=/run/mysqld/init.sql",
+            ],
+            "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+            "ExposedPorts": {"3306/tcp": {}},
+            "Labels": {"livemigrate.workload": "mariadb"},
+            "Volumes": {"/var/lib/mysql": {}},
+            "WorkingDir": "/",
+        },
+        # What the package's installation made; every container makes its own.
+        customize=('rm -rf "$1"/var/lib/mysql/* "$1"/var/log/mysql/*',),
+    ),
 )
 
 RECIPES = {recipe.name: recipe for recipe in _RECIPES}
