@@ -68,8 +68,8 @@ def io_uring(case: Case) -> _Found:
         yield (
             f"These programs use io_uring, which CRIU cannot dump: {programs}.",
             (
-                "Turn it off in the program (MariaDB: --innodb-use-native-aio=0), or start the container with Docker's own seccomp "
-                "profile, which forbids it from 25.0 on (not privileged, not seccomp=unconfined)."
+                "Turn it off in the program (MariaDB: --innodb-use-native-aio=0), or start the container with Docker's own "
+                "seccomp profile, which forbids it from 25.0 on (not privileged, not seccomp=unconfined)."
             ),
         )
 
