@@ -29,6 +29,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _runc,
     _shim,
     _trees,
+    _warm,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine, memory_timeout
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
@@ -82,6 +83,12 @@ def place_for(size: int, session: Session, name: str) -> str:
     return on_disk
 
 
+def _make_ready(session: Session, size: int) -> None:
+    """Touch the memory that will be taken in the frozen time, where the images go into memory at all."""
+    if os.path.isdir(session.memory_path("images")):
+        _warm.touch(size)
+
+
 def _available_memory() -> int:
     """MemAvailable in bytes."""
     with open("/proc/meminfo", encoding="ascii") as handle:
@@ -109,6 +116,7 @@ def make_room(session: Session, group: TaskGroup) -> None:
     """
     _runc.root_of(session.facts["container_id"])
     place_for(group.resident_bytes, session, "images")
+    _make_ready(session, group.resident_bytes)
     os.makedirs(session.memory_path("dump"), mode=0o700, exist_ok=True)
 
 
@@ -183,6 +191,8 @@ def receive(session: Session, container: str) -> str:
     mark.make(session.id)
     size = int((_durable.read_json(session.memory_path("inbox", "spec.json")) or {}).get("memory_bytes", 0))
     directory = place_for(size, session, "images")
+    # The images and the tasks.
+    _make_ready(session, 2 * size)
     if not os.path.lexists(mark.images):
         os.symlink(directory, mark.images)
     return directory

@@ -17,12 +17,12 @@ import os
 import threading
 import time
 import typing as t
-from concurrent.futures import ThreadPoolExecutor
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _durable,
     _engines,
     _freeze,
+    _runc,
     _source,
     _talk,
     _transfer,
@@ -55,13 +55,17 @@ class Conversation:
         self._process.terminate()
         self._process.wait()
 
+    def hang_up(self) -> None:
+        """End the connection at once, whoever is saying something."""
+        self._process.kill()
+
     @contextlib.contextmanager
     def within(self, seconds: float) -> t.Iterator[None]:
         """Hang up when what is said or awaited in between takes longer: the container stands still meanwhile.
 
         A host whose disk hangs goes on answering SSH's own questions, so that those do not end the connection.
         """
-        timer = threading.Timer(seconds, self._process.kill)
+        timer = threading.Timer(seconds, self.hang_up)
         timer.start()
         try:
             yield
@@ -96,22 +100,22 @@ class Conversation:
         return self.hear()
 
 
-def _send(session: Session, engine: Engine, talk: Conversation) -> tuple[int, dict[str, t.Any]]:
-    """The checkpoint through the talk, and beside it whatever else has changed; then the copy is restored and held.
+def _send(
+    session: Session, talk: Conversation, images: _talk.Follower, content: _transfer.LastPass
+) -> tuple[int, dict[str, t.Any]]:
+    """The rest of the checkpoint through the talk, and beside it whatever else has changed; then the copy is restored and held.
 
     :returns: the bytes sent, and what the destination tells of the held copy.
     """
     patience = memory_timeout(session.data("dumped")["bytes"])
-    trees = _transfer.content_trees(session, engine.inspect(session.facts["container_id"]))
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        content = pool.submit(lambda: _transfer.send_trees(session, _transfer.changed(session, trees), running=False))
-        try:
-            with talk.within(patience):
-                manifest, sent = _talk.put(talk.output, _engines.of(session).images(session))
-        except BrokenPipeError:
-            talk.hear()
-            raise
-        sent += content.result()
+    content.dumped()
+    try:
+        with talk.within(patience):
+            manifest, sent = images.finish()
+    except BrokenPipeError:
+        talk.hear()
+        raise
+    sent += content.finish()
     session.enter("sent", bytes=sent)
     fingerprints = _durable.read_json(os.path.join(session.memory_path("outbox"), "fingerprints.json"))
     with talk.within(_ANSWER_SECONDS + patience):
@@ -133,12 +137,18 @@ def hand_over(session: Session, engine: Engine) -> dict[str, t.Any]:
     with contextlib.ExitStack() as stack:
         try:
             talk = stack.enter_context(Conversation(Channel(session)))
+            stack.enter_context(_runc.unit_ready(session.id))
             with talk.within(_ANSWER_SECONDS):
                 talk.hear()
+            trees = _transfer.content_trees(session, engine.inspect(session.facts["container_id"]))
             _freeze.freeze(session, engine)
+            # Both beside the dump. What has left already means nothing before it is said to be complete.
+            content = stack.enter_context(_transfer.LastPass(session, trees))
+            checkpoint = _engines.of(session).images(session)
+            images = stack.enter_context(_talk.Follower(talk.output, checkpoint, talk.hang_up))
             dumped = _source.dump(session, engine)
             began = time.monotonic()
-            sent, held = _send(session, engine, talk)
+            sent, held = _send(session, talk, images, content)
             transfer = time.monotonic() - began - held["seconds"]
             _source.go(session)
         except BaseException:

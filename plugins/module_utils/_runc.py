@@ -21,6 +21,7 @@ import typing as t
 from ansible_collections.livemigrate.criu.plugins.module_utils import _criu_log, _criu_stats, _names
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import Runner, run
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._waiting_unit import WaitingUnit
 
 # Where dockerd has runc keep its notes about containers: <exec-root>/runtime-runc/<namespace of containerd>.
 _ROOTS = "/run/docker/runtime-*/*"
@@ -46,6 +47,29 @@ def unit_of(session: str) -> str:
     return f"livemigrate-{session}-dump.service"
 
 
+def _systemd(session: str) -> list[str]:
+    argv = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--unit={unit_of(session)}"]
+    return [*argv, "--property=UMask=0077"]
+
+
+# Units that wait for the dump of a session, in this process.
+_units: dict[str, Runner] = {}
+
+
+@contextlib.contextmanager
+def unit_ready(session: str) -> t.Iterator[None]:
+    """Have the unit of a session's dump started and waiting meanwhile, so that the frozen time is not charged for that.
+
+    :raises MigrationError: ``unit_failed``.
+    """
+    with WaitingUnit(_systemd(session)) as unit:
+        _units[session] = unit
+        try:
+            yield
+        finally:
+            del _units[session]
+
+
 def dump(
     session: str,
     container_id: str,
@@ -54,7 +78,7 @@ def dump(
     *,
     flags: t.Sequence[str],
     timeout: float,
-    runner: Runner = run,
+    runner: Runner | None = None,
 ) -> dict[str, float | int]:
     """Dump a paused container into a directory; it stays paused.
 
@@ -65,9 +89,8 @@ def dump(
     :returns: CRIU's statistics.
     :raises MigrationError: ``dump_failed`` with CRIU's own words.
     """
-    argv = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--unit={unit_of(session)}"]
-    argv.append("--property=UMask=0077")
-    argv += ["runc", "--root", root_of(container_id), "checkpoint", "--leave-running"]
+    runner = runner or _units.get(session, run)
+    argv = [*_systemd(session), "runc", "--root", root_of(container_id), "checkpoint", "--leave-running"]
     argv += ["--image-path", images, "--work-path", work, *flags, container_id]
     done = runner(argv, timeout=timeout)
     if done.rc != 0:
