@@ -257,6 +257,8 @@ class Follower:
                     count = min(count, _PART)
                     self._stream.write(json.dumps({"part": count}).encode() + b"\n")
                     image.send(self._stream, count, buffer)
+                    # What lies in our own buffer is not on its way.
+                    self._stream.flush()
                 elif ended:
                     say(self._stream, {"part": 0})
                     self._manifest[name] = image.entry()

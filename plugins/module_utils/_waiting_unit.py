@@ -25,7 +25,9 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._command import C
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 
 # The end is told by the shell: systemd-run would wait until systemd has tidied up behind the unit.
-_SHELL = 'echo waiting; IFS= read -r line || exit 0; eval "set -- $line"; "$@" </dev/null; rc=$?; echo; echo "ended $rc"'
+_SHELL = (
+    'echo waiting; IFS= read -r line || exit 0; eval "set -- $line"; "$@" </dev/null; rc=$?; echo; echo "ended $rc"'
+)
 _WAITING = re.compile(rb"^waiting\n", re.MULTILINE)
 _ENDED = re.compile(rb"\nended (\d+)\n\Z")
 _READY_SECONDS = 30.0
@@ -119,8 +121,11 @@ class WaitingUnit:
         :raises MigrationError: as :func:`_command.run`.
         """
         border = len(self._systemd)
-        line = " ".join(shlex.quote(word) for word in argv[border:])
-        if self._used or list(argv[:border]) != self._systemd or text is not None or env or "\n" in line:
+        words = list(argv[border:])
+        line = " ".join(shlex.quote(word) for word in words)
+        # What begins with a dash is one more option of systemd-run.
+        same = list(argv[:border]) == self._systemd and bool(words) and not words[0].startswith("-")
+        if self._used or not same or text is not None or env or "\n" in line:
             # The unit's name is needed.
             self._end()
             return run(argv, timeout=timeout, text=text, env=env)
