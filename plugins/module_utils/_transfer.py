@@ -95,9 +95,18 @@ def changed(session: Session, trees: t.Sequence[_trees.Tree]) -> list[_trees.Tre
     return [tree for tree in trees if tree.target == "log" or _touched(tree, before["began"] - 1)]
 
 
-def _touched(tree: _trees.Tree, since: float) -> bool:
-    # The log's directory is the engine's own, and it notes there that the container was paused.
-    only = ["(", "-name", "*-json.log*", "-o", "-path", "*/local-logs/*", ")"] if tree.target == "log" else []
+def _touched(tree: _trees.Tree, since: float, *, dumped: bool = False) -> bool:
+    """Whether anything in a directory was touched.
+
+    :param dumped: whether nobody but CRIU can have touched the writable layer.
+    """
+    only: list[str] = []
+    if tree.target == "log":
+        # Its directory is the engine's own, which notes there that the container was paused.
+        only = ["(", "-name", "*-json.log*", "-o", "-path", "*/local-logs/*", ")"]
+    elif tree.target == "layer" and dumped:
+        # Every dump makes a directory in the container's /tmp and removes it. A file that CRIU gives a name shows by itself.
+        only = ["!", "-type", "d"]
     argv = ["find", tree.path, *only, "-newerct", f"@{since:.3f}", "-print", "-quit"]
     return bool(run_checked(run, argv, "transfer_failed", f"look for changes below {tree.path}", timeout=600).stdout)
 
@@ -133,7 +142,7 @@ class LastPass:
     def dumped(self) -> None:
         """The dump has ended: begin to look for what was touched since the pass began."""
         self._again = self._pool.submit(
-            self._send, lambda: [tree for tree in self._trees if _touched(tree, self._began)]
+            self._send, lambda: [tree for tree in self._trees if _touched(tree, self._began, dumped=True)]
         )
 
     def finish(self) -> int:

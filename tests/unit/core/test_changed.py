@@ -207,6 +207,35 @@ def test_what_is_touched_during_the_dump_is_sent_again(
     assert passes == [["layer", "volume/a"], ["volume/a"]]
 
 
+def test_what_every_dump_does_in_the_layer_is_no_touch(
+    make_session: MakeSession, make_tree: Callable[..., Tree], passes: list[list[str]]
+) -> None:
+    """CRIU makes a directory in the container's /tmp and removes it; in a volume it may have been anybody."""
+    session = make_session()
+    trees = [make_tree("layer", "layer"), make_tree("volume/a", "volume")]
+    time.sleep(0.05)
+    with _transfer.LastPass(session, trees) as content:
+        for tree in trees:
+            (Path(tree.path) / "sub" / ".criu.mntns.x").mkdir()
+            (Path(tree.path) / "sub" / ".criu.mntns.x").rmdir()
+        content.finish()
+    assert passes == [["layer", "volume/a"], ["volume/a"]]
+
+
+def test_a_file_to_which_criu_gives_a_name_is_sent(
+    make_session: MakeSession, make_tree: Callable[..., Tree], passes: list[list[str]]
+) -> None:
+    """One that is open under a name that was deleted, and has another (link-remap)."""
+    session = make_session()
+    tree = make_tree("layer", "layer")
+    file = Path(tree.path) / "sub" / "deep" / "file"
+    time.sleep(0.05)
+    with _transfer.LastPass(session, [tree]) as content:
+        file.with_name("link_remap.1").hardlink_to(file)
+        content.finish()
+    assert passes == [["layer"], ["layer"]]
+
+
 @pytest.mark.parametrize(
     ("name", "again"),
     [
