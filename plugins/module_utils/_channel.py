@@ -14,6 +14,7 @@ pinned. All calls of a session share one SSH connection.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -24,6 +25,14 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import _durable
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import Runner, run, run_checked
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
+
+# OpenSSH's own defaults, those first that processors with AES instructions do several times as fast as its first choice.
+_CIPHERS_WITH_AES = (
+    "aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,aes128-ctr,aes192-ctr,aes256-ctr"
+)
+# fcntl(2); the module fcntl has the name from Python 3.10 on. Pipes are that large at most without being root's.
+_F_SETPIPE_SZ = 1031
+_PIPE_BYTES = 1 << 20
 
 # Host keys are pinned under this name, whatever address or port leads to the destination.
 _HOST_KEY_ALIAS = "livemigrate-destination"
@@ -54,6 +63,12 @@ _NO_LIMIT = float(7 * 24 * 3600)
 _REVOKED = re.compile(r"Permission denied \(|can't open file '[^']*/agent\.pyz'")
 
 _SENT = re.compile(r"^Total bytes sent: (\d+)", re.MULTILINE)
+
+
+def ciphers(cpuinfo: str) -> str | None:
+    """What to prefer on a processor, from the text of /proc/cpuinfo; None for OpenSSH's own order."""
+    found = re.search(r"^(?:flags|Features)\s*:.*\baes\b", cpuinfo, re.MULTILINE)
+    return _CIPHERS_WITH_AES if found else None
 
 
 def make_key(session: Session, runner: Runner = run) -> str:
@@ -126,6 +141,10 @@ class Channel:
             "LogLevel": "ERROR",
             "Compression": "no",
         }
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as handle:
+            preferred = ciphers(handle.read())
+        if preferred:
+            options["Ciphers"] = preferred
         argv = ["ssh", "-F", "none", "-T", "-p", str(self._port)]
         for name, value in options.items():
             argv += ["-o", f"{name}={value}"]
@@ -192,12 +211,16 @@ class Channel:
 
     def converse(self, word: str) -> subprocess.Popen[bytes]:
         """Say one word and keep talking: standard input and output are the destination's ends of the talk."""
-        return subprocess.Popen(  # pylint: disable=ansible-bad-function
+        process = subprocess.Popen(  # pylint: disable=ansible-bad-function
             [*self._ssh(), self._destination, word],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
+        # Memory goes through it: less often to and fro between us and ssh. It does with less as well.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(t.cast("t.IO[bytes]", process.stdin), _F_SETPIPE_SZ, _PIPE_BYTES)
+        return process
 
     def rsync(
         self, source: str, target: str, extra: t.Sequence[str] = (), *, running: bool = False, names: str = ""

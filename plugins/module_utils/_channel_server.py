@@ -329,3 +329,15 @@ def serve(
         return 1
     json.dump(answer, sys.stdout)
     return 0
+
+
+def serve_rsync(argv: t.Sequence[str]) -> int:
+    """:func:`serve` for rsync's own command, without what the other words need; see ``_agent_package.py``.
+
+    :param argv: ``serve``, the session, the command.
+    """
+    try:
+        return serve(Session(argv[1]), argv[2], {})
+    except MigrationError as exc:
+        sys.stderr.write(exc.message + "\n")
+        return 1

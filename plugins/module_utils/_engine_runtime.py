@@ -32,6 +32,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _runc,
     _shim,
     _trees,
+    _warm,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._announce import Announcer
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine, memory_timeout
@@ -84,6 +85,12 @@ def place_for(size: int, session: Session, name: str) -> str:
     return on_disk
 
 
+def _make_ready(session: Session, size: int) -> None:
+    """Touch the memory that will be taken in the frozen time, where the images go into memory at all."""
+    if os.path.isdir(session.memory_path("images")):
+        _warm.touch(size)
+
+
 def _available_memory() -> int:
     """MemAvailable in bytes."""
     with open("/proc/meminfo", encoding="ascii") as handle:
@@ -118,7 +125,13 @@ def make_room(session: Session, group: TaskGroup) -> None:
     # Files without a name are written into the images as well.
     size = group.resident_bytes + _dump_options.deleted_files(group.pids()).total
     place_for(size, session, "images")
+    _make_ready(session, size)
     os.makedirs(session.memory_path("dump"), mode=0o700, exist_ok=True)
+
+
+def options_file(session: Session) -> str:
+    """Where CRIU's options for the dump are."""
+    return session.memory_path("dump.conf")
 
 
 def dump(session: Session, engine: Engine, group: TaskGroup) -> dict[str, t.Any]:
@@ -131,11 +144,13 @@ def dump(session: Session, engine: Engine, group: TaskGroup) -> dict[str, t.Any]
     pids = group.pids()
     outlook = _connections.outlook(plan, pids[0])
     deleted = _dump_options.deleted_files(pids)
-    options = session.memory_path("dump.conf")
+    options = options_file(session)
     text = _dump_options.for_dump(
         _runc.host_options(), kept=outlook.established, skip_lock=plan.skip_lock, deleted=deleted
     )
-    _durable.write(options, text.encode())
+    # In place: the unit that waits for the dump has this very file before its eyes.
+    with open(options, "w", encoding="utf-8") as handle:
+        handle.write(text)
     statistics = _runc.dump(
         session.id,
         session.facts["container_id"],
@@ -202,6 +217,8 @@ def receive(session: Session, container: str) -> str:
     mark.make(session.id)
     size = int((_durable.read_json(session.memory_path("inbox", "spec.json")) or {}).get("memory_bytes", 0))
     directory = place_for(size, session, "images")
+    # The images and the tasks.
+    _make_ready(session, 2 * size)
     if not os.path.lexists(mark.images):
         os.symlink(directory, mark.images)
     return directory

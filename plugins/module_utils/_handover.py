@@ -17,13 +17,14 @@ import os
 import threading
 import time
 import typing as t
-from concurrent.futures import ThreadPoolExecutor
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _connections,
     _durable,
+    _engine_runtime,
     _engines,
     _freeze,
+    _runc,
     _source,
     _talk,
     _transfer,
@@ -56,13 +57,17 @@ class Conversation:
         self._process.terminate()
         self._process.wait()
 
+    def hang_up(self) -> None:
+        """End the connection at once, whoever is saying something."""
+        self._process.kill()
+
     @contextlib.contextmanager
     def within(self, seconds: float) -> t.Iterator[None]:
         """Hang up when what is said or awaited in between takes longer: the container stands still meanwhile.
 
         A host whose disk hangs goes on answering SSH's own questions, so that those do not end the connection.
         """
-        timer = threading.Timer(seconds, self._process.kill)
+        timer = threading.Timer(seconds, self.hang_up)
         timer.start()
         try:
             yield
@@ -98,23 +103,26 @@ class Conversation:
 
 
 def _send(
-    session: Session, engine: Engine, talk: Conversation, found: t.Mapping[str, int]
+    session: Session,
+    talk: Conversation,
+    images: _talk.Follower,
+    content: _transfer.LastPass,
+    found: t.Mapping[str, int],
 ) -> tuple[int, dict[str, t.Any]]:
-    """The checkpoint through the talk, and beside it whatever else has changed; then the copy is restored and held.
+    """The rest of the checkpoint through the talk, and beside it whatever else has changed; then the copy is restored and held.
 
+    :param found: what the dump told of connections.
     :returns: the bytes sent, and what the destination tells of the held copy.
     """
     patience = memory_timeout(session.data("dumped")["bytes"])
-    trees = _transfer.content_trees(session, engine.inspect(session.facts["container_id"]))
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        content = pool.submit(lambda: _transfer.send_trees(session, _transfer.changed(session, trees), running=False))
-        try:
-            with talk.within(patience):
-                manifest, sent = _talk.put(talk.output, _engines.of(session).images(session))
-        except BrokenPipeError:
-            talk.hear()
-            raise
-        sent += content.result()
+    content.dumped()
+    try:
+        with talk.within(patience):
+            manifest, sent = images.finish()
+    except BrokenPipeError:
+        talk.hear()
+        raise
+    sent += content.finish()
     session.enter("sent", bytes=sent)
     fingerprints = _durable.read_json(os.path.join(session.memory_path("outbox"), "fingerprints.json"))
     plan = _connections.Plan.of(session)
@@ -138,12 +146,18 @@ def hand_over(session: Session, engine: Engine) -> dict[str, t.Any]:
     with contextlib.ExitStack() as stack:
         try:
             talk = stack.enter_context(Conversation(Channel(session)))
+            stack.enter_context(_runc.unit_ready(session.id, _engine_runtime.options_file(session)))
             with talk.within(_ANSWER_SECONDS):
                 talk.hear()
+            trees = _transfer.content_trees(session, engine.inspect(session.facts["container_id"]))
             _freeze.freeze(session, engine)
+            # Both beside the dump. What has left already means nothing before it is said to be complete.
+            content = stack.enter_context(_transfer.LastPass(session, trees))
+            checkpoint = _engines.of(session).images(session)
+            images = stack.enter_context(_talk.Follower(talk.output, checkpoint, talk.hang_up))
             dumped = _source.dump(session, engine)
             began = time.monotonic()
-            sent, held = _send(session, engine, talk, dumped["found"])
+            sent, held = _send(session, talk, images, content, dumped["found"])
             transfer = time.monotonic() - began - held["seconds"]
             _source.go(session)
         except BaseException:

@@ -16,11 +16,13 @@ import contextlib
 import glob
 import os
 import time
+import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import _criu_log, _criu_stats, _names
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import Runner, run
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._support import parse_version
+from ansible_collections.livemigrate.criu.plugins.module_utils._waiting_unit import WaitingUnit
 
 # Where dockerd has runc keep its notes about containers: <exec-root>/runtime-runc/<namespace of containerd>.
 _ROOTS = "/run/docker/runtime-*/*"
@@ -60,6 +62,34 @@ def unit_of(session: str) -> str:
     return f"livemigrate-{session}-dump.service"
 
 
+def _systemd(session: str, options: str) -> list[str]:
+    return [
+        *("systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--unit={unit_of(session)}"),
+        *("--property=UMask=0077", f"--property=BindReadOnlyPaths={options}:{_criu_log.CONFIGURATION}"),
+    ]
+
+
+# Units that wait for the dump of a session, in this process.
+_units: dict[str, Runner] = {}
+
+
+@contextlib.contextmanager
+def unit_ready(session: str, options: str) -> t.Iterator[None]:
+    """Have the unit of a session's dump started and waiting meanwhile, so that the frozen time is not charged for that.
+
+    :param options: the file for :func:`dump`. It may be written as late as before that, but in place.
+    :raises MigrationError: ``unit_failed``.
+    """
+    with open(options, "a", encoding="utf-8"):
+        pass
+    with WaitingUnit(_systemd(session, options)) as unit:
+        _units[session] = unit
+        try:
+            yield
+        finally:
+            del _units[session]
+
+
 def dump(
     session: str,
     container_id: str,
@@ -68,7 +98,7 @@ def dump(
     *,
     options: str,
     timeout: float,
-    runner: Runner = run,
+    runner: Runner | None = None,
 ) -> dict[str, float | int]:
     """Dump a paused container into a directory; it stays paused.
 
@@ -80,9 +110,8 @@ def dump(
     :returns: CRIU's statistics.
     :raises MigrationError: ``dump_failed`` with CRIU's own words.
     """
-    argv = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--unit={unit_of(session)}"]
-    argv += ["--property=UMask=0077", f"--property=BindReadOnlyPaths={options}:{_criu_log.CONFIGURATION}"]
-    argv += ["runc", "--root", root_of(container_id), "checkpoint", "--leave-running"]
+    runner = runner or _units.get(session, run)
+    argv = [*_systemd(session, options), "runc", "--root", root_of(container_id), "checkpoint", "--leave-running"]
     argv += ["--image-path", images, "--work-path", work, container_id]
     began = time.time()
     done = runner(argv, timeout=timeout)

@@ -213,6 +213,8 @@ def commit(session: Session, engine: Engine, verdict: t.Mapping[str, t.Any]) -> 
 
     :param verdict: the destination's answer, see ``_destination.verdict``.
     """
+    # Before anything else: "running_for" counts until the answer.
+    heard = _freeze.now()
     container = session.facts["container_id"]
     inspect = engine.find(container)
     if inspect is not None:
@@ -231,7 +233,7 @@ def commit(session: Session, engine: Engine, verdict: t.Mapping[str, t.Any]) -> 
         _engines.of(session).forget(session, engine)
     gap = None
     if session.happened_in_this_boot("freezing") and verdict.get("running_for") is not None:
-        gap = _freeze.now() - session.data("freezing")["at"] - float(verdict["running_for"])
+        gap = heard - session.data("freezing")["at"] - float(verdict["running_for"])
     session.enter("committed", destination_container_id=verdict["container_id"], gap=gap)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 import typing as t
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import _durable, _trees
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import Channel
@@ -118,14 +118,71 @@ def changed(session: Session, trees: t.Sequence[_trees.Tree]) -> list[_trees.Tre
 
     def has(tree: _trees.Tree) -> bool:
         since = None if tree.target == "log" else _touched_since(session, tree)
-        return since is None or _touched(tree.path, since)
+        return since is None or _touched(tree, since)
 
     return [tree for tree in trees if has(tree)]
 
 
-def _touched(path: str, since: float) -> bool:
-    argv = ["find", path, "-newerct", f"@{since:.3f}", "-print", "-quit"]
-    return bool(run_checked(run, argv, "transfer_failed", f"look for changes below {path}", timeout=600).stdout)
+def _touched(tree: _trees.Tree, since: float, *, dumped: bool = False) -> bool:
+    """Whether anything in a directory was touched.
+
+    :param dumped: whether nobody but CRIU can have touched the writable layer.
+    """
+    only: list[str] = []
+    if tree.target == "log":
+        # Its directory is the engine's own, which notes there that the container was paused.
+        only = ["(", "-name", "*-json.log*", "-o", "-path", "*/local-logs/*", ")"]
+    elif tree.target == "layer" and dumped:
+        # Every dump makes a directory in the container's /tmp and removes it. A file that CRIU gives a name shows by itself.
+        only = ["!", "-type", "d"]
+    argv = ["find", tree.path, *only, "-newerct", f"@{since:.3f}", "-print", "-quit"]
+    return bool(run_checked(run, argv, "transfer_failed", f"look for changes below {tree.path}", timeout=600).stdout)
+
+
+class LastPass:
+    """The last pass over a frozen container's directories, made while CRIU dumps it: both only read.
+
+    What is touched meanwhile after all (CRIU links files without a name, other containers write into a shared volume, the
+    engine writes down the last lines of the log) is found in the end, and sent again.
+    """
+
+    # The kernel's times of files lag behind its clock by a tick, 10 ms at most.
+    _TICKS_SECONDS = 0.02
+
+    def __init__(self, session: Session, trees: t.Sequence[_trees.Tree]) -> None:
+        self._session = session
+        self._trees = trees
+        self._began = _moment()
+        self._pool = ThreadPoolExecutor(max_workers=1)
+        self._sent = self._pool.submit(self._send, lambda: changed(session, trees))
+        self._again: Future[int] | None = None
+
+    def __enter__(self) -> LastPass:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        # Not waited for: where the dump has failed the container goes on now, and the channel's end will end this.
+        self._pool.shutdown(wait=False)
+
+    def _send(self, which: t.Callable[[], t.Sequence[_trees.Tree]]) -> int:
+        return send_trees(self._session, which(), running=False)
+
+    def dumped(self) -> None:
+        """The dump has ended: begin to look for what was touched since the pass began."""
+        self._again = self._pool.submit(self._send, lambda: [tree for tree in self._trees if self._may_differ(tree)])
+
+    def _may_differ(self, tree: _trees.Tree) -> bool:
+        """Whether a directory was touched since the pass began, or no time can tell (see :func:`_touched_since`)."""
+        moved = abs(_moment()["ahead"] - self._began["ahead"]) > self._TICKS_SECONDS
+        if moved or not _trees.has_local_times(_durable.filesystem_type(tree.path)):
+            return True
+        return _touched(tree, self._began["began"] - self._TICKS_SECONDS, dumped=True)
+
+    def finish(self) -> int:
+        """Wait until everything is there; returns the bytes sent."""
+        if self._again is None:
+            self.dumped()
+        return self._sent.result() + t.cast("Future[int]", self._again).result()
 
 
 def _send_tree(session: Session, tree: _trees.Tree, *, running: bool) -> int:

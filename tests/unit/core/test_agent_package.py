@@ -181,6 +181,27 @@ def test_it_runs_with_nothing_but_the_standard_library(python: str, built: Calla
 
 
 @oldest_and_newest
+def test_rsync_s_server_side_answers_as_the_others_do_and_loads_less(python: str, built: Callable[[str], str]) -> None:
+    agent = built(python)
+    unknown = "20261123T000001Z-ffffff"
+    loaded = {}
+    for command in ("ping", "rsync --server . layer"):
+        done = _run_agent(python, "-X", "importtime", agent, "serve", unknown, command)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert f"There is no session {unknown}" in done.stderr
+        loaded[command] = set(re.findall(rf"{PACKAGE}\.(_\w+)", done.stderr))
+    assert loaded["ping"] == set(_agent_package.parts())
+    assert loaded["rsync --server . layer"] <= {
+        "_channel_server",
+        "_session",
+        "_durable",
+        "_names",
+        "_command",
+        "_errors",
+    }
+
+
+@oldest_and_newest
 def test_every_part_of_it_is_in_it_and_can_be_imported(python: str, built: Callable[[str], str]) -> None:
     agent = built(python)
     code = (

@@ -9,8 +9,9 @@ from __future__ import annotations
 import mmap
 import os
 import shutil
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -205,3 +206,133 @@ def test_a_name_is_no_option_and_no_pattern(make_session: MakeSession, disk: Pat
     _pass_before(session)
     assert _transfer.changed(session, trees) == trees
     assert all((Path(tree.path) / "-delete").exists() for tree in trees)
+
+
+# -- the pass beside the dump ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Which directories each pass has sent."""
+    sent: list[list[str]] = []
+
+    def send(_session: Session, trees: Sequence[Tree], *, running: bool) -> int:
+        assert not running
+        sent.append([tree.target for tree in trees])
+        return 100 * len(trees)
+
+    # What a pass brings is tested with the real rsync; here it is about what is sent when.
+    monkeypatch.setattr(_transfer, "send_trees", send)
+    return sent
+
+
+def test_what_nobody_touches_during_the_dump_is_sent_once(
+    make_session: MakeSession, make_tree: Callable[..., Tree], passes: list[list[str]]
+) -> None:
+    session = make_session()
+    trees = [make_tree("log", "log"), make_tree("layer", "layer"), make_tree("volume/a", "volume")]
+    time.sleep(0.05)
+    with _transfer.LastPass(session, trees) as content:
+        assert content.finish() == 300
+    assert passes == [["log", "layer", "volume/a"], []]
+
+
+@pytest.mark.parametrize("change", ["new content", "a new link", "deleted", "one more name"])
+def test_what_is_touched_during_the_dump_is_sent_again(
+    change: str, make_session: MakeSession, make_tree: Callable[..., Tree], passes: list[list[str]]
+) -> None:
+    session = make_session()
+    trees = [make_tree("layer", "layer"), make_tree("volume/a", "volume")]
+    time.sleep(0.05)
+    with _transfer.LastPass(session, trees) as content:
+        CHANGES[change](Path(trees[1].path) / "sub" / "deep" / "file")
+        content.dumped()
+        assert content.finish() == 300
+    assert passes == [["layer", "volume/a"], ["volume/a"]]
+
+
+def test_what_every_dump_does_in_the_layer_is_no_touch(
+    make_session: MakeSession, make_tree: Callable[..., Tree], passes: list[list[str]]
+) -> None:
+    """CRIU makes a directory in the container's /tmp and removes it; in a volume it may have been anybody."""
+    session = make_session()
+    trees = [make_tree("layer", "layer"), make_tree("volume/a", "volume")]
+    time.sleep(0.05)
+    with _transfer.LastPass(session, trees) as content:
+        for tree in trees:
+            (Path(tree.path) / "sub" / ".criu.mntns.x").mkdir()
+            (Path(tree.path) / "sub" / ".criu.mntns.x").rmdir()
+        content.finish()
+    assert passes == [["layer", "volume/a"], ["volume/a"]]
+
+
+def test_a_file_to_which_criu_gives_a_name_is_sent(
+    make_session: MakeSession, make_tree: Callable[..., Tree], passes: list[list[str]]
+) -> None:
+    """One that is open under a name that was deleted, and has another (link-remap)."""
+    session = make_session()
+    tree = make_tree("layer", "layer")
+    file = Path(tree.path) / "sub" / "deep" / "file"
+    time.sleep(0.05)
+    with _transfer.LastPass(session, [tree]) as content:
+        file.with_name("link_remap.1").hardlink_to(file)
+        content.finish()
+    assert passes == [["layer"], ["layer"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "again"),
+    [
+        ("a-json.log", True),
+        ("a-json.log.1", True),
+        ("local-logs/container.log", True),
+        ("config.v2.json", False),
+        ("hostconfig.json", False),
+    ],
+)
+def test_the_log_is_sent_again_when_a_last_line_was_written(
+    name: str,
+    again: bool,
+    make_session: MakeSession,
+    disk: Path,
+    passes: list[list[str]],
+) -> None:
+    """The engine notes in the same directory that the container was paused."""
+    (disk / "log" / "local-logs").mkdir(parents=True)
+    file = disk / "log" / name
+    file.write_text("line")
+    time.sleep(0.05)
+    with _transfer.LastPass(make_session(), [Tree("log", str(disk / "log"), ())]) as content:
+        file.write_text("line and line")
+        content.finish()
+    assert passes == [["log"], ["log"] if again else []]
+
+
+def test_a_pass_that_fails_is_told(
+    make_session: MakeSession, make_tree: Callable[..., Tree], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object, **_options: object) -> int:
+        raise MigrationError("transfer_failed", "no")
+
+    monkeypatch.setattr(_transfer, "send_trees", fail)
+    with (
+        _transfer.LastPass(make_session(), [make_tree("layer", "layer")]) as content,
+        pytest.raises(MigrationError) as caught,
+    ):
+        content.finish()
+    assert caught.value.code == "transfer_failed"
+
+
+def test_a_dump_that_fails_does_not_wait_for_the_pass(
+    make_session: MakeSession, make_tree: Callable[..., Tree], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    monkeypatch.setattr(_transfer, "send_trees", lambda *_arguments, **_options: gate.wait(20))
+    began = time.monotonic()
+    with (
+        pytest.raises(RuntimeError, match="the dump failed"),
+        _transfer.LastPass(make_session(), [make_tree("layer", "layer")]),
+    ):
+        raise RuntimeError("the dump failed")
+    assert time.monotonic() - began < 5
+    gate.set()

@@ -105,7 +105,7 @@ def _is_reset(client: socket.socket) -> bool:
 
 def test_clients_of_an_address_that_changes_are_told(net: Namespaces) -> None:
     plan = _plan(net, NO_ADDRESSES)
-    with net.listener() as listener, net.connect() as client, listener.accept()[0]:
+    with net.listener() as listener, net.connect() as client, listener.accept()[0] as _server:
         _connections.close(plan)
         assert _connections.tell_clients(plan) == 1
         assert _is_reset(client)
@@ -115,7 +115,7 @@ def test_clients_of_an_address_that_changes_are_told(net: Namespaces) -> None:
 
 def test_only_what_is_lost_is_told_where_the_address_stays(net: Namespaces) -> None:
     plan = _plan(net, STAYS)
-    with net.listener() as listener, net.connect() as kept, listener.accept()[0], net.connect() as waiting:
+    with net.listener() as listener, net.connect() as kept, net.connect() as waiting, listener.accept()[0] as _server:
         _connections.close(plan)
         assert _connections.tell_clients(plan) == 1
         assert _is_reset(waiting)

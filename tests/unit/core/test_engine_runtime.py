@@ -214,7 +214,7 @@ def test_the_network_of_a_copy_is_arranged_before_the_engine_starts(
         original()
 
     network = NETWORK._replace(fenced=True, addresses=("192.0.2.7", "2001:db8::7"))
-    with pytest.MonkeyPatch.context() as patch, shim:
+    with shim, pytest.MonkeyPatch.context() as patch:
         patch.setattr(Mark, "set_ready", lambda _self: note())
         _engine_runtime.hold(session, MANIFEST, MANIFEST, _proof.take(group.pids()), network)
     assert seen["fence"] == _fence.rules(_fence.ALL)

@@ -28,7 +28,7 @@ class Engine:
     def __init__(self, mark: Mark) -> None:
         self._mark = mark
         self.asked: list[str] = []
-        self.containers: dict[str, str] = {}
+        self.made: dict[str, str] = {}
         self.marked: bool | None = None
 
     def info(self) -> dict[str, Any]:
@@ -41,11 +41,17 @@ class Engine:
 
     def find(self, name: str) -> dict[str, Any] | None:
         found = {"Id": OTHER_CONTAINER, "State": {"Status": "created"}}
-        return found if name in (OTHER_CONTAINER, *self.containers) and self.containers else None
+        return found if name in (OTHER_CONTAINER, *self.made) and self.made else None
+
+    def containers(self, *_filters: object, running: bool = False) -> list[dict[str, Any]]:  # noqa: ARG002
+        return []
+
+    def find_network(self, _name: str) -> None:
+        return None
 
     def create(self, name: str, body: dict[str, Any]) -> str:
         assert body["HostConfig"]["Runtime"] == "livemigrate"
-        self.containers[name] = OTHER_CONTAINER
+        self.made[name] = OTHER_CONTAINER
         return OTHER_CONTAINER
 
     def connect(self, *_arguments: object) -> None:
@@ -57,7 +63,7 @@ class Engine:
 
     def remove(self, container_id: str) -> None:
         assert container_id == OTHER_CONTAINER
-        self.containers.clear()
+        self.made.clear()
 
 
 @pytest.fixture
@@ -97,12 +103,12 @@ def test_the_mark_of_a_copy_that_was_never_noted_goes_with_it(engine: Any, sessi
     assert session.phase == "creating"
     assert Path(mark.directory).is_dir()
     assert _destination.refuse(session, engine, "it failed") == REFUSED
-    assert engine.containers == {}
+    assert engine.made == {}
     assert not Path(mark.directory).exists()
     assert not Path(mark.work).exists()
 
 
 def test_what_to_ask_of_the_engine_is_found_out_once(engine: Engine) -> None:
-    """For the runtime, and for the init program before; the image by its reference and by its id."""
+    """For the runtime, and for what the host has before; the image then too, and by its reference and its id for the creation."""
     assert engine.asked.count("info") == 2
-    assert engine.asked.count("image") == 2
+    assert engine.asked.count("image") == 3

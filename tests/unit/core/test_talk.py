@@ -13,8 +13,9 @@ import json
 import os
 import resource
 import signal
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,6 +24,7 @@ import pytest
 from ansible_collections.livemigrate.criu.plugins.module_utils import _talk
 from ansible_collections.livemigrate.criu.plugins.module_utils._checkpoint_dir import Manifest
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from tests.unit.core.support import wait_for
 
 # More than one chunk, more than a pipe holds, and not a multiple of either.
 PAGES = (2 << 20) + 4097
@@ -316,3 +318,195 @@ def test_a_file_that_does_not_find_its_place_is_an_error_and_no_shorter_file(inb
     _pid, status = os.waitpid(child, 0)
     assert (inbox / "pages-1.img").stat().st_size == limit, "what this test rests on: it was written in part"
     assert os.waitstatus_to_exitcode(status) == 42
+
+
+# -- a file that is still being written --------------------------------------------------------------------------------
+
+
+class Following:
+    """A Follower at work on a directory, and the other end of its connection."""
+
+    def __init__(self, images: Path, inbox: Path) -> None:
+        self.hung_up = threading.Event()
+        self._ends = socket.socketpair()
+        self._writing = self._ends[0].makefile("wb")
+        self._reading = self._ends[1].makefile("rb")
+        self.follower = _talk.Follower(self._writing, str(images), self.hang_up)
+        self.received: Manifest = {}
+        self._inbox = inbox
+        self.receiver = threading.Thread(target=self._receive, daemon=True)
+
+    def hang_up(self) -> None:
+        """What killing ssh does: a write that waits ends, and so does a read."""
+        self.hung_up.set()
+        for end in self._ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _receive(self) -> None:
+        with contextlib.suppress(MigrationError, ValueError):
+            self.received = _take_all(self._reading, self._inbox)
+
+    def finish(self) -> tuple[Manifest, int]:
+        told = self.follower.finish()
+        _talk.say(self._writing, {"hold": {}})
+        self.receiver.join(10)
+        return told
+
+    def close(self) -> None:
+        self.hang_up()
+        if self.receiver.ident is not None:
+            self.receiver.join(10)
+        with contextlib.suppress(OSError):
+            self._writing.close()
+        self._reading.close()
+        for end in self._ends:
+            end.close()
+
+
+Follow = Callable[[Path], Following]
+
+
+@pytest.fixture
+def follow(inbox: Path) -> Iterator[Follow]:
+    """A function that makes a follower of a directory: follow(images)."""
+    made: list[Following] = []
+
+    def make(images: Path) -> Following:
+        made.append(Following(images, inbox))
+        return made[-1]
+
+    yield make
+    for following in made:
+        following.close()
+
+
+@pytest.fixture
+def growing(tmp_path: Path) -> Path:
+    directory = tmp_path / "growing"
+    directory.mkdir()
+    return directory
+
+
+def _arrived(inbox: Path, name: str, size: int) -> None:
+    wait_for(lambda: (inbox / name).exists() and (inbox / name).stat().st_size == size, f"{size} bytes of {name}")
+
+
+def test_pages_leave_while_they_are_written(growing: Path, inbox: Path, follow: Follow) -> None:
+    """Every part arrives before the next is written, and nothing else does before the checkpoint is complete."""
+    following = follow(growing)
+    following.receiver.start()
+    with following.follower:
+        (growing / "pagemap-1.img").write_bytes(b"map")
+        for number in (1, 2, 10):
+            name = f"pages-{number}.img"
+            (growing / name).touch()
+            for part in (b"a" * 5000, os.urandom(PAGES), b"c"):
+                with (growing / name).open("ab") as file:
+                    file.write(part)
+                _arrived(inbox, name, (growing / name).stat().st_size)
+        assert {path.name for path in inbox.iterdir()} == {"pages-1.img", "pages-2.img", "pages-10.img"}
+        (growing / "inventory.img").write_bytes(b"inventory")
+        manifest, total = following.finish()
+    assert not following.hung_up.is_set()
+    assert following.received == manifest
+    assert {path.name: path.read_bytes() for path in inbox.iterdir()} == {
+        path.name: path.read_bytes() for path in growing.iterdir()
+    }
+    for path in inbox.iterdir():
+        content = path.read_bytes()
+        assert manifest[path.name] == {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        assert path.stat().st_mode & 0o777 == 0o600, "it is the memory of a service"
+    assert total == sum(path.stat().st_size for path in growing.iterdir())
+
+
+def test_a_checkpoint_that_was_complete_at_once_arrives(images: Path, inbox: Path, follow: Follow) -> None:
+    following = follow(images)
+    following.receiver.start()
+    with following.follower:
+        manifest, _total = following.finish()
+    assert following.received == manifest
+    assert {path.name for path in inbox.iterdir()} == {path.name for path in images.iterdir()}
+
+
+@pytest.mark.parametrize("how", ["longer", "shorter"])
+def test_pages_that_were_written_to_after_they_had_been_sent_are_told(
+    how: str, growing: Path, inbox: Path, follow: Follow
+) -> None:
+    following = follow(growing)
+    following.receiver.start()
+    with following.follower:
+        (growing / "pages-1.img").write_bytes(b"x" * 5000)
+        _arrived(inbox, "pages-1.img", 5000)
+        (growing / "pages-2.img").write_bytes(b"y" * 5000)
+        _arrived(inbox, "pages-2.img", 5000)
+        os.truncate(growing / "pages-1.img", 6000 if how == "longer" else 4000)
+        with pytest.raises(MigrationError) as caught:
+            following.finish()
+    assert caught.value.code == "checkpoint_incomplete"
+
+
+@pytest.mark.timeout(10)
+def test_a_dump_that_failed_ends_it_although_nobody_reads(growing: Path, follow: Follow) -> None:
+    """Its thread waits in a write to a pipe that is full: the connection is ended under it."""
+    (growing / "pages-1.img").write_bytes(bytes(PAGES))
+    following = follow(growing)
+    with pytest.raises(RuntimeError, match="the dump failed"), following.follower:
+        raise RuntimeError("the dump failed")
+    assert following.hung_up.is_set()
+
+
+def test_a_destination_that_hangs_up_is_told_when_the_dump_has_ended(growing: Path, follow: Follow) -> None:
+    following = follow(growing)
+    following.hang_up()
+    with following.follower:
+        (growing / "pages-1.img").write_bytes(bytes(PAGES))
+        with pytest.raises(BrokenPipeError):
+            following.finish()
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+@pytest.mark.timeout(10)
+def test_pages_that_are_no_file_are_not_followed(kind: str, growing: Path, inbox: Path, follow: Follow) -> None:
+    if kind == "link":
+        (growing.parent / "secret").write_text("secret")
+        (growing / "pages-1.img").symlink_to(growing.parent / "secret")
+    else:
+        os.mkfifo(growing / "pages-1.img")
+    following = follow(growing)
+    following.receiver.start()
+    with following.follower, pytest.raises(MigrationError) as caught:
+        following.finish()
+    assert caught.value.code == "checkpoint_incomplete"
+    assert list(inbox.iterdir()) == []
+
+
+PARTS = {
+    "no end": (b'{"part": 3}\nabc', "checkpoint_corrupt"),
+    "cut off in a part": (b'{"part": 3}\nab', "checkpoint_corrupt"),
+    "cut off in a line": (b'{"part": 3', "checkpoint_corrupt"),
+    "less than nothing": (b'{"part": -1}\n', "channel_refused"),
+    "no number": (b'{"part": true}\n', "channel_refused"),
+    "half a number": (b'{"part": 1.5}\n', "channel_refused"),
+    "no message": (b"[]\n", "channel_failed"),
+}
+
+
+@pytest.mark.parametrize("said", PARTS)
+def test_parts_that_make_no_file_are_not_taken(said: str, inbox: Path) -> None:
+    content, code = PARTS[said]
+    with pytest.raises(MigrationError) as caught:
+        _talk.take(io.BytesIO(content), {"put": "pages-1.img", "parts": True}, str(inbox))
+    assert caught.value.code == code
+
+
+def test_something_else_than_a_part_is_not_taken(inbox: Path) -> None:
+    with pytest.raises(KeyError):
+        _talk.take(io.BytesIO(b'{"run": true}\n'), {"put": "pages-1.img", "parts": True}, str(inbox))
+
+
+@pytest.mark.parametrize("parts", [1, "true", [True], None])
+def test_parts_are_announced_by_nothing_but_true(parts: object, inbox: Path) -> None:
+    with pytest.raises(KeyError):
+        _talk.take(io.BytesIO(b'{"part": 0}\n'), {"put": "pages-1.img", "parts": parts}, str(inbox))
+    assert list(inbox.iterdir()) == []
