@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.unit.core.netns import Namespaces, namespaces
 from tests.unit.core.support import CONTAINER, ROOT
 
 if TYPE_CHECKING:
@@ -163,3 +164,13 @@ def runtime_wire(disk: Path, quick: Path, monkeypatch: pytest.MonkeyPatch) -> Wi
     from tests.unit.core.wire import Wire
 
     return Wire(disk, quick, monkeypatch, engine="runtime")
+
+
+@pytest.fixture
+def net(needs_namespaces: None) -> Iterator[Namespaces]:  # noqa: ARG001
+    """A container's network and its client's."""
+    for program in ("nft", "ss", "nsenter", "ip"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+    with namespaces() as made:
+        yield made

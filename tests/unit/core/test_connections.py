@@ -7,9 +7,8 @@
 from __future__ import annotations
 
 import ipaddress
-import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -18,19 +17,9 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._addresses import
 from ansible_collections.livemigrate.criu.plugins.module_utils._connections import Arrangement, Plan
 from ansible_collections.livemigrate.criu.plugins.module_utils._fence import Fence
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import SOURCE, Session
-from tests.unit.core.netns import CONTAINER_ADDRESS, Namespaces, namespaces
+from tests.unit.core.netns import CONTAINER_ADDRESS, Namespaces
 
 STAYS = Addresses(*(frozenset({ipaddress.ip_address(CONTAINER_ADDRESS)}),) * 2)
-
-
-@pytest.fixture
-def net(needs_namespaces: None) -> Iterator[Namespaces]:  # noqa: ARG001
-    """A container's network and its client's."""
-    for program in ("nft", "ss", "nsenter", "ip"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
-    with namespaces() as made:
-        yield made
 
 
 def _plan(net: Namespaces, after: Addresses) -> Plan:

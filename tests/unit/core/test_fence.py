@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -20,20 +18,10 @@ import pytest
 from ansible_collections.livemigrate.criu.plugins.module_utils import _announce, _fence, _sockets
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._fence import ALL, NEW, Fence
-from tests.unit.core.netns import CLIENT_ADDRESS, CONTAINER_ADDRESS, Namespaces, namespaces
+from tests.unit.core.netns import CLIENT_ADDRESS, CONTAINER_ADDRESS, Namespaces
 from tests.unit.core.support import ROOT, wait_for
 
 SCRIPT = ROOT / "roles" / "checkpointing" / "files" / "livemigrate-network"
-
-
-@pytest.fixture
-def net(needs_namespaces: None) -> Iterator[Namespaces]:  # noqa: ARG001
-    """A container's network and its client's."""
-    for program in ("nft", "ss", "nsenter", "ip"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
-    with namespaces() as made:
-        yield made
 
 
 def _received(connection: socket.socket) -> bytes:
