@@ -58,18 +58,14 @@ def _settle(session: Session) -> str | None:
         if session.ended or session.lease_left > 0:
             return None
         if session.role == SOURCE:
-            return _source.settle(session, Engine(), timeout=_ASK_SECONDS)
+            try:
+                engine = Engine()
+            except MigrationError as exc:
+                if exc.code == "engine_unreachable":
+                    _source.abort_without_engine(session, _ASK_SECONDS)
+                raise
+            return _source.settle(session, engine, timeout=_ASK_SECONDS)
         return _destination.settle(session, Engine())
-
-
-def _verdict(session: Session) -> dict[str, t.Any]:
-    try:
-        engine = Engine()
-    except MigrationError as exc:
-        if exc.code != "engine_unreachable":
-            raise
-        return _destination.verdict_without_engine(session, exc)
-    return _destination.verdict(session, engine)
 
 
 def serve(session: Session, command: str) -> int:
@@ -78,7 +74,7 @@ def serve(session: Session, command: str) -> int:
         "ping": lambda: {"host": _source.host_identity()},
         "image-load": lambda: _room.load_image(session, Engine(), sys.stdin.buffer),
         "addresses": lambda: _room.addresses(session),
-        "verdict": lambda: _verdict(session),
+        "verdict": lambda: _destination.verdict(session),
         "bye": lambda: _destination.bye(session, Engine()),
     }
     talks = {"handover": lambda: _destination.converse(session, sys.stdin.buffer, sys.stdout.buffer)}

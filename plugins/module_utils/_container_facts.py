@@ -21,6 +21,7 @@ import time
 import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _dump_options,
     _fence,
     _held,
     _images,
@@ -220,6 +221,14 @@ def _used_bytes(init: int, places: t.Iterable[str]) -> int:
             room = os.statvfs(f"/proc/{init}/root{place}")
             total += (room.f_blocks - room.f_bfree) * room.f_frsize
     return total
+
+
+def checkpoint_bytes(inspect: Inspect) -> int:
+    """What a checkpoint of a running container takes at most: its memory, file systems in memory, and files without a name."""
+    group, init = TaskGroup.of_container(inspect), int(inspect["State"]["Pid"])
+    binds = [mount.destination for mount in _spec.mounts(inspect) if mount.kind != "tmpfs"]
+    places = _mountinfo.memory_places(_mountinfo.parse(_held.read(f"/proc/{init}/mountinfo")), binds)
+    return group.resident_bytes + _used_bytes(init, places) + _dump_options.deleted_files(group.pids()).total
 
 
 def _lasting_foreign(group: TaskGroup, init: int) -> list[str]:

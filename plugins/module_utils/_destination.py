@@ -33,7 +33,6 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
 from ansible_collections.livemigrate.criu.plugins.module_utils._announce import Announcer
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Mark
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
     DESTINATION,
     REFUSED,
@@ -191,16 +190,38 @@ def run(session: Session, announcer: Announcer | None = None) -> dict[str, t.Any
     :param announcer: see ``_engine_runtime.run``.
     """
     with session.locked():
+        reason = ""
         if session.decision is None:
-            with _or_refused(session):
+            try:
                 _engine_runtime.run(session, announcer)
-        return _word(session)
+            except (MigrationError, OSError) as exc:
+                reason = MigrationError.of(exc, "restore_failed").message
+        return _word_of_held(session, reason)
 
 
-def _word(session: Session) -> dict[str, t.Any]:
-    """What the source is told of a decision; see :func:`verdict`."""
+def _word_of_held(session: Session, reason: str) -> dict[str, t.Any]:
+    """The word about a copy of the engine ``runtime``, decided now if it has not been, without asking the Docker Engine.
+
+    The source stands still until it hears it. A held copy has run nothing, and its mark keeps everybody from starting it: so
+    REFUSED can be given out as soon as its tasks are gone. What else was made here goes with ``bye``, or by the watchdog.
+    """
+    if session.phase not in ("run", "refused", "closed"):
+        if session.decision is None:
+            session.decide(REFUSED)
+        if session.decision == RUN:
+            _engine_runtime.let_go(session)
+        else:
+            _end_copy(session)
+    return _word(session, reason)
+
+
+def _word(session: Session, reason: str = "") -> dict[str, t.Any]:
+    """What the source is told of a decision; see :func:`verdict`.
+
+    :param reason: of a refusal that has not been noted yet.
+    """
     if session.decision != RUN:
-        return {"decision": REFUSED, "reason": session.data("refused").get("reason")}
+        return {"decision": REFUSED, "reason": session.data("refused").get("reason") or reason}
     told = session.data("run")
     answer: dict[str, t.Any] = {"decision": RUN, "container_id": told["container_id"]}
     if told.get("running_since") is not None and session.happened_in_this_boot("run"):
@@ -320,36 +341,17 @@ def _decide(session: Session, engine: Engine, reason: str) -> str:
     return refuse(session, engine, session.data("refused").get("reason") or reason)
 
 
-def verdict(session: Session, engine: Engine) -> dict[str, t.Any]:
+def verdict(session: Session) -> dict[str, t.Any]:
     """The destination's word, decided now if it has not been.
 
     :returns: ``decision``, and for RUN ``container_id`` and ``running_for`` (seconds).
     """
     with session.locked():
-        _decide(session, engine, "the source gave up")
+        if session.facts.get("engine") == _engines.RUNTIME:
+            return _word_of_held(session, "the source gave up before the hand-over")
+        # A copy of the engine api may run: only the Docker Engine can tell.
+        _decide(session, Engine(), "the source gave up")
         return _word(session)
-
-
-def verdict_without_engine(session: Session, why: MigrationError) -> dict[str, t.Any]:
-    """The destination's word where its engine does not answer (it was stopped, and nobody knows until when).
-
-    A held copy of the engine ``runtime`` runs nothing before RUN is decided, and its mark keeps everybody from starting it. So
-    REFUSED can be given out as soon as its tasks are gone, and the source goes on; the rest goes when the engine is back.
-
-    :param why: what to raise where the word cannot be told without the engine.
-    :returns: as :func:`verdict`.
-    """
-    with session.locked():
-        if session.reached("run") is not None or session.reached("refused") is not None:
-            return _word(session)
-        copy = session.data("created").get("container_id", "")
-        if session.facts.get("engine") != _engines.RUNTIME or not copy:
-            raise why
-        mark = Mark.of(session, copy)
-        if not mark.exists or mark.consumed or session.decide(REFUSED) != REFUSED:
-            raise why
-        _end_copy(session)
-        return {"decision": REFUSED, "reason": why.message}
 
 
 def bye(session: Session, engine: Engine) -> dict[str, t.Any]:

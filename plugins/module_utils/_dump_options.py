@@ -69,6 +69,15 @@ def _mapped_files(process: str) -> t.Iterator[str]:
                 yield f"{process}/map_files/{int(start, 16):x}-{int(end, 16):x}"
 
 
+def has_kernel_aio(pids: t.Iterable[int], proc: str = "/proc") -> bool:
+    """Whether a process has a ring for asynchronous reads and writes (io_setup(2)), which the freezer does not wait for."""
+    for pid in pids:
+        with contextlib.suppress(OSError), open(f"{proc}/{pid}/maps", encoding="utf-8", errors="replace") as handle:
+            if any(line.endswith(" /[aio] (deleted)\n") for line in handle):
+                return True
+    return False
+
+
 def skips_network_lock(criu_version: str | None) -> bool:
     """Whether this CRIU can be told that it need not lock the network, which the fence has done."""
     return at_least(parse_version(criu_version), _NETWORK_LOCK_SKIP)

@@ -44,13 +44,13 @@ def images(session: Session) -> str:
     return _trees.checkpoint_directory(session.facts["data_root"], session.facts["container_id"], session.id)
 
 
-def make_room(session: Session, group: TaskGroup) -> None:
+def make_room(session: Session, size: int) -> None:
     """Check that a dump fits, before anything is frozen.
 
     :raises MigrationError: ``no_space``.
     """
     root = session.facts["data_root"]
-    free, needed = shutil.disk_usage(root).free, 3 * group.resident_bytes
+    free, needed = shutil.disk_usage(root).free, 3 * size
     if free < needed:
         raise MigrationError(
             "no_space",
@@ -73,7 +73,10 @@ def dump(session: Session, engine: Engine, group: TaskGroup) -> dict[str, t.Any]
     """
     with _criu_log.told("dump_failed"):
         engine.checkpoint(
-            session.facts["container_id"], session.id, leave_running=True, timeout=memory_timeout(group.resident_bytes)
+            session.facts["container_id"],
+            session.id,
+            leave_running=True,
+            timeout=memory_timeout(session.data("arming")["bytes"]),
         )
     return {}
 

@@ -116,14 +116,12 @@ def images(session: Session) -> str:
     return session.memory_path("images")
 
 
-def make_room(session: Session, group: TaskGroup) -> None:
+def make_room(session: Session, size: int) -> None:
     """Make the directory for the images, before anything is frozen.
 
     :raises MigrationError: ``no_space``; ``runc_unknown`` where the container does not run under runc.
     """
     _runc.root_of(session.facts["container_id"])
-    # Files without a name are written into the images as well.
-    size = group.resident_bytes + _dump_options.deleted_files(group.pids()).total
     place_for(size, session, "images")
     _make_ready(session, size)
     os.makedirs(session.memory_path("dump"), mode=0o700, exist_ok=True)
@@ -157,7 +155,7 @@ def dump(session: Session, engine: Engine, group: TaskGroup) -> dict[str, t.Any]
         images(session),
         session.memory_path("dump"),
         options=options,
-        timeout=memory_timeout(group.resident_bytes + deleted.total),
+        timeout=memory_timeout(session.data("arming")["bytes"]),
     )
     return {"criu": statistics, "found": {**outlook._asdict(), "deleted_files": deleted.files}}
 

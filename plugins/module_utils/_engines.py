@@ -38,8 +38,8 @@ class Way(t.Protocol):
     def images(self, session: Session) -> str:
         """The directory in which the source's checkpoint lies."""
 
-    def make_room(self, session: Session, group: TaskGroup) -> None:
-        """Make sure before the freeze that a dump has its place."""
+    def make_room(self, session: Session, size: int) -> None:
+        """Make sure before the freeze that a dump of so many bytes has its place."""
 
     def dump(self, session: Session, engine: Engine, group: TaskGroup) -> dict[str, t.Any]:
         """Dump the paused container, which stays paused; returns what there is to tell."""

@@ -44,6 +44,9 @@ TABLE = "livemigrate"
 # No new connections to the container. Nothing in, nothing out. Out go only TCP resets.
 NEW, ALL, RESET = "new", "all", "reset"
 
+# Connections that one call of ss(8) is told of.
+_AT_ONCE = 50
+
 # soccr/soccr.h of CRIU: the packets by which it brings a connection into a closing state.
 _CRIU_MARK = "0xc114"
 
@@ -165,6 +168,11 @@ class Fence(t.NamedTuple):
         :param level: :data:`NEW`, :data:`ALL` or :data:`RESET`.
         :raises MigrationError: ``fence_failed``; ``program_missing`` where nft or nsenter is not installed.
         """
+        if not self.exists:
+            # Its number may be another's by now, whose network is none of our business.
+            raise MigrationError(
+                "process_gone", f"Process {self.pid} has ended, or is in another network by now.", pid=self.pid
+            )
         self._nft(rules(level), runner)
 
     def lift(self, runner: Runner = run) -> None:
@@ -196,6 +204,8 @@ class Fence(t.NamedTuple):
         :raises MigrationError: as :meth:`set`.
         """
         if connections is not None and not connections:
+            # It may have been left open for resets by one who was cut off.
+            self.set(ALL, runner)
             return 0
         self.set(RESET, runner)
         try:
@@ -213,8 +223,17 @@ class Fence(t.NamedTuple):
         if connections is not None and not connections:
             return 0
         argv = [*self._enter(), "ss", "-K", "-t", "-H", "-n", "state", "connected"]
-        done = runner(argv if connections is None else [*argv, " or ".join(map(_filter, connections))])
-        return len(done.stdout.splitlines()) if done.rc == 0 else 0
+        if connections is None:
+            chosen: list[list[str]] = [[]]
+        else:
+            # An argument has a length at most, and so has the kernel's filter.
+            parts = (connections[start : start + _AT_ONCE] for start in range(0, len(connections), _AT_ONCE))
+            chosen = [[" or ".join(map(_filter, part))] for part in parts]
+        ended = 0
+        for words in chosen:
+            done = runner([*argv, *words])
+            ended += len(done.stdout.splitlines()) if done.rc == 0 else 0
+        return ended
 
     def _enter(self) -> list[str]:
         return ["nsenter", f"--net=/proc/{self.pid}/ns/net"]

@@ -12,6 +12,7 @@ import time
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _connections,
+    _container_facts,
     _engines,
     _examine,
     _network_lock,
@@ -44,13 +45,21 @@ def freeze(session: Session, engine: Engine) -> None:
     ignored = [*session.facts.get("ignore_rules", ()), "exec_session_running"]
     inspect = _examine.require_movable(engine, container, ignore_rules=ignored, volatile=True)
     group = TaskGroup.of_container(inspect)
-    _engines.of(session).make_room(session, group)
-    session.enter("arming", policy=_spec.restart_policy(inspect), pid=inspect["State"]["Pid"], cgroup=group.path)
+    plan = _connections.Plan.of(session)
+    if plan.fence is not None and plan.fence.pid != inspect["State"]["Pid"]:
+        raise MigrationError(
+            "container_restarted",
+            "The container was restarted since the move was prepared. Move it again; it runs here.",
+        )
+    size = _container_facts.checkpoint_bytes(inspect)
+    _engines.of(session).make_room(session, size)
+    session.enter(
+        "arming", policy=_spec.restart_policy(inspect), pid=inspect["State"]["Pid"], cgroup=group.path, bytes=size
+    )
     _watchdog.prove(session.id)
     # A restart policy would start the image afresh beside the restored copy as soon as the old copy is killed.
     engine.set_restart_policy(container, {"Name": "no", "MaximumRetryCount": 0})
     session.enter("armed")
-    plan = _connections.Plan.of(session)
     foreign: list[str] = []
     for _attempt in range(FOREIGN_ATTEMPTS):
         _connections.keep_new_ones_out(plan)
@@ -83,14 +92,7 @@ def thaw(session: Session, engine: Engine) -> None:
     group = TaskGroup(session.data("arming")["cgroup"])
     if not group.exists:
         return
-    _engines.of(session).await_dump(session)
-    if not session.reached("dumped"):
-        # A CRIU that was killed has not got to that.
-        _network_lock.lift(session.data("arming")["pid"])
-    # Before the thaw: a SIGCONT takes back a SIGSTOP only as long as that has not been delivered.
-    group.release(session.data("dumped").get("held", []))
-    plan = _connections.Plan.of(session)
-    _connections.reopen(plan)
+    _make_ready(session, group)
     if engine.inspect(container)["State"]["Paused"]:
         if not group.frozen:
             # CRIU thaws the tasks while it works, and one that was killed has left them so. Docker believes that they are paused,
@@ -100,4 +102,27 @@ def thaw(session: Session, engine: Engine) -> None:
     if group.exists and group.frozen:
         group.thaw()
     group.wait_frozen(False, FREEZE_TIMEOUT)
-    _connections.announce_again(plan)
+    _connections.announce_again(_connections.Plan.of(session))
+
+
+def thaw_tasks(session: Session) -> None:
+    """Let the tasks go on without the engine, which does not answer; what Docker thinks of them is for :func:`thaw` to mend.
+
+    :raises MigrationError: as :func:`thaw`.
+    """
+    group = TaskGroup(session.data("arming")["cgroup"])
+    if group.exists and group.frozen:
+        _make_ready(session, group)
+        group.thaw(FREEZE_TIMEOUT)
+        _connections.announce_again(_connections.Plan.of(session))
+
+
+def _make_ready(session: Session, group: TaskGroup) -> None:
+    """Before a thaw: nobody dumps, nothing is in the way of the container's network, nothing stops its tasks."""
+    _engines.of(session).await_dump(session)
+    if not session.reached("dumped"):
+        # A CRIU that was killed has not got to that.
+        _network_lock.lift(session.data("arming")["pid"])
+    # A SIGCONT takes back a SIGSTOP only as long as that has not been delivered.
+    group.release(session.data("dumped").get("held", []))
+    _connections.reopen(_connections.Plan.of(session))

@@ -20,6 +20,7 @@ import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _connections,
+    _dump_options,
     _durable,
     _engine_runtime,
     _engines,
@@ -33,6 +34,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._channel import C
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine, memory_timeout
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import RUN, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
 
 # Seconds for an answer, besides what memory takes.
 _ANSWER_SECONDS = 60.0
@@ -43,6 +45,8 @@ class Conversation:
 
     def __init__(self, channel: Channel) -> None:
         self._process = channel.converse("handover")
+        # How long it was waited for when that was too long.
+        self._patience: float | None = None
         self.output = t.cast("t.BinaryIO", self._process.stdin)
         self._input = t.cast("t.BinaryIO", self._process.stdout)
 
@@ -67,7 +71,12 @@ class Conversation:
 
         A host whose disk hangs goes on answering SSH's own questions, so that those do not end the connection.
         """
-        timer = threading.Timer(seconds, self.hang_up)
+
+        def give_up() -> None:
+            self._patience = seconds
+            self.hang_up()
+
+        timer = threading.Timer(seconds, give_up)
         timer.start()
         try:
             yield
@@ -83,9 +92,10 @@ class Conversation:
         with contextlib.suppress(ValueError):
             answer = _talk.hear(self._input)
         if answer is None:
-            raise MigrationError(
-                "destination_unreachable", "The destination has hung up in the middle of the handover."
-            )
+            why = "The destination has hung up in the middle of the handover."
+            if self._patience is not None:
+                why = f"The destination did not answer within {self._patience:g} seconds in the middle of the handover."
+            raise MigrationError("destination_unreachable", why)
         failure = answer.get("failure")
         if failure:
             raise MigrationError(failure["code"], failure["message"], **failure.get("details", {}))
@@ -120,7 +130,8 @@ def _send(
         with talk.within(patience):
             manifest, sent = images.finish()
     except BrokenPipeError:
-        talk.hear()
+        with talk.within(_ANSWER_SECONDS):
+            talk.hear()
         raise
     sent += content.finish()
     session.enter("sent", bytes=sent)
@@ -152,7 +163,9 @@ def hand_over(session: Session, engine: Engine) -> dict[str, t.Any]:
             trees = _transfer.content_trees(session, engine.inspect(session.facts["container_id"]))
             _freeze.freeze(session, engine)
             # Both beside the dump. What has left already means nothing before it is said to be complete.
-            content = stack.enter_context(_transfer.LastPass(session, trees))
+            # What the kernel writes for a program by itself, and after the freeze, moves no change time when it is through.
+            beside = not _dump_options.has_kernel_aio(TaskGroup(session.data("arming")["cgroup"]).pids())
+            content = stack.enter_context(_transfer.LastPass(session, trees, beside=beside))
             checkpoint = _engines.of(session).images(session)
             images = stack.enter_context(_talk.Follower(talk.output, checkpoint, talk.hang_up))
             dumped = _source.dump(session, engine)
@@ -160,9 +173,15 @@ def hand_over(session: Session, engine: Engine) -> dict[str, t.Any]:
             sent, held = _send(session, talk, images, content, dumped["found"])
             transfer = time.monotonic() - began - held["seconds"]
             _source.go(session)
-        except BaseException:
+        except BaseException as exc:
             stack.close()
-            _source.settle(session, engine)
+            try:
+                _source.settle(session, engine)
+            except (MigrationError, OSError) as second:
+                failure = MigrationError.of(exc, "handover_failed")
+                raise MigrationError(
+                    failure.code, f"{failure.message} Letting it go on failed as well: {second}", **failure.details
+                ) from exc
             raise
         # When no answer comes the destination is asked for its word, as after every interruption.
         with contextlib.suppress(MigrationError, OSError):

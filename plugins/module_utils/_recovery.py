@@ -8,12 +8,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
 import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import _destination, _names, _source
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import Channel
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
@@ -188,13 +190,20 @@ def _override(session: Session, engine: Engine) -> None:
     try:
         _source.ask(session, timeout=10)
     except MigrationError as exc:
-        if exc.code not in _NO_WORD:
+        if exc.code not in _NO_WORD or (exc.code == "program_timeout" and _answers(session)):
             # It lives, and cannot say its word just now: that is for it to say.
             raise
         _source.abort(session, engine, destination_lost=True)
         _source.close(session)
         return
     _source.settle(session, engine)
+
+
+def _answers(session: Session) -> bool:
+    """Whether the destination says anything at all through the channel."""
+    with contextlib.suppress(MigrationError):
+        return bool(Channel(session).call("ping", timeout=10))
+    return False
 
 
 def clean(*, session: str | None, container: str | None, check_mode: bool) -> dict[str, t.Any]:

@@ -51,7 +51,8 @@ TRANSITIONS: dict[str, dict[str, tuple[str, ...]]] = {
         "prepared": ("arming", "aborted"),
         "arming": ("armed", "aborted"),
         "armed": ("freezing", "aborted"),
-        "freezing": ("dumped", "aborted"),
+        # Once for each attempt.
+        "freezing": ("freezing", "dumped", "aborted"),
         "dumped": ("sent", "aborted"),
         # held: the destination has restored the copy and keeps it frozen (engine runtime only).
         "sent": ("held", "committed", "aborted"),

@@ -22,6 +22,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _agent_package,
     _channel,
     _connections,
+    _container_facts,
     _durable,
     _engines,
     _examine,
@@ -107,7 +108,7 @@ def open_session(
                 "ignore_rules": list(ignore_rules),
                 "ancestry": session.facts["ancestry"],
                 # What the destination makes room for.
-                "memory_bytes": TaskGroup.of_container(inspect).resident_bytes,
+                "memory_bytes": _container_facts.checkpoint_bytes(inspect),
             },
         )
         agent = _agent_package.install(session)
@@ -221,7 +222,7 @@ def commit(session: Session, engine: Engine, verdict: t.Mapping[str, t.Any]) -> 
         group = TaskGroup(session.data("arming")["cgroup"])
         if session.happened_in_this_boot("arming"):
             # No client may wait longer for this than for the copy: whatever stands in its way is no reason to keep that waiting.
-            with contextlib.suppress(MigrationError):
+            with contextlib.suppress(MigrationError, OSError, ValueError):
                 _connections.tell_clients(_connections.Plan.of(session))
             group.kill()
         # For Docker to take notice; a container that is down already is fine.
@@ -230,7 +231,8 @@ def commit(session: Session, engine: Engine, verdict: t.Mapping[str, t.Any]) -> 
         old_name = _names.moved_name(session.facts["container_name"], session.id)
         if inspect["Name"].lstrip("/") != old_name:
             engine.rename(container, old_name)
-        _engines.of(session).forget(session, engine)
+    # Also where somebody has removed the container: its memory must not stay.
+    _engines.of(session).forget(session, engine)
     gap = None
     if session.happened_in_this_boot("freezing") and verdict.get("running_for") is not None:
         gap = heard - session.data("freezing")["at"] - float(verdict["running_for"])
@@ -267,8 +269,21 @@ def abort(session: Session, engine: Engine, *, destination_lost: bool = False) -
             _bring_back(session, engine, inspect)
         if _spec.restart_policy(inspect) != policy:
             engine.set_restart_policy(container, policy)
+    if policy is not None:
         _engines.of(session).forget(session, engine)
     session.enter("aborted", destination_lost=destination_lost)
+
+
+def abort_without_engine(session: Session, timeout: float) -> None:
+    """What of an abort cannot wait for the engine of this host, which does not answer: the service goes on, if it may.
+
+    :param timeout: seconds to wait for the destination's word, where that is needed.
+    :raises MigrationError: when that word cannot be had now, or says RUN.
+    """
+    if session.reached("committed") or session.reached("aborted") or not session.happened_in_this_boot("arming"):
+        return
+    if session.decide(ABORT) == ABORT or ask(session, timeout)["decision"] != RUN:
+        _freeze.thaw_tasks(session)
 
 
 def _bring_back(session: Session, engine: Engine, inspect: Inspect) -> None:

@@ -126,15 +126,15 @@ class TaskGroup:
 
     @property
     def resident_bytes(self) -> int:
-        """Memory that its tasks hold now, shared pages counted once a task: an upper bound for what a dump writes."""
-        page = os.sysconf("SC_PAGE_SIZE")
+        """Memory that its tasks hold now, swapped or not, shared pages counted once a task: as much as a dump may write of it."""
         total = 0
         for pid in self.pids():
             with (
                 contextlib.suppress(FileNotFoundError, ProcessLookupError),
-                open(f"/proc/{pid}/statm", encoding="ascii") as handle,
+                open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as handle,
             ):
-                total += int(handle.read().split()[1]) * page
+                # A process that ends has neither line any more.
+                total += sum(int(line.split()[1]) << 10 for line in handle if line.startswith(("VmRSS:", "VmSwap:")))
         return total
 
     def still_held(self, held: t.Iterable[int]) -> bool:

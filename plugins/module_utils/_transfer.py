@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import time
 import typing as t
@@ -17,6 +18,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import _durable, 
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import Channel
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import run, run_checked
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
 
 Inspect = dict[str, t.Any]
@@ -26,6 +28,8 @@ _PARALLEL_TREES = 4
 
 # By how much the host's clock may be set between two passes. More than what a time daemon slews it by in that time.
 _CLOCK_TOLERANCE_SECONDS = 1.0
+# How long a container stands still for its last changes at most.
+_LAST_PASS_SECONDS = 300.0
 # A change time is that of the kernel's last tick, not of the moment.
 _MARGIN_SECONDS = 1.0
 
@@ -149,27 +153,41 @@ class LastPass:
     # The kernel's times of files lag behind its clock by a tick, 10 ms at most.
     _TICKS_SECONDS = 0.02
 
-    def __init__(self, session: Session, trees: t.Sequence[_trees.Tree]) -> None:
+    def __init__(self, session: Session, trees: t.Sequence[_trees.Tree], *, beside: bool = True) -> None:
+        """
+        :param beside: whether it may begin at once, and not only when :meth:`dumped` is called.
+        """
         self._session = session
         self._trees = trees
         self._began = _moment()
         self._pool = ThreadPoolExecutor(max_workers=1)
-        self._sent = self._pool.submit(self._send, lambda: changed(session, trees))
-        self._again: Future[int] | None = None
+        self._passes: list[Future[int]] = []
+        if beside:
+            self._begin()
+        self._ended = False
+
+    def _begin(self) -> None:
+        self._passes.append(self._pool.submit(self._send, lambda: changed(self._session, self._trees)))
 
     def __enter__(self) -> LastPass:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        # Not waited for: where the dump has failed the container goes on now, and the channel's end will end this.
-        self._pool.shutdown(wait=False)
+        # Not waited for: where the dump has failed the container goes on now. With the connection rsync ends.
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        if not self._ended:
+            Channel(self._session).hang_up()
 
     def _send(self, which: t.Callable[[], t.Sequence[_trees.Tree]]) -> int:
         return send_trees(self._session, which(), running=False)
 
     def dumped(self) -> None:
-        """The dump has ended: begin to look for what was touched since the pass began."""
-        self._again = self._pool.submit(self._send, lambda: [tree for tree in self._trees if self._may_differ(tree)])
+        """The dump has ended: make the pass, or begin to look for what was touched since it began."""
+        if not self._passes:
+            self._begin()
+        else:
+            trees = self._trees
+            self._passes.append(self._pool.submit(self._send, lambda: [one for one in trees if self._may_differ(one)]))
 
     def _may_differ(self, tree: _trees.Tree) -> bool:
         """Whether a directory was touched since the pass began, or no time can tell (see :func:`_touched_since`)."""
@@ -179,10 +197,21 @@ class LastPass:
         return _touched(tree, self._began["began"] - self._TICKS_SECONDS, dumped=True)
 
     def finish(self) -> int:
-        """Wait until everything is there; returns the bytes sent."""
-        if self._again is None:
-            self.dumped()
-        return self._sent.result() + t.cast("Future[int]", self._again).result()
+        """Wait until everything is there; returns the bytes sent.
+
+        :raises MigrationError: ``transfer_failed``, also where it takes too long: the container stands still meanwhile, and a
+            destination whose disk hangs answers rsync's own questions for ever.
+        """
+        deadline = time.monotonic() + _LAST_PASS_SECONDS
+        try:
+            sent = sum(one.result(max(0.0, deadline - time.monotonic())) for one in self._passes)
+        except concurrent.futures.TimeoutError:
+            raise MigrationError(
+                "transfer_failed",
+                f"The last changes of the container's files did not reach the destination within {_LAST_PASS_SECONDS:g} seconds.",
+            ) from None
+        self._ended = True
+        return sent
 
 
 def _send_tree(session: Session, tree: _trees.Tree, *, running: bool) -> int:
@@ -197,11 +226,13 @@ def _send_tree(session: Session, tree: _trees.Tree, *, running: bool) -> int:
         newer = [] if since is None else ["-newerct", f"@{since:.3f}"]
         argv = ["find", tree.path, "-type", "f", *newer, "-fprintf", names, "%P\\0"]
         run_checked(run, argv, "transfer_failed", f"look for touched files of {tree.target}", timeout=600)
-        if os.path.getsize(names):
-            # The directory itself, for its time: the names below it change that.
-            with open(names, "ab") as handle:
-                handle.write(b".\0")
-            filters = [option for option in tree.options if option.startswith("--filter")]
-            sent += channel.rsync(tree.path, tree.target, filters, names=names)
-        os.unlink(names)
+        try:
+            if os.path.getsize(names):
+                # The directory itself, for its time: the names below it change that.
+                with open(names, "ab") as handle:
+                    handle.write(b".\0")
+                filters = [option for option in tree.options if option.startswith("--filter")]
+                sent += channel.rsync(tree.path, tree.target, filters, names=names)
+        finally:
+            os.unlink(names)
     return sent

@@ -122,6 +122,8 @@ def test_a_database_with_io_uring_is_refused(newer: Pair, database: Open) -> Non
     """CRIU cannot dump that; it is found before anything is touched."""
     source, destination = newer.alpha, newer.beta
     base = database(*IO_URING)
-    base.move(source, destination).fail_with("[io_uring]", "use io_uring, which CRIU cannot dump: mariadbd", "Nothing has been touched")
+    base.move(source, destination).fail_with(
+        "[io_uring]", "use io_uring, which CRIU cannot dump: mariadbd", "Nothing has been touched"
+    )
     assert not source.inspect(base.name)["State"]["Paused"]
     assert base.sql(source, "SELECT n FROM memory") == "42"

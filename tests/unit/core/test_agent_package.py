@@ -195,6 +195,7 @@ def test_rsync_s_server_side_answers_as_the_others_do_and_loads_less(python: str
         "_channel_server",
         "_session",
         "_durable",
+        "_holder",
         "_names",
         "_command",
         "_errors",
