@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import os
 import time
 import typing as t
@@ -164,7 +165,7 @@ class LastPass:
         self._passes: list[Future[int]] = []
         if beside:
             self._begin()
-        self._ended = False
+        self._after_dump = self._ended = False
 
     def _begin(self) -> None:
         self._passes.append(self._pool.submit(self._send, lambda: changed(self._session, self._trees)))
@@ -176,13 +177,15 @@ class LastPass:
         # Not waited for: where the dump has failed the container goes on now. With the connection rsync ends.
         self._pool.shutdown(wait=False, cancel_futures=True)
         if not self._ended:
-            Channel(self._session).hang_up()
+            with contextlib.suppress(MigrationError):
+                Channel(self._session).hang_up()
 
     def _send(self, which: t.Callable[[], t.Sequence[_trees.Tree]]) -> int:
         return send_trees(self._session, which(), running=False)
 
     def dumped(self) -> None:
         """The dump has ended: make the pass, or begin to look for what was touched since it began."""
+        self._after_dump = True
         if not self._passes:
             self._begin()
         else:
@@ -202,6 +205,8 @@ class LastPass:
         :raises MigrationError: ``transfer_failed``, also where it takes too long: the container stands still meanwhile, and a
             destination whose disk hangs answers rsync's own questions for ever.
         """
+        if not self._after_dump:
+            self.dumped()
         deadline = time.monotonic() + _LAST_PASS_SECONDS
         try:
             sent = sum(one.result(max(0.0, deadline - time.monotonic())) for one in self._passes)

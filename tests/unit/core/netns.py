@@ -57,9 +57,9 @@ class Namespaces:
         argv = ["nsenter", f"--net=/proc/{pid}/ns/net", "ip", *arguments]
         return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
 
-    def listener(self) -> socket.socket:
+    def listener(self, backlog: int = 16) -> socket.socket:
         """A listening socket of the container, on any address and port 9000."""
-        return self.inside(self.container, lambda: socket.create_server(("0.0.0.0", 9000)))
+        return self.inside(self.container, lambda: socket.create_server(("0.0.0.0", 9000), backlog=backlog))
 
     def connect(self, timeout: float = 5.0) -> socket.socket:
         """A connection from the client to it."""

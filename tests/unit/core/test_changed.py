@@ -336,3 +336,30 @@ def test_a_dump_that_fails_does_not_wait_for_the_pass(
         raise RuntimeError("the dump failed")
     assert time.monotonic() - began < 5
     gate.set()
+
+
+def test_a_pass_that_does_not_end_is_given_up(
+    make_session: MakeSession, make_tree: Callable[..., Tree], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The container stands still meanwhile; a destination whose disk hangs goes on answering rsync's own questions."""
+    gate = threading.Event()
+    monkeypatch.setattr(_transfer, "_LAST_PASS_SECONDS", 0.2)
+    monkeypatch.setattr(_transfer, "send_trees", lambda *_arguments, **_options: gate.wait(20))
+    with (
+        pytest.raises(MigrationError, match=r"within 0\.2 seconds") as caught,
+        _transfer.LastPass(make_session(), [make_tree("layer", "layer")]) as content,
+    ):
+        content.finish()
+    assert caught.value.code == "transfer_failed"
+    gate.set()
+
+
+def test_where_the_kernel_writes_for_a_program_the_pass_waits_for_the_dump(
+    make_session: MakeSession, make_tree: Callable[..., Tree], passes: list[list[str]]
+) -> None:
+    with _transfer.LastPass(make_session(), [make_tree("layer", "layer")], beside=False) as content:
+        time.sleep(0.2)
+        assert passes == []
+        content.dumped()
+        content.finish()
+    assert passes == [["layer"]]

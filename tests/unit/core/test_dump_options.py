@@ -107,3 +107,26 @@ def test_a_process_that_has_ended_holds_nothing() -> None:
     with subprocess.Popen(["true"]) as process:
         pass
     assert _dump_options.deleted_files([process.pid]) == NOTHING
+
+
+# io_setup(2), as libaio makes it.
+_AIO = """
+import ctypes, sys
+context = ctypes.c_ulong(0)
+print("ready" if ctypes.CDLL(None).syscall(206, 8, ctypes.byref(context)) == 0 else "forbidden", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_program_that_has_the_kernel_write_for_it_is_seen(holder: int) -> None:
+    assert not _dump_options.has_kernel_aio([holder])
+    with subprocess.Popen(
+        [sys.executable, "-c", _AIO], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        found = _dump_options.has_kernel_aio([holder, process.pid])
+        process.kill()
+    if said != "ready\n":
+        pytest.skip("no io_setup(2) here")
+    assert found

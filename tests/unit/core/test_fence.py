@@ -170,11 +170,36 @@ def test_refused_where_the_network_is_not_the_containers_alone(net: Namespaces) 
         guest.wait()
 
 
-def test_a_failure_is_told(net: Namespaces) -> None:
-    fence = Fence.of(net.container)._replace(pid=2**22 + 1)
+def test_a_failure_is_told(net: Namespaces, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_fence, "rules", lambda level: f"no rules for {level}\n")
     with pytest.raises(MigrationError) as caught:
-        fence.set(ALL)
+        Fence.of(net.container).set(ALL)
     assert caught.value.code == "fence_failed"
+
+
+def test_a_number_that_is_another_process_s_by_now_closes_nobody_s_network(net: Namespaces) -> None:
+    """After a restart of the container it may be anybody's, the host's SSH daemon included."""
+    for pid in (2**22 + 1, net.client, os.getpid()):
+        with pytest.raises(MigrationError) as caught:
+            Fence.of(net.container)._replace(pid=pid).set(ALL)
+        assert caught.value.code == "process_gone"
+    assert Fence.of(net.client).level() is None
+
+
+def test_more_connections_than_one_call_can_name_are_ended(net: Namespaces) -> None:
+    number = 120
+    with net.listener(128) as listener, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(net.connect()) for dummy in range(number)]
+        servers = [stack.enter_context(listener.accept()[0]) for dummy in range(number)]
+        assert len(servers) == number
+        fence = Fence.of(net.container)
+        fence.set(ALL)
+        seen = [one for one in _sockets.look_at_tcp(net.container) if one.is_connection]
+        assert fence.reset(seen * 20) >= number, "as many words as no argument can hold"
+        for client in clients:
+            with pytest.raises(ConnectionResetError):
+                _received(client)
+        assert fence.level() == ALL
 
 
 def test_an_announcement_mends_the_neighbours_cache(net: Namespaces) -> None:
