@@ -20,8 +20,10 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _rules_container,
     _rules_destination,
     _rules_hosts,
+    _rules_mounts,
     _rules_network,
     _rules_processes,
+    _rules_room,
     _shim,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
@@ -40,9 +42,11 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._finding import (
 TOPICS = {
     "The hosts": _rules_hosts,
     "The container, as it was created": _rules_container,
+    "Its mounts": _rules_mounts,
     "Its processes": _rules_processes,
     "Its network": _rules_network,
     "The destination": _rules_destination,
+    "Room": _rules_room,
 }
 # The options of the module preflight, and of the action plugin that does its work.
 ARGUMENTS: dict[str, dict[str, t.Any]] = {

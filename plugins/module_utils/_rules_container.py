@@ -6,7 +6,8 @@
 
 """What cannot be moved, and what should be said, judging by a container's inspect data: its state and how it was created.
 
-What its processes hold is in ``_rules_processes.py``, its network in ``_rules_network.py``.
+What it mounts is in ``_rules_mounts.py``, what its processes hold in ``_rules_processes.py``, its network in
+``_rules_network.py``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import re
 import typing as t
 
+from ansible_collections.livemigrate.criu.plugins.module_utils import _rules_mounts
 from ansible_collections.livemigrate.criu.plugins.module_utils._finding import (
     ERROR,
     INFO,
@@ -26,7 +28,6 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._finding import (
     findings,
     rule,
 )
-from ansible_collections.livemigrate.criu.plugins.module_utils._spec_mounts import mounts
 from ansible_collections.livemigrate.criu.plugins.module_utils._spec_networks import (
     ANY_ADDRESS,
     UNKNOWN,
@@ -49,7 +50,6 @@ _RUNTIMES = (
     "io.containerd.runc.v1",
     "io.containerd.runtime.v1.linux",
 )
-_SHARED = ("shared", "rshared", "slave", "rslave")
 
 
 def _host(case: Case) -> Facts:
@@ -408,131 +408,9 @@ def mac_unknown(case: Case) -> _Found:
             )
 
 
-# --------------------------------------------------------------------------------------------------------------- mounts
-
-
-@rule(ERROR, "mounts that are neither volume, bind nor tmpfs", "by reading", "container")
-def mount_type(case: Case) -> _Found:
-    for mount in mounts(case.inspect):
-        if mount.kind not in ("volume", "bind", "tmpfs"):
-            yield (
-                f"The mount at {mount.destination} is of the type {mount.kind}, which cannot be made again on another host.",
-                _RECREATE,
-            )
-
-
-@rule(ERROR, "a tmpfs that came with `--volumes-from`", "by reading", "container")
-def volumes_from_tmpfs(case: Case) -> _Found:
-    for mount in mounts(case.inspect):
-        if mount.kind == "tmpfs" and not mount.declared_by:
-            yield (
-                f"The tmpfs at {mount.destination} came with --volumes-from; its options are not known.",
-                "Re-create the container with a --tmpfs of its own.",
-            )
-
-
-@rule(WARNING, "the engine's socket as a mount", "criu#301", "container")
-def docker_socket(case: Case) -> _Found:
-    for mount in mounts(case.inspect):
-        if mount.kind == "bind" and mount.source.rsplit("/", 1)[-1] == "docker.sock":
-            yield (
-                f"The engine's socket is mounted at {mount.destination}; an open connection to it cannot be moved.",
-                "Close the connection before the move; afterwards the container talks to the destination's engine.",
-            )
-
-
-@rule(WARNING, "mounts that propagate from or to the host", "criu#2023", "container")
-def propagation(case: Case) -> _Found:
-    for mount in mounts(case.inspect):
-        if mount.kind == "bind" and mount.propagation in _SHARED:
-            yield (
-                f"The mount at {mount.destination} is {mount.propagation} with the host; CRIU refuses many such mounts.",
-                "Use rprivate unless the propagation is needed.",
-            )
-
-
-@rule(INFO, "an anonymous volume, which keeps its name", "by reading", "container")
-def anonymous_volume(case: Case) -> _Found:
-    for mount in mounts(case.inspect):
-        if mount.anonymous and mount.declared_by == "":
-            yield (
-                (
-                    f"The anonymous volume at {mount.destination} is re-created under its name, so docker rm -v no "
-                    "longer deletes it."
-                ),
-                "Delete it by name when the container is removed for good.",
-            )
-
-
-# ------------------------------------------------------------------------------------------------ what only its host knows
-
-
-@rule(ERROR, "a volume that is a mount of something else", "by reading", "container")
-def volume_unsupported(case: Case) -> _Found:
-    for volume in (case.container or {}).get("volumes") or []:
-        if volume["device"]:
-            yield (
-                (
-                    f"Volume {volume['name']} is a mount of {volume['device']} on its host; its content is not where a volume's "
-                    "content is."
-                ),
-                "Use a bind mount (see migrate_bind_mounts), or shared storage.",
-            )
-
-
-@rule(ERROR, "a volume that another running container uses", "by reading", "container")
-def volume_in_use(case: Case) -> _Found:
-    for volume in (case.container or {}).get("volumes") or []:
-        if volume["kind"] == "volume" and volume["in_use_by"]:
-            yield (
-                (
-                    f"Volume {volume['name']} is also used by the running container(s) "
-                    f"{', '.join(volume['in_use_by'])}, which would "
-                    "go on writing into the copy that stays."
-                ),
-                "Stop them, or give them a volume of their own.",
-            )
-
-
-@rule(WARNING, "a bind mount that moves and into which another container writes", "by reading", "container")
-def bind_in_use(case: Case) -> _Found:
-    for bind in (case.container or {}).get("volumes") or []:
-        if bind["kind"] == "bind" and bind["travels"] and bind["in_use_by"]:
-            yield (
-                (
-                    f"{bind['path']} is to be moved and is also mounted by the running container(s) "
-                    f"{', '.join(bind['in_use_by'])}: "
-                    "what they write while it is copied may be torn, and later it stays here."
-                ),
-                "Stop them, or leave it out of migrate_bind_mounts and provide it on the destination.",
-            )
-
-
-@rule(
-    ERROR,
-    "a path in migrate_bind_mounts that the container does not mount",
-    "by reading",
-    "container",
-    variable="migrate_bind_mounts",
-)
-def bind_mount_unknown(case: Case) -> _Found:
-    for path in (case.container or {}).get("unknown_binds") or []:
-        yield (
-            f"{path} is to be moved but is not a bind mount of the container.",
-            "Mend migrate_bind_mounts: it takes paths of the host, as docker inspect shows them.",
-        )
-
-
-@rule(ERROR, "a writable layer that cannot be reached", "docs/support.md", "container")
-def storage_unsupported(case: Case) -> _Found:
-    told = (case.container or {}).get("storage_error")
-    if told:
-        yield str(told), "docs/support.md tells which storage can be moved."
-
-
 # -------------------------------------------------------------------------------------------- for inspect data by itself
 
-_HERE = tuple(each for each in RULES.values() if each.judge.__module__ == __name__)
+_HERE = tuple(each for each in RULES.values() if each.judge.__module__ in (__name__, _rules_mounts.__name__))
 
 
 def state_refusals(inspect: Facts) -> list[Finding]:

@@ -1,0 +1,96 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""Whether there is room for a move on both hosts: in memory, for images, and for what travels."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _prediction
+from ansible_collections.livemigrate.criu.plugins.module_utils._finding import ERROR, Case, Facts, Told, rule
+
+_Found = t.Iterator[Told]
+
+# A little more than what any container needs beside its image: checkpoint copies, layers, logs.
+_LEAST_FREE_BYTES = 512 << 20
+# Memory that a host keeps for itself when a container comes to it.
+_RESERVE_BYTES = 128 << 20
+
+
+# ------------------------------------------------------------------------------------------------------------------ room
+
+
+@rule(ERROR, "a disk with next to no room", "run", "source", "destination")
+def disk_free(case: Case) -> _Found:
+    for where, facts in case.hosts():
+        for disk in facts.get("disk") or []:
+            if int(disk["free_bytes"]) < _LEAST_FREE_BYTES:
+                yield (
+                    (
+                        f"{disk['path']} on the {where} has {int(disk['free_bytes']) >> 20} MiB left; a migration needs "
+                        f"{_LEAST_FREE_BYTES >> 20} MiB and the container's own size."
+                    ),
+                    "Make room.",
+                )
+
+
+def _free(facts: Facts, *paths: str) -> tuple[str, int]:
+    """The place with the least room of those named, with its free bytes."""
+    disks = [disk for disk in facts.get("disk") or [] if disk["path"] in paths]
+    worst = min(disks, key=lambda disk: int(disk["free_bytes"]), default=None)
+    return (str(worst["path"]), int(worst["free_bytes"])) if worst else ("", 1 << 62)
+
+
+@rule(ERROR, "too little memory for the container on the destination", "run", "destination", "processes")
+def memory_room(case: Case) -> _Found:
+    container, facts = case.container or {}, case.destination or {}
+    needed = _prediction.memory_bytes(container) + _RESERVE_BYTES
+    available = facts["memory"]["available_bytes"]
+    if available < needed:
+        yield (
+            f"The destination has {available >> 20} MiB of memory available; the container needs {needed >> 20} MiB there.",
+            "Free memory there, or choose another host.",
+        )
+
+
+@rule(ERROR, "too little room for the checkpoint", "run", "source", "destination", "processes")
+def checkpoint_room(case: Case) -> _Found:
+    size = _prediction.memory_bytes(case.container or {})
+    for where, facts in case.hosts():
+        root = str(facts["docker"].get("data_root") or "/var/lib/docker")
+        if case.settings.engine == "api":
+            # The engine writes it three times.
+            place, free = _free(facts, root, "/tmp", "/var/lib/containerd")  # noqa: S108
+            needed = 3 * size
+        else:
+            place, free = _free(facts, "/var/lib/livemigrate")
+            needed = size + _RESERVE_BYTES
+            if (
+                2 * size + _RESERVE_BYTES < facts["memory"]["available_bytes"]
+                and size + _RESERVE_BYTES < facts["tmpfs_free_bytes"]
+            ):
+                continue
+        if free < needed:
+            yield (
+                f"The checkpoint may take {needed >> 20} MiB at {place} on the {where}, which has {free >> 20} MiB left.",
+                "Make room.",
+            )
+
+
+@rule(ERROR, "too little room for layer, volumes and image", "run", "destination", "container", "there")
+def data_room(case: Case) -> _Found:
+    facts = case.destination or {}
+    needed = _prediction.data_bytes(case.container or {}, case.there) + _RESERVE_BYTES
+    place, free = _free(facts, str(facts["docker"].get("data_root") or "/var/lib/docker"))
+    if free < needed:
+        yield (
+            (
+                f"Layer, volumes and image of the container take {needed >> 20} MiB at {place} on the destination, which has "
+                f"{free >> 20} MiB left."
+            ),
+            "Make room.",
+        )
