@@ -79,7 +79,10 @@ def shell(host: Host, script: str, *words: str) -> str:
 
 def look(host: Host, name: str) -> dict[str, Any]:
     """Which container and which process it is, and how it was made: all that inspect tells."""
-    return {key: value for key, value in host.inspect(name).items() if key != "GraphDriver"}
+    found = host.inspect(name)
+    # In another order every time.
+    found["Mounts"].sort(key=lambda mount: str(mount["Destination"]))
+    return found
 
 
 def count(host: Host, name: str) -> int:

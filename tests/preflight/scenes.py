@@ -77,7 +77,7 @@ SCENES: dict[str, Scene] = {
         ),
         before=(
             "docker volume create --opt type=tmpfs --opt device=tmpfs preflight-mounted;"
-            f"docker run -d --name $1-other --tmpfs /scratch -v preflight-shared:/shared {IMAGE}"
+            f"docker run -d --name $1-other --mount type=tmpfs,target=/scratch -v preflight-shared:/shared {IMAGE}"
         ),
     ),
     "namespaces-of-the-host": Scene(
@@ -99,7 +99,10 @@ SCENES: dict[str, Scene] = {
         arguments=("--privileged",),
         then=(
             "docker exec -d $1 sleep 1000;"
-            "docker exec $1 sh -c 'tail -f /dev/null >/dev/null 2>&1 </dev/null & exit 0';"
+            # Entered without the engine, which would have begun a session inside.
+            "pid=$(docker inspect --format '{{.State.Pid}}' $1);"
+            "echo $$ > /sys/fs/cgroup$(sed -n s/^0:://p /proc/$pid/cgroup)/cgroup.procs;"
+            "nsenter -t $pid -m -p -n -u -i -- sh -c 'tail -f /dev/null >/dev/null 2>&1 </dev/null & exit 0';"
             "docker exec $1 sh -c 'mkdir -p /m /t; mount -t tmpfs x /t; mkdir /t/u /t/w;"
             "  mount -t overlay -o lowerdir=/usr,upperdir=/t/u,workdir=/t/w x /m';"
             "docker network disconnect bridge $1"
@@ -137,7 +140,6 @@ SCENES: dict[str, Scene] = {
         ),
         undo="mv /etc/criu/runc.conf.kept /etc/criu/runc.conf",
         api={
-            "experimental_on": "without experimental features",
             "engine_restores": "cannot restore a container",
             "deleted_file_large": "the deleted file /big of 3 MiB",
             "file_locks": "1 file lock(s)",
@@ -215,7 +217,7 @@ SCENES: dict[str, Scene] = {
             "cp /etc/docker/daemon.json /etc/docker/daemon.kept;"
             "python3 -c \"import json; p='/etc/docker/daemon.json'; d=json.load(open(p)); d.pop('runtimes');"
             " json.dump(d, open(p, 'w'))\";"
-            "systemctl reload docker; sleep 1;"
+            "systemctl reset-failed docker; systemctl restart docker;"
             "mv /usr/bin/rsync /usr/bin/rsync.away; mv /usr/sbin/criu /usr/sbin/criu.away;"
             "mkdir -p /var/lib/livemigrate; mount -t tmpfs -o size=64m small /var/lib/livemigrate"
         ),

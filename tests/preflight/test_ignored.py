@@ -1,0 +1,194 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What really happens to those who do not heed a rule: each rule has to earn its place.
+
+Either the move fails, in the words of who refused it, and the same process goes on where it was; or it moves and something
+is lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from tests.migration.conftest import RECORDS, Pair
+from tests.migration.migration import Migration
+from tests.migration.traces import assert_unchanged, snapshot
+from tests.preflight.ground import (
+    IMAGE,
+    MOUNTS,
+    PREFIX,
+    assert_counts,
+    count,
+    holding,
+    ignoring,
+    look,
+    shell,
+    wait_until_held,
+)
+
+NAME = f"{PREFIX}i"
+_QUIET = ("--env", "COUNTER_PORT=")
+_FREE = ("--privileged", "--security-opt", "seccomp=unconfined", *MOUNTS)
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """A state as in scenes.py, and the words in which the move fails."""
+
+    words: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    before: str = ""
+    then: str = ""
+    there: str = ""
+    undo: str = ""
+    undo_there: str = ""
+
+
+_TAKEN = "systemd-run --quiet --unit=preflight-port python3 -m http.server 9485"
+_SAME = "docker network create --subnet 198.18.92.0/24 preflight-same"
+
+FAILING: dict[str, Ignored] = {
+    "io_uring": Ignored(("runc cannot dump the container", "send_fds failed"), _FREE, ("io_uring",)),
+    "socket_protocol": Ignored(("runc cannot dump the container", "Unsupported proto 262"), _FREE, ("mptcp",)),
+    "inotify_on_overlay": Ignored(("x",), _FREE, ("inotify",)),
+    "nested_namespaces": Ignored(("x",), _FREE, ("namespace",)),
+    "descriptors_unsupported": Ignored(("x",), _FREE, ("userfault",)),
+    "devices_open": Ignored(("x",), _FREE, ("fuse",)),
+    "traced": Ignored(("x",), _FREE, ("traced",)),
+    "unix_stream_outside": Ignored(("x",), ("--volume", "/var/run/docker.sock:/docker.sock", *_FREE), ("unix",)),
+    "exec_session_running": Ignored(("x",), then="docker exec -d $1 sleep 1000"),
+    "session_outside": Ignored(
+        ("x",), then="docker exec $1 sh -c 'tail -f /dev/null >/dev/null 2>&1 </dev/null & exit 0'"
+    ),
+    "mount_inside": Ignored(
+        ("x",),
+        ("--privileged",),
+        then=(
+            "docker exec $1 sh -c 'mkdir -p /m /t; mount -t tmpfs x /t; mkdir /t/u /t/w;"
+            "  mount -t overlay -o lowerdir=/usr,upperdir=/t/u,workdir=/t/w x /m'"
+        ),
+    ),
+    "pid_mode": Ignored(("x",), ("--pid", "host", *_QUIET)),
+    "ipc_mode": Ignored(("x",), ("--ipc", "host", *_QUIET)),
+    "paused": Ignored(("x",), then="docker pause $1"),
+    "name_taken": Ignored(("x",), there=f"docker create --name $1 {IMAGE}"),
+    "port_taken": Ignored(("x",), ("--publish", "9485:80"), there=_TAKEN, undo_there="systemctl stop preflight-port"),
+    "address_in_use": Ignored(
+        ("x",),
+        ("--network", "preflight-same", "--ip", "198.18.92.40"),
+        before=_SAME,
+        there=f"{_SAME}; docker run -d --name preflight-a --network preflight-same --ip 198.18.92.40 {IMAGE}",
+    ),
+    "host_address_missing": Ignored(("x",), ("--publish", "{source}:9486:80")),
+    "init_missing": Ignored(
+        ("x",),
+        ("--init",),
+        there="mv /usr/bin/docker-init /usr/bin/docker-init.away",
+        undo_there="mv /usr/bin/docker-init.away /usr/bin/docker-init",
+    ),
+    "device_missing": Ignored(
+        ("x",), ("--device", "/dev/preflight"), before="mknod /dev/preflight c 1 3", undo="rm /dev/preflight"
+    ),
+    "volume_differs": Ignored(
+        ("x",),
+        ("--volume", "preflight-options:/v"),
+        there="docker volume create --opt type=tmpfs --opt device=tmpfs preflight-options",
+    ),
+    "network_overlaps": Ignored(
+        ("x",),
+        ("--network", "preflight-same"),
+        before=_SAME,
+        there="ip link add pfbr1 type bridge; ip addr add 198.18.92.1/24 dev pfbr1; ip link set pfbr1 up",
+        undo_there="ip link del pfbr1",
+    ),
+    "tools_present": Ignored(
+        ("x",), there="mv /usr/bin/rsync /usr/bin/rsync.away", undo_there="mv /usr/bin/rsync.away /usr/bin/rsync"
+    ),
+    "criu_usable": Ignored(
+        ("x",), there="mv /usr/sbin/criu /usr/sbin/criu.away", undo_there="mv /usr/sbin/criu.away /usr/sbin/criu"
+    ),
+}
+
+
+def _start(pair: Pair, arguments: tuple[str, ...], kinds: tuple[str, ...]) -> None:
+    given = [argument.format(source=pair.alpha.address) for argument in arguments]
+    pair.alpha.start(NAME, IMAGE, given, holding(*kinds) if kinds else ())
+    wait_until_held(pair.alpha, NAME, *kinds)
+
+
+@pytest.mark.parametrize("rule", FAILING)
+def test_the_move_fails_and_the_process_goes_on(clean: Pair, inventory: str, rule: str) -> None:
+    case = FAILING[rule]
+    shell(clean.alpha, case.before, NAME)
+    try:
+        _start(clean, case.arguments, case.kinds)
+        shell(clean.alpha, case.then, NAME)
+        shell(clean.beta, case.there, NAME)
+        was, counted = look(clean.alpha, NAME), count(clean.alpha, NAME)
+        traces = [snapshot(host) for host in clean.hosts]
+        said = Migration(NAME, [*ignoring(rule)], inventory=inventory).fail_with(*case.words)
+        print(said[-3000:])
+        assert "Judge whether it can move: " not in said, "another rule has refused it"
+        now = look(clean.alpha, NAME)
+        assert now == was
+        if was["State"]["Status"] == "running":
+            assert_counts(clean.alpha, NAME, at_least=counted)
+        assert_unchanged(clean.alpha, traces[0], ignore=RECORDS)
+        assert_unchanged(clean.beta, traces[1])
+    finally:
+        # Containers go before the devices of their networks.
+        clean.alpha.remove(NAME)
+        shell(clean.beta, case.undo_there or "true", NAME)
+        shell(clean.alpha, case.undo or "true", NAME)
+
+
+def _moved(pair: Pair, inventory: str, rule: str) -> None:
+    """It is refused, and with the rule ignored it moves: its count goes on."""
+    Migration(NAME, inventory=inventory).fail_with(f"[{rule}]", "Nothing has been touched")
+    counted = count(pair.alpha, NAME)
+    Migration(NAME, [*ignoring(rule)], inventory=inventory).succeed()
+    assert_counts(pair.beta, NAME, at_least=counted)
+
+
+def test_a_missing_bind_mount_is_an_empty_directory(clean: Pair, inventory: str) -> None:
+    shell(clean.alpha, "mkdir -p /srv/preflight-here; echo precious > /srv/preflight-here/file")
+    try:
+        _start(clean, ("--volume", "/srv/preflight-here:/here"), ())
+        assert clean.alpha.docker("exec", NAME, "ls", "/here") == "file"
+        _moved(clean, inventory, "bind_mount_missing")
+        assert clean.beta.docker("exec", NAME, "ls", "/here") == ""
+    finally:
+        for host in clean.hosts:
+            host.remove(NAME)
+            host.run(["rm", "-rf", "/srv/preflight-here"])
+
+
+def test_shareable_shared_memory_is_empty(clean: Pair, inventory: str) -> None:
+    """With a private one, beside it, the content moves."""
+    _start(clean, ("--ipc", "shareable", *_QUIET, *MOUNTS), ("shm",))
+    assert clean.alpha.docker("exec", NAME, "cat", "/dev/shm/precious") == "precious"
+    _moved(clean, inventory, "ipc_shareable")
+    assert clean.beta.docker("exec", NAME, "ls", "/dev/shm") == ""
+
+
+def test_nobody_reaches_a_socket_that_is_bound_to_the_old_address(clean: Pair, inventory: str) -> None:
+    knock = (
+        "import socket, sys; c = socket.socket(); c.settimeout(3); print(c.connect_ex((sys.argv[1], int(sys.argv[2]))))"
+    )
+    where = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    # Else the copy may get the same address by chance, since both hosts begin to count anew.
+    for number in range(3):
+        clean.beta.start(f"{PREFIX}before-{number}", IMAGE)
+    _start(clean, MOUNTS, ("bound",))
+    old = clean.alpha.docker("inspect", "--format", where, NAME)
+    assert clean.alpha.run(["python3", "-c", knock, old, "7000"]).stdout == "0\n"
+    _moved(clean, inventory, "socket_bound_to_address")
+    new = clean.beta.docker("inspect", "--format", where, NAME)
+    assert new != old
+    assert clean.beta.run(["python3", "-c", knock, new, "8080"]).stdout == "0\n"
+    assert clean.beta.run(["python3", "-c", knock, new, "7000"]).stdout != "0\n"
