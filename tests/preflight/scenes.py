@@ -60,7 +60,6 @@ SCENES: dict[str, Scene] = {
             "ipc_shareable": "/dev/shm",
             "links": "--link",
             "volume_in_use": "-other",
-            "volumes_from_tmpfs": "/scratch",
             "volume_unsupported": "preflight-mounted is a mount of tmpfs",
         },
         arguments=(
@@ -73,11 +72,11 @@ SCENES: dict[str, Scene] = {
                 "--volume",
                 "preflight-shared:/shared",
             ),
-            *("--volumes-from", "preflight-c-other", "--volume", "preflight-mounted:/mounted"),
+            *("--volume", "preflight-mounted:/mounted"),
         ),
         before=(
             "docker volume create --opt type=tmpfs --opt device=tmpfs preflight-mounted;"
-            f"docker run -d --name $1-other --mount type=tmpfs,target=/scratch -v preflight-shared:/shared {IMAGE}"
+            f"docker run -d --name $1-other -v preflight-shared:/shared {IMAGE}"
         ),
     ),
     "namespaces-of-the-host": Scene(
@@ -102,7 +101,7 @@ SCENES: dict[str, Scene] = {
             # Entered without the engine, which would have begun a session inside.
             "pid=$(docker inspect --format '{{.State.Pid}}' $1);"
             "echo $$ > /sys/fs/cgroup$(sed -n s/^0:://p /proc/$pid/cgroup)/cgroup.procs;"
-            "nsenter -t $pid -m -p -n -u -i -- sh -c 'tail -f /dev/null >/dev/null 2>&1 </dev/null & exit 0';"
+            "nsenter -t $pid -m -p -n -u -i -C -- sh -c 'tail -f /dev/null >/dev/null 2>&1 </dev/null & exit 0';"
             "docker exec $1 sh -c 'mkdir -p /m /t; mount -t tmpfs x /t; mkdir /t/u /t/w;"
             "  mount -t overlay -o lowerdir=/usr,upperdir=/t/u,workdir=/t/w x /m';"
             "docker network disconnect bridge $1"
