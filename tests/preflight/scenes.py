@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tests.preflight.ground import IMAGE, MOUNTS, holding
+from tests.preflight.ground import IMAGE, MOUNTS
 
 # A rule's id, and a part of what it says that it could not say of another state.
 Told = dict[str, str]
@@ -25,7 +25,6 @@ class Scene:
     errors: Told
     #: for docker run; ``{source}`` and ``{destination}`` are the hosts' addresses
     arguments: tuple[str, ...] = ()
-    command: tuple[str, ...] = ()
     #: what hold.py holds in it
     kinds: tuple[str, ...] = ()
     #: on the source, before the container is there
@@ -41,9 +40,7 @@ class Scene:
     options: str = "{}"
     #: with the engine api as well, and what that one adds
     api: Told = field(default_factory=dict)
-    #: rules that no longer hold with the engine api
-    not_api: tuple[str, ...] = ()
-    #: paused, running, exited
+    #: what the engine says of it
     state: str = "running"
     #: whether it is there at all
     exists: bool = True
@@ -235,8 +232,3 @@ SCENES: dict[str, Scene] = {
         undo_there="systemctl reset-failed docker; systemctl start docker.socket docker",
     ),
 }
-
-
-def command(scene: Scene, destination: str) -> tuple[str, ...]:
-    """What runs in the container; nothing for the image's own."""
-    return holding(*scene.kinds, address=destination) if scene.kinds else scene.command

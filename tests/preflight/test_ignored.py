@@ -133,7 +133,7 @@ def test_a_missing_bind_mount_is_an_empty_directory(clean: Pair, inventory: str)
 
 
 def test_shareable_shared_memory_is_empty(clean: Pair, inventory: str) -> None:
-    """With a private one, beside it, the content moves."""
+    """What programs had put there is gone, and nobody tells them."""
     _start(clean, ("--ipc", "shareable", *_QUIET, *MOUNTS), ("shm",))
     assert clean.alpha.docker("exec", NAME, "cat", "/dev/shm/precious") == "precious"
     _moved(clean, inventory, "ipc_shareable")
