@@ -55,26 +55,44 @@ _SAME = "docker network create --subnet 198.18.92.0/24 preflight-same"
 FAILING: dict[str, Ignored] = {
     "io_uring": Ignored(("runc cannot dump the container", "send_fds failed"), _FREE, ("io_uring",)),
     "socket_protocol": Ignored(("runc cannot dump the container", "Unsupported proto 262"), _FREE, ("mptcp",)),
-    "inotify_on_overlay": Ignored(("x",), _FREE, ("inotify",)),
-    "nested_namespaces": Ignored(("x",), _FREE, ("namespace",)),
-    "exec_session_running": Ignored(("x",), then="docker exec -d $1 sleep 1000"),
+    "inotify_on_overlay": Ignored(("runc cannot dump the container", "Can't dump that handle"), _FREE, ("inotify",)),
+    "nested_namespaces": Ignored(
+        ("runc cannot dump the container", "Can't dump nested uts namespace"), _FREE, ("namespace",)
+    ),
+    "exec_session_running": Ignored(
+        ("Processes entered through docker exec keep running in the container and cannot be moved: sleep",),
+        then="docker exec -d $1 sleep 1000",
+    ),
     "mount_inside": Ignored(
-        ("x",),
+        ("The engine did not start the copy", "mnt-v2: Can't mount at", "Restoring FAILED"),
         ("--privileged",),
         then=(
             "docker exec $1 sh -c 'mkdir -p /m /t; mount -t tmpfs x /t; mkdir /t/u /t/w;"
             "  mount -t overlay -o lowerdir=/usr,upperdir=/t/u,workdir=/t/w x /m'"
         ),
     ),
-    "name_taken": Ignored(("x",), there=f"docker create --name $1 {IMAGE}"),
-    "port_taken": Ignored(("x",), ("--publish", "9485:80"), there=_TAKEN, undo_there="systemctl stop preflight-port"),
+    "name_taken": Ignored(
+        (
+            "Create the container on the destination: The destination already has a container preflight-i (status created)",
+        ),
+        there=f"docker create --name $1 {IMAGE}",
+    ),
+    "port_taken": Ignored(
+        ("The engine did not start the copy", "failed to bind host port for 0.0.0.0:9485", "address already in use"),
+        ("--publish", "9485:80"),
+        there=_TAKEN,
+        undo_there="systemctl stop preflight-port",
+    ),
     "address_in_use": Ignored(
-        ("x",),
+        ("The engine did not start the copy", "container networking: Address already in use"),
         ("--network", "preflight-same", "--ip", "198.18.92.40"),
         before=_SAME,
         there=f"{_SAME}; docker run -d --name preflight-a --network preflight-same --ip 198.18.92.40 {IMAGE}",
     ),
-    "host_address_missing": Ignored(("x",), ("--publish", "{source}:9486:80")),
+    "host_address_missing": Ignored(
+        ("The engine did not start the copy", "failed to bind host port", "cannot assign requested address"),
+        ("--publish", "{source}:9486:80"),
+    ),
     "init_missing": Ignored(
         ("x",),
         ("--init",),
