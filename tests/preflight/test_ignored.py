@@ -28,7 +28,7 @@ from tests.preflight.ground import (
     look,
     shell,
     wait_until_held,
-)
+)from tests.workloads.probe import NoAnswerError, wait_for_answer
 
 NAME = f"{PREFIX}i"
 _QUIET = ("--env", "COUNTER_PORT=")
@@ -112,15 +112,8 @@ FAILING: dict[str, Ignored] = {
         before="mknod /dev/preflight c 1 3",
         undo="rm /dev/preflight",
     ),
-    "network_overlaps": Ignored(
-        ("x",),
-        ("--network", "preflight-same"),
-        before=_SAME,
-        there="ip link add pfbr1 type bridge; ip addr add 198.18.92.1/24 dev pfbr1; ip link set pfbr1 up",
-        undo_there="ip link del pfbr1",
-    ),
     "volume_differs": Ignored(
-        ("x",),
+        ("Create the container on the destination: The destination has a volume preflight-options of another kind",),
         ("--volume", "preflight-options:/v"),
         there="docker volume create --opt type=tmpfs --opt device=tmpfs preflight-options",
     ),
@@ -168,6 +161,20 @@ def test_shared_memory_that_is_a_mount_of_the_host_is_left_behind(
         assert "precious" not in clean.beta.docker("exec", NAME, "ls", "/dev/shm")
     finally:
         clean.alpha.run(["rm", "-f", "/dev/shm/precious"])
+
+
+def test_nobody_reaches_a_network_whose_addresses_are_used_otherwise(clean: Pair, inventory: str) -> None:
+    """The engine makes the network all the same, and the destination's older route leads past it."""
+    shell(clean.alpha, _SAME)
+    try:
+        _start(clean, ("--network", "preflight-same", "--publish", "9487:8080"), ())
+        wait_for_answer(f"http://{clean.alpha.address}:9487/", timeout=10)
+        shell(clean.beta, "ip link add pfbr1 type bridge; ip addr add 198.18.92.1/24 dev pfbr1; ip link set pfbr1 up")
+        _moved(clean, inventory, "network_overlaps")
+        with pytest.raises(NoAnswerError):
+            wait_for_answer(f"http://{clean.beta.address}:9487/", timeout=5)
+    finally:
+        clean.beta.run(["ip", "link", "del", "pfbr1"], check=False)
 
 
 def test_nobody_reaches_a_socket_that_is_bound_to_the_old_address(clean: Pair, inventory: str) -> None:
