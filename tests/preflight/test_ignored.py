@@ -28,7 +28,8 @@ from tests.preflight.ground import (
     look,
     shell,
     wait_until_held,
-)from tests.workloads.probe import NoAnswerError, wait_for_answer
+)
+from tests.workloads.probe import NoAnswerError, wait_for_answer
 
 NAME = f"{PREFIX}i"
 _QUIET = ("--env", "COUNTER_PORT=")
