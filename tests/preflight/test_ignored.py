@@ -118,8 +118,12 @@ FAILING: dict[str, Ignored] = {
         ("--volume", "preflight-options:/v"),
         there="docker volume create --opt type=tmpfs --opt device=tmpfs preflight-options",
     ),
-    "pid_mode": Ignored(("x",), ("--pid", "host", *_QUIET)),
-    "descriptors_unsupported": Ignored(("x",), _FREE, ("userfault",)),
+    "pid_mode": Ignored(
+        ("The source's first process was not recorded; nothing can be proved",), ("--pid", "host", *_QUIET)
+    ),
+    "descriptors_unsupported": Ignored(
+        ("runc cannot dump the container", "Can't dump file", "[userfaultfd]"), _FREE, ("userfault",)
+    ),
 }
 
 
@@ -206,8 +210,9 @@ def test_the_move_fails_and_the_process_goes_on(clean: Pair, inventory: str, rul
         shell(clean.beta, case.there, NAME)
         was, counted = look(clean.alpha, NAME), count(clean.alpha, NAME)
         traces = [snapshot(host) for host in clean.hosts]
-        said = Migration(NAME, [*ignoring(rule)], inventory=inventory).fail_with()
-        assert "Judge whether it can move: " not in said, "another rule has refused it"
+        # Begun, so that no other rule has refused it, and given up.
+        stayed = f"not moved to {clean.beta.name}; the container stayed here"
+        said = Migration(NAME, [*ignoring(rule)], inventory=inventory).fail_with(stayed)
         now = look(clean.alpha, NAME)
         assert now == was
         if was["State"]["Status"] == "running":
