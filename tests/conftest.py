@@ -28,7 +28,7 @@ from tests.lab import Lab
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / ".cache" / "logs"
-ORDER = ("static", "unit", "lab", "workloads", "modules", "scenarios", "migration", "engines")
+ORDER = ("static", "unit", "lab", "workloads", "modules", "scenarios", "migration", "preflight", "engines")
 UNIT_SECONDS = 60
 TAIL_LINES = 150
 

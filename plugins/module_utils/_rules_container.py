@@ -95,7 +95,7 @@ def being_removed(case: Case) -> _Found:
         )
 
 
-@rule(ERROR, "a container that somebody else has paused", "by reading", "container", volatile=True)
+@rule(ERROR, "a container that somebody else has paused", "run", "container", volatile=True)
 def paused(case: Case) -> _Found:
     if _status(case) == "paused":
         yield (
@@ -104,7 +104,7 @@ def paused(case: Case) -> _Found:
         )
 
 
-@rule(ERROR, "a container that does not run", "by reading", "container", volatile=True)
+@rule(ERROR, "a container that does not run", "run", "container", volatile=True)
 def not_running(case: Case) -> _Found:
     if _status(case) == "not_running":
         status = (case.inspect.get("State") or {}).get("Status") or "stopped"
@@ -117,7 +117,7 @@ def not_running(case: Case) -> _Found:
 # -------------------------------------------------------------------------------------------------- namespaces it shares
 
 
-@rule(ERROR, "the process ids of the host or of another container (`--pid`)", "by reading", "container")
+@rule(ERROR, "the process ids of the host or of another container (`--pid`)", "run", "container")
 def pid_mode(case: Case) -> _Found:
     pid = _host(case).get("PidMode") or ""
     if pid:
@@ -128,7 +128,7 @@ def pid_mode(case: Case) -> _Found:
         )
 
 
-@rule(ERROR, "the IPC of the host or of another container (`--ipc`)", "by reading", "container")
+@rule(ERROR, "the IPC of the host or of another container (`--ipc`)", "run", "container")
 def ipc_mode(case: Case) -> _Found:
     ipc = _host(case).get("IpcMode") or ""
     if ipc == "host" or ipc.startswith("container:"):
@@ -165,7 +165,7 @@ def network_mode_container(case: Case) -> _Found:
         )
 
 
-@rule(ERROR, "a container that was disconnected from all its networks", "by reading", "container")
+@rule(ERROR, "a container that was disconnected from all its networks", "run", "container")
 def no_network(case: Case) -> _Found:
     primary = primary_network(case.inspect)
     if (
@@ -237,7 +237,7 @@ def compose(case: Case) -> _Found:
         )
 
 
-@rule(ERROR, "legacy links (`--link`)", "by reading", "container")
+@rule(ERROR, "legacy links (`--link`)", "run", "container")
 def links(case: Case) -> _Found:
     if _host(case).get("Links"):
         yield (

@@ -157,7 +157,7 @@ def _inside(address: str, subnet: str) -> bool:
     return ipaddress.ip_address(address) in ipaddress.ip_network(subnet, strict=False)
 
 
-@rule(ERROR, "a static address that another container has there", "by reading", "container", "there", volatile=True)
+@rule(ERROR, "a static address that another container has there", "run", "container", "there", volatile=True)
 def address_in_use(case: Case) -> _Found:
     _container, there = _both(case)
     for name, addresses in _asked(case):
@@ -168,7 +168,7 @@ def address_in_use(case: Case) -> _Found:
             )
 
 
-@rule(ERROR, "a network whose addresses the destination uses otherwise", "by reading", "container", "there")
+@rule(ERROR, "a network whose addresses the destination uses otherwise", "run", "container", "there")
 def network_overlaps(case: Case) -> _Found:
     _container, there = _both(case)
     for name, others in there["overlaps"].items():
@@ -179,7 +179,7 @@ def network_overlaps(case: Case) -> _Found:
             )
 
 
-@rule(ERROR, "a network whose device the destination lacks", "by reading", "container", "there")
+@rule(ERROR, "a network whose device the destination lacks", "run", "container", "there")
 def network_parent_missing(case: Case) -> _Found:
     _container, there = _both(case)
     for parent in there["missing_parents"]:
@@ -210,7 +210,7 @@ def port_taken(case: Case) -> _Found:
         )
 
 
-@rule(ERROR, "a published address that the destination does not have", "by reading", "container", "there")
+@rule(ERROR, "a published address that the destination does not have", "run", "container", "there")
 def host_address_missing(case: Case) -> _Found:
     container, there = _both(case)
     wanted = {port["host_ip"] for port in container["ports"] if port["host_ip"] not in ANY_ADDRESS}
@@ -257,7 +257,7 @@ def foreign_data(case: Case) -> _Found:
             yield _foreign(f"directory {os.path.normpath(entry['path'])}")
 
 
-@rule(ERROR, "a volume that containers of the destination use", "by reading", "container", "there", volatile=True)
+@rule(ERROR, "a volume that containers of the destination use", "run", "container", "there", volatile=True)
 def volume_used_there(case: Case) -> _Found:
     _container, there = _both(case)
     for name, found in there["volumes"].items():
@@ -268,7 +268,7 @@ def volume_used_there(case: Case) -> _Found:
             )
 
 
-@rule(ERROR, "a volume of the same name and another kind", "by reading", "container", "there")
+@rule(ERROR, "a volume of the same name and another kind", "run", "container", "there")
 def volume_differs(case: Case) -> _Found:
     container, there = _both(case)
     for entry in container["volumes"]:
@@ -299,7 +299,7 @@ def bind_mount_missing(case: Case) -> _Found:
             )
 
 
-@rule(ERROR, "a bind mount into which no migration writes", "by reading", "container", "there")
+@rule(ERROR, "a bind mount into which no migration writes", "run", "container", "there")
 def bind_mount_refused(case: Case) -> _Found:
     container, there = _both(case)
     for entry in container["volumes"]:
@@ -393,7 +393,7 @@ def masked_path_missing(case: Case) -> _Found:
         )
 
 
-@rule(ERROR, "a device that the destination lacks", "by reading", "container", "there")
+@rule(ERROR, "a device that the destination lacks", "run", "container", "there")
 def device_missing(case: Case) -> _Found:
     _container, there = _both(case)
     if there["missing_devices"]:

@@ -76,7 +76,7 @@ def anonymous_volume(case: Case) -> _Found:
 # ------------------------------------------------------------------------------------------------ what only its host knows
 
 
-@rule(ERROR, "a volume that is a mount of something else", "by reading", "container")
+@rule(ERROR, "a volume that is a mount of something else", "run", "container")
 def volume_unsupported(case: Case) -> _Found:
     for volume in (case.container or {}).get("volumes") or []:
         if volume["device"]:
@@ -89,7 +89,7 @@ def volume_unsupported(case: Case) -> _Found:
             )
 
 
-@rule(ERROR, "a volume that another running container uses", "by reading", "container")
+@rule(ERROR, "a volume that another running container uses", "run", "container")
 def volume_in_use(case: Case) -> _Found:
     for volume in (case.container or {}).get("volumes") or []:
         if volume["kind"] == "volume" and volume["in_use_by"]:
@@ -120,7 +120,7 @@ def bind_in_use(case: Case) -> _Found:
 @rule(
     ERROR,
     "a path in migrate_bind_mounts that the container does not mount",
-    "by reading",
+    "run",
     "container",
     variable="migrate_bind_mounts",
 )

@@ -1,0 +1,43 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Two hosts with Docker 28.5 and the programs that hold what cannot be moved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.engines.conftest import newer
+from tests.migration.conftest import Pair
+from tests.migration.inventory import write_inventory
+from tests.preflight.ground import PLACE, ground
+
+__all__ = ["newer"]
+
+
+@pytest.fixture(scope="session")
+def hosts(newer: Pair) -> Pair:
+    """The hosts of the fixture newer; hold.py lies on both, so that to mount it is no finding."""
+    program = (Path(__file__).parent / "hold.py").read_text(encoding="utf-8")
+    for host in newer.hosts:
+        host.run(["mkdir", "-p", PLACE])
+        host.run(["tee", f"{PLACE}/hold.py"], text_input=program)
+    return newer
+
+
+@pytest.fixture(scope="session")
+def inventory(hosts: Pair, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An inventory in which the first of them is the source."""
+    path = tmp_path_factory.mktemp("preflight") / "hosts.yml"
+    return write_inventory(path, source=[hosts.alpha.name], destination=[hosts.beta.name])
+
+
+@pytest.fixture
+def clean(hosts: Pair, inventory: str) -> Iterator[Pair]:
+    """The same hosts; what a test makes on them is taken away at its end."""
+    with ground(hosts, inventory):
+        yield hosts

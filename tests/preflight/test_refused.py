@@ -1,0 +1,103 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Containers and hosts that really are in a bad state: all of it is told before anything is touched, and nothing else is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from tests.migration.conftest import Pair
+from tests.migration.migration import Migration
+from tests.migration.traces import assert_unchanged, snapshot
+from tests.preflight.ground import (
+    IMAGE,
+    PREFIX,
+    assert_counts,
+    count,
+    holding,
+    look,
+    preflight,
+    refusals,
+    shell,
+    wait_until_held,
+)
+from tests.preflight.scenes import SCENES, Scene, Told
+
+NAME = f"{PREFIX}c"
+
+
+def test_the_table_is_as_long_as_it_should_be() -> None:
+    """25 rules at least, a third of them about the hosts."""
+    rules = {rule for scene in SCENES.values() for rule in (*scene.errors, *scene.api)}
+    hosts = {rule for name in ("destination", "hosts", "engine-stopped") for rule in SCENES[name].errors}
+    print(f"{len(rules)} rules, {len(hosts)} of them about hosts")
+    assert len(rules) >= 25
+    assert len(hosts) * 3 >= len(rules)
+
+
+@contextmanager
+def _made(pair: Pair, scene: Scene) -> Iterator[None]:
+    """The state, undone at the end however far it came."""
+    addresses = {"source": pair.alpha.address, "destination": pair.beta.address}
+    words = (NAME, *addresses.values())
+    with ExitStack() as undo:
+
+        def run(host: int, script: str, undoing: str) -> None:
+            if undoing:
+                undo.callback(lambda: pair.hosts[host].run(["sh", "-c", f"{undoing}; true", "sh", *words]))
+            if script:
+                shell(pair.hosts[host], script, *words)
+
+        # Containers go before the devices of their networks.
+        run(0, scene.before, scene.undo)
+        if scene.exists:
+            undo.callback(lambda: pair.alpha.remove(NAME))
+            arguments = [argument.format(**addresses) for argument in scene.arguments]
+            pair.alpha.start(
+                NAME, IMAGE, arguments, holding(*scene.kinds, address=pair.beta.address) if scene.kinds else ()
+            )
+            wait_until_held(pair.alpha, NAME, *scene.kinds)
+        run(0, scene.then, "")
+        run(1, scene.there, scene.undo_there)
+        yield
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_all_that_is_bad_is_told_and_nothing_is_touched(clean: Pair, inventory: str, name: str) -> None:
+    scene = SCENES[name]
+    with _made(clean, scene):
+        traces = [snapshot(host) for host in clean.hosts]
+        was = look(clean.alpha, NAME) if scene.exists else {}
+        counted = count(clean.alpha, NAME) if scene.exists else 0
+        _assert_told(clean, inventory, scene.errors, "-e", scene.options)
+        if scene.api:
+            _assert_told(clean, inventory, {**scene.errors, **scene.api}, "-e", '{"migrate_engine": "api"}')
+        if scene.moved:
+            said = Migration(NAME, ["-e", scene.options], inventory=inventory).fail_with("Nothing has been touched")
+            assert refusals(said) == sorted(scene.errors)
+        for host, before in zip(clean.hosts, traces, strict=True):
+            assert_unchanged(host, before)
+        if scene.exists:
+            assert look(clean.alpha, NAME) == was
+            assert was["State"]["Status"] == scene.state
+        if scene.exists and scene.state == "running":
+            assert_counts(clean.alpha, NAME, at_least=counted)
+
+
+def _assert_told(pair: Pair, inventory: str, expected: Told, *arguments: str) -> None:
+    """These rules and no others say that it cannot move, each of what is really there."""
+    code, verdict = preflight(NAME, inventory, *arguments)
+    found = verdict.of_severity("error")
+    told = "\n".join(f"{rule}: {message}" for rule, messages in found.items() for message in messages)
+    assert sorted(found) == sorted(expected), told
+    for rule, text in expected.items():
+        telling = text.format(source=pair.alpha.address, destination=pair.beta.address)
+        assert telling in "\n".join(found[rule]), told
+        # As people read it.
+        assert f"error     {rule} " in verdict.output
+    assert code != 0
