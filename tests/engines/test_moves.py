@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._spec import compare, unexpected
-from tests.engines.conftest import Moving, criu_fails, gap_told, remove
+from tests.engines.conftest import Moving, containerd_store, criu_fails, gap_told, remove
 from tests.engines.state import assert_as_before, before
 from tests.migration.conftest import Pair
 from tests.workloads.host import Host
@@ -201,28 +201,10 @@ def test_hundreds_of_processes_and_a_network_with_aliases(newer: Pair, start: St
             host.docker("network", "rm", network, check=False)
 
 
-@contextmanager
-def _containerd_store(*hosts: Host) -> Iterator[None]:
-    """Docker's containerd image store on these hosts; their other images and containers are out of sight meanwhile."""
-    change = "import json; p='/etc/docker/daemon.json'; d=json.load(open(p)); {}; json.dump(d, open(p,'w'))"
-
-    def switch(host: Host, statement: str) -> None:
-        host.run(["python3", "-c", change.format(statement)])
-        host.run(["sh", "-c", "systemctl reset-failed docker; systemctl restart docker"])
-
-    for host in hosts:
-        switch(host, "d['features']={'containerd-snapshotter': True}")
-    try:
-        yield
-    finally:
-        for host in hosts:
-            switch(host, "d.pop('features', None)")
-
-
 def test_the_containerd_image_store(newer: Pair, start: Start) -> None:
     """Where inspect shows no upper directory: image and writable layer move all the same, there and back."""
     source, destination = newer.alpha, newer.beta
-    with _containerd_store(source, destination):
+    with containerd_store(source, destination):
         assert "io.containerd.snapshotter" in source.docker("info", "--format", "{{json .DriverStatus}}")
         source.load(RECIPES["counter"])
         moving = start(source, [source, destination])

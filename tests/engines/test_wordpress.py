@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.engines.conftest import Moving, gap_told, remove
+from tests.engines.conftest import Moving, containerd_store, gap_told, remove
 from tests.migration.conftest import Pair
 from tests.workloads import database, wordpress_state
 from tests.workloads.host import Host
@@ -29,8 +27,8 @@ from tests.workloads.wordpress_client import WordPress, WordPressError
 
 _PORTS = itertools.count(9181)
 
-# How the article starts its container, and as one would start it today.
-FLAGS = {"as_the_article": ["--privileged", "--security-opt", "seccomp:unconfined"], "without_privileges": []}
+# How the article starts its container. Without these it is started as one would do it today.
+ARTICLE = ["--privileged", "--security-opt", "seccomp:unconfined"]
 
 
 @dataclass
@@ -103,26 +101,39 @@ def _verify(site: str, noted: dict[str, Any]) -> None:
         assert time.monotonic() < deadline, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("flags", FLAGS)
-def test_wordpress_moves_under_load(newer: Pair, tmp_path: Path, flags: str) -> None:
-    """Post, upload, PHP session, shared memory and every worker process are those from before, on both ways."""
-    source, destination = newer.alpha, newer.beta
-    with _site(newer, tmp_path, FLAGS[flags]) as (moving, password):
-        noted = wordpress_state.fill(moving.site(source), "admin", password)
+def _moves(pair: Pair, path: Path, flags: list[str], *ways: tuple[Host, Host], engine: str = "runtime") -> None:
+    """Post, upload, PHP session, shared memory and every worker process are those from before, on every way, under load."""
+    with _site(pair, path, flags) as (moving, password):
+        noted = wordpress_state.fill(moving.site(pair.alpha), "admin", password)
         assert len(noted["workers"]) >= 4, noted["workers"]
-        places = [moving.site(host) for host in newer.hosts]
+        places = [moving.site(host) for host in pair.hosts]
         with (
-            Watch([moving.url(host) for host in newer.hosts], token=noted["site"]["token"], timeout=3) as watch,
+            Watch([moving.url(host) for host in pair.hosts], token=noted["site"]["token"], timeout=3) as watch,
             Visitors(*places) as visitors,
         ):
-            for here, there in ((source, destination), (destination, source)):
+            for here, there in ways:
                 before = visitors.pages[moving.site(here)]
-                output = moving.move(here, there).succeed()
-                assert "Engine runtime" in output
+                output = moving.move(here, there, "-e", f"migrate_engine={engine}").succeed()
+                assert f"Engine {engine}" in output
                 assert visitors.pages[moving.site(here)] > before, "there was no load"
                 moving.assert_runs_on(there)
                 _verify(moving.site(there), noted)
-                print(f"{flags}, {here.name} to {there.name}: gap {gap_told(output):.2f} s")
+                print(f"{here.name} to {there.name}: gap {gap_told(output):.2f} s")
         report = watch.report()
         assert not report.violations
         assert all(visitors.pages.values()), visitors.pages
+
+
+def test_as_the_article_starts_it_there_and_back(newer: Pair, tmp_path: Path) -> None:
+    here, there = newer.hosts
+    _moves(newer, tmp_path, ARTICLE, (here, there), (there, here))
+
+
+def test_without_privileges_in_the_containerd_image_store(newer: Pair, tmp_path: Path) -> None:
+    here, there = newer.hosts
+    with containerd_store(here, there):
+        _moves(newer, tmp_path, [], (here, there), (there, here))
+
+
+def test_with_the_engine_api_on_docker_26(older: Pair, tmp_path: Path) -> None:
+    _moves(older, tmp_path, ARTICLE, older.hosts, engine="api")
