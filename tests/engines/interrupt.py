@@ -16,7 +16,7 @@ from tests.workloads.host import Host
 
 # The one who works on a session holds the lock on its file; /proc/locks tells who that is.
 _MEET = r"""
-name=$1 phase=$2 signal=$3 left=12000 d=
+name=$1 phase=$2 signal=$3 file=$4 left=12000 d=
 
 # Nothing but builtins while it matters: the phases are some hundredths of a second apart.
 has() {
@@ -26,6 +26,9 @@ has() {
     return 1
 } 2>/dev/null
 
+# Whether a file is there; its name may be a pattern.
+there() { [ $# -eq 0 ] || [ -e "$1" ]; }
+
 while [ "$left" -gt 0 ]; do
     left=$((left - 1))
     if [ -z "$d" ]; then
@@ -34,7 +37,7 @@ while [ "$left" -gt 0 ]; do
             has "$record" container_name "$name" && ! [ -e "${record%/*}/decision" ] || continue
             inode=$(stat -c %i "${record%/*}/lock") && d=${record%/*}
         done
-    elif [ "$phase" = decision ] && [ -e "$d/decision" ] || has "$d/journal" phase "$phase"; then
+    elif { [ "$phase" = decision ] && [ -e "$d/decision" ] || has "$d/journal" phase "$phase"; } && there $file; then
         pid=$(awk -v inode="$inode" '$2 == "FLOCK" && $6 ~ ":" inode "$" { print $5; exit }' /proc/locks)
         test -n "$pid" || exit 3
         kill -"$signal" "$pid" || exit 4
@@ -48,16 +51,19 @@ exit 5
 
 
 class Meeting:
-    """Waits on a host, from now on, for a session of a container to reach a phase; `decision` means its word is written."""
+    """Waits on a host, from now on, for a session of a container to reach a phase; `decision` means its word is written.
 
-    def __init__(self, host: Host, name: str, phase: str, signal: str) -> None:
+    :param file: a pattern of a name that has to be there as well, for moments between two phases.
+    """
+
+    def __init__(self, host: Host, name: str, phase: str, signal: str, file: str = "") -> None:
         self._host, self._phase = host, phase
         self._done: subprocess.CompletedProcess[str] | None = None
-        self._thread = threading.Thread(target=self._wait, args=(name, phase, signal), daemon=True)
+        self._thread = threading.Thread(target=self._wait, args=(name, phase, signal, file), daemon=True)
         self._thread.start()
 
-    def _wait(self, name: str, phase: str, signal: str) -> None:
-        self._done = self._host.run(["sh", "-c", _MEET, "sh", name, phase, signal], check=False, timeout=150)
+    def _wait(self, *words: str) -> None:
+        self._done = self._host.run(["sh", "-c", _MEET, "sh", *words], check=False, timeout=150)
 
     def happened(self, timeout: float = 120) -> int:
         """The process that was met. Fails the test if none was."""

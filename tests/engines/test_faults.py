@@ -66,7 +66,8 @@ def test_the_step_is_killed_at_each_phase(newer: Pair, start: Start) -> None:
 
 def _with_a_held_copy(moving: Moving, source: Host, destination: Host) -> tuple[Migration, Meeting]:
     """A handover in which the copy is held and nobody has told the source yet: the destination's agent is stopped."""
-    meeting = Meeting(destination, moving.name, "starting", "STOP")
+    # The shim has to be told first, which follows the phase within a millisecond; the restore takes a hundred times that.
+    meeting = Meeting(destination, moving.name, "starting", "STOP", "/run/livemigrate/restores/*/ready")
     migration = moving.move(source, destination)
     meeting.happened()
     deadline = time.monotonic() + 20
