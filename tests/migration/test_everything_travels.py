@@ -143,7 +143,9 @@ def test_every_setting_and_every_kind_of_file_moves(pair: Pair, all_sorts: dict[
 def test_a_missing_bind_source_and_a_wrong_one_are_refused(pair: Pair, all_sorts: dict[str, Any]) -> None:
     """A bind mount that is not named has to be on the destination; one that is named has to be one."""
     Migration(NAME).fail_with(f"The container mounts {BIND}", "migrate_bind_mounts")
-    Migration(NAME, ["-e", json.dumps({"migrate_bind_mounts": ["/etc"]})]).fail_with("is not a bind mount of container")
+    Migration(NAME, ["-e", json.dumps({"migrate_bind_mounts": ["/etc"]})]).fail_with(
+        "is not a bind mount of the container"
+    )
     assert pair.alpha.inspect(NAME)["Id"] == all_sorts["Id"]
     assert pair.alpha.inspect(NAME)["State"]["Status"] == "running"
     assert not pair.beta.docker("volume", "ls", "-q", "--filter", f"name={NAME}-data"), (
