@@ -90,7 +90,7 @@ def _log(host: Host, name: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("aio", AIO)
+@pytest.mark.parametrize("aio", ["libaio", pytest.param("threads", marks=pytest.mark.long)])
 def test_a_database_moves_while_a_client_writes(newer: Pair, database: Open, aio: str) -> None:
     """Nothing that was acknowledged is missing, and it is the same server with the same memory."""
     source, destination = newer.alpha, newer.beta

@@ -55,7 +55,7 @@ def _wait_nothing_left(moving: Moving, host: Host) -> None:
         time.sleep(1)
 
 
-@pytest.mark.parametrize("live_restore", [False, True])
+@pytest.mark.parametrize("live_restore", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_the_engine_of_the_destination_stops_while_the_copy_is_held(
     newer: Pair, start: Start, live_restore: bool
 ) -> None:
@@ -76,6 +76,7 @@ def test_the_engine_of_the_destination_stops_while_the_copy_is_held(
         moving.assert_runs_on(source)
 
 
+@pytest.mark.long
 def test_the_engine_of_the_source_stops_while_its_copy_is_held(newer: Pair, start: Start) -> None:
     """Without live-restore that ends its containers, and this one with them: the copy, which has run nothing, is refused."""
     source, destination = newer.alpha, newer.beta

@@ -154,7 +154,9 @@ def test_a_missing_bind_mount_is_an_empty_directory(clean: Pair, inventory: str)
             host.run(["rm", "-rf", "/srv/preflight-here"])
 
 
-@pytest.mark.parametrize(("rule", "ipc"), [("ipc_shareable", "shareable"), ("ipc_mode", "host")])
+@pytest.mark.parametrize(
+    ("rule", "ipc"), [("ipc_shareable", "shareable"), pytest.param("ipc_mode", "host", marks=pytest.mark.long)]
+)
 def test_shared_memory_that_is_a_mount_of_the_host_is_left_behind(
     clean: Pair, inventory: str, rule: str, ipc: str
 ) -> None:
@@ -204,7 +206,7 @@ def test_nobody_reaches_a_socket_that_is_bound_to_the_old_address(clean: Pair, i
 _ALIKE = frozenset(
     {
         *("unix_stream_outside", "traced", "devices_open", "descriptors_unsupported"),
-        *("host_address_missing", "init_missing", "device_missing", "pid_mode"),
+        *("host_address_missing", "init_missing", "device_missing", "pid_mode", "volume_differs"),
     }
 )
 
