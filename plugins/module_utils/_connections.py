@@ -99,7 +99,7 @@ def make_plan(session: Session, inspect: Inspect, *, keeps: bool, close_connecti
     subject = f"Container {session.facts['container_name']}"
     strangers = []
     if _fence.refusal(inspect) is None:
-        strangers = _lasting_strangers(init, group)
+        strangers = _fence.lasting_strangers(init, group.pids)
         # Closing it would cut them off, and they would go on in the namespace of a container that has left.
         shared = [_finding.RULES["network_strangers"]]
         _finding.refuse(subject, _finding.findings(Case(container={"strangers": strangers}), ignored, shared))
@@ -132,16 +132,6 @@ def make_plan(session: Session, inspect: Inspect, *, keeps: bool, close_connecti
     plan = Plan(Fence.of(init), after, addresses, skip_lock)
     said = _rules_network.judge(view(sockets.connections), WARNING, ignored)
     return plan, [f"{finding.message} {finding.remedy}" for finding in said]
-
-
-def _lasting_strangers(init: int, group: TaskGroup) -> list[int]:
-    """Processes of others in the container's network that do not end within a second, as a look by a tool does."""
-    deadline = time.monotonic() + 1.0
-    while True:
-        found = _fence.strangers(init, group.pids())
-        if not found or time.monotonic() >= deadline:
-            return found
-        time.sleep(0.1)
 
 
 def _is_local(address: Address) -> bool:

@@ -245,13 +245,6 @@ def _foreign_mounts(tables: t.Iterable[t.Sequence[_mountinfo.KernelMount]], decl
     return sorted({f"{one.place} ({one.kind})" for table in tables for one in _mountinfo.foreign(table, declared)})
 
 
-def _strangers(group: TaskGroup, init: int) -> list[int]:
-    """Processes of others in the container's network; of its own, some come and go while we look."""
-    found = _fence.strangers(init, set(group.pids()))
-    own = set(group.pids()) if found else set()
-    return [pid for pid in found if pid not in own and os.path.exists(f"/proc/{pid}/ns/net")]
-
-
 def of_processes(inspect: Inspect, first: _sockets.Sockets | None = None) -> Facts:
     """What the kernel has of a running container: processes, mounts, memory, sockets.
 
@@ -288,7 +281,7 @@ def of_processes(inspect: Inspect, first: _sockets.Sockets | None = None) -> Fac
         if on_host:
             now = _sockets.own(now, pids)
         else:
-            facts["strangers"] = _strangers(group, init)
+            facts["strangers"] = _fence.lasting_strangers(init, group.pids)
         facts["sockets"] = _sockets.plain(now)
         facts["lasting"] = [list(map(str, one)) for one in _sockets.lasting(first or now, now)]
     return facts

@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import Runner, run
@@ -44,6 +45,7 @@ TABLE = "livemigrate"
 # No new connections to the container. Nothing in, nothing out. Out go only TCP resets.
 NEW, ALL, RESET = "new", "all", "reset"
 
+_LOOK_SECONDS = 0.1
 # Connections that one call of ss(8) is told of.
 _AT_ONCE = 50
 
@@ -132,6 +134,21 @@ def strangers(pid: int, own: t.Container[int]) -> list[int]:
                 if (other.st_dev, other.st_ino) == (wanted.st_dev, wanted.st_ino):
                     found.append(int(name))
     return sorted(found)
+
+
+def lasting_strangers(pid: int, own: t.Callable[[], t.Container[int]], seconds: float = 1.0) -> list[int]:
+    """Strangers that stay: not those of a health check or a tool that looks, nor a process that was made while we looked.
+
+    :param own: tells all processes of the container as they are at that moment.
+    :param seconds: for how long who is there is watched; not at all where nobody is.
+    """
+    deadline = time.monotonic() + seconds
+    found = strangers(pid, own())
+    while found and time.monotonic() < deadline:
+        time.sleep(_LOOK_SECONDS)
+        now = strangers(pid, own())
+        found = [one for one in found if one in now]
+    return found
 
 
 class Fence(t.NamedTuple):

@@ -254,3 +254,18 @@ def test_the_script_takes_addresses_only(net: Namespaces, tmp_path: Path, addres
     with pytest.raises(subprocess.CalledProcessError):
         _network("prepare", net.container, tmp_path)
     assert "livemigrate0" not in net.ip(net.container, "link")
+
+
+def test_who_comes_and_goes_in_a_network_is_no_stranger(net: Namespaces) -> None:
+    """A health check enters it before it is in the container's cgroup, and is over soon; one follows another."""
+    own = [net.container]
+    enter = ["nsenter", f"--net=/proc/{net.container}/ns/net", "sh", "-c"]
+    with subprocess.Popen([*enter, "for i in 1 2 3 4 5 6 7 8; do sleep 0.3; sleep 0.01; done; exec sleep 60"]) as shell:
+        try:
+            wait_for(lambda: bool(_fence.strangers(net.container, own)), "somebody enters")
+            assert shell.pid in _fence.lasting_strangers(net.container, lambda: own, 0.5)
+            # The shell itself stays; what it starts comes and goes.
+            assert _fence.lasting_strangers(net.container, lambda: [*own, shell.pid], 1.0) == []
+        finally:
+            shell.kill()
+    assert _fence.lasting_strangers(net.container, lambda: own) == []
