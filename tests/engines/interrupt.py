@@ -11,8 +11,16 @@ from __future__ import annotations
 
 import subprocess
 import threading
+import time
 
+from tests.engines.conftest import Moving, session_on
+from tests.migration.migration import Migration
 from tests.workloads.host import Host
+
+# The lease of a frozen session, the watchdog's interval, and what a settling takes on a busy machine.
+SETTLED_WITHIN = 30 + 5 + 60
+# The same with the lease of a held copy.
+GIVEN_UP_WITHIN = 120 + 5 + 60
 
 # The one who works on a session holds the lock on its file; /proc/locks tells who that is.
 _MEET = r"""
@@ -75,3 +83,24 @@ class Meeting:
     def go_on(self) -> None:
         """Let a stopped step go on."""
         self._host.run(["kill", "-CONT", str(self.happened())])
+
+
+def wait_settled(moving: Moving, host: Host) -> None:
+    """Wait until the newest session of a container is closed on a host, by its watchdog alone."""
+    deadline = time.monotonic() + SETTLED_WITHIN
+    while session_on(host, moving.name)["phases"][-1:] != ["closed"]:
+        assert time.monotonic() < deadline, f"not settled: {session_on(host, moving.name)}"
+        time.sleep(1)
+
+
+def with_a_held_copy(moving: Moving, source: Host, destination: Host) -> tuple[Migration, Meeting]:
+    """A handover in which the copy is held and nobody has told the source yet: the destination's agent is stopped."""
+    # The shim has to be told first, which follows the phase within a millisecond; the restore takes a hundred times that.
+    meeting = Meeting(destination, moving.name, "starting", "STOP", "/run/livemigrate/restores/*/ready")
+    migration = moving.move(source, destination)
+    meeting.happened()
+    deadline = time.monotonic() + 20
+    while destination.run(["sh", "-c", "ls /run/livemigrate/restores/*/waiting"], check=False).returncode != 0:
+        assert time.monotonic() < deadline, "the shim never waited"
+        time.sleep(0.1)
+    return migration, meeting

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.engines.conftest import Moving
-from tests.engines.test_faults import SETTLED_WITHIN, _wait_settled, _with_a_held_copy
+from tests.engines.interrupt import SETTLED_WITHIN, wait_settled, with_a_held_copy
 from tests.migration.conftest import Pair
 from tests.workloads.host import Host
 from tests.workloads.probe import wait_for_answer
@@ -63,7 +63,7 @@ def test_the_engine_of_the_destination_stops_while_the_copy_is_held(
     source, destination = newer.alpha, newer.beta
     with _live_restore(destination, live_restore):
         moving = start(source, [source, destination])
-        migration, meeting = _with_a_held_copy(moving, source, destination)
+        migration, meeting = with_a_held_copy(moving, source, destination)
         try:
             _stop_engine(destination)
             meeting.go_on()
@@ -71,7 +71,7 @@ def test_the_engine_of_the_destination_stops_while_the_copy_is_held(
             assert wait_for_answer(moving.url(source)).token == moving.first.token
         finally:
             _start_engine(destination)
-        _wait_settled(moving, source)
+        wait_settled(moving, source)
         _wait_nothing_left(moving, destination)
         moving.assert_runs_on(source)
 
@@ -81,7 +81,7 @@ def test_the_engine_of_the_source_stops_while_its_copy_is_held(newer: Pair, star
     """Without live-restore that ends its containers, and this one with them: the copy, which has run nothing, is refused."""
     source, destination = newer.alpha, newer.beta
     moving = start(source, [source, destination], "--restart", "unless-stopped")
-    migration, meeting = _with_a_held_copy(moving, source, destination)
+    migration, meeting = with_a_held_copy(moving, source, destination)
     try:
         _stop_engine(source)
         meeting.go_on()
@@ -89,7 +89,7 @@ def test_the_engine_of_the_source_stops_while_its_copy_is_held(newer: Pair, star
         assert not destination.docker("ps", "-q", "--filter", f"name={moving.name}")
     finally:
         _start_engine(source)
-    _wait_settled(moving, source)
+    wait_settled(moving, source)
     _wait_nothing_left(moving, destination)
     # As after any stop of the engine: by its policy, from the beginning.
     assert wait_for_answer(moving.url(source)).token != moving.first.token
@@ -101,7 +101,7 @@ def test_the_engine_of_the_source_stops_with_live_restore_while_its_copy_is_held
     source, destination = newer.alpha, newer.beta
     with _live_restore(source, True):
         moving = start(source, [source, destination], "--restart", "unless-stopped")
-        migration, meeting = _with_a_held_copy(moving, source, destination)
+        migration, meeting = with_a_held_copy(moving, source, destination)
         try:
             _stop_engine(source)
             meeting.go_on()
@@ -109,7 +109,7 @@ def test_the_engine_of_the_source_stops_with_live_restore_while_its_copy_is_held
             assert wait_for_answer(moving.url(destination)).token == moving.first.token
         finally:
             _start_engine(source)
-        _wait_settled(moving, source)
+        wait_settled(moving, source)
         moving.assert_runs_on(destination)
         assert not source.docker("ps", "-a", "--filter", f"name=^{moving.name}$", "--format", "{{.Names}}")
         assert destination.inspect(moving.name)["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"

@@ -12,10 +12,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.engines.conftest import Moving, session_on
-from tests.engines.interrupt import Meeting
+from tests.engines.interrupt import GIVEN_UP_WITHIN, SETTLED_WITHIN, Meeting, wait_settled, with_a_held_copy
 from tests.migration.conftest import Pair
-from tests.migration.migration import Migration
-from tests.workloads.host import Host
 from tests.workloads.probe import wait_for_answer
 
 Start = Callable[..., Moving]
@@ -23,17 +21,6 @@ Start = Callable[..., Moving]
 BEFORE_THE_DECISION = ("armed", "freezing", "dumped", "sent")
 # The decision follows `held` within a millisecond.
 ABOUT_THE_DECISION = ("held", "decision", "committed")
-# The lease of a frozen session, the watchdog's interval, and what a settling takes on a busy machine.
-SETTLED_WITHIN = 30 + 5 + 60
-# The same with the lease of a held copy.
-GIVEN_UP_WITHIN = 120 + 5 + 60
-
-
-def _wait_settled(moving: Moving, host: Host) -> None:
-    deadline = time.monotonic() + SETTLED_WITHIN
-    while session_on(host, moving.name)["phases"][-1:] != ["closed"]:
-        assert time.monotonic() < deadline, f"not settled: {session_on(host, moving.name)}"
-        time.sleep(1)
 
 
 def test_the_step_is_killed_at_each_phase(newer: Pair, start: Start) -> None:
@@ -48,7 +35,7 @@ def test_the_step_is_killed_at_each_phase(newer: Pair, start: Start) -> None:
         # The playbook would settle it in its rescue; the control node is to be gone as well.
         migration.kill()
     for moving, phase in zip(made, phases, strict=True):
-        _wait_settled(moving, source)
+        wait_settled(moving, source)
         moved = bool(destination.docker("ps", "-q", "--filter", f"name=^{moving.name}$"))
         if phase in BEFORE_THE_DECISION:
             assert not moved, f"cut off at {phase}, it runs on the destination"
@@ -64,24 +51,11 @@ def test_the_step_is_killed_at_each_phase(newer: Pair, start: Start) -> None:
     made[2].assert_runs_on(destination)
 
 
-def _with_a_held_copy(moving: Moving, source: Host, destination: Host) -> tuple[Migration, Meeting]:
-    """A handover in which the copy is held and nobody has told the source yet: the destination's agent is stopped."""
-    # The shim has to be told first, which follows the phase within a millisecond; the restore takes a hundred times that.
-    meeting = Meeting(destination, moving.name, "starting", "STOP", "/run/livemigrate/restores/*/ready")
-    migration = moving.move(source, destination)
-    meeting.happened()
-    deadline = time.monotonic() + 20
-    while destination.run(["sh", "-c", "ls /run/livemigrate/restores/*/waiting"], check=False).returncode != 0:
-        assert time.monotonic() < deadline, "the shim never waited"
-        time.sleep(0.1)
-    return migration, meeting
-
-
 def test_somebody_thaws_the_source_while_the_copy_is_held(newer: Pair, start: Start) -> None:
     """`docker unpause` by a person runs none of the container's code, and the copy is not let go."""
     source, destination = newer.alpha, newer.beta
     moving = start(source, [source, destination])
-    migration, meeting = _with_a_held_copy(moving, source, destination)
+    migration, meeting = with_a_held_copy(moving, source, destination)
     count = int(source.docker("logs", "--tail", "1", moving.name))
     source.docker("unpause", moving.name)
     time.sleep(0.5)
@@ -96,7 +70,7 @@ def test_the_engine_of_the_destination_restarts_while_the_copy_is_held(newer: Pa
     """The call that started the copy is gone with the engine, so the copy is refused; the source goes on."""
     source, destination = newer.alpha, newer.beta
     moving = start(source, [source, destination])
-    migration, meeting = _with_a_held_copy(moving, source, destination)
+    migration, meeting = with_a_held_copy(moving, source, destination)
     destination.run(["sh", "-c", "systemctl reset-failed docker; systemctl restart docker"])
     meeting.go_on()
     migration.fail_with("the container stayed here")
@@ -108,11 +82,11 @@ def test_the_destination_loses_power_while_the_copy_is_held(newer: Pair, start: 
     """It has run nothing there, so nothing is lost: after its boot the destination says REFUSED and keeps nothing."""
     source, destination = newer.alpha, newer.beta
     moving = start(source, [source, destination])
-    migration, _meeting = _with_a_held_copy(moving, source, destination)
+    migration, _meeting = with_a_held_copy(moving, source, destination)
     newer.lab.power_cut(destination.name)
     migration.kill()
     newer.lab.boot(destination.name)
-    _wait_settled(moving, source)
+    wait_settled(moving, source)
     moving.assert_runs_on(source)
     deadline = time.monotonic() + 60
     while destination.run(["sh", "-c", "docker ps -aq; ls /var/lib/livemigrate/restores"], check=False).stdout.strip():
@@ -124,7 +98,7 @@ def test_the_source_loses_power_while_the_copy_is_held(newer: Pair, start: Start
     """Its connection stands on, and says nothing any more: the destination does not hold the copy as long as that."""
     source, destination = newer.alpha, newer.beta
     moving = start(source, [source, destination], "--restart", "always")
-    migration, meeting = _with_a_held_copy(moving, source, destination)
+    migration, meeting = with_a_held_copy(moving, source, destination)
     newer.lab.power_cut(source.name)
     migration.kill()
     meeting.go_on()
@@ -139,7 +113,7 @@ def test_the_source_loses_power_while_the_copy_is_held(newer: Pair, start: Start
     assert session_on(destination, moving.name)["decision"] == "REFUSED"
     assert not destination.run(["sh", "-c", "pgrep -af 'agent[.]pyz serve'"], check=False).stdout
     newer.lab.boot(source.name)
-    _wait_settled(moving, source)
+    wait_settled(moving, source)
     # A power cut loses what was in memory only, in any second; it runs here again, as any other container does.
     assert wait_for_answer(moving.url(source), timeout=60).token != moving.first.token
 
@@ -164,7 +138,7 @@ def test_the_source_loses_power_after_the_hand_over(newer: Pair, start: Start) -
         assert time.monotonic() < deadline, "the destination has not tidied up"
         time.sleep(1)
     newer.lab.boot(source.name)
-    _wait_settled(moving, source)
+    wait_settled(moving, source)
     moving.assert_runs_on(destination)
 
 
@@ -177,7 +151,7 @@ def test_a_step_that_is_stopped_keeps_nothing_frozen(newer: Pair, start: Start, 
     migration = moving.move(source, destination)
     stopped = meeting.happened()
     migration.kill()
-    _wait_settled(moving, source)
+    wait_settled(moving, source)
     moving.assert_runs_on(source)
     assert source.run(["test", "-e", f"/proc/{stopped}"], check=False).returncode != 0
     assert not destination.docker("ps", "-aq", "--filter", f"name=^{moving.name}$")
