@@ -282,6 +282,9 @@ def abort_without_engine(session: Session, timeout: float) -> None:
     """
     if session.reached("committed") or session.reached("aborted") or not session.happened_in_this_boot("arming"):
         return
+    if not os.path.isdir(session.data("arming").get("cgroup") or ""):
+        # What has ended has nothing to go on with.
+        return
     if session.decide(ABORT) == ABORT or ask(session, timeout)["decision"] != RUN:
         _freeze.thaw_tasks(session)
 
