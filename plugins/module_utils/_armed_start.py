@@ -18,12 +18,12 @@ import contextlib
 import http.client
 import json
 import os
-import socket
 import time
 import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import _durable
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import Runner, run, run_checked
+from ansible_collections.livemigrate.criu.plugins.module_utils._engine_socket import UnixConnection
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Mark
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
@@ -32,19 +32,6 @@ _SOCKET = "/var/run/docker.sock"
 _POLL_SECONDS = 0.005
 # The engine's answer may take as long as the handover: the session's watchdog bounds it, not this.
 _ANSWER_SECONDS = 24 * 3600
-
-
-class _EngineConnection(http.client.HTTPConnection):
-    """HTTP over the engine's socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=_ANSWER_SECONDS)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
 
 
 def unit_of(session: str) -> str:
@@ -90,7 +77,7 @@ def serve(session: Session, socket_path: str = _SOCKET) -> None:
         time.sleep(_POLL_SECONDS)
     error = ""
     try:
-        connection = _EngineConnection(socket_path)
+        connection = UnixConnection(socket_path, _ANSWER_SECONDS)
         connection.request("POST", f"/containers/{container}/start", headers={"Content-Length": "0"})
         answer = connection.getresponse()
         body = answer.read().decode("utf-8", "replace")

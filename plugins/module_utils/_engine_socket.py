@@ -42,7 +42,7 @@ class Asks(t.Protocol):
     def find_volume(self, name: str) -> Facts | None: ...
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
     """HTTP over the engine's socket: needs neither the docker command line nor docker-py, which may both be missing."""
 
     def __init__(self, path: str, timeout: float) -> None:
@@ -56,7 +56,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def _request(path: str, socket_path: str, timeout: float) -> tuple[int, bytes]:
-    connection = _UnixConnection(socket_path, timeout)
+    connection = UnixConnection(socket_path, timeout)
     try:
         connection.request("GET", path)
         response = connection.getresponse()

@@ -22,6 +22,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _docker_py,
     _durable,
     _facts_machine,
+    _held,
     _host_files,
     _images,
 )
@@ -76,15 +77,6 @@ DISK_PATHS = ("/tmp", "/var/lib/docker", "/var/lib/containerd", "/var/lib/livemi
 def which(program: str) -> str | None:
     """Where a program is, sbin included whatever PATH says."""
     return shutil.which(program, path=os.environ.get("PATH", "") + ":" + SYSTEM_PATH)
-
-
-def _read(path: str) -> str:
-    """A small file's text; empty when it cannot be read."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return stream.read()
-    except OSError:
-        return ""
 
 
 # --- CRIU ---------------------------------------------------------------------------------------------------------
@@ -143,7 +135,7 @@ def criu_facts(run: Runner, path: str | None = None, features: t.Sequence[str] =
         "package_revision": None,
         "check": {"ok": None, "output": ""},
         "features": {},
-        "options": _facts_machine.parse_criu_options(_read(_criu_log.CONFIGURATION)),
+        "options": _facts_machine.parse_criu_options(_held.read(_criu_log.CONFIGURATION)),
     }
     if not found:
         return facts
@@ -175,7 +167,7 @@ def kernel_facts() -> Facts:
         "release": uname.release,
         "machine": uname.machine,
         "cgroup_version": 2 if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else 1,
-        "lsm": [name for name in _read("/sys/kernel/security/lsm").strip().split(",") if name],
+        "lsm": [name for name in _held.read("/sys/kernel/security/lsm").strip().split(",") if name],
         "page_size": os.sysconf("SC_PAGE_SIZE"),
         "time_namespace": os.path.exists("/proc/self/ns/time"),
         "config": _facts_machine.kernel_config(uname.release),
@@ -331,8 +323,8 @@ def host_facts(
         "kernel": kernel,
         "docker": docker,
         "tools": {name: which(name) for name in TOOLS},
-        "memory": parse_meminfo(_read("/proc/meminfo")),
-        "cpu": _facts_machine.parse_cpuinfo(_read("/proc/cpuinfo")),
+        "memory": parse_meminfo(_held.read("/proc/meminfo")),
+        "cpu": _facts_machine.parse_cpuinfo(_held.read("/proc/cpuinfo")),
         "clock": clock,
         "login": _facts_machine.login(),
         "disk": disk_facts(paths),

@@ -168,7 +168,7 @@ def parse_rollup(text: str) -> int | None:
 
 
 def read(path: str) -> str:
-    """A file of /proc; empty where it is gone or may not be read."""
+    """A small file, of /proc or elsewhere; empty where it is gone or may not be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as handle:
             return handle.read()

@@ -141,7 +141,7 @@ def host_identity() -> str:
 def prepared(session: Session, engine: Engine, *, close_connections: bool) -> list[str]:
     """Note that the destination has made room, and what becomes of the container's connections.
 
-    :param close_connections: see ``_socket_rules.refusals``.
+    :param close_connections: see ``_rules_network.connections_break``.
     :returns: what a person should know.
     :raises MigrationError: ``cannot_move``.
     """
