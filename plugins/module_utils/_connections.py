@@ -219,7 +219,6 @@ class Arrangement(t.NamedTuple):
     """Whether the container's network is its own, so that it is closed until the decision."""
     established: bool
     """Whether the dump holds connections."""
-    skip_lock: bool
     addresses: tuple[str, ...]
     """Those of the container on the source."""
     after: Addresses
@@ -228,7 +227,7 @@ class Arrangement(t.NamedTuple):
     @classmethod
     def of(cls, plan: Plan, *, established: bool) -> Arrangement:
         """What the source says."""
-        return cls(plan.fence is not None, established, plan.skip_lock, plan.addresses, plan.after)
+        return cls(plan.fence is not None, established, plan.addresses, plan.after)
 
     def as_data(self) -> dict[str, t.Any]:
         """For the talk between the hosts."""
@@ -243,7 +242,6 @@ class Arrangement(t.NamedTuple):
         return cls(
             bool(data["fenced"]),
             bool(data["established"]),
-            bool(data["skip_lock"]),
             tuple(str(ipaddress.ip_address(one)) for one in data["addresses"]),
             Addresses.parse(data["after"]),
         )

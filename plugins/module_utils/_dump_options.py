@@ -8,6 +8,10 @@
 
 They go into a file that runc reads in place of ``/etc/criu/runc.conf`` (see ``_runc.dump``): what stands in a file beats what
 runc is told by flags. Lines of the host's own file stay, but for those that are decided here.
+
+One option has to go another way. CRIU up to 4.2 dies (SIGSEGV) when it meets ``network-lock`` in the file that runc names: having
+read it, it compares the command with "restore", and there are no arguments in a request of runc. The file that the environment
+names (``CRIU_CONFIG_FILE``) is read together with CRIU's own arguments, where that is safe for every version.
 """
 
 from __future__ import annotations
@@ -83,17 +87,26 @@ def skips_network_lock(criu_version: str | None) -> bool:
     return at_least(parse_version(criu_version), _NETWORK_LOCK_SKIP)
 
 
-def of_connections(*, kept: bool, skip_lock: bool) -> list[str]:
-    """The options about connections, which a restore needs as the dump had them.
+def of_connections(*, kept: bool) -> str:
+    """The option about connections, which a restore needs as the dump had it.
+
+    How the network was locked a restore learns from the images.
 
     :param kept: whether connections go on; else they are closed for the container's programs, as far as they do not end in it.
+    """
+    return _KEPT if kept else _CLOSED
+
+
+def by_environment(*, skip_lock: bool) -> str:
+    """The text of the options file that the environment names.
+
     :param skip_lock: whether CRIU need not lock the network by itself, see :func:`skips_network_lock`.
     """
-    return [_KEPT if kept else _CLOSED, *(["network-lock=skip"] if skip_lock else [])]
+    return "network-lock=skip\n" if skip_lock else ""
 
 
-def for_dump(host: str, *, kept: bool, skip_lock: bool, deleted: Deleted) -> str:
-    """The text of the options file for a dump.
+def for_dump(host: str, *, kept: bool, deleted: Deleted) -> str:
+    """The text of the options file that runc names to CRIU for a dump.
 
     :param host: the text of the host's own file.
     """
@@ -106,7 +119,7 @@ def for_dump(host: str, *, kept: bool, skip_lock: bool, deleted: Deleted) -> str
         # Connections that the kernel has made and no program has accepted: see _sockets.left_behind.
         "skip-in-flight",
         f"ghost-limit={max(GHOST_LIMIT, deleted.largest + 1)}",
-        *of_connections(kept=kept, skip_lock=skip_lock),
+        of_connections(kept=kept),
     ]
     # The log belongs beside this dump's own statistics, not where one container's overwrites another's.
     names = {_name(line) for line in (*decided, _KEPT, _CLOSED, "network-lock", "log-file")}

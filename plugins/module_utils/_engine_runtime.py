@@ -143,12 +143,13 @@ def dump(session: Session, engine: Engine, group: TaskGroup) -> dict[str, t.Any]
     outlook = _connections.outlook(plan, pids[0])
     deleted = _dump_options.deleted_files(pids)
     options = options_file(session)
-    text = _dump_options.for_dump(
-        _runc.host_options(), kept=outlook.established, skip_lock=plan.skip_lock, deleted=deleted
-    )
-    # In place: the unit that waits for the dump has this very file before its eyes.
-    with open(options, "w", encoding="utf-8") as handle:
-        handle.write(text)
+    # In place: the unit that waits for the dump has these very files before its eyes.
+    for path, text in (
+        (options, _dump_options.for_dump(_runc.host_options(), kept=outlook.established, deleted=deleted)),
+        (_runc.by_environment(options), _dump_options.by_environment(skip_lock=plan.skip_lock)),
+    ):
+        with open(path, "w", encoding="utf-8") as handle:
+            handle.write(text)
     statistics = _runc.dump(
         session.id,
         session.facts["container_id"],
@@ -240,7 +241,7 @@ def _options(session: Session, network: _connections.Arrangement) -> list[str]:
     links = session.data("created").get("links", {})
     return [
         *_RESTORE_OPTIONS,
-        *_dump_options.of_connections(kept=network.established, skip_lock=network.skip_lock),
+        _dump_options.of_connections(kept=network.established),
         *(f"external=mnt[{place}]:{path}" for place, path in sorted(links.items())),
     ]
 

@@ -62,10 +62,16 @@ def unit_of(session: str) -> str:
     return f"livemigrate-{session}-dump.service"
 
 
+def by_environment(options: str) -> str:
+    """The file with those options that CRIU is given through its environment, beside the file for :func:`dump`."""
+    return f"{options}.environment"
+
+
 def _systemd(session: str, options: str) -> list[str]:
     return [
         *("systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--unit={unit_of(session)}"),
         *("--property=UMask=0077", f"--property=BindReadOnlyPaths={options}:{_criu_log.CONFIGURATION}"),
+        f"--setenv=CRIU_CONFIG_FILE={by_environment(options)}",
     ]
 
 
@@ -80,8 +86,9 @@ def unit_ready(session: str, options: str) -> t.Iterator[None]:
     :param options: the file for :func:`dump`. It may be written as late as before that, but in place.
     :raises MigrationError: ``unit_failed``.
     """
-    with open(options, "a", encoding="utf-8"):
-        pass
+    for path in (options, by_environment(options)):
+        with open(path, "a", encoding="utf-8"):
+            pass
     with WaitingUnit(_systemd(session, options)) as unit:
         _units[session] = unit
         try:
@@ -105,7 +112,7 @@ def dump(
     :param images: an empty directory for CRIU's images.
     :param work: a directory for CRIU's log and statistics.
     :param options: a file with CRIU's options for this dump. It lies in the place of the host's own for this one unit, because
-        what stands there beats what runc is told by flags.
+        what stands there beats what runc is told by flags. Beside it :func:`by_environment`.
     :param timeout: seconds; after them the dump is given up as failed, but not killed (see :func:`await_end`).
     :returns: CRIU's statistics.
     :raises MigrationError: ``dump_failed`` with CRIU's own words.

@@ -52,7 +52,7 @@ def test_what_the_source_says_arrives(net: Namespaces) -> None:
 @pytest.mark.parametrize("key", ["addresses", "after"])
 def test_what_is_no_address_is_refused(key: str) -> None:
     """It would reach a command on the destination."""
-    said = Arrangement(True, True, True, ("192.0.2.7",), STAYS).as_data()
+    said = Arrangement(True, True, ("192.0.2.7",), STAYS).as_data()
     said[key] = ["192.0.2.7; reboot"] if key == "addresses" else {"there": ["x"], "reachable": []}
     with pytest.raises(ValueError, match="does not appear to be an IPv4 or IPv6 address"):
         Arrangement.parse(said)
@@ -115,7 +115,7 @@ def test_a_copy_s_programs_learn_which_connections_are_over_and_nobody_else_does
     with net.listener() as listener, net.connect() as client, listener.accept()[0] as server:
         fence = Fence.of(net.container)
         fence.set(_fence.ALL)
-        stays = Arrangement(True, True, True, (CONTAINER_ADDRESS,), STAYS)
+        stays = Arrangement(True, True, (CONTAINER_ADDRESS,), STAYS)
         stays.end_what_stays_behind(net.container)
         assert len([one for one in _sockets.look_at_tcp(net.container) if one.is_connection]) == 1
         stays._replace(after=NO_ADDRESSES).end_what_stays_behind(net.container)

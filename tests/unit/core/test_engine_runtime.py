@@ -69,7 +69,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
     return Programs(directory)
 
 
-NETWORK = Arrangement(False, False, True, (), NO_ADDRESSES)
+NETWORK = Arrangement(False, False, (), NO_ADDRESSES)
 """A container without a network of its own, and without connections."""
 
 
@@ -199,8 +199,8 @@ def test_a_restore_knows_of_connections_what_the_dump_did(session: Session) -> N
     kept = _engine_runtime._options(session, NETWORK._replace(established=True))
     assert "tcp-established" in kept
     assert "tcp-close" not in kept
-    assert "network-lock=skip" in kept
-    assert "network-lock=skip" not in _engine_runtime._options(session, NETWORK._replace(skip_lock=False))
+    # CRIU up to 4.2 dies of it; the images tell how the network was locked.
+    assert not any(line.startswith("network-lock") for line in kept)
 
 
 def test_the_network_of_a_copy_is_arranged_before_the_engine_starts(

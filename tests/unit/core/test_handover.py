@@ -59,7 +59,7 @@ def _talk_with(code: str) -> Conversation:
     return Conversation(channel)
 
 
-NETWORK = Arrangement(False, False, True, (), NO_ADDRESSES).as_data()
+NETWORK = Arrangement(False, False, (), NO_ADDRESSES).as_data()
 FAILURE = {"code": "restore_failed", "message": "CRIU says no.", "details": {"criu": ["Error (x.c:1)"]}}
 _SAY_FAILURE = f"print({json.dumps(json.dumps({'failure': FAILURE}))}, flush=True)\n"
 

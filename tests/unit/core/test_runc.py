@@ -131,6 +131,7 @@ def test_the_dump_runs_in_a_unit_of_its_own_and_leaves_the_container_paused(root
         CONTAINER,
     ]
     assert "--property=BindReadOnlyPaths=/dump.conf:/etc/criu/runc.conf" in systemd
+    assert "--setenv=CRIU_CONFIG_FILE=/dump.conf.environment" in systemd
     assert str(roots.parent.parent) in runc[2]
 
 
