@@ -13,7 +13,6 @@ call that starts the copy waits for its checkpoint. See ``_destination.converse`
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 import typing as t
@@ -135,11 +134,13 @@ def _send(
         raise
     sent += content.finish()
     session.enter("sent", bytes=sent)
-    fingerprints = _durable.read_json(os.path.join(session.memory_path("outbox"), "fingerprints.json"))
+    fingerprints = _durable.read_json(session.memory_path("outbox", "fingerprints.json"))
+    surroundings = _durable.read_json(session.memory_path("outbox", "surroundings.json"))
     plan = _connections.Plan.of(session)
     network = _connections.Arrangement.of(plan, established=found["kept"] > 0).as_data()
     with talk.within(_ANSWER_SECONDS + patience):
-        told = talk.ask({"hold": {"manifest": manifest, "fingerprints": fingerprints, "network": network}})
+        copy = {"manifest": manifest, "fingerprints": fingerprints, "network": network, "surroundings": surroundings}
+        told = talk.ask({"hold": copy})
     session.enter("held", **told)
     return sent, told
 

@@ -95,7 +95,7 @@ def shim(mark: Mark, group: Group, init: int) -> Shim:
 
 
 def _hold(session: Session, group: Group) -> dict[str, Any]:
-    return _engine_runtime.hold(session, MANIFEST, MANIFEST, _proof.take(group.pids()), NETWORK)
+    return _engine_runtime.hold(session, MANIFEST, MANIFEST, _proof.take(group.pids()), NETWORK, {})
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_a_mount_through_a_link_is_named_to_criu(make_session: MakeSession) -> N
     session = make_session(DESTINATION, container="c" * 64)
     session.enter("creating", name="web")
     session.enter("created", container_id="c" * 64, links={"/data": "/srv/real", "/a": "/srv/a"})
-    options = _engine_runtime._options(session, NETWORK)
+    options = _engine_runtime._options(session, NETWORK, {})
     assert options[-2:] == ["external=mnt[/a]:/srv/a", "external=mnt[/data]:/srv/real"]
     assert "tcp-close" in options
 
@@ -232,7 +232,7 @@ def test_the_network_of_others_is_not_closed(session: Session, mark: Mark, shim:
 def test_what_arrived_otherwise_is_not_restored(session: Session, mark: Mark) -> None:
     received: Manifest = {**MANIFEST, "pstree.img": {"size": 1, "sha256": "c" * 64}}
     with pytest.raises(MigrationError) as caught:
-        _engine_runtime.hold(session, received, MANIFEST, {"1": "f"}, NETWORK)
+        _engine_runtime.hold(session, received, MANIFEST, {"1": "f"}, NETWORK, {})
     assert caught.value.code == "checkpoint_corrupt"
     assert (session.phase, mark.ready) == ("created", False)
 
@@ -256,7 +256,7 @@ def test_a_start_that_comes_to_nothing_is_told_with_criu_s_words(
     Path(mark.path("work", "restore.log")).write_text("(00.1) fine\n(00.2) Error (criu/files.c:1): no such file\n")
     _engine_says(session, said)
     with pytest.raises(MigrationError) as caught:
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK)
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {})
     assert caught.value.code == "restore_failed"
     assert told in caught.value.message
     assert "CRIU says: (00.2) Error (criu/files.c:1): no such file" in caught.value.message
@@ -267,7 +267,7 @@ def test_a_restore_that_does_not_end_is_given_up(session: Session, monkeypatch: 
     monkeypatch.setattr(_engine_runtime, "_START_SECONDS", 0.1)
     monkeypatch.setattr(_engine_runtime, "memory_timeout", lambda size: 0.0)
     with pytest.raises(MigrationError, match="not restored in time") as caught:
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK)
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {})
     assert caught.value.code == "restore_failed"
 
 
@@ -288,13 +288,13 @@ def test_a_copy_whose_cgroup_is_gone_is_not_trusted(session: Session, shim: Shim
 def test_a_shim_that_does_not_tell_what_it_holds_is_not_trusted(session: Session, mark: Mark) -> None:
     Path(mark.path("waiting")).write_text("1\n")
     with pytest.raises(MigrationError, match="did not tell") as caught:
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK)
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {})
     assert caught.value.code == "not_held"
 
 
 def test_a_copy_of_something_else_is_not_held(session: Session, shim: Shim) -> None:
     with shim, pytest.raises(MigrationError) as caught:
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "0" * 64}, NETWORK)
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "0" * 64}, NETWORK, {})
     assert caught.value.code == "not_a_restore"
     assert (session.phase, session.decision) == ("starting", None)
 
@@ -303,7 +303,7 @@ def test_a_copy_of_which_a_process_is_missing_is_not_held(session: Session, shim
     """None of them has run, so none can have ended."""
     source = {**_proof.take(group.pids()), "7": "0" * 64}
     with shim, pytest.raises(MigrationError, match="1 of 2 processes") as caught:
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, source, NETWORK)
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, source, NETWORK, {})
     assert caught.value.code == "not_a_restore"
     assert (session.phase, session.decision) == ("starting", None)
 
