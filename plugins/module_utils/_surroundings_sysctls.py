@@ -83,9 +83,9 @@ def _values(names: t.Iterable[str]) -> Values:
 
 
 def _kinds(side: Side) -> list[str]:
-    """The kinds of namespaces that are the container's own."""
+    """The kinds of namespaces that are the container's own. (What is the host's is nothing that moves, nor to be written.)"""
     kinds = [kind for kind in _OF_KINDS if side.owns(kind)]
-    return ["net", *kinds] if side.own_network else kinds
+    return ["net", *kinds] if side.own_network and side.owns("net") else kinds
 
 
 def _read_all(kinds: t.Collection[str]) -> Values:
@@ -148,13 +148,14 @@ def carry(side: Side, source: t.Any) -> None:
     values: Values = source["values"]
 
     def write() -> None:
-        for name in sorted(values, key=_order):
+        for name in sorted((one for one in values if kind_of(one) in kinds), key=_order):
             now = _read(name)
             # A kernel that does not have it cannot be told.
             if now is not None and not _same(now, values[name]):
                 _write(name, values[name])
 
-    _namespaces.inside(side.init, _kinds(side), write)
+    kinds = _kinds(side)
+    _namespaces.inside(side.init, kinds, write)
 
 
 def _write(name: str, value: str) -> None:
@@ -172,16 +173,21 @@ def _same(one: str, other: str) -> bool:
 
 def compare(side: Side, source: t.Any) -> list[str]:
     """The values that were set for this container and that the copy has not."""
-    names = [name for name in source["set"] if name in source["values"]]
-    now = _namespaces.inside(side.init, _kinds(side), lambda: _values(names))
-    return differences(source, now)
+    kinds = _kinds(side)
+    # What is not the copy's own (a network that is not closed) is not its to have.
+    names = [name for name in source["set"] if kind_of(name) in kinds]
+    return differences(names, source["values"], _namespaces.inside(side.init, kinds, lambda: _values(names)))
 
 
-def differences(source: t.Any, copy: Values) -> list[str]:
-    """The names of settings that differ.
+def kind_of(name: str) -> str:
+    """Which kind of namespace a sysctl belongs to."""
+    return next((kind for kind, names in _OF_KINDS.items() if name in names), "net")
 
-    :param source: what :func:`take` returned.
-    :param copy: the values that the copy has.
+
+def differences(names: t.Iterable[str], source: Values, copy: Values) -> list[str]:
+    """Those settings that differ, by name; no value is told, for there are keys among them.
+
+    :param names: what is compared.
     """
-    wrong = [name for name in source["set"] if not _same(copy.get(name, ""), source["values"][name])]
+    wrong = [name for name in names if not _same(copy.get(name, ""), source[name])]
     return [f"the sysctl {name.replace('/', '.')} is another one" for name in wrong]

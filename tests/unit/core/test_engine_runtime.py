@@ -190,7 +190,7 @@ def test_a_mount_through_a_link_is_named_to_criu(make_session: MakeSession) -> N
     session = make_session(DESTINATION, container="c" * 64)
     session.enter("creating", name="web")
     session.enter("created", container_id="c" * 64, links={"/data": "/srv/real", "/a": "/srv/a"})
-    options = _engine_runtime._options(session, NETWORK, {})
+    options = _engine_runtime._options(session, NETWORK)
     assert options[-2:] == ["external=mnt[/a]:/srv/a", "external=mnt[/data]:/srv/real"]
     assert "tcp-close" in options
 
@@ -210,16 +210,19 @@ def test_the_network_of_a_copy_is_arranged_before_the_engine_starts(
     seen: dict[str, str] = {}
 
     def note(original: Any = mark.set_ready) -> None:
-        seen.update({name: Path(mark.path(name)).read_text() for name in ("fence", "open", "addresses")})
+        seen.update({name: Path(mark.path(name)).read_text() for name in ("fence", "open", "addresses", "sysctls")})
         original()
 
     network = NETWORK._replace(fenced=True, addresses=("192.0.2.7", "2001:db8::7"))
+    # Its process shares the network of this machine, so that nothing is written but what the shim is told.
+    surroundings = {"sysctls": {"values": {"net/core/somaxconn": "333"}, "set": ["net/core/somaxconn"]}}
     with shim, pytest.MonkeyPatch.context() as patch:
         patch.setattr(Mark, "set_ready", lambda _self: note())
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, _proof.take(group.pids()), network)
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, _proof.take(group.pids()), network, surroundings)
     assert seen["fence"] == _fence.rules(_fence.ALL)
     assert seen["open"] == _fence.LIFT
     assert seen["addresses"] == "192.0.2.7\n2001:db8::7\n"
+    assert seen["sysctls"] == "net/core/somaxconn 333\n"
 
 
 def test_the_network_of_others_is_not_closed(session: Session, mark: Mark, shim: Shim, group: Group) -> None:
