@@ -233,6 +233,7 @@ def checkpoint_place(session: Session) -> str:
 def arm(session: Session, engine: Engine) -> None:
     """Give the copy its name and let a unit wait for the checkpoint, so that nothing of that is left for the frozen time."""
     engine.rename(session.data("created")["container_id"], session.facts["container_name"])
+    _durable.write_json(session.memory_path("surroundings.json"), _surroundings.look_ahead_there())
     _armed_start.arm(session, _agent_package.command(session))
     containers = {container["Id"] for container in engine.containers()}
     _mark.prune(containers, state_root=session.state_root, volatile_root=session.volatile_root)
@@ -305,6 +306,7 @@ def hold(
             **proof,
         )
     network.end_what_stays_behind(_held(mark).init)
+    ahead = _durable.read_json(session.memory_path("surroundings.json"))
     warnings = _bring_surroundings(
         session,
         Side(
@@ -312,6 +314,7 @@ def hold(
             group,
             _trees.container_directory(session.facts["data_root"], container),
             own_network=network.fenced,
+            ahead=ahead,
         ),
         surroundings,
     )

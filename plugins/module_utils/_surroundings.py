@@ -21,6 +21,7 @@ anything is frozen; the comparison is there for what no rule knew.
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -73,6 +74,13 @@ def look_ahead(side: Side) -> dict[str, Data]:
         except (OSError, MigrationError):
             found[topic.NAME] = None
     return found
+
+
+def look_ahead_there() -> dict[str, Data]:
+    """What can be read on the destination before there is a copy."""
+    with contextlib.suppress(OSError):
+        return {_surroundings_sysctls.NAME: _surroundings_sysctls.fresh()}
+    return {}
 
 
 class Reading:

@@ -25,16 +25,25 @@ class Side:
     :param directory: where the engine keeps the files of this container (``DATA_ROOT/containers/ID``).
     :param own_network: whether its network namespace is its own alone, so that it may be changed.
     :param ignored: ids of rules of the preflight that the user does not heed.
+    :param ahead: on the destination, what was read there before the freeze, by the names of topics.
     """
 
     def __init__(
-        self, init: int, group: TaskGroup, directory: str, *, own_network: bool, ignored: t.Iterable[str] = ()
+        self,
+        init: int,
+        group: TaskGroup,
+        directory: str,
+        *,
+        own_network: bool,
+        ignored: t.Iterable[str] = (),
+        ahead: t.Mapping[str, t.Any] | None = None,
     ) -> None:
         self.init = init
         self.group = group
         self.directory = directory
         self.own_network = own_network
         self.ignored = frozenset(ignored)
+        self.ahead = ahead or {}
 
     @functools.cached_property
     def processes(self) -> dict[str, int]:
