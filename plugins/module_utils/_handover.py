@@ -151,7 +151,7 @@ def hand_over(session: Session, engine: Engine) -> dict[str, t.Any]:
     A failure before the decision lets the container go on here at once.
 
     :returns: ``gap``, ``seconds`` of ``dump``, ``transfer`` and ``restore``, ``bytes``, ``checkpoint_bytes``, ``processes``,
-        ``recognised``, ``criu`` (its statistics).
+        ``recognised``, ``criu`` (its statistics), ``connections``, ``warnings``.
     :raises MigrationError: what went wrong; ``refused`` when the destination refused after the decision.
     """
     _engines.require(session, _engines.RUNTIME)
@@ -201,4 +201,5 @@ def hand_over(session: Session, engine: Engine) -> dict[str, t.Any]:
         "recognised": held["recognised"],
         "criu": dumped.get("criu", {}),
         "connections": {key: dumped["found"][key] for key in ("kept", "closed")},
+        "warnings": held["warnings"],
     }

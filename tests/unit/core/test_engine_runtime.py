@@ -23,6 +23,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _fence,
     _proof,
     _session,
+    _surroundings,
     _trees,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._addresses import NO_ADDRESSES
@@ -300,6 +301,43 @@ def test_a_copy_of_something_else_is_not_held(session: Session, shim: Shim) -> N
         _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "0" * 64}, NETWORK, {})
     assert caught.value.code == "not_a_restore"
     assert (session.phase, session.decision) == ("starting", None)
+
+
+class Unlike:
+    """A topic of the surroundings in which every copy is unlike its source."""
+
+    NAME, OF_PROCESSES = "owner", True
+
+    def carry(self, *_arguments: Any) -> None:
+        pass
+
+    def compare(self, *_arguments: Any) -> list[str]:
+        return ["/dev/stdout belongs to somebody else"]
+
+
+@pytest.fixture
+def unlike(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Surroundings that the copy does not have."""
+    monkeypatch.setattr(_surroundings, "_TOPICS", (Unlike(),))
+    return {"owner": "1000"}
+
+
+def test_a_copy_that_sees_something_else_is_not_held(
+    session: Session, shim: Shim, group: Group, unlike: dict[str, str]
+) -> None:
+    with shim, pytest.raises(MigrationError, match=r"what the original saw: /dev/stdout belongs.*goes on") as caught:
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, _proof.take(group.pids()), NETWORK, unlike)
+    assert caught.value.code == "surroundings_differ"
+    assert (session.phase, session.decision) == ("starting", None)
+
+
+def test_who_does_not_heed_that_is_told_so(session: Session, shim: Shim, group: Group, unlike: dict[str, str]) -> None:
+    os.makedirs(session.memory_path("inbox"), exist_ok=True)
+    Path(session.memory_path("inbox", "spec.json")).write_text('{"ignore_rules": ["surroundings_differ"]}')
+    with shim:
+        told = _engine_runtime.hold(session, MANIFEST, MANIFEST, _proof.take(group.pids()), NETWORK, unlike)
+        assert session.phase == "held"
+    assert told["warnings"] == ["The copy does not see what the original saw: /dev/stdout belongs to somebody else."]
 
 
 def test_a_copy_of_which_a_process_is_missing_is_not_held(session: Session, shim: Shim, group: Group) -> None:
