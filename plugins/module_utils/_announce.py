@@ -18,15 +18,13 @@ is left to do at the moment of the decision but to send.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import ipaddress
 import json
-import os
 import socket
 import struct
-import threading
 import typing as t
 
+from ansible_collections.livemigrate.criu.plugins.module_utils import _namespaces
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import Runner, run
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 
@@ -36,7 +34,6 @@ _NEXT_HEADER_ICMPV6, _NEIGHBOUR_ADVERTISEMENT = 58, 136
 # "Override": neighbours replace what they had in their caches.
 _OVERRIDE = 0x20000000
 _TARGET_LINK_LAYER_ADDRESS = 2
-_CLONE_NEWNET = 0x40000000
 
 
 def gratuitous_arp(mac: bytes, address: ipaddress.IPv4Address) -> bytes:
@@ -123,33 +120,19 @@ class Announcer:
 
 
 def _open_in(pid: int, devices: t.Sequence[str]) -> dict[str, socket.socket]:
-    """Packet sockets in another network namespace, one a device."""
+    """Packet sockets in another network namespace, one a device. Sockets stay in the namespace they were made in."""
     opened: dict[str, socket.socket] = {}
-    errors: list[OSError] = []
 
     def work() -> None:
-        # A namespace is entered by a thread alone, and sockets stay where they were made.
-        try:
-            descriptor = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                libc = ctypes.CDLL(None, use_errno=True)
-                if libc.setns(descriptor, _CLONE_NEWNET) != 0:
-                    number = ctypes.get_errno()
-                    raise OSError(number, os.strerror(number))
-            finally:
-                os.close(descriptor)
-            for device in devices:
-                # Protocol 0: it receives nothing.
-                opened[device] = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-                opened[device].bind((device, 0))
-        except OSError as exc:
-            errors.append(exc)
+        for device in devices:
+            # Protocol 0: it receives nothing.
+            opened[device] = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+            opened[device].bind((device, 0))
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    if errors:
+    try:
+        _namespaces.inside(pid, ["net"], work)
+    except OSError as exc:
         for one in opened.values():
             one.close()
-        raise MigrationError("announce_failed", f"Cannot speak in the container's network: {errors[0]}")
+        raise MigrationError("announce_failed", f"Cannot speak in the container's network: {exc}") from exc
     return opened

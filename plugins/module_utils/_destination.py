@@ -120,7 +120,7 @@ def start(session: Session, engine: Engine) -> dict[str, t.Any]:
     _require_undecided(session)
     with _or_refused(session):
         told = _engine_api.start(session, engine)
-    warnings = []
+    warnings = list(told.pop("warnings"))
     with contextlib.suppress(MigrationError):
         init = int(engine.inspect(told["container_id"])["State"]["Pid"])
         with _connections.announcer(session, init) or contextlib.nullcontext() as announcer:
@@ -181,7 +181,9 @@ def _hold(
         _require_undecided(session)
         with _or_refused(session, last_word.tell):
             network = _connections.Arrangement.parse(told["network"])
-            return _engine_runtime.hold(session, received, told["manifest"], told["fingerprints"], network)
+            return _engine_runtime.hold(
+                session, received, told["manifest"], told["fingerprints"], network, told["surroundings"]
+            )
 
 
 def run(session: Session, announcer: Announcer | None = None) -> dict[str, t.Any]:

@@ -24,14 +24,17 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _checkpoint_dir,
     _criu_log,
     _durable,
+    _fence,
     _proof,
     _runc,
+    _surroundings,
     _transfer,
     _trees,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine, memory_timeout
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import RUN, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
 from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
 
 Inspect = t.Mapping[str, t.Any]
@@ -179,7 +182,28 @@ def start(session: Session, engine: Engine) -> dict[str, t.Any]:
     if session.decide(RUN) != RUN:
         raise MigrationError("already_refused", f"Session {session.id} was refused on the destination meanwhile.")
     session.enter("run", container_id=container, running_since=running_since)
-    return {"container_id": container, "seconds": seconds, **proof}
+    return {"container_id": container, "seconds": seconds, **proof, "warnings": _bring_surroundings(session, engine)}
+
+
+def _bring_surroundings(session: Session, engine: Engine) -> list[str]:
+    """Let the copy have the surroundings that it had on the source. It runs already, so what is left to differ is only told.
+
+    :returns: that, for a person.
+    """
+    source = _durable.read_json(session.memory_path("inbox", "surroundings.json")) or {}
+    container = session.data("created")["container_id"]
+    try:
+        inspect = engine.inspect(container)
+        side = Side(
+            int(inspect["State"]["Pid"]),
+            TaskGroup.of_container(inspect),
+            _trees.container_directory(session.facts["data_root"], container),
+            own_network=_fence.refusal(inspect) is None,
+        )
+        left = _surroundings.bring_over(side, source)
+    except MigrationError as exc:
+        return [exc.message]
+    return [_surroundings.sentence(left)] if left else []
 
 
 def _require_space(directory: str, needed: int) -> None:

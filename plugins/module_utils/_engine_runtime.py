@@ -31,6 +31,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _proof,
     _runc,
     _shim,
+    _surroundings,
+    _surroundings_sysctls,
     _trees,
     _warm,
 )
@@ -39,6 +41,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._engine import En
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Held, Mark
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import RUN, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
 from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
 
 Inspect = t.Mapping[str, t.Any]
@@ -231,6 +234,7 @@ def checkpoint_place(session: Session) -> str:
 def arm(session: Session, engine: Engine) -> None:
     """Give the copy its name and let a unit wait for the checkpoint, so that nothing of that is left for the frozen time."""
     engine.rename(session.data("created")["container_id"], session.facts["container_name"])
+    _durable.write_json(session.memory_path("surroundings.json"), _surroundings.look_ahead_there())
     _armed_start.arm(session, _agent_package.command(session))
     containers = {container["Id"] for container in engine.containers()}
     _mark.prune(containers, state_root=session.state_root, volatile_root=session.volatile_root)
@@ -259,15 +263,18 @@ def hold(
     sent: _checkpoint_dir.Manifest,
     fingerprints: _proof.Fingerprints,
     network: _connections.Arrangement,
+    surroundings: t.Mapping[str, t.Any],
 ) -> dict[str, t.Any]:
-    """Restore the copy with every task frozen, and prove that it is the source's.
+    """Restore the copy with every task frozen, prove that it is the source's, and let it have the surroundings that it had there.
 
     :param received: what arrived.
     :param sent: what the source says it has sent.
     :param fingerprints: the source's, see ``_proof.py``.
     :param network: what the source says of the container's network.
+    :param surroundings: the source's, see ``_surroundings.py``.
     :returns: ``processes``, ``recognised``, ``seconds`` of the restore.
-    :raises MigrationError: ``checkpoint_corrupt``, ``restore_failed`` with CRIU's own words, ``not_a_restore``.
+    :raises MigrationError: ``checkpoint_corrupt``, ``restore_failed`` with CRIU's own words, ``not_a_restore``,
+        ``surroundings_differ``.
     """
     container = session.data("created")["container_id"]
     mark = Mark.of(session)
@@ -275,6 +282,7 @@ def hold(
     _trees.adopt_log(session.facts["data_root"], session.facts["container_id"], container)
     mark.set_options(_options(session, network))
     _prepare_network(mark, network)
+    mark.set_sysctls(_surroundings_sysctls.for_restore(surroundings.get(_surroundings_sysctls.NAME)))
     session.enter("starting")
     began = time.monotonic()
     mark.set_ready()
@@ -299,8 +307,41 @@ def hold(
             **proof,
         )
     network.end_what_stays_behind(_held(mark).init)
+    ahead = _durable.read_json(session.memory_path("surroundings.json"))
+    warnings = _bring_surroundings(
+        session,
+        Side(
+            _held(mark).init,
+            group,
+            _trees.container_directory(session.facts["data_root"], container),
+            own_network=network.fenced,
+            ahead=ahead,
+        ),
+        surroundings,
+    )
     session.enter("held")
-    return {"seconds": time.monotonic() - began, **proof}
+    return {"seconds": time.monotonic() - began, "warnings": warnings, **proof}
+
+
+def _bring_surroundings(session: Session, copy: Side, source: t.Mapping[str, t.Any]) -> list[str]:
+    """Let the held copy have the surroundings that it had on the source.
+
+    :returns: what still differs, for a person, where the user does not heed that.
+    :raises MigrationError: ``surroundings_differ``.
+    """
+    left = _surroundings.bring_over(copy, source)
+    if not left:
+        return []
+    text = _surroundings.sentence(left)
+    spec = _durable.read_json(session.memory_path("inbox", "spec.json")) or {}
+    if "surroundings_differ" in spec.get("ignore_rules", ()):
+        return [text]
+    raise MigrationError(
+        "surroundings_differ",
+        f"{text} It was discarded, and the original goes on at its host. If it can do without that, move it with "
+        "surroundings_differ in migrate_ignore_rules.",
+        differences=left,
+    )
 
 
 def _with_log(text: str, mark: Mark) -> str:

@@ -13,7 +13,6 @@ call that starts the copy waits for its checkpoint. See ``_destination.converse`
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 import typing as t
@@ -135,11 +134,13 @@ def _send(
         raise
     sent += content.finish()
     session.enter("sent", bytes=sent)
-    fingerprints = _durable.read_json(os.path.join(session.memory_path("outbox"), "fingerprints.json"))
+    fingerprints = _durable.read_json(session.memory_path("outbox", "fingerprints.json"))
+    surroundings = _durable.read_json(session.memory_path("outbox", "surroundings.json"))
     plan = _connections.Plan.of(session)
     network = _connections.Arrangement.of(plan, established=found["kept"] > 0).as_data()
     with talk.within(_ANSWER_SECONDS + patience):
-        told = talk.ask({"hold": {"manifest": manifest, "fingerprints": fingerprints, "network": network}})
+        copy = {"manifest": manifest, "fingerprints": fingerprints, "network": network, "surroundings": surroundings}
+        told = talk.ask({"hold": copy})
     session.enter("held", **told)
     return sent, told
 
@@ -150,7 +151,7 @@ def hand_over(session: Session, engine: Engine) -> dict[str, t.Any]:
     A failure before the decision lets the container go on here at once.
 
     :returns: ``gap``, ``seconds`` of ``dump``, ``transfer`` and ``restore``, ``bytes``, ``checkpoint_bytes``, ``processes``,
-        ``recognised``, ``criu`` (its statistics).
+        ``recognised``, ``criu`` (its statistics), ``connections``, ``warnings``.
     :raises MigrationError: what went wrong; ``refused`` when the destination refused after the decision.
     """
     _engines.require(session, _engines.RUNTIME)
@@ -200,4 +201,5 @@ def hand_over(session: Session, engine: Engine) -> dict[str, t.Any]:
         "recognised": held["recognised"],
         "criu": dumped.get("criu", {}),
         "connections": {key: dumped["found"][key] for key in ("kept", "closed")},
+        "warnings": held["warnings"],
     }

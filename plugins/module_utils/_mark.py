@@ -125,6 +125,10 @@ class Mark:
         """The addresses that sockets in the images are tied to; a device stands in with them until the engine's own is there."""
         _durable.write(self.path("addresses"), "".join(address + "\n" for address in addresses).encode())
 
+    def set_sysctls(self, lines: t.Iterable[str]) -> None:
+        """The sysctls of the network namespace that have to be there before the copy's sockets, as lines ``NAME VALUE``."""
+        _durable.write(self.path("sysctls"), "".join(line + "\n" for line in lines).encode())
+
     def set_ready(self) -> None:
         """Say that the checkpoint is whole."""
         self._touch(_READY)

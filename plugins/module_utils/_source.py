@@ -32,6 +32,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _proof,
     _session,
     _spec,
+    _surroundings,
     _transfer,
     _trees,
     _volumes,
@@ -49,6 +50,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
     Session,
     boot_mark,
 )
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
 from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
 
 Inspect = dict[str, t.Any]
@@ -149,7 +151,20 @@ def prepared(session: Session, engine: Engine, *, close_connections: bool) -> li
     keeps = _engines.of(session).keeps_connections()
     plan, warnings = _connections.make_plan(session, inspect, keeps=keeps, close_connections=close_connections)
     session.enter("prepared", **plan.as_data())
+    side = _side(session, int(inspect["State"]["Pid"]), TaskGroup.of_container(inspect))
+    _durable.write_json(session.memory_path("surroundings.json"), _surroundings.look_ahead(side))
     return warnings
+
+
+def _side(session: Session, init: int, group: TaskGroup) -> Side:
+    """What topics of the surroundings are given of this host."""
+    return Side(
+        init,
+        group,
+        _trees.container_directory(session.facts["data_root"], session.facts["container_id"]),
+        own_network=_connections.Plan.of(session).fence is not None,
+        ignored=session.facts.get("ignore_rules", ()),
+    )
 
 
 # -- dumping and sending ------------------------------------------------------------------------------------------
@@ -163,8 +178,11 @@ def dump(session: Session, engine: Engine) -> dict[str, t.Any]:
     way = _engines.of(session)
     started = time.monotonic()
     group = TaskGroup(session.data("arming")["cgroup"])
-    told = way.dump(session, engine, group)
-    dumped = time.monotonic()
+    ahead = _durable.read_json(session.memory_path("surroundings.json")) or {}
+    with _surroundings.Reading(_side(session, session.data("arming")["pid"], group), ahead) as surroundings:
+        told = way.dump(session, engine, group)
+        dumped = time.monotonic()
+        _durable.write_json(session.memory_path("outbox", "surroundings.json"), surroundings.result())
     # CRIU thaws the cgroup while it works and freezes it again (runc leaves it as it was: paused).
     group.wait_frozen(True, _freeze.FREEZE_TIMEOUT)
     held = group.hold()

@@ -23,6 +23,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _fence,
     _proof,
     _session,
+    _surroundings,
     _trees,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._addresses import NO_ADDRESSES
@@ -95,7 +96,7 @@ def shim(mark: Mark, group: Group, init: int) -> Shim:
 
 
 def _hold(session: Session, group: Group) -> dict[str, Any]:
-    return _engine_runtime.hold(session, MANIFEST, MANIFEST, _proof.take(group.pids()), NETWORK)
+    return _engine_runtime.hold(session, MANIFEST, MANIFEST, _proof.take(group.pids()), NETWORK, {})
 
 
 @pytest.fixture
@@ -210,16 +211,19 @@ def test_the_network_of_a_copy_is_arranged_before_the_engine_starts(
     seen: dict[str, str] = {}
 
     def note(original: Any = mark.set_ready) -> None:
-        seen.update({name: Path(mark.path(name)).read_text() for name in ("fence", "open", "addresses")})
+        seen.update({name: Path(mark.path(name)).read_text() for name in ("fence", "open", "addresses", "sysctls")})
         original()
 
     network = NETWORK._replace(fenced=True, addresses=("192.0.2.7", "2001:db8::7"))
+    # Its process shares the network of this machine, so that nothing is written but what the shim is told.
+    surroundings = {"sysctls": {"values": {"net/core/somaxconn": "333"}, "set": ["net/core/somaxconn"]}}
     with shim, pytest.MonkeyPatch.context() as patch:
         patch.setattr(Mark, "set_ready", lambda _self: note())
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, _proof.take(group.pids()), network)
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, _proof.take(group.pids()), network, surroundings)
     assert seen["fence"] == _fence.rules(_fence.ALL)
     assert seen["open"] == _fence.LIFT
     assert seen["addresses"] == "192.0.2.7\n2001:db8::7\n"
+    assert seen["sysctls"] == "net/core/somaxconn 333\n"
 
 
 def test_the_network_of_others_is_not_closed(session: Session, mark: Mark, shim: Shim, group: Group) -> None:
@@ -232,7 +236,7 @@ def test_the_network_of_others_is_not_closed(session: Session, mark: Mark, shim:
 def test_what_arrived_otherwise_is_not_restored(session: Session, mark: Mark) -> None:
     received: Manifest = {**MANIFEST, "pstree.img": {"size": 1, "sha256": "c" * 64}}
     with pytest.raises(MigrationError) as caught:
-        _engine_runtime.hold(session, received, MANIFEST, {"1": "f"}, NETWORK)
+        _engine_runtime.hold(session, received, MANIFEST, {"1": "f"}, NETWORK, {})
     assert caught.value.code == "checkpoint_corrupt"
     assert (session.phase, mark.ready) == ("created", False)
 
@@ -256,7 +260,7 @@ def test_a_start_that_comes_to_nothing_is_told_with_criu_s_words(
     Path(mark.path("work", "restore.log")).write_text("(00.1) fine\n(00.2) Error (criu/files.c:1): no such file\n")
     _engine_says(session, said)
     with pytest.raises(MigrationError) as caught:
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK)
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {})
     assert caught.value.code == "restore_failed"
     assert told in caught.value.message
     assert "CRIU says: (00.2) Error (criu/files.c:1): no such file" in caught.value.message
@@ -267,7 +271,7 @@ def test_a_restore_that_does_not_end_is_given_up(session: Session, monkeypatch: 
     monkeypatch.setattr(_engine_runtime, "_START_SECONDS", 0.1)
     monkeypatch.setattr(_engine_runtime, "memory_timeout", lambda size: 0.0)
     with pytest.raises(MigrationError, match="not restored in time") as caught:
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK)
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {})
     assert caught.value.code == "restore_failed"
 
 
@@ -288,22 +292,59 @@ def test_a_copy_whose_cgroup_is_gone_is_not_trusted(session: Session, shim: Shim
 def test_a_shim_that_does_not_tell_what_it_holds_is_not_trusted(session: Session, mark: Mark) -> None:
     Path(mark.path("waiting")).write_text("1\n")
     with pytest.raises(MigrationError, match="did not tell") as caught:
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK)
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {})
     assert caught.value.code == "not_held"
 
 
 def test_a_copy_of_something_else_is_not_held(session: Session, shim: Shim) -> None:
     with shim, pytest.raises(MigrationError) as caught:
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "0" * 64}, NETWORK)
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "0" * 64}, NETWORK, {})
     assert caught.value.code == "not_a_restore"
     assert (session.phase, session.decision) == ("starting", None)
+
+
+class Unlike:
+    """A topic of the surroundings in which every copy is unlike its source."""
+
+    NAME, OF_PROCESSES = "owner", True
+
+    def carry(self, *_arguments: Any) -> None:
+        pass
+
+    def compare(self, *_arguments: Any) -> list[str]:
+        return ["/dev/stdout belongs to somebody else"]
+
+
+@pytest.fixture
+def unlike(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Surroundings that the copy does not have."""
+    monkeypatch.setattr(_surroundings, "_TOPICS", (Unlike(),))
+    return {"owner": "1000"}
+
+
+def test_a_copy_that_sees_something_else_is_not_held(
+    session: Session, shim: Shim, group: Group, unlike: dict[str, str]
+) -> None:
+    with shim, pytest.raises(MigrationError, match=r"what the original saw: /dev/stdout belongs.*goes on") as caught:
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, _proof.take(group.pids()), NETWORK, unlike)
+    assert caught.value.code == "surroundings_differ"
+    assert (session.phase, session.decision) == ("starting", None)
+
+
+def test_who_does_not_heed_that_is_told_so(session: Session, shim: Shim, group: Group, unlike: dict[str, str]) -> None:
+    os.makedirs(session.memory_path("inbox"), exist_ok=True)
+    Path(session.memory_path("inbox", "spec.json")).write_text('{"ignore_rules": ["surroundings_differ"]}')
+    with shim:
+        told = _engine_runtime.hold(session, MANIFEST, MANIFEST, _proof.take(group.pids()), NETWORK, unlike)
+        assert session.phase == "held"
+    assert told["warnings"] == ["The copy does not see what the original saw: /dev/stdout belongs to somebody else."]
 
 
 def test_a_copy_of_which_a_process_is_missing_is_not_held(session: Session, shim: Shim, group: Group) -> None:
     """None of them has run, so none can have ended."""
     source = {**_proof.take(group.pids()), "7": "0" * 64}
     with shim, pytest.raises(MigrationError, match="1 of 2 processes") as caught:
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, source, NETWORK)
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, source, NETWORK, {})
     assert caught.value.code == "not_a_restore"
     assert (session.phase, session.decision) == ("starting", None)
 

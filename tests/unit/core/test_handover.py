@@ -218,7 +218,16 @@ def test_a_checkpoint_travels_is_held_and_let_go(
         assert talk.hear() == {"ready": True}
         manifest, sent = _talk.put(talk.output, str(images))
         assert sent == sum(path.stat().st_size for path in images.iterdir())
-        held = talk.ask({"hold": {"manifest": manifest, "fingerprints": _proof.take(group.pids()), "network": NETWORK}})
+        held = talk.ask(
+            {
+                "hold": {
+                    "manifest": manifest,
+                    "fingerprints": _proof.take(group.pids()),
+                    "network": NETWORK,
+                    "surroundings": {},
+                }
+            }
+        )
         assert (held["processes"], held["recognised"]) == (1, 1)
         assert _stands(destination) == ("held", None)
         assert group.frozen
@@ -240,7 +249,16 @@ def test_a_source_that_hangs_up_while_it_is_held_decides_nothing(
         with Conversation(runtime_wire.channel) as talk:
             talk.hear()
             manifest, _sent = _talk.put(talk.output, str(images))
-            talk.ask({"hold": {"manifest": manifest, "fingerprints": _proof.take(group.pids()), "network": NETWORK}})
+            talk.ask(
+                {
+                    "hold": {
+                        "manifest": manifest,
+                        "fingerprints": _proof.take(group.pids()),
+                        "network": NETWORK,
+                        "surroundings": {},
+                    }
+                }
+            )
         assert _stands(destination) == ("held", None)
         assert group.frozen
         # A second talk goes on where the first was cut off.
@@ -312,7 +330,7 @@ def test_a_destination_that_has_refused_says_so(runtime_wire: Wire, destination:
     with Conversation(runtime_wire.channel) as talk:
         talk.hear()
         with pytest.raises(MigrationError) as caught:
-            talk.ask({"hold": {"manifest": {}, "fingerprints": {}, "network": NETWORK}})
+            talk.ask({"hold": {"manifest": {}, "fingerprints": {}, "network": NETWORK, "surroundings": {}}})
     assert caught.value.code == "already_refused"
     with Conversation(runtime_wire.channel) as talk:
         talk.hear()

@@ -85,7 +85,8 @@ def test_a_failed_hold_is_told_when_it_is_decided_and_the_copy_dead_and_before_t
 ) -> None:
     """The source stands still until it is told; and what it is told must hold."""
     network = Arrangement(False, False, (), NO_ADDRESSES).as_data()
-    asked = {"hold": {"manifest": {}, "fingerprints": {"1": "0" * 64}, "network": network}}
+    copy_of = {"manifest": {}, "fingerprints": {"1": "0" * 64}, "network": network, "surroundings": {}}
+    asked = {"hold": copy_of}
     question = io.BytesIO(json.dumps(asked).encode() + b"\n")
     said = io.BytesIO()
     engine = Witness(session, copy, said)

@@ -1,0 +1,88 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""Running a function in the namespaces of another process, or in fresh ones.
+
+Linux gives namespaces to threads, so the function runs in a thread of its own, which ends with it. Only for the kinds that a
+thread of a larger program may change alone: network, IPC and UTS (see setns(2)).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import typing as t
+
+# By sched.h. The names are those of /proc/PID/ns.
+_FLAGS = {"net": 0x40000000, "ipc": 0x08000000, "uts": 0x04000000}
+
+Result = t.TypeVar("Result")
+
+
+def inside(pid: int, kinds: t.Iterable[str], function: t.Callable[[], Result]) -> Result:
+    """Run a function in namespaces of a process; programs that it starts are in them too.
+
+    :param pid: the process, as this host numbers it.
+    :param kinds: out of ``net``, ``ipc`` and ``uts``.
+    :raises OSError: when the process is gone, or as the function does.
+    """
+
+    def enter() -> None:
+        for kind in kinds:
+            descriptor = os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                _call("setns", descriptor, _FLAGS[kind])
+            finally:
+                os.close(descriptor)
+
+    return _in_a_thread(enter, function)
+
+
+def inside_fresh(kinds: t.Iterable[str], function: t.Callable[[], Result]) -> Result:
+    """Run a function in new namespaces, which end with it: as the kernel makes them on this host today.
+
+    :param kinds: out of ``net``, ``ipc`` and ``uts``.
+    :raises OSError: as the function does.
+    """
+    flags = 0
+    for kind in kinds:
+        flags |= _FLAGS[kind]
+    return _in_a_thread(lambda: _call("unshare", flags), function)
+
+
+def shares(pid: int, other: int, kind: str) -> bool:
+    """Whether two processes are in the same namespace of a kind, as ``/proc/PID/ns`` names it.
+
+    :raises OSError: when one of them is gone.
+    """
+    return os.readlink(f"/proc/{pid}/ns/{kind}") == os.readlink(f"/proc/{other}/ns/{kind}")
+
+
+def _call(name: str, *arguments: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if getattr(libc, name)(*arguments) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")
+
+
+def _in_a_thread(enter: t.Callable[[], None], function: t.Callable[[], Result]) -> Result:
+    results: list[Result] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            enter()
+            results.append(function())
+        except BaseException as exc:  # noqa: BLE001 - raised again below, in the thread that waits for it
+            errors.append(exc)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]

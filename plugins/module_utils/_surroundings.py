@@ -1,0 +1,149 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""The surroundings of a container: all that its processes can see and that is not their memory.
+
+Memory is proved by ``_proof.py``. This is about the rest: sysctls, owners of pipes, addresses made inside, limits and so on. Each
+topic is a module ``_surroundings_*.py`` with the functions of :class:`Topic`. They are asked in three steps:
+
+* on the source while the container runs: :func:`look_ahead`, what need not be read while it stands still;
+* on the source while it is frozen: :class:`Reading`. Processes are read before the dump, because CRIU works in them;
+  the rest is read beside the dump;
+* on the destination while the copy is held: :func:`bring_over` carries what differs, and compares. A difference that is left
+  is an error, and the source goes on.
+
+What can be carried over is carried. What cannot is to be refused by a rule of the preflight (``_rules_surroundings.py``) before
+anything is frozen; the comparison is there for what no rule knew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import typing as t
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _surroundings_sysctls,
+)
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
+
+#: plain data, as it goes from host to host; it may hold secrets (keys among the sysctls), so it is never logged or returned
+Data = t.Any
+
+# How many differences a message names.
+_NAMED = 8
+
+
+class Topic(t.Protocol):
+    """One topic of the surroundings; a module is one."""
+
+    NAME: str
+    """A stable name, the key of its data."""
+    OF_PROCESSES: bool
+    """Whether it reads the processes themselves, which CRIU works in while it dumps."""
+
+    def look_ahead(self, side: Side) -> Data:
+        """What can be read on the source while the container runs; None where there is nothing of the kind."""
+
+    def take(self, side: Side, ahead: Data) -> Data:
+        """The topic's data on the source, of a frozen container.
+
+        :param ahead: what :meth:`look_ahead` returned.
+        """
+
+    def carry(self, side: Side, source: Data) -> None:
+        """Make the held copy be like the source, as far as that can be done. What fails is left to :meth:`compare`."""
+
+    def compare(self, side: Side, source: Data) -> t.Sequence[str]:
+        """In which points the held copy is not like the source: a part of a sentence each, without secrets."""
+
+
+_TOPICS: tuple[Topic, ...] = (_surroundings_sysctls,)
+
+
+def look_ahead(side: Side) -> dict[str, Data]:
+    """What every topic reads while the container runs. A topic that cannot read it now is asked without it later."""
+    found = {}
+    for topic in _TOPICS:
+        try:
+            found[topic.NAME] = topic.look_ahead(side)
+        except (OSError, MigrationError):
+            found[topic.NAME] = None
+    return found
+
+
+def look_ahead_there() -> dict[str, Data]:
+    """What can be read on the destination before there is a copy."""
+    with contextlib.suppress(OSError):
+        return {_surroundings_sysctls.NAME: _surroundings_sysctls.fresh()}
+    return {}
+
+
+class Reading:
+    """The surroundings of a frozen container on the source, being read.
+
+    :param ahead: what :func:`look_ahead` returned.
+    :raises MigrationError: ``surroundings_unreadable``.
+    """
+
+    def __init__(self, side: Side, ahead: t.Mapping[str, Data]) -> None:
+        self._parts: dict[str, Data] = {}
+        self._pool = ThreadPoolExecutor(max_workers=1)
+        for topic in (one for one in _TOPICS if one.OF_PROCESSES):
+            self._parts[topic.NAME] = _taken(topic, side, ahead)
+        self._rest: dict[str, Future[Data]] = {
+            topic.NAME: self._pool.submit(_taken, topic, side, ahead) for topic in _TOPICS if not topic.OF_PROCESSES
+        }
+
+    def __enter__(self) -> Reading:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def result(self) -> dict[str, Data]:
+        """All of it, when it has been read.
+
+        :raises MigrationError: ``surroundings_unreadable``.
+        """
+        return {**self._parts, **{name: part.result() for name, part in self._rest.items()}}
+
+
+def _taken(topic: Topic, side: Side, ahead: t.Mapping[str, Data]) -> Data:
+    try:
+        return topic.take(side, ahead.get(topic.NAME))
+    except OSError as exc:
+        raise MigrationError(
+            "surroundings_unreadable", f"Cannot read the surroundings of the container ({topic.NAME}): {exc}."
+        ) from exc
+
+
+def bring_over(side: Side, source: t.Mapping[str, Data]) -> list[str]:
+    """Carry the surroundings of the source over to a held copy, and compare.
+
+    :param side: the copy.
+    :param source: what :class:`Reading` returned on the source.
+    :returns: in which points the two still differ, see :func:`sentence`.
+    """
+    asked = [topic for topic in _TOPICS if source.get(topic.NAME) is not None]
+    with ThreadPoolExecutor(max_workers=max(1, len(asked))) as pool:
+        found = list(pool.map(lambda topic: _brought(topic, side, source[topic.NAME]), asked))
+    return [difference for differences in found for difference in differences]
+
+
+def sentence(differences: t.Sequence[str]) -> str:
+    """Differences, for a person."""
+    more = f", and {len(differences) - _NAMED} more" if len(differences) > _NAMED else ""
+    return f"The copy does not see what the original saw: {'; '.join(differences[:_NAMED])}{more}."
+
+
+def _brought(topic: Topic, side: Side, source: Data) -> t.Sequence[str]:
+    try:
+        topic.carry(side, source)
+        return topic.compare(side, source)
+    except OSError as exc:
+        return [f"{topic.NAME} cannot be compared ({exc})"]

@@ -1,0 +1,66 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""Which container is looked at, on which host: what every topic of the surroundings is given."""
+
+from __future__ import annotations
+
+import functools
+import os
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _namespaces
+from ansible_collections.livemigrate.criu.plugins.module_utils._proof import inner_pid
+from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
+
+
+class Side:
+    """A container on one of the two hosts, its processes frozen or at work.
+
+    :param init: its first process, as this host numbers it.
+    :param group: all its tasks.
+    :param directory: where the engine keeps the files of this container (``DATA_ROOT/containers/ID``).
+    :param own_network: whether its network namespace is its own alone, so that it may be changed.
+    :param ignored: ids of rules of the preflight that the user does not heed.
+    :param ahead: on the destination, what was read there before the freeze, by the names of topics.
+    """
+
+    def __init__(
+        self,
+        init: int,
+        group: TaskGroup,
+        directory: str,
+        *,
+        own_network: bool,
+        ignored: t.Iterable[str] = (),
+        ahead: t.Mapping[str, t.Any] | None = None,
+    ) -> None:
+        self.init = init
+        self.group = group
+        self.directory = directory
+        self.own_network = own_network
+        self.ignored = frozenset(ignored)
+        self.ahead = ahead or {}
+
+    @functools.cached_property
+    def processes(self) -> dict[str, int]:
+        """Its processes: the number that each has inside of the container, to that which this host gives it."""
+        found = {}
+        for pid in self.group.pids():
+            # Nothing ends while it stands still, but a look ahead is made while it runs.
+            try:
+                with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as handle:
+                    found[inner_pid(handle.read())] = pid
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+        return found
+
+    def owns(self, kind: str) -> bool:
+        """Whether its namespace of a kind is not that of the host.
+
+        :param kind: as in ``/proc/PID/ns``.
+        """
+        return not _namespaces.shares(self.init, os.getpid(), kind)

@@ -1,0 +1,220 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""The sysctls of a container's namespaces: network, IPC and UTS.
+
+runc sets those that were asked for (``docker run --sysctl``, and Docker's own) when it creates a container, not when it restores
+one, and a program with the right to do so may have changed more. So all of them are read on the source, and those that differ on
+the copy are written there, as far as the kernel lets anybody write them.
+
+Which of them *must* be the same: those that differ on the source from what a fresh namespace has there, for those were set for
+this container. The others are the source kernel's own: they are carried where they can be, and another kernel may not have them.
+
+There are about 800 of them, and reading one costs 10 microseconds. So what a fresh namespace has is read on both hosts before the
+freeze, and the held copy is asked only for those in which the source differs from that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _namespaces
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
+
+NAME = "sysctls"
+OF_PROCESSES = False
+
+_ROOT = "/proc/sys"
+_NET = "net"
+# What belongs to an IPC or UTS namespace, by name: the directories hold what is the host's own too.
+_OF_KINDS: dict[str, tuple[str, ...]] = {
+    "ipc": (
+        *("kernel/msgmax", "kernel/msgmnb", "kernel/msgmni", "kernel/sem"),
+        *("kernel/shmall", "kernel/shmmax", "kernel/shmmni", "kernel/shm_rmid_forced"),
+        *(f"fs/mqueue/{name}" for name in ("msg_default", "msg_max", "msgsize_default", "msgsize_max", "queues_max")),
+    ),
+    "uts": ("kernel/hostname", "kernel/domainname"),
+}
+# Values that are nobody's setting: what the kernel counts or works out by itself, and those by which something is ordered.
+_NO_SETTINGS = re.compile(
+    r"net/(netfilter/nf_conntrack_count|ipv[46]/route/flush|ipv4/(tcp|udp)_\w*hash_entries|ipv4/tcp_available_\w+"
+    r"|(ipv4|ipv6)/conf/[^/]+/mtu|core/netdev_rss_key|netfilter/nf_log/.*|mptcp/available_schedulers)"
+)
+# One of them may reset others: the kernel gives every interface new values when forwarding is switched.
+_FIRST = (
+    "net/ipv4/ip_forward",
+    "net/ipv4/conf/all/",
+    "net/ipv6/conf/all/",
+    "net/ipv4/conf/default/",
+    "net/ipv6/conf/default/",
+)
+# What one device has. A new one gets it from `default` of its namespace. For neighbours only the host shows `default`,
+# but `lo` has got the same.
+_OF_DEVICE = re.compile(r"(net/(?:ipv4|ipv6)/(conf|neigh)/)([^/]+)(/.*)")
+_NO_DEVICES = ("all", "default", "lo")
+_MODELS = {"conf": "default", "neigh": "lo"}
+_SAFE_NAME = re.compile(r"net/[a-zA-Z0-9_./-]+")
+# A file of secrets among the settings: it is carried, and its value told nobody. (No message tells values.)
+_LARGEST = 1 << 16
+
+Values = dict[str, str]
+
+
+def _read(name: str) -> str | None:
+    """A value; None where there is none. Some can only be written, some have no value yet, others are not on every kernel."""
+    try:
+        descriptor = os.open(f"{_ROOT}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(descriptor, _LARGEST).decode("utf-8", "surrogateescape").rstrip("\n")
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return None
+
+
+def _network_names() -> t.Iterator[str]:
+    for directory, _below, names in os.walk(f"{_ROOT}/{_NET}"):
+        for name in names:
+            path = os.path.relpath(os.path.join(directory, name), _ROOT)
+            if not _NO_SETTINGS.fullmatch(path):
+                yield path
+
+
+def _names(kinds: t.Collection[str]) -> list[str]:
+    """What there is in the namespaces that this thread is in."""
+    others = [name for kind, names in _OF_KINDS.items() if kind in kinds for name in names]
+    return [*others, *(_network_names() if "net" in kinds else ())]
+
+
+def _values(names: t.Iterable[str]) -> Values:
+    read = ((name, _read(name)) for name in names)
+    return {name: value for name, value in read if value is not None}
+
+
+def _kinds(side: Side) -> list[str]:
+    """The kinds of namespaces that are the container's own. (What is the host's is nothing that moves, nor to be written.)"""
+    kinds = [kind for kind in _OF_KINDS if side.owns(kind)]
+    return ["net", *kinds] if side.own_network and side.owns("net") else kinds
+
+
+def kind_of(name: str) -> str:
+    """Which kind of namespace a sysctl belongs to."""
+    return next((kind for kind, names in _OF_KINDS.items() if name in names), "net")
+
+
+def fresh() -> Values:
+    """What fresh namespaces have on this host."""
+    kinds = ("net", *_OF_KINDS)
+    return _namespaces.inside_fresh(kinds, lambda: _values(_names(kinds)))
+
+
+def look_ahead(side: Side) -> t.Any:
+    """What fresh namespaces have on this host, and which sysctls there are in those of the container."""
+    kinds = _kinds(side)
+    names = _namespaces.inside(side.init, kinds, lambda: _names(kinds))
+    return {"fresh": fresh(), "names": names}
+
+
+def take(side: Side, ahead: t.Any) -> t.Any:
+    """All values, and the names of those that were set for this container."""
+    kinds = _kinds(side)
+    names = ahead["names"] if ahead else None
+    values = _namespaces.inside(side.init, kinds, lambda: _values(names if names is not None else _names(kinds)))
+    return {"values": values, "set": sorted(_unlike(values, ahead["fresh"] if ahead else {}))}
+
+
+def _unlike(values: Values, usual: Values) -> list[str]:
+    """Those values that are not what a fresh namespace would have.
+
+    :param usual: what a fresh namespace has.
+    """
+
+    def expected(name: str) -> str | None:
+        device = _OF_DEVICE.fullmatch(name)
+        if device is None or device.group(3) in _NO_DEVICES:
+            return usual.get(name)
+        before, kind, _device, after = device.groups()
+        return usual.get(before + _MODELS[kind] + after)
+
+    return [name for name, value in values.items() if not _same(expected(name), value)]
+
+
+def _same(one: str | None, other: str) -> bool:
+    return one is not None and one.split() == other.split()
+
+
+def for_restore(source: t.Any) -> list[str]:
+    """Those that have to be there before CRIU makes sockets (which ports and pings a user may open), as lines ``NAME VALUE``.
+
+    :param source: what :func:`take` returned.
+    """
+    lines = []
+    for name in sorted((source or {}).get("set", ()), key=_order):
+        value = source["values"][name].replace("\t", " ")
+        device = _OF_DEVICE.fullmatch(name)
+        # There is no device yet, and no namespace but the network's is entered for them. Names go into paths, values into lines.
+        if (device is None or device.group(3) in _NO_DEVICES) and _is_safe(name) and value.isprintable():
+            lines.append(f"{name} {value}")
+    return lines
+
+
+def _is_safe(name: str) -> bool:
+    return bool(_SAFE_NAME.fullmatch(name)) and ".." not in name.split("/")
+
+
+def _order(name: str) -> tuple[int, str]:
+    return next((number for number, first in enumerate(_FIRST) if name.startswith(first)), len(_FIRST)), name
+
+
+def carry(side: Side, source: t.Any) -> None:
+    """Write what differs."""
+    kinds, values = _kinds(side), source["values"]
+    usual: Values = side.ahead.get(NAME) or {}
+    names = {*source["set"], *_unlike(values, usual)}
+    wanted = sorted((name for name in names if kind_of(name) in kinds and _is_known(name)), key=_order)
+
+    def write() -> None:
+        for name in wanted:
+            now = _read(name)
+            # A kernel that does not have it cannot be told.
+            if now is not None and not _same(now, values[name]):
+                _write(name, values[name])
+
+    _namespaces.inside(side.init, kinds, write)
+
+
+def _is_known(name: str) -> bool:
+    """Whether a name that was sent is that of a sysctl of a namespace: it is written by root."""
+    return kind_of(name) != "net" or _is_safe(name)
+
+
+def _write(name: str, value: str) -> None:
+    # What cannot be written, because it is the kernel's own or belongs to the whole host, shows in the comparison if it matters.
+    with (
+        contextlib.suppress(OSError),
+        open(f"{_ROOT}/{name}", "w", encoding="utf-8", errors="surrogateescape") as handle,
+    ):
+        handle.write(value + "\n")
+
+
+def compare(side: Side, source: t.Any) -> list[str]:
+    """The values that were set for this container and that the copy has not."""
+    kinds = _kinds(side)
+    # What is not the copy's own (a network that is not closed) is not its to have.
+    names = [name for name in source["set"] if kind_of(name) in kinds and _is_known(name)]
+    return differences(names, source["values"], _namespaces.inside(side.init, kinds, lambda: _values(names)))
+
+
+def differences(names: t.Iterable[str], source: Values, copy: Values) -> list[str]:
+    """Those settings that differ, by name; no value is told, for there are keys among them.
+
+    :param names: what is compared.
+    """
+    wrong = [name for name in names if not _same(copy.get(name), source[name])]
+    return [f"the sysctl {name.replace('/', '.')} is another one" for name in wrong]

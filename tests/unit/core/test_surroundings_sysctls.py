@@ -1,0 +1,134 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Sysctls that were set for one namespace are had by another, on real namespaces of this kernel."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _namespaces, _surroundings_sysctls
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
+from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
+from tests.unit.core.support import wait_for
+
+pytestmark = pytest.mark.usefixtures("needs_namespaces")
+
+# One of each kind: of the stack, of the engine's own (a user's ports), of one device, of IPC.
+SET = {
+    "net/core/somaxconn": "333",
+    "net/ipv4/ping_group_range": "0\t1000",
+    "net/ipv4/conf/eth0/log_martians": "1",
+    "kernel/msgmax": "12345",
+}
+ALL_KINDS = ("net", "ipc", "uts")
+
+
+def _is_apart(pid: int) -> bool:
+    return Path(f"/proc/{pid}/comm").read_text() == "sleep\n" and not _namespaces.shares(pid, os.getpid(), "ipc")
+
+
+@contextmanager
+def _container() -> Iterator[Side]:
+    """A process with namespaces of its own, and a device as an engine makes one."""
+    with subprocess.Popen(["unshare", "--net", "--ipc", "--uts", "sleep", "60"]) as process:
+        try:
+            wait_for(lambda: _is_apart(process.pid), "a process with namespaces of its own")
+            inside = ["nsenter", f"--net=/proc/{process.pid}/ns/net", "ip", "link"]
+            subprocess.run([*inside, "add", "eth0", "type", "bridge"], check=True)
+            yield Side(process.pid, TaskGroup("/nowhere"), "/nowhere", own_network=True)
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def sides() -> Iterator[tuple[Side, Side]]:
+    """The source, on which something has been set, and the copy."""
+    with ExitStack() as stack:
+        source, copy = stack.enter_context(_container()), stack.enter_context(_container())
+        _namespaces.inside(source.init, ALL_KINDS, _set_all)
+        copy.ahead = {_surroundings_sysctls.NAME: _surroundings_sysctls.fresh()}
+        yield source, copy
+
+
+def _set_all() -> None:
+    for name, value in SET.items():
+        Path("/proc/sys", name).write_text(value)
+
+
+def _get(side: Side, name: str) -> str:
+    return _namespaces.inside(side.init, ALL_KINDS, lambda: Path("/proc/sys", name).read_text()).rstrip("\n")
+
+
+def test_what_was_set_is_found_and_nothing_else(sides: tuple[Side, Side]) -> None:
+    source, _copy = sides
+    data = _surroundings_sysctls.take(source, _surroundings_sysctls.look_ahead(source))
+    assert data["set"] == sorted(SET)
+    assert len(data["values"]) > 100
+
+
+def test_the_copy_is_missing_it_and_gets_it(sides: tuple[Side, Side]) -> None:
+    source, copy = sides
+    data = _surroundings_sysctls.take(source, _surroundings_sysctls.look_ahead(source))
+    missing = _surroundings_sysctls.compare(copy, data)
+    assert missing == [f"the sysctl {name.replace('/', '.')} is another one" for name in sorted(SET)]
+    _surroundings_sysctls.carry(copy, data)
+    assert _surroundings_sysctls.compare(copy, data) == []
+    assert {name: _get(copy, name) for name in SET} == SET
+
+
+def test_what_a_kernel_has_otherwise_is_carried_and_not_asked_for(sides: tuple[Side, Side]) -> None:
+    """Nobody set it on the source: its kernel has it so, and the copy's kernel has not."""
+    source, copy = sides
+    data = _surroundings_sysctls.take(source, _surroundings_sysctls.look_ahead(source))
+    data["values"].update({"net/ipv4/tcp_retries2": "9", "net/ipv4/no_such_thing": "1"})
+    _surroundings_sysctls.carry(copy, data)
+    assert _get(copy, "net/ipv4/tcp_retries2") == "9"
+    assert _surroundings_sysctls.compare(copy, data) == []
+
+
+def test_the_host_is_left_alone(sides: tuple[Side, Side]) -> None:
+    """A copy in the network of its host: nothing is read of it, nothing written."""
+    source, _copy = sides
+    data = _surroundings_sysctls.take(source, _surroundings_sysctls.look_ahead(source))
+    before = Path("/proc/sys/net/core/somaxconn").read_text()
+    with subprocess.Popen(["sleep", "60"]) as process:
+        try:
+            host = Side(process.pid, TaskGroup("/nowhere"), "/nowhere", own_network=True)
+            assert _surroundings_sysctls.take(host, None) == {"values": {}, "set": []}
+            _surroundings_sysctls.carry(host, data)
+            assert _surroundings_sysctls.compare(host, data) == []
+        finally:
+            process.kill()
+    assert Path("/proc/sys/net/core/somaxconn").read_text() == before
+
+
+@pytest.mark.parametrize("name", ["net/../kernel/core_pattern", "kernel/core_pattern", "net/core/a b", "/etc/passwd"])
+def test_no_other_file_is_written(sides: tuple[Side, Side], monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Names that come from another host go into paths of root's."""
+    _source, copy = sides
+    written: list[str] = []
+    monkeypatch.setattr(_surroundings_sysctls, "_write", lambda where, _value: written.append(where))
+    monkeypatch.setattr(_surroundings_sysctls, "_read", lambda _name: "before")
+    _surroundings_sysctls.carry(copy, {"values": {name: "x", "net/core/somaxconn": "1"}, "set": [name]})
+    assert written == ["net/core/somaxconn"]
+    assert _surroundings_sysctls.for_restore({"values": {name: "x"}, "set": [name]}) == []
+
+
+def test_what_sockets_need_is_told_before_they_are_made(sides: tuple[Side, Side]) -> None:
+    """Not that of a device: there is none yet. Nothing but the network's: no other namespace is entered there. One line each."""
+    source, _copy = sides
+    data = _surroundings_sysctls.take(source, _surroundings_sysctls.look_ahead(source))
+    assert _surroundings_sysctls.for_restore(data) == [
+        "net/core/somaxconn 333",
+        "net/ipv4/ping_group_range 0 1000",
+    ]
+    data["values"]["net/core/somaxconn"] = "1\nnet/core/x 2"
+    assert "net/core/x" not in " ".join(_surroundings_sysctls.for_restore(data))
