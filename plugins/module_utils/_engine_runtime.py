@@ -53,15 +53,6 @@ _RESERVE_BYTES = 128 << 20
 _START_SECONDS = 60.0
 _POLL_SECONDS = 0.005
 
-# What holds for every restore. What the dump was made with (see _dump_options.py) a restore does not mind, connections apart.
-_RESTORE_OPTIONS = (
-    "manage-cgroups=ignore",
-    "file-locks",
-    "link-remap",
-    "ext-unix-sk",
-    f"action-script={_shim.ACTION_SCRIPT}",
-)
-
 
 def place_for(size: int, session: Session, name: str) -> str:
     """A directory for images of so many bytes: in memory where it fits twice (as images and as the tasks'), else on the disk.
@@ -244,8 +235,7 @@ def _options(session: Session, network: _connections.Arrangement) -> list[str]:
     """CRIU's options for the restore. What runc says of mounts is overruled where it names a symbolic link."""
     links = session.data("created").get("links", {})
     return [
-        *_RESTORE_OPTIONS,
-        _dump_options.of_connections(kept=network.established),
+        *_dump_options.for_restore(kept=network.established, action_script=_shim.ACTION_SCRIPT),
         *(f"external=mnt[{place}]:{path}" for place, path in sorted(links.items())),
     ]
 

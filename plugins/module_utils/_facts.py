@@ -25,6 +25,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _held,
     _host_files,
     _images,
+    _self_test,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import SYSTEM_PATH, Runner
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine_socket import engine_get
@@ -155,6 +156,20 @@ def criu_facts(run: Runner, path: str | None = None, features: t.Sequence[str] =
         # A program that is missing, hangs, or cannot be executed is a fact about this host like any other.
         facts["check"]["output"] = str(exc)
     return facts
+
+
+def self_test_facts(run: Runner, criu: Facts) -> Facts:
+    """Whether this CRIU dumps and restores here, by trying it.
+
+    :param criu: what :func:`criu_facts` tells.
+    """
+    if not criu["present"]:
+        return _self_test.not_tried("There is no CRIU to try.")
+    if os.geteuid() != 0:
+        return _self_test.not_tried("It was not tried, because only root can do that: use become.")
+    if not criu["check"]["ok"]:
+        return _self_test.not_tried("It was not tried, because criu check fails already.")
+    return _self_test.of_host(_held.read(_criu_log.CONFIGURATION), criu["path"], criu["version"], run)
 
 
 # --- kernel and room ----------------------------------------------------------------------------------------------
@@ -309,6 +324,7 @@ def host_facts(
     criu = criu_facts(run, criu_path, features)
     kernel = kernel_facts()
     docker = docker_facts(run)
+    tried = self_test_facts(run, criu)
     verdict = criu_verdict(
         criu["version"],
         criu["package_revision"],
@@ -316,10 +332,13 @@ def host_facts(
         criu["check"]["output"],
         kernel["release"],
         kernel["machine"],
+        tried["ok"],
+        tried["error"],
     )
     paths = [docker["data_root"] or path if path == "/var/lib/docker" else path for path in DISK_PATHS]
     return {
         "criu": criu,
+        "self_test": tried,
         "kernel": kernel,
         "docker": docker,
         "tools": {name: which(name) for name in TOOLS},

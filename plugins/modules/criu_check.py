@@ -15,6 +15,8 @@ author:
 description:
   - Gathers what matters for moving containers with CRIU, that is CRIU itself and its verdict on the running kernel, the
     Docker Engine with its containerd and runc, the tools CRIU needs, memory, disk and Python.
+  - CRIU is tried, too. A tiny container is run, dumped and restored by C(runc) with the options of a move, in a systemd unit
+    of its own that leaves nothing behind. It takes about half a second; see RV(self_test).
   - It tells and never fails on absence. Without CRIU or without Docker it says so in what it returns; roles and playbooks judge.
   - The engine is asked through its socket, so neither the docker command line nor docker-py is needed.
   - CRIU needs root for its checks; use C(become).
@@ -204,6 +206,45 @@ tmpfs_free_bytes:
   returned: always
   type: int
   sample: 4096000000
+self_test:
+  description:
+    - What became of a tiny container of this module's own that CRIU dumped and restored here, by way of C(runc) and with the
+      options that a move has.
+    - A try that succeeded is noted in C(/run/livemigrate/self-test.json). It is repeated when the host was booted again, and
+      when the programs criu and runc, C(/etc/criu/runc.conf) or this collection's own options are other ones.
+  returned: always
+  type: dict
+  contains:
+    ok:
+      description: Whether it was restored and went on. V(null) when it could not be tried.
+      type: bool
+      sample: true
+    error:
+      description: Why it failed or could not be tried, in full sentences, V(null) where there is nothing to say.
+      type: str
+      sample: "A small container of its own cannot be dumped: sockets: Can't get 1:16 opt: Operation not supported."
+    steps:
+      description: The steps that succeeded, with the seconds that each took.
+      type: dict
+      sample: {"run": 0.11, "dump": 0.19, "restore": 0.17}
+    seconds:
+      description: How long all of it took.
+      type: float
+      sample: 0.56
+    options:
+      description: CRIU's options for the dump that it was tried with last.
+      type: list
+      elements: str
+      sample: [manage-cgroups=ignore, file-locks]
+    refused_options:
+      description: Options that this CRIU cannot take, and that a move does without.
+      type: list
+      elements: str
+      sample: []
+    from_note:
+      description: Whether this is what an earlier try has noted.
+      type: bool
+      sample: false
 usable:
   description: Whether this CRIU can be used on this kernel.
   returned: always

@@ -107,6 +107,17 @@ def unusable(side: str) -> Change:
     return lambda case: case[side].update(usable=not verdict.reasons, reasons=verdict.reasons)
 
 
+def fails_when_tried(side: str) -> Change:
+    error = "A small container of its own cannot be dumped: sockets: Can't get 1:16 opt: Operation not supported."
+    verdict = criu_verdict("4.1.1", None, True, "Looks good.", "6.18.5", "x86_64", False, error)
+
+    def change(case: Facts) -> None:
+        case[side].update(usable=not verdict.reasons, reasons=verdict.reasons)
+        case[side]["self_test"].update(ok=False, error=error)
+
+    return change
+
+
 def disk(side: str, path: str, free: int) -> Change:
     def change(case: Facts) -> None:
         for one in case[side]["disk"]:
@@ -235,6 +246,14 @@ TABLE: list[Row] = [
     *each_side("docker_present", dead_engine, "does not answer: The engine does not answer: timed out"),
     *each_side("docker_py_present", lambda side: on(side, "python", "docker_py", to=None), "has no docker-py"),
     *each_side("criu_usable", unusable, "CRIU cannot be used"),
+    *each_side("criu_works", fails_when_tried, "CRIU does not work", "sockets: Can't get 1:16 opt"),
+    *each_side(
+        "criu_not_tried",
+        lambda side: all_of(
+            on(side, "self_test", "ok", to=None), on(side, "self_test", "error", to="runc is missing.")
+        ),
+        "is not known: runc is missing.",
+    ),
     Row("criu_remarks", on("destination", "remarks", to=["Old, but fine."]), "Destination: Old, but fine."),
     Row("criu_remarks", on("destination", "remarks", to=[])),
     *each_side("tools_present", lambda side: on(side, "tools", "rsync", to=None), "lacks rsync"),
@@ -249,8 +268,23 @@ TABLE: list[Row] = [
         engine="api",
     ),
     Row("network_lock", on("source", "criu", "options", to={"network-lock": "skip"}), engine="api"),
-    # With the engine runtime the fence is the lock, where CRIU can be told so.
+    # With the engine runtime the fence is the lock, where the source's CRIU can be told so.
     Row("network_lock", on("source", "tools", "iptables-restore", to=None)),
+    Row(
+        "network_lock",
+        all_of(
+            on("destination", "criu", "version", to="3.17.1"), on("destination", "tools", "iptables-restore", to=None)
+        ),
+        also=("criu_not_older",),
+    ),
+    Row(
+        "network_lock",
+        all_of(
+            on("source", "self_test", "refused_options", to=["network-lock=skip"]),
+            on("destination", "tools", "iptables-restore", to=None),
+        ),
+        "destination lacks iptables-restore",
+    ),
     Row(
         "network_lock",
         all_of(on("source", "criu", "version", to="3.17.1"), on("source", "tools", "iptables-restore", to=None)),
