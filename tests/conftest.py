@@ -28,7 +28,7 @@ from tests.lab import Lab
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / ".cache" / "logs"
-ORDER = ("static", "unit", "lab", "workloads", "modules", "scenarios", "migration", "preflight", "engines")
+ORDER = ("static", "unit", "lab", "workloads", "modules", "scenarios", "migration", "preflight", "engines", "vm")
 UNIT_SECONDS = 60
 TAIL_LINES = 150
 
@@ -67,7 +67,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Cheap checks first; within a directory the order stays as collected. Marks what needs the lab."""
     items.sort(key=_rank)
     for item in items:
-        if "lab" in getattr(item, "fixturenames", ()):
+        if "lab_ground" in getattr(item, "fixturenames", ()):
             item.add_marker("lab")
         if _rank(item) == ORDER.index("unit") and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(UNIT_SECONDS))
@@ -190,8 +190,8 @@ def repository_files() -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def lab(run_tool: RunTool) -> Iterator[Lab]:
-    """The lab's hosts alpha, beta and gamma, running.
+def lab_ground(run_tool: RunTool) -> Iterator[Lab]:
+    """The lab, with whatever hosts it has: a test's other fixtures start those that it needs.
 
     A lab of this checkout that already runs is used as it is and left running. One that was started here goes
     down at the end of the session, however it ends, unless LIVEMIGRATE_LAB_KEEP=1.
@@ -207,8 +207,14 @@ def lab(run_tool: RunTool) -> Iterator[Lab]:
         mark = hashlib.sha256(str(present.settings.directory).encode()).hexdigest()[:5]
         os.environ.setdefault("LIVEMIGRATE_LAB_BRIDGE", f"lmlab{mark}")
     try:
-        run_tool([sys.executable, script, "up"], name="lab-up", timeout=1200, show=r"\S")
         yield Lab.load()
     finally:
         if ours and os.environ.get("LIVEMIGRATE_LAB_KEEP", "0") in ("", "0"):
             run_tool([sys.executable, script, "down"], name="lab-down", timeout=300)
+
+
+@pytest.fixture(scope="session")
+def lab(lab_ground: Lab, run_tool: RunTool) -> Lab:
+    """The lab's hosts alpha, beta and gamma, running."""
+    run_tool([sys.executable, ROOT / "tests" / "lab" / "lab.py", "up"], name="lab-up", timeout=1200, show=r"\S")
+    return lab_ground

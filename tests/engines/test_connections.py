@@ -41,14 +41,14 @@ class Neighbour(Moving):
 
 
 @pytest.fixture
-def neighbour(lab: Lab, start: Start) -> Iterator[Callable[..., Neighbour]]:
+def neighbour(lab_ground: Lab, start: Start) -> Iterator[Callable[..., Neighbour]]:
     """A function that starts a counter with an echo service at an address of the lab's bridge: neighbour(host, hosts)."""
     joined: list[Host] = []
 
     def begin(host: Host, hosts: list[Host], *arguments: str, command: tuple[str, ...] = echo.COMMAND) -> Neighbour:
-        echo.join(lab, *hosts)
+        echo.join(lab_ground, *hosts)
         joined.extend(hosts)
-        address = echo.address(lab)
+        address = echo.address(lab_ground)
         moving = start(
             host,
             hosts,

@@ -45,8 +45,12 @@ def admit(settings: Settings, root: Path, name: str) -> None:
 
 def set_root_login(root: Path, allowed: bool) -> None:
     """Write sshd's answer to root; sshd reads it at its next reload."""
-    answer = "prohibit-password" if allowed else "no"
-    (root / "etc/ssh/sshd_config.d/root-login.conf").write_text(f"PermitRootLogin {answer}\n")
+    (root / "etc/ssh/sshd_config.d/root-login.conf").write_text(root_login_line(allowed))
+
+
+def root_login_line(allowed: bool) -> str:
+    """What sshd's configuration says of root."""
+    return f"PermitRootLogin {'prohibit-password' if allowed else 'no'}\n"
 
 
 def root_login_allowed(root: Path) -> bool:

@@ -132,7 +132,7 @@ def _status(lab: Lab) -> str:
         return "no lab here, but traces of one: run `lab.py down`" if leftovers else "no lab here"
     lines = []
     for machine in machines:
-        state = "up" if machine.leader() is not None else "starting" if machine.is_running() else "down"
+        state = "up" if machine.is_up() else "starting" if machine.is_running() else "down"
         faults = " ".join(f"{key}={value}" for key, value in sorted(machine.port.items()))
         docker, criu = machine.installed_version("docker.io"), machine.installed_version("criu")
         lines.append(

@@ -192,25 +192,46 @@ def _forward_rules(settings: Settings) -> list[list[str]]:
     return [["-i", settings.bridge, *mark], ["-o", settings.bridge, *mark]]
 
 
-def plug(settings: Settings, name: str, octet: int, port: dict[str, str]) -> None:
+def mac(settings: Settings, octet: int) -> str:
+    """A host's address on the wire: known in advance, so that neighbours need not learn a new one when it comes back."""
+    return f"02:6c:6d:{':'.join(f'{int(part):02x}' for part in settings.network.split('.')[1:])}:{octet:02x}"
+
+
+def plug(settings: Settings, name: str, octet: int, port: dict[str, str], *, tap: bool = False) -> None:
     """A fresh network namespace for one start of a host, and its cable to the bridge, with the faults in port applied.
 
     Fresh at every start, because a real host loses addresses, routes, rules and container bridges when it reboots.
+    tap: the namespace is only a piece of the way: the cable goes on to a device tap0 in it, for a virtual machine.
     """
     unplug(settings, name, octet)
     inside, outside = namespace(settings, name), cable(settings, octet)
-    # Known in advance, so that neighbours need not learn a new address when a host comes back.
-    mac = f"02:6c:6d:{':'.join(f'{int(part):02x}' for part in settings.network.split('.')[1:])}:{octet:02x}"
     run(["ip", "netns", "add", inside])
-    run(["ip", "link", "add", outside, "type", "veth", "peer", "name", "eth0", "address", mac, "netns", inside])
+    run(["ip", "link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", inside])
+    (_lay_to_tap if tap else _address)(settings, inside, octet)
+    run(["ip", "link", "set", outside, "master", settings.bridge, "up"])
+    apply_port(settings, name, octet, port)
+
+
+def _address(settings: Settings, inside: str, octet: int) -> None:
+    """The namespace is the host's own."""
+    run(["ip", "-n", inside, "link", "set", "eth0", "address", mac(settings, octet)])
     run(["ip", "-n", inside, "link", "set", "lo", "up"])
     run(["ip", "-n", inside, "address", "add", f"{settings.network}.{octet}/24", "dev", "eth0"])
     run(["ip", "-n", inside, "link", "set", "eth0", "up"])
     run(["ip", "-n", inside, "route", "add", "default", "via", settings.gateway])
     # A new namespace copies the machine's value, which is 1 while a lab is up; a new host does not forward.
     run(["ip", "netns", "exec", inside, "sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward"])
-    run(["ip", "link", "set", outside, "master", settings.bridge, "up"])
-    apply_port(settings, name, octet, port)
+
+
+def _lay_to_tap(_settings: Settings, inside: str, _octet: int) -> None:
+    """The namespace joins the cable and the virtual machine's tap device, and speaks itself to nobody."""
+    run(["ip", "netns", "exec", inside, "sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6"], check=False)
+    run(["ip", "-n", inside, "link", "add", "join", "type", "bridge", "forward_delay", "0", "mcast_snooping", "0"])
+    run(["ip", "-n", inside, "tuntap", "add", "tap0", "mode", "tap"])
+    for device in ("tap0", "eth0"):
+        run(["ip", "-n", inside, "link", "set", device, "master", "join"])
+    for device in ("tap0", "eth0", "join"):
+        run(["ip", "-n", inside, "link", "set", device, "up"])
 
 
 def unplug(settings: Settings, name: str, octet: int) -> None:

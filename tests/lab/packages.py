@@ -25,9 +25,13 @@ _PROGRAMS = {
 }
 
 
-def install_missing() -> None:
+# Beside those, for virtual machines.
+_FOR_VIRTUAL = {"mke2fs": "e2fsprogs", "unshare": "util-linux"}
+
+
+def install_missing(virtual: bool = False) -> None:
     """Install the Debian packages of the programs that are not there; nothing is upgraded or removed."""
-    wanted = dict(_PROGRAMS)
+    wanted = {**_PROGRAMS, **(_FOR_VIRTUAL if virtual else {})}
     if preload_is_needed():
         wanted["gcc"] = "gcc"
     missing = sorted({package for program, package in wanted.items() if not shutil.which(program)})
