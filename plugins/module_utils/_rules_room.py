@@ -61,24 +61,48 @@ def memory_room(case: Case) -> _Found:
 def checkpoint_room(case: Case) -> _Found:
     size = _prediction.memory_bytes(case.container or {})
     for where, facts in case.hosts():
-        root = str(facts["docker"].get("data_root") or "/var/lib/docker")
-        if case.settings.engine == "api":
-            # The engine writes it three times.
-            place, free = _free(facts, root, "/tmp", "/var/lib/containerd")  # noqa: S108
-            needed = 3 * size
-        else:
-            place, free = _free(facts, "/var/lib/livemigrate")
-            needed = size + _RESERVE_BYTES
-            if (
-                2 * size + _RESERVE_BYTES < facts["memory"]["available_bytes"]
-                and size + _RESERVE_BYTES < facts["tmpfs_free_bytes"]
-            ):
-                continue
-        if free < needed:
-            yield (
-                f"The checkpoint may take {needed >> 20} MiB at {place} on the {where}, which has {free >> 20} MiB left.",
-                "Make room.",
-            )
+        needs = _needs_of_api(facts, size) if case.settings.engine == "api" else _needs_of_runtime(facts, size)
+        for place, needed, free in needs:
+            if free < needed:
+                yield (
+                    f"The checkpoint may take {needed >> 20} MiB at {place} on the {where}, which has {free >> 20} MiB left.",
+                    "Make room there, or use migrate_engine: runtime, which makes no copies of a checkpoint on the disk."
+                    if case.settings.engine == "api"
+                    else "Make room there.",
+                )
+
+
+# A place, the bytes that a checkpoint takes there, and the bytes that are free.
+_Need = tuple[str, int, int]
+
+
+def _needs_of_api(facts: Facts, size: int) -> t.Iterator[_Need]:
+    """Where the engine's three copies of a checkpoint go, one to each place; places on one file system share its room.
+
+    runc writes its images below the temporary directory of containerd, containerd packs them into its content store, and dockerd
+    unpacks that into its own directory of the container; a restore goes the other way round.
+    """
+    docker = facts["docker"]
+    places = (
+        "/tmp",  # noqa: S108 - it is only looked at
+        str(docker.get("containerd_root") or "/var/lib/containerd"),
+        str(docker.get("data_root") or "/var/lib/docker"),
+    )
+    devices: dict[object, list[Facts]] = {}
+    for disk in facts.get("disk") or []:
+        if disk["path"] in places:
+            devices.setdefault(disk["device"], []).append(disk)
+    for disks in devices.values():
+        names = " and ".join(str(disk["path"]) for disk in disks)
+        yield names, len(disks) * size, min(int(disk["free_bytes"]) for disk in disks)
+
+
+def _needs_of_runtime(facts: Facts, size: int) -> t.Iterator[_Need]:
+    """Images go into memory where they fit twice (as images and as the tasks' memory), else beside the session's journal."""
+    in_memory = 2 * size + _RESERVE_BYTES < facts["memory"]["available_bytes"]
+    if not (in_memory and size + _RESERVE_BYTES < facts["tmpfs_free_bytes"]):
+        place, free = _free(facts, "/var/lib/livemigrate")
+        yield place, size + _RESERVE_BYTES, free
 
 
 @rule(ERROR, "too little room for layer, volumes and image", "run", "destination", "container", "there")

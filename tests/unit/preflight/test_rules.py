@@ -27,7 +27,9 @@ SETTINGS = Settings()
 
 
 def judge(case: Facts, engine: str = "runtime", settings: Settings = SETTINGS) -> list[Finding]:
-    return _preflight.judge(case["source"], case["destination"], engine, settings=settings).findings
+    at = case.get("judged_at", 1001.0)
+    verdict = _preflight.judge(case["source"], case["destination"], engine, settings=settings, judged_at=at)
+    return verdict.findings
 
 
 # -- how a case is changed ----------------------------------------------------------------------------------------
@@ -112,6 +114,33 @@ def disk(side: str, path: str, free: int) -> Change:
         for one in case[side]["disk"]:
             if one["path"] == path:
                 one["free_bytes"] = free
+
+    return change
+
+
+def same_disk(side: str, paths: tuple[str, ...], free: int) -> Change:
+    """Places that share one file system."""
+
+    def change(case: Facts) -> None:
+        for one in case[side]["disk"]:
+            if one["path"] in paths:
+                one.update(device=99, free_bytes=free)
+
+    return change
+
+
+# When a host was asked, what its clock said then, how long before its answer, and when the answer came.
+Reading = tuple[float, float, float, float]
+
+
+def read_at(source: Reading, destination: Reading) -> Change:
+    """The clocks as they were read; the control node's second 0 is its second 1000, and it judges at 1001 without it."""
+
+    def change(case: Facts) -> None:
+        for side, (asked, wall, age, _answered) in (("source", source), ("destination", destination)):
+            case[side]["clock"] = {"wall": wall, "asked_at": 1000 + asked, "age_seconds": age}
+        assert source[3] <= destination[0]
+        case["judged_at"] = 1000 + destination[3]
 
     return change
 
@@ -358,10 +387,15 @@ TABLE: list[Row] = [
     Row("cpu_features", on("destination", "cpu", to={"model": "unknown", "instructions": []})),
     Row("time_namespace", on("destination", "kernel", "time_namespace", to=False), "monotonic clock"),
     Row("time_namespace", on("source", "kernel", "time_namespace", to=False)),
-    Row("clock_skew", on("destination", "clock", "offset_seconds", to=60.5), "60 s ahead of"),
-    Row("clock_skew", on("destination", "clock", "offset_seconds", to=-59.5), "60 s behind"),
-    Row("clock_skew", on("destination", "clock", "offset_seconds", to=3.0)),
-    Row("clock_skew", on("destination", "clock", "offset_seconds", to=None)),
+    Row("clock_skew", read_at(source=(0, 1060.2, 0.3, 1), destination=(1, 1001.4, 0.2, 2)), "59 to 61 s behind"),
+    Row("clock_skew", read_at(source=(0, 1000.2, 0.3, 1), destination=(1, 1004.9, 0.2, 2)), "3 to 4 s ahead of"),
+    # A slow answer: the clock may have been read at its beginning or at its end.
+    Row("clock_skew", read_at(source=(0, 1000.2, 0.3, 1), destination=(1, 1008.0, 0.1, 9))),
+    Row("clock_skew", read_at(source=(0, 1007.5, 0.1, 8), destination=(8, 1008.2, 0.1, 9))),
+    # The same answer as slow after the clock was read: it was read at the beginning then.
+    Row("clock_skew", read_at(source=(0, 1000.2, 0.3, 1), destination=(1, 1008.0, 7, 9)), "6 to 8 s ahead of"),
+    Row("clock_skew", on("destination", "clock", "asked_at", to=None)),
+    Row("clock_skew", on("source", "clock", "asked_at", to=None)),
     Row(
         "lsm_missing",
         all_of(
@@ -645,11 +679,39 @@ TABLE: list[Row] = [
         "1024 MiB",
         "destination",
     ),
+    # One of the engine's copies goes to each of three places.
+    *(
+        Row(
+            "checkpoint_room",
+            all_of(of("memory", "dump_bytes", to=1 << 30), disk("source", path, 1 << 29)),
+            f"may take 1024 MiB at {path} on the source, which has 512 MiB left",
+            engine="api",
+        )
+        for path in ("/tmp", "/var/lib/docker", "/var/lib/containerd")
+    ),
     Row(
         "checkpoint_room",
-        all_of(of("memory", "dump_bytes", to=1 << 30), disk("source", "/var/lib/docker", 2 << 30)),
-        "source",
-        "3072 MiB",
+        all_of(of("memory", "dump_bytes", to=1 << 30), disk("source", "/tmp", 2410 << 20)),
+        engine="api",
+    ),
+    # Two of them on one file system.
+    Row(
+        "checkpoint_room",
+        all_of(
+            of("memory", "dump_bytes", to=1 << 30),
+            same_disk("source", ("/var/lib/docker", "/var/lib/containerd"), 3 << 29),
+        ),
+        "may take 2048 MiB at /var/lib/docker and /var/lib/containerd on the source, which has 1536 MiB left",
+        engine="api",
+    ),
+    # A containerd that keeps its content elsewhere.
+    Row(
+        "checkpoint_room",
+        all_of(
+            of("memory", "dump_bytes", to=1 << 30),
+            on("source", "docker", "containerd_root", to="/srv/containerd"),
+            disk("source", "/var/lib/containerd", 1 << 29),
+        ),
         engine="api",
     ),
     Row(
