@@ -24,6 +24,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _facts_machine,
     _held,
     _host_files,
+    _huge_pages,
     _images,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import SYSTEM_PATH, Runner
@@ -262,7 +263,13 @@ def docker_facts(run: Runner, get: t.Callable[[str], Facts] = engine_get) -> Fac
         error = "The engine's socket may not be opened by this user: use become."
     except (OSError, ValueError) as exc:
         error = f"The engine does not answer: {exc}"
-    facts: Facts = {"installed": installed, "running": False, "error": error, "init_binary": None, "containerd_root": None}
+    facts: Facts = {
+        "installed": installed,
+        "running": False,
+        "error": error,
+        "init_binary": None,
+        "containerd_root": None,
+    }
     # Keys are there always, so that a play can name them without asking first.
     facts.update(dict.fromkeys(parse_engine({}, {}), None))
     facts["api_engine"] = engine_verdict(None, None)._asdict()
@@ -327,6 +334,7 @@ def host_facts(
         "docker": docker,
         "tools": {name: which(name) for name in TOOLS},
         "memory": parse_meminfo(_held.read("/proc/meminfo")),
+        "huge_pages": _huge_pages.pools(),
         "cpu": _facts_machine.parse_cpuinfo(_held.read("/proc/cpuinfo")),
         "clock": clock.facts(),
         "login": _facts_machine.login(),

@@ -130,7 +130,10 @@ def containerd_root(data_root: str | None) -> str:
     if data_root and os.path.exists("/run/docker/containerd/containerd.sock"):
         return os.path.join(data_root, "containerd", "daemon")
     text = ""
-    with contextlib.suppress(OSError), open("/etc/containerd/config.toml", encoding="utf-8", errors="replace") as handle:
+    with (
+        contextlib.suppress(OSError),
+        open("/etc/containerd/config.toml", encoding="utf-8", errors="replace") as handle,
+    ):
         text = handle.read()
     return parse_containerd_root(text) or "/var/lib/containerd"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _prediction
+from ansible_collections.livemigrate.criu.plugins.module_utils import _huge_pages, _prediction
 from ansible_collections.livemigrate.criu.plugins.module_utils._finding import ERROR, Case, Facts, Told, rule
 
 _Found = t.Iterator[Told]
@@ -118,3 +118,50 @@ def data_room(case: Case) -> _Found:
             ),
             "Make room.",
         )
+
+
+# In KiB, the size that sysctl(8) speaks of.
+_USUAL_HUGE_PAGE = "2048"
+
+
+def _more_huge_pages(size: str, number: int) -> str:
+    if size == _USUAL_HUGE_PAGE:
+        return f"Set more of them aside there: sysctl vm.nr_hugepages={number}."
+    return f"Set more of them aside there: echo {number} > /sys/kernel/mm/hugepages/hugepages-{size}kB/nr_hugepages."
+
+
+@rule(
+    ERROR,
+    "too few huge pages, on either host",
+    "criu/kerndat.c, run",
+    "source",
+    "destination",
+    "processes",
+    volatile=True,
+)
+def huge_pages(case: Case) -> _Found:
+    for size, needed in ((case.container or {})["processes"]["huge_pages"]).items():
+        here = (case.source or {})["huge_pages"].get(size)
+        if here and not _huge_pages.available(here):
+            yield (
+                (
+                    f"The container has {needed} huge page(s) of {int(size) >> 10} MiB, and the source has no more: CRIU needs "
+                    "one that is free to learn what they are."
+                ),
+                _more_huge_pages(size, here["nr_hugepages"] + 1),
+            )
+        there = (case.destination or {})["huge_pages"].get(size)
+        if there is None:
+            yield (
+                (
+                    f"The container has {needed} huge page(s) of {int(size) >> 10} MiB, a size that the destination's kernel "
+                    "does not have."
+                ),
+                "Choose a host that has them (default_hugepagesz and hugepagesz on the kernel's command line).",
+            )
+        elif _huge_pages.available(there) < needed:
+            free = _huge_pages.available(there)
+            yield (
+                f"The container has {needed} huge page(s) of {int(size) >> 10} MiB; the destination has {free} left.",
+                _more_huge_pages(size, there["nr_hugepages"] + needed - free),
+            )

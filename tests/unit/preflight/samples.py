@@ -70,11 +70,18 @@ def host() -> Facts:
     facts["tools"].update(dict.fromkeys(facts["tools"], "/usr/bin/x"))
     facts["memory"] = {"total_bytes": 8 << 30, "available_bytes": 4 << 30}
     facts["tmpfs_free_bytes"] = 4 << 30
+    facts["huge_pages"] = {"2048": huge_page_pool(), "1048576": huge_page_pool(nr_hugepages=0, free_hugepages=0)}
     facts["disk"] = [
         {"path": path, "free_bytes": 10 << 30, "total_bytes": 20 << 30, "filesystem": "ext4", "device": device}
         for device, path in enumerate(("/tmp", "/var/lib/docker", "/var/lib/containerd", "/var/lib/livemigrate"))
     ]
     return facts
+
+
+def huge_page_pool(**more: int) -> dict[str, int]:
+    """Huge pages of one size that a host has."""
+    counters = ("nr_hugepages", "free_hugepages", "resv_hugepages", "nr_overcommit_hugepages", "surplus_hugepages")
+    return {**dict.fromkeys(counters, 0), "nr_hugepages": 8, "free_hugepages": 8, **more}
 
 
 def peer(**more: Any) -> Facts:
@@ -162,12 +169,15 @@ def container(**inspect: Any) -> Facts:
             "devices": [],
             "deleted": [],
             "locks": 0,
+            "sleeping": [],
+            "pipes_without_writer": [],
+            "huge_pages": {},
             "seccomp": 2,
             "own_user_namespace": False,
             "protocols": {},
             "foreign": [],
         },
-        "kernel_mounts": {"masked": ["/proc/acpi"], "foreign": []},
+        "kernel_mounts": {"masked": ["/proc/acpi"], "foreign": [], "replaced": []},
         "memory": {"resident_bytes": 20 << 20, "dump_bytes": 10 << 20, "tmpfs_bytes": 0},
         "sockets": {"inet": [], "own_addresses": ["172.17.0.2"], "groups": [], "outside": []},
         "lasting": [],

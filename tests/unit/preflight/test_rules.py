@@ -118,6 +118,11 @@ def disk(side: str, path: str, free: int) -> Change:
     return change
 
 
+def pool(side: str, size: str, **counters: int) -> Change:
+    """Huge pages of a host."""
+    return lambda case: case[side]["huge_pages"][size].update(counters)
+
+
 def same_disk(side: str, paths: tuple[str, ...], free: int) -> Change:
     """Places that share one file system."""
 
@@ -244,12 +249,20 @@ class Row:
     """A change and what one rule has to say of it; no text: it must be silent."""
 
     def __init__(
-        self, rule: str, change: Change, *texts: str, engine: str = "runtime", also: tuple[str, ...] = ()
+        self,
+        rule: str,
+        change: Change,
+        *texts: str,
+        engine: str = "runtime",
+        also: tuple[str, ...] = (),
+        remedy: str = "",
     ) -> None:
         self.rule = rule
         self.change = change
         self.texts = texts
         self.engine = engine
+        # A part of what there is to do, where that has figures.
+        self.remedy = remedy
         # Rules that such a case cannot but set off as well.
         self.also = also
 
@@ -488,6 +501,17 @@ TABLE: list[Row] = [
     Row("volume_in_use", with_volume(None, in_use_by=["other"]), "other"),
     Row("bind_in_use", with_bind(place(), travels=True, in_use_by=["other"]), "/srv/data", "other"),
     Row("bind_mount_unknown", of("unknown_binds", to=["/srv/no"]), "/srv/no"),
+    Row(
+        "mount_replaced",
+        of("kernel_mounts", "replaced", to=[{"place": "/etc/app.conf", "source": "/srv/app.conf", "gone": True}]),
+        "/srv/app.conf was removed or replaced",
+        "the old one at /etc/app.conf",
+    ),
+    Row(
+        "mount_replaced",
+        of("kernel_mounts", "replaced", to=[{"place": "/data", "source": "/srv/data", "gone": False}]),
+        "at /data is not what lies at /srv/data",
+    ),
     Row("storage_unsupported", of("storage_error", to="The writable layer cannot be moved."), "writable layer"),
     # -- processes
     Row("exec_session_running", of("processes", "foreign", to=["sleep"]), "docker exec", "sleep"),
@@ -556,6 +580,12 @@ TABLE: list[Row] = [
             on("destination", "criu", "features", "seccomp_suspend", to=False),
             of("processes", "seccomp", to=0),
         ),
+    ),
+    Row("pipe_without_writer", of("processes", "pipes_without_writer", to=["/run/ctl (agent)"]), "/run/ctl (agent)"),
+    Row(
+        "sleep_ends",
+        of("processes", "sleeping", to=[{"program": "perl", "seconds": 1e5}, {"program": "sleep", "seconds": 2**63}]),
+        "perl (for 100000 s), sleep (for ever)",
     ),
     Row("mount_inside", of("kernel_mounts", "foreign", to=["/mnt (fuse.sshfs)"]), "/mnt (fuse.sshfs)"),
     # -- its network
@@ -718,6 +748,43 @@ TABLE: list[Row] = [
         "checkpoint_room",
         all_of(of("memory", "dump_bytes", to=1 << 30), disk("source", "/var/lib/livemigrate", 1 << 30)),
     ),
+    # CRIU asks the kernel for one huge page of its own on the source; on the destination all of them are needed.
+    Row(
+        "huge_pages",
+        all_of(
+            of("processes", "huge_pages", to={"2048": 8}), pool("source", "2048", free_hugepages=1, resv_hugepages=1)
+        ),
+        "has 8 huge page(s) of 2 MiB, and the source has no more",
+    ),
+    Row(
+        "huge_pages",
+        all_of(of("processes", "huge_pages", to={"2048": 8}), pool("destination", "2048", free_hugepages=7)),
+        "8 huge page(s) of 2 MiB; the destination has 7 left",
+        remedy="sysctl vm.nr_hugepages=9",
+    ),
+    Row(
+        "huge_pages",
+        all_of(
+            of("processes", "huge_pages", to={"1048576": 1}),
+            pool("source", "1048576", nr_hugepages=2, free_hugepages=1),
+        ),
+        "1 huge page(s) of 1024 MiB; the destination has 0 left",
+        remedy="echo 1 > /sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages",
+    ),
+    Row(
+        "huge_pages",
+        of("processes", "huge_pages", to={"16384": 1}),
+        "a size that the destination's kernel does not have",
+    ),
+    Row("huge_pages", of("processes", "huge_pages", to={"2048": 8})),
+    # Pages that the kernel makes when they are asked for.
+    Row(
+        "huge_pages",
+        all_of(
+            of("processes", "huge_pages", to={"2048": 8}),
+            pool("destination", "2048", free_hugepages=0, nr_overcommit_hugepages=9, surplus_hugepages=1),
+        ),
+    ),
     Row("data_room", of("sizes", "volume_bytes", to=11 << 30), "/var/lib/docker", "10240 MiB left"),
     Row("data_room", of("sizes", "volume_bytes", to=9 << 30)),
 ]
@@ -738,6 +805,7 @@ def test_rule(row: Row) -> None:
     text = " ".join(one.message for one in told)
     for wanted in row.texts:
         assert wanted.lower() in text.lower()
+    assert row.remedy in " ".join(one.remedy for one in told)
     for one in told:
         assert one.message.rstrip("'\"").endswith((".", ")", "?")), one.message
         assert one.remedy.rstrip().endswith((".", ")")), one.remedy
