@@ -24,9 +24,11 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _dump_options,
     _fence,
     _held,
+    _huge_pages,
     _images,
     _mountinfo,
     _names,
+    _replaced_mounts,
     _session,
     _sockets,
     _spec,
@@ -245,6 +247,33 @@ def _foreign_mounts(tables: t.Iterable[t.Sequence[_mountinfo.KernelMount]], decl
     return sorted({f"{one.place} ({one.kind})" for table in tables for one in _mountinfo.foreign(table, declared)})
 
 
+def _replaced(
+    inspect: Inspect,
+    kernel_mounts: t.Sequence[_mountinfo.KernelMount],
+    inside: t.Iterable[t.Sequence[_mountinfo.KernelMount]],
+    init: int,
+) -> list[Facts]:
+    """The mounts whose source on the host has been replaced since the container started.
+
+    :param inside: the mounts of programs that have mounts of their own.
+    """
+    parts = {
+        str(one.get("Target"))
+        for one in (inspect.get("HostConfig") or {}).get("Mounts") or []
+        if (one.get("VolumeOptions") or {}).get("Subpath")
+    }
+    # What is a part of a volume only is not the directory that inspect names.
+    sources = {
+        mount.destination: mount.source
+        for mount in _spec.mounts(inspect)
+        if (mount.kind == "bind" or (mount.kind == "volume" and mount.driver == "local"))
+        and mount.destination not in parts
+    }
+    found = {one for table in (kernel_mounts, *inside) for one in _replaced_mounts.deleted(table, sources)}
+    found.update(_replaced_mounts.renamed(kernel_mounts, sources, init))
+    return [one._asdict() for one in sorted(found)]
+
+
 def of_processes(inspect: Inspect, first: _sockets.Sockets | None = None) -> Facts:
     """What the kernel has of a running container: processes, mounts, memory, sockets.
 
@@ -261,10 +290,15 @@ def of_processes(inspect: Inspect, first: _sockets.Sockets | None = None) -> Fac
     inside = [_mountinfo.parse(_held.read(f"/proc/{pid}/mountinfo")) for pid in held.pop("mount_namespaces")]
     resident = group.resident_bytes
     facts: Facts = {
-        "processes": {**held, "foreign": _lasting_foreign(group, init)},
+        "processes": {
+            **held,
+            "foreign": _lasting_foreign(group, init),
+            "huge_pages": _huge_pages.of_processes(pids, _huge_pages.pools()),
+        },
         "kernel_mounts": {
             "masked": _mountinfo.masked(kernel_mounts),
             "foreign": _foreign_mounts([kernel_mounts, *inside], own_mounts),
+            "replaced": _replaced(inspect, kernel_mounts, inside, init),
         },
         "memory": {
             "resident_bytes": resident,

@@ -24,6 +24,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _facts_machine,
     _held,
     _host_files,
+    _huge_pages,
     _images,
     _self_test,
 )
@@ -262,11 +263,13 @@ def docker_facts(run: Runner, get: t.Callable[[str], Facts] = engine_get) -> Fac
     installed = which("dockerd") is not None
     try:
         info = get("/info")
+        root = info.get("DockerRootDir")
         return {
             "installed": installed,
             "running": True,
             "error": None,
             "init_binary": _host_files.find_init(info.get("InitBinary")),
+            "containerd_root": _facts_machine.containerd_root(root),
             **parse_engine(get("/version"), info),
         }
     except FileNotFoundError:
@@ -275,7 +278,13 @@ def docker_facts(run: Runner, get: t.Callable[[str], Facts] = engine_get) -> Fac
         error = "The engine's socket may not be opened by this user: use become."
     except (OSError, ValueError) as exc:
         error = f"The engine does not answer: {exc}"
-    facts: Facts = {"installed": installed, "running": False, "error": error, "init_binary": None}
+    facts: Facts = {
+        "installed": installed,
+        "running": False,
+        "error": error,
+        "init_binary": None,
+        "containerd_root": None,
+    }
     # Keys are there always, so that a play can name them without asking first.
     facts.update(dict.fromkeys(parse_engine({}, {}), None))
     facts["api_engine"] = engine_verdict(None, None)._asdict()
@@ -320,7 +329,7 @@ def host_facts(
 
     :param asked_at: the time of the host that asks, for a comparison of clocks.
     """
-    clock = _facts_machine.clock_facts(asked_at)
+    clock = _facts_machine.ClockReading(asked_at)
     criu = criu_facts(run, criu_path, features)
     kernel = kernel_facts()
     docker = docker_facts(run)
@@ -335,7 +344,8 @@ def host_facts(
         tried["ok"],
         tried["error"],
     )
-    paths = [docker["data_root"] or path if path == "/var/lib/docker" else path for path in DISK_PATHS]
+    places = {"/var/lib/docker": docker["data_root"], "/var/lib/containerd": docker["containerd_root"]}
+    paths = [places.get(path) or path for path in DISK_PATHS]
     return {
         "criu": criu,
         "self_test": tried,
@@ -343,8 +353,9 @@ def host_facts(
         "docker": docker,
         "tools": {name: which(name) for name in TOOLS},
         "memory": parse_meminfo(_held.read("/proc/meminfo")),
+        "huge_pages": _huge_pages.pools(),
         "cpu": _facts_machine.parse_cpuinfo(_held.read("/proc/cpuinfo")),
-        "clock": clock,
+        "clock": clock.facts(),
         "login": _facts_machine.login(),
         "disk": disk_facts(paths),
         # Where a session keeps what must not reach a disk.

@@ -6,8 +6,8 @@
 
 """What the processes of a container hold that decides whether CRIU can dump them, as /proc shows it.
 
-Parsers (``parse_*``, ``kind_of``) are pure; :func:`look` reads /proc and stops nothing. No memory, no argument and no environment
-is read. A process that ends meanwhile is left out.
+Parsers (``parse_*``, ``kind_of``) are pure; :func:`look` reads /proc and stops nothing. No argument and no environment is
+read, and of memory only how long a task wants to sleep. A process that ends meanwhile is left out.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import re
 import stat
 import time
 import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _named_pipes, _sleeping_tasks
 
 Facts = dict[str, t.Any]
 
@@ -195,6 +197,8 @@ class _Seen:
         self.locks = 0
         self.seccomp = 0
         self.memory = 0
+        self.sleeping: list[_sleeping_tasks.Sleep] = []
+        self.pipes = _named_pipes.Pipes()
         root = os.stat(f"/proc/{init}/root/")
         self.levels = len(parse_status(read(f"/proc/{init}/status"))["session"])
         self.queues = _device(f"/proc/{init}/root/dev/mqueue")
@@ -248,6 +252,7 @@ class _Seen:
         self.devices.update(f"{path} ({program})" for path in mapped.devices)
         for path, place in mapped.deleted:
             self.delete(path, f"/proc/{pid}/map_files/{place}", program)
+        self.sleeping += _sleeping_tasks.look(pid, program)
         self.memory += parse_rollup(read(f"/proc/{pid}/smaps_rollup")) or 0
         with contextlib.suppress(OSError):
             for name in os.listdir(f"/proc/{pid}/fd"):
@@ -272,6 +277,9 @@ class _Seen:
             if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
                 if not _DEVICES.match(target):
                     self.devices.add(f"{target} ({program})")
+            elif stat.S_ISFIFO(mode):
+                reader = _named_pipes.Reader(pid, int(name), program, target)
+                self.pipes.see((found.st_dev, found.st_ino), reader, read(f"/proc/{pid}/fdinfo/{name}"))
             elif found.st_dev == self.queues:
                 self.hold("mqueue", program)
             elif stat.S_ISREG(mode):
@@ -312,6 +320,7 @@ def look(pids: t.Sequence[int], init: int, seconds: float = 1.0) -> Facts:
             break
         seen.process(pid)
     deleted = sorted(seen.deleted.values(), key=lambda one: -int(one["bytes"]))
+    sleeping = sorted({(one.program, one.seconds) for one in seen.sleeping}, key=lambda one: -one[1])
     return {
         "count": len(pids),
         "complete": complete,
@@ -319,6 +328,8 @@ def look(pids: t.Sequence[int], init: int, seconds: float = 1.0) -> Facts:
         "devices": sorted(seen.devices)[:_NAMED],
         "deleted": deleted[:_NAMED],
         "locks": seen.locks,
+        "sleeping": [{"program": program, "seconds": seconds} for program, seconds in sleeping[:_NAMED]],
+        "pipes_without_writer": seen.pipes.without_writer()[:_NAMED],
         "seccomp": seen.seccomp,
         "own_user_namespace": seen.namespaces["user"] != _namespace(1, "user"),
         "protocols": parse_protocols(read(f"/proc/{init}/net/protocols")),

@@ -137,15 +137,17 @@ def judge(
     *,
     settings: Settings | None = None,
     ignore: t.Collection[str] = (),
+    judged_at: float | None = None,
 ) -> Verdict:
     """The engine, and all findings about two hosts and a container, as criu_check tells of them.
 
     :param engine: ``api``, ``runtime`` or ``auto``; the one in the settings does not count.
     :param ignore: ids of rules that the user does not heed.
+    :param judged_at: the wall clock of the control node, on which the hosts were asked.
     :raises MigrationError: ``rule_unknown``.
     """
     require_known(ignore)
-    case = case_of(source, destination, settings or Settings())
+    case = case_of(source, destination, settings or Settings())._replace(judged_at=judged_at)
     chosen, reason = choose_engine(case, engine)
     case = case._replace(settings=case.settings._replace(engine=chosen))
     found = _finding.findings(case, (), rules())

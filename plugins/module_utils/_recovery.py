@@ -86,7 +86,8 @@ def chosen(session: str | None, container: str | None) -> list[Session]:
     if session is not None:
         # One that is not here any more has nothing left to do.
         return [found for found in Session.all() if found.id == _names.session_id(session)]
-    name = _names.container_name(container) if container else None
+    # An empty name is a mistake, and not the word for all of them.
+    name = None if container is None else _names.container_name(container)
     return [found for found in Session.all() if name is None or _is_of(found, name)]
 
 

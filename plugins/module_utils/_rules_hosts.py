@@ -27,8 +27,8 @@ _Found = t.Iterator[Told]
 
 _PROVISION = "playbooks/provision.yml installs and starts it."
 _NEWER_CRIU = "playbooks/provision.yml installs a CRIU; see the README of the role criu for newer ones."
-# Seconds by which two wall clocks may differ; when each was read is known to about a second.
-_CLOCK_SECONDS = 5.0
+# Seconds by which two wall clocks may differ. How long the hosts took to answer is left out of it.
+_CLOCK_SECONDS = 2.0
 # Kernel options that CRIU needs beyond what `criu check` tries, and what fails without them.
 _KERNEL_OPTIONS = {
     "CONFIG_CHECKPOINT_RESTORE": "everything",
@@ -426,12 +426,28 @@ def time_namespace(case: Case) -> _Found:
 @rule(WARNING, "wall clocks that differ", "by reading", "source", "destination")
 def clock_skew(case: Case) -> _Found:
     source, destination = _pair(case)
-    here, there = source["clock"]["offset_seconds"], destination["clock"]["offset_seconds"]
-    if here is not None and there is not None and abs(there - here) > _CLOCK_SECONDS:
+    asked, last = destination["clock"]["asked_at"], case.judged_at
+    if source["clock"]["asked_at"] is None or asked is None or last is None:
+        return
+    # The destination is asked when the source has answered, and all is judged when the destination has.
+    here, there = _ahead(source["clock"], asked), _ahead(destination["clock"], last)
+    least, most = there[0] - here[1], there[1] - here[0]
+    if least > _CLOCK_SECONDS or most < -_CLOCK_SECONDS:
+        word = "ahead of" if least > 0 else "behind"
+        low, high = sorted((abs(least), abs(most)))
         yield (
-            f"The destination's clock is {abs(there - here):.0f} s {'ahead of' if there > here else 'behind'} the source's.",
+            f"The destination's clock is {low:.0f} to {high:.0f} s {word} the source's (as far as the hosts' answers tell).",
             "Synchronise both (chrony, systemd-timesyncd); certificates, leases and timers of the container would see the jump.",
         )
+
+
+def _ahead(clock: Facts, answered_at: float) -> tuple[float, float]:
+    """By how much a host's clock is ahead of the control node's: at least, at most. It was read between question and answer.
+
+    :param answered_at: the control node's clock when it had the answer, or later.
+    """
+    latest = max(answered_at - clock["age_seconds"], clock["asked_at"])
+    return clock["wall"] - latest, clock["wall"] - clock["asked_at"]
 
 
 @rule(

@@ -197,8 +197,12 @@ clock:
       description: Seconds since 1970.
       type: float
       sample: 1795778697.68
-    offset_seconds:
-      description: By how much it is ahead of O(asked_at); the way to this host counts in. V(null) without O(asked_at).
+    asked_at:
+      description: What O(asked_at) said.
+      type: float
+      sample: 1795778697.12
+    age_seconds:
+      description: How long before the end of the module the clock was read.
       type: float
       sample: 0.4
 tmpfs_free_bytes:

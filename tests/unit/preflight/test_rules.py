@@ -27,7 +27,9 @@ SETTINGS = Settings()
 
 
 def judge(case: Facts, engine: str = "runtime", settings: Settings = SETTINGS) -> list[Finding]:
-    return _preflight.judge(case["source"], case["destination"], engine, settings=settings).findings
+    at = case.get("judged_at", 1001.0)
+    verdict = _preflight.judge(case["source"], case["destination"], engine, settings=settings, judged_at=at)
+    return verdict.findings
 
 
 # -- how a case is changed ----------------------------------------------------------------------------------------
@@ -123,6 +125,38 @@ def disk(side: str, path: str, free: int) -> Change:
         for one in case[side]["disk"]:
             if one["path"] == path:
                 one["free_bytes"] = free
+
+    return change
+
+
+def pool(side: str, size: str, **counters: int) -> Change:
+    """Huge pages of a host."""
+    return lambda case: case[side]["huge_pages"][size].update(counters)
+
+
+def same_disk(side: str, paths: tuple[str, ...], free: int) -> Change:
+    """Places that share one file system."""
+
+    def change(case: Facts) -> None:
+        for one in case[side]["disk"]:
+            if one["path"] in paths:
+                one.update(device=99, free_bytes=free)
+
+    return change
+
+
+# When a host was asked, what its clock said then, how long before its answer, and when the answer came.
+Reading = tuple[float, float, float, float]
+
+
+def read_at(source: Reading, destination: Reading) -> Change:
+    """The clocks as they were read; the control node's second 0 is its second 1000, and it judges at 1001 without it."""
+
+    def change(case: Facts) -> None:
+        for side, (asked, wall, age, _answered) in (("source", source), ("destination", destination)):
+            case[side]["clock"] = {"wall": wall, "asked_at": 1000 + asked, "age_seconds": age}
+        assert source[3] <= destination[0]
+        case["judged_at"] = 1000 + destination[3]
 
     return change
 
@@ -226,12 +260,20 @@ class Row:
     """A change and what one rule has to say of it; no text: it must be silent."""
 
     def __init__(
-        self, rule: str, change: Change, *texts: str, engine: str = "runtime", also: tuple[str, ...] = ()
+        self,
+        rule: str,
+        change: Change,
+        *texts: str,
+        engine: str = "runtime",
+        also: tuple[str, ...] = (),
+        remedy: str = "",
     ) -> None:
         self.rule = rule
         self.change = change
         self.texts = texts
         self.engine = engine
+        # A part of what there is to do, where that has figures.
+        self.remedy = remedy
         # Rules that such a case cannot but set off as well.
         self.also = also
 
@@ -392,10 +434,15 @@ TABLE: list[Row] = [
     Row("cpu_features", on("destination", "cpu", to={"model": "unknown", "instructions": []})),
     Row("time_namespace", on("destination", "kernel", "time_namespace", to=False), "monotonic clock"),
     Row("time_namespace", on("source", "kernel", "time_namespace", to=False)),
-    Row("clock_skew", on("destination", "clock", "offset_seconds", to=60.5), "60 s ahead of"),
-    Row("clock_skew", on("destination", "clock", "offset_seconds", to=-59.5), "60 s behind"),
-    Row("clock_skew", on("destination", "clock", "offset_seconds", to=3.0)),
-    Row("clock_skew", on("destination", "clock", "offset_seconds", to=None)),
+    Row("clock_skew", read_at(source=(0, 1060.2, 0.3, 1), destination=(1, 1001.4, 0.2, 2)), "59 to 61 s behind"),
+    Row("clock_skew", read_at(source=(0, 1000.2, 0.3, 1), destination=(1, 1004.9, 0.2, 2)), "3 to 4 s ahead of"),
+    # A slow answer: the clock may have been read at its beginning or at its end.
+    Row("clock_skew", read_at(source=(0, 1000.2, 0.3, 1), destination=(1, 1008.0, 0.1, 9))),
+    Row("clock_skew", read_at(source=(0, 1007.5, 0.1, 8), destination=(8, 1008.2, 0.1, 9))),
+    # The same answer as slow after the clock was read: it was read at the beginning then.
+    Row("clock_skew", read_at(source=(0, 1000.2, 0.3, 1), destination=(1, 1008.0, 7, 9)), "6 to 8 s ahead of"),
+    Row("clock_skew", on("destination", "clock", "asked_at", to=None)),
+    Row("clock_skew", on("source", "clock", "asked_at", to=None)),
     Row(
         "lsm_missing",
         all_of(
@@ -488,6 +535,17 @@ TABLE: list[Row] = [
     Row("volume_in_use", with_volume(None, in_use_by=["other"]), "other"),
     Row("bind_in_use", with_bind(place(), travels=True, in_use_by=["other"]), "/srv/data", "other"),
     Row("bind_mount_unknown", of("unknown_binds", to=["/srv/no"]), "/srv/no"),
+    Row(
+        "mount_replaced",
+        of("kernel_mounts", "replaced", to=[{"place": "/etc/app.conf", "source": "/srv/app.conf", "gone": True}]),
+        "/srv/app.conf was removed or replaced",
+        "the old one at /etc/app.conf",
+    ),
+    Row(
+        "mount_replaced",
+        of("kernel_mounts", "replaced", to=[{"place": "/data", "source": "/srv/data", "gone": False}]),
+        "at /data is not what lies at /srv/data",
+    ),
     Row("storage_unsupported", of("storage_error", to="The writable layer cannot be moved."), "writable layer"),
     # -- processes
     Row("exec_session_running", of("processes", "foreign", to=["sleep"]), "docker exec", "sleep"),
@@ -556,6 +614,12 @@ TABLE: list[Row] = [
             on("destination", "criu", "features", "seccomp_suspend", to=False),
             of("processes", "seccomp", to=0),
         ),
+    ),
+    Row("pipe_without_writer", of("processes", "pipes_without_writer", to=["/run/ctl (agent)"]), "/run/ctl (agent)"),
+    Row(
+        "sleep_ends",
+        of("processes", "sleeping", to=[{"program": "perl", "seconds": 1e5}, {"program": "sleep", "seconds": 2**63}]),
+        "perl (for 100000 s), sleep (for ever)",
     ),
     Row("mount_inside", of("kernel_mounts", "foreign", to=["/mnt (fuse.sshfs)"]), "/mnt (fuse.sshfs)"),
     # -- its network
@@ -679,16 +743,81 @@ TABLE: list[Row] = [
         "1024 MiB",
         "destination",
     ),
+    # One of the engine's copies goes to each of three places.
+    *(
+        Row(
+            "checkpoint_room",
+            all_of(of("memory", "dump_bytes", to=1 << 30), disk("source", path, 1 << 29)),
+            f"may take 1024 MiB at {path} on the source, which has 512 MiB left",
+            engine="api",
+        )
+        for path in ("/tmp", "/var/lib/docker", "/var/lib/containerd")
+    ),
     Row(
         "checkpoint_room",
-        all_of(of("memory", "dump_bytes", to=1 << 30), disk("source", "/var/lib/docker", 2 << 30)),
-        "source",
-        "3072 MiB",
+        all_of(of("memory", "dump_bytes", to=1 << 30), disk("source", "/tmp", 2410 << 20)),
+        engine="api",
+    ),
+    # Two of them on one file system.
+    Row(
+        "checkpoint_room",
+        all_of(
+            of("memory", "dump_bytes", to=1 << 30),
+            same_disk("source", ("/var/lib/docker", "/var/lib/containerd"), 3 << 29),
+        ),
+        "may take 2048 MiB at /var/lib/docker and /var/lib/containerd on the source, which has 1536 MiB left",
+        engine="api",
+    ),
+    # A containerd that keeps its content elsewhere.
+    Row(
+        "checkpoint_room",
+        all_of(
+            of("memory", "dump_bytes", to=1 << 30),
+            on("source", "docker", "containerd_root", to="/srv/containerd"),
+            disk("source", "/var/lib/containerd", 1 << 29),
+        ),
         engine="api",
     ),
     Row(
         "checkpoint_room",
         all_of(of("memory", "dump_bytes", to=1 << 30), disk("source", "/var/lib/livemigrate", 1 << 30)),
+    ),
+    # CRIU asks the kernel for one huge page of its own on the source; on the destination all of them are needed.
+    Row(
+        "huge_pages",
+        all_of(
+            of("processes", "huge_pages", to={"2048": 8}), pool("source", "2048", free_hugepages=1, resv_hugepages=1)
+        ),
+        "has 8 huge page(s) of 2 MiB, and the source has no more",
+    ),
+    Row(
+        "huge_pages",
+        all_of(of("processes", "huge_pages", to={"2048": 8}), pool("destination", "2048", free_hugepages=7)),
+        "8 huge page(s) of 2 MiB; the destination has 7 left",
+        remedy="sysctl vm.nr_hugepages=9",
+    ),
+    Row(
+        "huge_pages",
+        all_of(
+            of("processes", "huge_pages", to={"1048576": 1}),
+            pool("source", "1048576", nr_hugepages=2, free_hugepages=1),
+        ),
+        "1 huge page(s) of 1024 MiB; the destination has 0 left",
+        remedy="echo 1 > /sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages",
+    ),
+    Row(
+        "huge_pages",
+        of("processes", "huge_pages", to={"16384": 1}),
+        "a size that the destination's kernel does not have",
+    ),
+    Row("huge_pages", of("processes", "huge_pages", to={"2048": 8})),
+    # Pages that the kernel makes when they are asked for.
+    Row(
+        "huge_pages",
+        all_of(
+            of("processes", "huge_pages", to={"2048": 8}),
+            pool("destination", "2048", free_hugepages=0, nr_overcommit_hugepages=9, surplus_hugepages=1),
+        ),
     ),
     Row("data_room", of("sizes", "volume_bytes", to=11 << 30), "/var/lib/docker", "10240 MiB left"),
     Row("data_room", of("sizes", "volume_bytes", to=9 << 30)),
@@ -710,6 +839,7 @@ def test_rule(row: Row) -> None:
     text = " ".join(one.message for one in told)
     for wanted in row.texts:
         assert wanted.lower() in text.lower()
+    assert row.remedy in " ".join(one.remedy for one in told)
     for one in told:
         assert one.message.rstrip("'\"").endswith((".", ")", "?")), one.message
         assert one.remedy.rstrip().endswith((".", ")")), one.remedy
