@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.tree
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit rules lab-up lab-down lab-status lab-shell pins clean
+.PHONY: help setup demo test lint unit bench rules lab-up lab-down lab-status lab-shell pins clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ lab-status: ## what runs, and how to reach it
 
 lab-shell: ## a root shell on one of them (HOST=alpha, beta or gamma)
 	@$(LAB) shell $(HOST)
+
+bench: setup ## how long a small container stands still with this checkout and with another one (OTHER=directory)
+	@$(VENV)/bin/python -m tests.bench.compare_trees $(OTHER)
 
 rules: setup ## docs/rules.md and the versions in docs/support.md, from the rules of the preflight
 	@$(VENV)/bin/python tests/static/make_rules.py
