@@ -137,6 +137,7 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
     sources = {entry["destination"]: entry["path"] for entry in binds}
     if inspect["HostConfig"].get("Init") and there["init"]:
         sources[_host_files.INIT_PLACE] = there["init"]
+    links = _host_files.links(sources, spec.get("real_places", {}))
     # Now, while nothing has been made yet, and not a second time when it has.
     plan = _creation(session, spec, engine)
     volumes = [entry for entry in spec["volumes"] if entry["kind"] == "volume"]
@@ -171,7 +172,7 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
         container_id=container,
         policy=_spec.restart_policy(inspect),
         addresses=_addresses_of(engine, inspect, created),
-        links={place: os.path.realpath(path) for place, path in _host_files.links(sources).items()},
+        links=links,
     )
     _channel_server.set_targets(session, targets)
     _engines.of(session).arm(session, engine)

@@ -57,7 +57,7 @@ mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=overlay overlay rootfs
 step run
 $runc run --detach --bundle . NAME </dev/null
 rc=$?
-left=2000
+left=10000
 while [ $rc -eq 0 ] && [ ! -e rootfs/ready ]; do
     sleep 0.005
     left=$((left - 1))

@@ -27,6 +27,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _engines,
     _examine,
     _freeze,
+    _host_files,
     _images,
     _names,
     _proof,
@@ -109,6 +110,10 @@ def open_session(
                 "networks": [network for network in networks if network],
                 "ignore_rules": list(ignore_rules),
                 "ancestry": session.facts["ancestry"],
+                "real_places": _host_files.real_places(
+                    f"/proc/{inspect['State']['Pid']}/root",
+                    [_host_files.INIT_PLACE, *(entry["destination"] for entry in volumes)],
+                ),
                 # What the destination makes room for.
                 "memory_bytes": _container_facts.checkpoint_bytes(inspect),
             },

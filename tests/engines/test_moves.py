@@ -128,7 +128,11 @@ def _restart_engine_with_live_restore(host: Host) -> None:
 
 # What does not stand in another's way moves in one container.
 KINDS: dict[str, list[str]] = {
-    "terminal_init_health": ["--tty", "--init", "--health-cmd", "true", "--health-interval", "1s"],
+    "terminal_init_health": [
+        *("--tty", "--init", "--health-cmd", "true", "--health-interval", "1s"),
+        # /lib and /sbin of the image are links, and so is the file.
+        *("--volume", "/etc/localtime:/lib/lt:ro", "--mount", "type=bind,source=/etc,target=/sbin/../lib/etc,readonly"),
+    ],
     "read_only_and_limits": [
         *("--read-only", "--tmpfs", "/tmp:size=8m", "--shm-size", "32m", "--ulimit", "nofile=512:1024"),
         *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),

@@ -149,6 +149,16 @@ def test_a_crash_is_called_one(host: Host, tmp_path: Path) -> None:
     assert "crashed or was killed" in str(told["error"])
 
 
+@pytest.mark.parametrize(("seconds", "ok"), [(5.0, None), (0.1, False)], ids=["slow", "hangs"])
+def test_what_does_not_end_is_cut_off(host: Host, tmp_path: Path, seconds: float, ok: bool | None) -> None:
+    """On a host that hardly gets on nothing is known then; on another one CRIU hangs."""
+    host.answer = lambda _options: f"step run 1.0\nended 0 {1 + seconds}\nstep dump {2 + seconds}\n"
+    told = _ask(host, tmp_path)
+    assert told["ok"] is ok
+    assert "cannot be dumped: it does not end within" in str(told["error"])
+    assert _left(tmp_path) == []
+
+
 def test_a_container_that_does_not_run_says_nothing_of_criu(host: Host, tmp_path: Path) -> None:
     host.answer = lambda _options: NO_RUN
     told = _ask(host, tmp_path)
