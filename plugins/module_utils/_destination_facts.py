@@ -96,6 +96,7 @@ def _networks(asks: Asks, wanted: t.Iterable[Wanted]) -> Facts:
         told[network["name"]] = found and {
             **_container_facts.network_facts(found),
             "addresses_in_use": _addresses_in_use(found),
+            "members": sorted(_container_facts.members(found).values()),
         }
     return told
 

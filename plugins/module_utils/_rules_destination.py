@@ -200,6 +200,30 @@ def network_missing(case: Case) -> _Found:
         )
 
 
+# Networks on which containers find each other by no name.
+_NAMELESS = ("bridge", "host", "none")
+
+
+@rule(WARNING, "containers on the same network, which stay behind", "run", "container", "there")
+def neighbours_stay(case: Case) -> _Found:
+    container, there = _both(case)
+    for network in container["networks"]:
+        here = set(network.get("neighbours") or []) - set(
+            (there["networks"].get(network["name"]) or {}).get("members") or []
+        )
+        if here and network["name"] not in _NAMELESS:
+            yield (
+                (
+                    f"On the network {network['name']} of the source there are also {', '.join(sorted(here))}, which stay "
+                    f"behind: after the move {container['name']} finds them by their names no more, nor they it."
+                ),
+                (
+                    "Move them to the same host as well, or have them find each other by other means (published ports, names in "
+                    "DNS)."
+                ),
+            )
+
+
 @rule(ERROR, "a published port that is taken", "run", "container", "there", volatile=True)
 def port_taken(case: Case) -> _Found:
     _container, there = _both(case)

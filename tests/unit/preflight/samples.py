@@ -90,6 +90,9 @@ def peer(**more: Any) -> Facts:
         "address": "beta",
         "port": 22,
         "error": None,
+        "is_own": False,
+        "from_address": "192.0.2.2",
+        "host_keys": ["ssh-ed25519 DESTINATION"],
         "rtt_seconds": 0.001,
         "device": "eth0",
         "speed_mbit": 1000,
@@ -208,6 +211,7 @@ def there() -> Facts:
 def case() -> Facts:
     """All of it: what the source tells, with the container, and what the destination does."""
     source, destination = host(), host()
-    source.update(container=container(), peer=peer())
-    destination["for_container"] = there()
+    source.update(container=container(), peer=peer(), ssh_host_keys=["ssh-ed25519 SOURCE", "ssh-rsa SOURCE"])
+    destination.update(for_container=there(), ssh_host_keys=["ssh-ed25519 DESTINATION", "ssh-rsa DESTINATION"])
+    destination["channel_login"] = {"user": "root", "prints": "", "fails": "", "refused": ""}
     return {"source": source, "destination": destination}

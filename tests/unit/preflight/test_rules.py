@@ -320,6 +320,51 @@ TABLE: list[Row] = [
     ),
     Row("channel_reachable", lambda case: case["source"].pop("peer")),
     Row(
+        "channel_leads_elsewhere",
+        on("source", "peer", to=samples.peer(address="localhost", is_own=True, host_keys=["ssh-ed25519 SOURCE"])),
+        "At localhost port 22 the source does not find the destination, but the source itself",
+    ),
+    # Of a host that shows no keys, and of hosts that were copied with their keys, nothing is proved.
+    *(
+        Row(
+            "channel_leads_elsewhere",
+            all_of(
+                on("source", "peer", to=samples.peer(is_own=True, host_keys=shown)),
+                on("source", "ssh_host_keys", to=["ssh-ed25519 DESTINATION"]),
+            ),
+            "the source itself",
+        )
+        for shown in ([], ["ssh-ed25519 DESTINATION"])
+    ),
+    # By its own outer address, through a firewall that turns it round.
+    Row(
+        "channel_leads_elsewhere",
+        on("source", "peer", to=samples.peer(host_keys=["ssh-rsa SOURCE"])),
+        "the source itself",
+    ),
+    Row("channel_leads_elsewhere", on("source", "peer", to=samples.peer(host_keys=["ssh-ed25519 X"])), "another host"),
+    # A tunnel.
+    Row("channel_leads_elsewhere", on("source", "peer", to=samples.peer(address="localhost", is_own=True))),
+    Row("channel_leads_elsewhere", on("source", "peer", to=samples.peer(host_keys=[]))),
+    Row(
+        "channel_leads_elsewhere",
+        on("source", "peer", to=samples.peer(error="Connection refused.", is_own=True)),
+        also=("channel_reachable",),
+    ),
+    Row(
+        "channel_login",
+        on("destination", "channel_login", "prints", to="Welcome!"),
+        "root on the destination prints",
+        "'Welcome!'",
+    ),
+    Row(
+        "channel_login",
+        on("destination", "channel_login", "fails", to="its shell runs no commands"),
+        "its shell runs no",
+    ),
+    Row("channel_login", on("destination", "channel_login", "refused", to="sshd takes no keys"), "sshd takes no keys"),
+    Row("channel_login", lambda case: case["destination"].pop("channel_login")),
+    Row(
         "container_found",
         on("source", "container", to={"found": False, "name": "x", "error": "There is no container 'x' on this host."}),
         "There is no container 'x'",
@@ -637,6 +682,12 @@ TABLE: list[Row] = [
     Row("network_parent_missing", there("missing_parents", to=["eth7"]), "eth7"),
     Row("network_missing", with_network(None), "app"),
     Row("network_missing", with_network({})),
+    Row("neighbours_stay", with_network({}, neighbours=["redis", "db"]), "network app", "db, redis", "stay behind"),
+    Row("neighbours_stay", with_network(None, neighbours=["redis"]), "redis", also=("network_missing",)),
+    Row("neighbours_stay", with_network({"members": ["redis", "db"]}, neighbours=["redis"])),
+    Row("neighbours_stay", with_network({"members": ["db"]}, neighbours=["redis", "db"]), "there are also redis,"),
+    # On the engine's own bridge nobody has a name.
+    Row("neighbours_stay", of("networks", to=[network("bridge", neighbours=["redis"])])),
     Row("port_taken", there("ports_taken", to=["tcp port 80 (container web)"]), "tcp port 80 (container web)"),
     Row(
         "host_address_missing",
