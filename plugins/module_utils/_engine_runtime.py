@@ -21,6 +21,7 @@ import typing as t
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _agent_package,
     _armed_start,
+    _bound_files,
     _checkpoint_dir,
     _connections,
     _criu_log,
@@ -272,6 +273,7 @@ def hold(
     mark = Mark.of(session)
     _checkpoint_dir.compare(received, sent)
     _trees.adopt_log(session.facts["data_root"], session.facts["container_id"], container)
+    _bound_files.adopt(session)
     mark.set_options(_options(session, network))
     _prepare_network(mark, network)
     session.enter("starting")

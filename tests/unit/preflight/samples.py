@@ -109,6 +109,7 @@ def volume(name: str = "data", **more: Any) -> Facts:
         "destination": "/data",
         "travels": True,
         "shared": False,
+        "form": "directory",
         "in_use_by": [],
         "device": "",
         "driver": "local",
@@ -124,7 +125,12 @@ def bind(path: str = "/srv/data", **more: Any) -> Facts:
 
 def place(**more: Any) -> Facts:
     """What lies at a path of the destination."""
-    return {"exists": True, "is_directory": True, "has_content": False, "leads_to": "", **more}
+    return {"exists": True, "is_directory": True, "is_file": False, "has_content": False, "leads_to": "", **more}
+
+
+def file_place(**more: Any) -> Facts:
+    """A file at a path of the destination."""
+    return place(**{"is_directory": False, "is_file": True, "has_content": True, **more})
 
 
 def network(name: str = "app", **more: Any) -> Facts:

@@ -17,7 +17,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._command import r
 from ansible_collections.livemigrate.criu.plugins.module_utils._finding import RULES, SEVERITIES, Finding, Settings
 from ansible_collections.livemigrate.criu.plugins.module_utils._support import criu_verdict
 from tests.unit.preflight import samples
-from tests.unit.preflight.samples import Facts, bind, network, place, volume
+from tests.unit.preflight.samples import Facts, bind, file_place, network, place, volume
 from tests.unit.spec.samples import ID
 
 Change = Callable[[Facts], object]
@@ -710,8 +710,46 @@ TABLE: list[Row] = [
     Row("bind_mount_missing", with_bind(place(exists=False)), "/srv/data", "does not exist"),
     Row("bind_mount_missing", with_bind(place(exists=False), travels=True)),
     Row("bind_mount_refused", with_bind(place(), path="/etc", travels=True), "/etc"),
-    Row("bind_mount_refused", with_bind(place(is_directory=False), travels=True), "no directory"),
+    Row("bind_mount_refused", with_bind(place(is_directory=False), travels=True), "something else on the destination"),
     Row("bind_mount_refused", with_bind(place(is_directory=False, exists=False), travels=True)),
+    # Single files travel too; what is no file has no content to move.
+    Row(
+        "bind_mount_missing",
+        with_bind(place(exists=False), form="file"),
+        "/srv/data",
+        remedy="name it in migrate_bind_mounts",
+    ),
+    Row(
+        "bind_mount_missing",
+        with_bind(place(exists=False), form="other"),
+        "/srv/data",
+        remedy="its content cannot be moved",
+    ),
+    Row("bind_mount_missing", with_bind(place(exists=False), form="missing"), "/srv/data", remedy="Provide it there;"),
+    Row("bind_mount_stays", with_bind(file_place(), form="other"), "/srv/data", remedy="See that both are the same."),
+    Row("bind_mount_refused", with_bind(place(is_directory=False, exists=False), travels=True, form="file")),
+    Row("bind_mount_refused", with_bind(file_place(has_content=False), travels=True, form="file")),
+    Row("foreign_data", with_bind(file_place(), travels=True, form="file"), "The file /srv/data on the destination"),
+    Row(
+        "bind_mount_refused",
+        with_bind(place(), travels=True, form="file"),
+        "is a file on the source and something else",
+    ),
+    Row(
+        "bind_mount_refused",
+        with_bind(file_place(leads_to="/etc/passwd"), travels=True, form="file"),
+        "is a file on the source and something else",
+    ),
+    Row(
+        "bind_mount_refused",
+        with_bind(file_place(is_file=False), travels=True, form="file"),
+        "is a file on the source and something else",
+    ),
+    Row(
+        "bind_mount_refused",
+        with_bind(place(exists=False), travels=True, form="other"),
+        "neither a directory nor a file",
+    ),
     Row("bind_mount_stays", with_bind(place()), "/srv/data"),
     Row("bind_mount_stays", with_bind(place(), shared=True)),
     # -- the destination: places and devices
