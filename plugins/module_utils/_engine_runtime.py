@@ -232,8 +232,6 @@ def arm(session: Session, engine: Engine) -> None:
     """Give the copy its name and let a unit wait for the checkpoint, so that nothing of that is left for the frozen time."""
     engine.rename(session.data("created")["container_id"], session.facts["container_name"])
     _armed_start.arm(session, _agent_package.command(session))
-    containers = {container["Id"] for container in engine.containers()}
-    _mark.prune(containers, state_root=session.state_root, volatile_root=session.volatile_root)
 
 
 def _options(session: Session, network: _connections.Arrangement) -> list[str]:

@@ -26,6 +26,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _host_files,
     _images,
     _networks,
+    _old_records,
     _preflight,
     _session,
     _spec,
@@ -133,6 +134,7 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
     spec = read_spec(session)
     inspect = spec["inspect"]
     there = _require_free(session, engine, spec, overwrite)
+    _old_records.prune_beside(engine, session)
     past = own_past(session)
     binds = [entry for entry in spec["volumes"] if entry["kind"] == "bind"]
     sources = {entry["destination"]: entry["path"] for entry in binds}

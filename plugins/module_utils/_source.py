@@ -29,6 +29,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _freeze,
     _images,
     _names,
+    _old_records,
     _proof,
     _session,
     _spec,
@@ -114,6 +115,7 @@ def open_session(
         agent = _agent_package.install(session)
         _watchdog.arm(session.id, (*agent, "settle", session.id))
         _agent_package.check(session, agent)
+        _old_records.prune_beside(engine, session)
     except BaseException:
         _watchdog.disarm(session.id)
         session.close(keep=False)

@@ -682,10 +682,10 @@ TABLE: list[Row] = [
     Row("network_parent_missing", there("missing_parents", to=["eth7"]), "eth7"),
     Row("network_missing", with_network(None), "app"),
     Row("network_missing", with_network({})),
-    Row("neighbours_stay", with_network({}, neighbours=["redis", "db"]), "network app", "db, redis", "stay behind"),
+    Row("neighbours_stay", with_network({}, neighbours=["redis", "db"]), "network app stay behind: db, redis."),
     Row("neighbours_stay", with_network(None, neighbours=["redis"]), "redis", also=("network_missing",)),
     Row("neighbours_stay", with_network({"members": ["redis", "db"]}, neighbours=["redis"])),
-    Row("neighbours_stay", with_network({"members": ["db"]}, neighbours=["redis", "db"]), "there are also redis,"),
+    Row("neighbours_stay", with_network({"members": ["db"]}, neighbours=["redis", "db"]), "stay behind: redis."),
     # On the engine's own bridge nobody has a name.
     Row("neighbours_stay", of("networks", to=[network("bridge", neighbours=["redis"])])),
     Row("port_taken", there("ports_taken", to=["tcp port 80 (container web)"]), "tcp port 80 (container web)"),
