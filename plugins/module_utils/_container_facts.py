@@ -198,8 +198,19 @@ def _networks(asks: Asks, inspect: Inspect) -> list[Facts]:
     told = []
     for endpoint in _spec.networks(inspect):
         found = asks.find_network(endpoint.name) or {}
-        told.append({"name": endpoint.name, **network_facts(found)})
+        others = [name for container, name in members(found).items() if container != inspect["Id"]]
+        told.append({"name": endpoint.name, **network_facts(found), "neighbours": sorted(others)})
     return told
+
+
+def members(network: Inspect) -> dict[str, str]:
+    """The names of the running containers that are on a network, by their ids."""
+    return {
+        identity: str(one.get("Name") or "")
+        for identity, one in (network.get("Containers") or {}).items()
+        # An endpoint of the engine's own (ingress) has no container.
+        if one.get("Name") and not identity.startswith("ep-")
+    }
 
 
 def network_facts(network: Inspect) -> Facts:

@@ -21,6 +21,7 @@ import typing as t
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _agent_package,
     _armed_start,
+    _bound_files,
     _checkpoint_dir,
     _connections,
     _criu_log,
@@ -227,8 +228,6 @@ def arm(session: Session, engine: Engine) -> None:
     engine.rename(session.data("created")["container_id"], session.facts["container_name"])
     _durable.write_json(session.memory_path("surroundings.json"), _surroundings.look_ahead_there())
     _armed_start.arm(session, _agent_package.command(session))
-    containers = {container["Id"] for container in engine.containers()}
-    _mark.prune(containers, state_root=session.state_root, volatile_root=session.volatile_root)
 
 
 def _options(session: Session, network: _connections.Arrangement) -> list[str]:
@@ -270,6 +269,7 @@ def hold(
     mark = Mark.of(session)
     _checkpoint_dir.compare(received, sent)
     _trees.adopt_log(session.facts["data_root"], session.facts["container_id"], container)
+    _bound_files.adopt(session)
     mark.set_options(_options(session, network))
     _prepare_network(mark, network)
     mark.set_sysctls(_surroundings_sysctls.for_restore(surroundings.get(_surroundings_sysctls.NAME)))

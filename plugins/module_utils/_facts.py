@@ -18,6 +18,7 @@ import sys
 import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _channel_server,
     _criu_log,
     _docker_py,
     _durable,
@@ -357,6 +358,7 @@ def host_facts(
         "cpu": _facts_machine.parse_cpuinfo(_held.read("/proc/cpuinfo")),
         "clock": clock.facts(),
         "login": _facts_machine.login(),
+        "ssh_host_keys": _channel_server.host_keys(),
         "disk": disk_facts(paths),
         # Where a session keeps what must not reach a disk.
         "tmpfs_free_bytes": disk_facts(["/run"])[0]["free_bytes"],

@@ -152,6 +152,18 @@ def login() -> str:
     return getpass.getuser()
 
 
+def _host_keys_of(run: Runner, address: str, port: int) -> list[str]:
+    """The host keys that an SSH daemon shows, as lines ``kind blob``: the most usual kind, or else the others."""
+    # Each kind is a connection of its own, and sshd counts those against us that do not log in.
+    for kinds in ("ed25519", "ecdsa,rsa"):
+        with contextlib.suppress(MigrationError):
+            shown = run(["ssh-keyscan", "-T", "5", "-p", str(port), "-t", kinds, address], timeout=15).stdout
+            keys = [" ".join(line.split()[1:3]) for line in shown.splitlines() if not line.startswith("#")]
+            if keys:
+                return keys
+    return []
+
+
 def peer_facts(run: Runner, address: str, port: int, seconds: float = _PEER_SECONDS) -> Facts:
     """Whether this host reaches another one's SSH daemon, how long that takes, and by which device.
 
@@ -161,6 +173,10 @@ def peer_facts(run: Runner, address: str, port: int, seconds: float = _PEER_SECO
         "address": address,
         "port": port,
         "error": None,
+        # Whether the way there leads back to this host, as localhost does.
+        "is_own": False,
+        "from_address": None,
+        "host_keys": [],
         "rtt_seconds": None,
         "device": None,
         "speed_mbit": None,
@@ -173,9 +189,13 @@ def peer_facts(run: Runner, address: str, port: int, seconds: float = _PEER_SECO
             if not connection.recv(4).startswith(b"SSH-"):
                 facts["error"] = "what listens there is no SSH daemon."
             local = connection.getpeername()[0]
+            facts["from_address"] = connection.getsockname()[0]
+            facts["is_own"] = facts["from_address"] == local
     except OSError as exc:
         facts["error"] = f"{exc.strerror or exc}."
         return facts
+    if facts["error"] is None:
+        facts["host_keys"] = _host_keys_of(run, address, port)
     with contextlib.suppress(MigrationError, OSError, ValueError):
         route = run(["ip", "-o", "route", "get", local], timeout=5).stdout
         found = re.search(r"\bdev (\S+)", route)

@@ -163,6 +163,62 @@ def channel_reachable(case: Case) -> _Found:
         )
 
 
+@rule(ERROR, "an address at which the source finds another host than the destination", "run", "source", "destination")
+def channel_leads_elsewhere(case: Case) -> _Found:
+    source, destination = _pair(case)
+    peer = source.get("peer")
+    if not peer or peer["error"]:
+        return
+    shown, here, there = (
+        set(keys) for keys in (peer["host_keys"], source["ssh_host_keys"], destination["ssh_host_keys"])
+    )
+    # A tunnel that begins on the source leads to the destination all the same, and its keys prove it.
+    proved = bool(shown & there) and not shown & here
+    if peer["is_own"] and not proved:
+        found = "the source itself"
+    elif shown and there and not shown & there:
+        found = "the source itself" if shown & here else "another host, whose keys are not the destination's"
+    else:
+        return
+    yield (
+        f"At {peer['address']} port {peer['port']} the source does not find the destination, but {found}.",
+        (
+            "Set migrate_destination_address and migrate_destination_port to where the source reaches the destination's SSH "
+            "daemon; ansible_host and ansible_port are how the control node does."
+        ),
+    )
+
+
+@rule(
+    ERROR,
+    "an account whose login would break the channel: it prints something, or sshd refuses it",
+    "run",
+    "destination",
+    variable="migrate_channel_user",
+)
+def channel_login(case: Case) -> _Found:
+    account = (case.destination or {}).get("channel_login")
+    if not account:
+        return
+    if account["prints"]:
+        yield (
+            (
+                f"The account {account['user']} on the destination prints text whenever it logs in, which would get between the "
+                f"hosts' data: {account['prints']!r}."
+            ),
+            (
+                "Have its shell's start-up files print nothing where nobody sits at a terminal (at the top of .bashrc: "
+                "[[ $- == *i* ]] || return), or name another account in migrate_channel_user."
+            ),
+        )
+    for why in (account["fails"], account["refused"]):
+        if why:
+            yield (
+                f"The source cannot log in to the account {account['user']} on the destination: {why}.",
+                "Mend that, or name another account in migrate_channel_user.",
+            )
+
+
 @rule(ERROR, "a container that is not there", "run", "source")
 def container_found(case: Case) -> _Found:
     asked = (case.source or {}).get("container")

@@ -92,6 +92,9 @@ def peer(**more: Any) -> Facts:
         "address": "beta",
         "port": 22,
         "error": None,
+        "is_own": False,
+        "from_address": "192.0.2.2",
+        "host_keys": ["ssh-ed25519 DESTINATION"],
         "rtt_seconds": 0.001,
         "device": "eth0",
         "speed_mbit": 1000,
@@ -108,6 +111,7 @@ def volume(name: str = "data", **more: Any) -> Facts:
         "destination": "/data",
         "travels": True,
         "shared": False,
+        "form": "directory",
         "in_use_by": [],
         "device": "",
         "driver": "local",
@@ -123,7 +127,12 @@ def bind(path: str = "/srv/data", **more: Any) -> Facts:
 
 def place(**more: Any) -> Facts:
     """What lies at a path of the destination."""
-    return {"exists": True, "is_directory": True, "has_content": False, "leads_to": "", **more}
+    return {"exists": True, "is_directory": True, "is_file": False, "has_content": False, "leads_to": "", **more}
+
+
+def file_place(**more: Any) -> Facts:
+    """A file at a path of the destination."""
+    return place(**{"is_directory": False, "is_file": True, "has_content": True, **more})
 
 
 def network(name: str = "app", **more: Any) -> Facts:
@@ -210,6 +219,7 @@ def there() -> Facts:
 def case() -> Facts:
     """All of it: what the source tells, with the container, and what the destination does."""
     source, destination = host(), host()
-    source.update(container=container(), peer=peer())
-    destination["for_container"] = there()
+    source.update(container=container(), peer=peer(), ssh_host_keys=["ssh-ed25519 SOURCE", "ssh-rsa SOURCE"])
+    destination.update(for_container=there(), ssh_host_keys=["ssh-ed25519 DESTINATION", "ssh-rsa DESTINATION"])
+    destination["channel_login"] = {"user": "root", "prints": "", "fails": "", "refused": ""}
     return {"source": source, "destination": destination}

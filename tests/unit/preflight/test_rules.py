@@ -17,7 +17,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._command import r
 from ansible_collections.livemigrate.criu.plugins.module_utils._finding import RULES, SEVERITIES, Finding, Settings
 from ansible_collections.livemigrate.criu.plugins.module_utils._support import criu_verdict
 from tests.unit.preflight import samples
-from tests.unit.preflight.samples import Facts, bind, network, place, volume
+from tests.unit.preflight.samples import Facts, bind, file_place, network, place, volume
 from tests.unit.spec.samples import ID
 
 Change = Callable[[Facts], object]
@@ -354,6 +354,51 @@ TABLE: list[Row] = [
     ),
     Row("channel_reachable", lambda case: case["source"].pop("peer")),
     Row(
+        "channel_leads_elsewhere",
+        on("source", "peer", to=samples.peer(address="localhost", is_own=True, host_keys=["ssh-ed25519 SOURCE"])),
+        "At localhost port 22 the source does not find the destination, but the source itself",
+    ),
+    # Of a host that shows no keys, and of hosts that were copied with their keys, nothing is proved.
+    *(
+        Row(
+            "channel_leads_elsewhere",
+            all_of(
+                on("source", "peer", to=samples.peer(is_own=True, host_keys=shown)),
+                on("source", "ssh_host_keys", to=["ssh-ed25519 DESTINATION"]),
+            ),
+            "the source itself",
+        )
+        for shown in ([], ["ssh-ed25519 DESTINATION"])
+    ),
+    # By its own outer address, through a firewall that turns it round.
+    Row(
+        "channel_leads_elsewhere",
+        on("source", "peer", to=samples.peer(host_keys=["ssh-rsa SOURCE"])),
+        "the source itself",
+    ),
+    Row("channel_leads_elsewhere", on("source", "peer", to=samples.peer(host_keys=["ssh-ed25519 X"])), "another host"),
+    # A tunnel.
+    Row("channel_leads_elsewhere", on("source", "peer", to=samples.peer(address="localhost", is_own=True))),
+    Row("channel_leads_elsewhere", on("source", "peer", to=samples.peer(host_keys=[]))),
+    Row(
+        "channel_leads_elsewhere",
+        on("source", "peer", to=samples.peer(error="Connection refused.", is_own=True)),
+        also=("channel_reachable",),
+    ),
+    Row(
+        "channel_login",
+        on("destination", "channel_login", "prints", to="Welcome!"),
+        "root on the destination prints",
+        "'Welcome!'",
+    ),
+    Row(
+        "channel_login",
+        on("destination", "channel_login", "fails", to="its shell runs no commands"),
+        "its shell runs no",
+    ),
+    Row("channel_login", on("destination", "channel_login", "refused", to="sshd takes no keys"), "sshd takes no keys"),
+    Row("channel_login", lambda case: case["destination"].pop("channel_login")),
+    Row(
         "container_found",
         on("source", "container", to={"found": False, "name": "x", "error": "There is no container 'x' on this host."}),
         "There is no container 'x'",
@@ -671,6 +716,12 @@ TABLE: list[Row] = [
     Row("network_parent_missing", there("missing_parents", to=["eth7"]), "eth7"),
     Row("network_missing", with_network(None), "app"),
     Row("network_missing", with_network({})),
+    Row("neighbours_stay", with_network({}, neighbours=["redis", "db"]), "network app stay behind: db, redis."),
+    Row("neighbours_stay", with_network(None, neighbours=["redis"]), "redis", also=("network_missing",)),
+    Row("neighbours_stay", with_network({"members": ["redis", "db"]}, neighbours=["redis"])),
+    Row("neighbours_stay", with_network({"members": ["db"]}, neighbours=["redis", "db"]), "stay behind: redis."),
+    # On the engine's own bridge nobody has a name.
+    Row("neighbours_stay", of("networks", to=[network("bridge", neighbours=["redis"])])),
     Row("port_taken", there("ports_taken", to=["tcp port 80 (container web)"]), "tcp port 80 (container web)"),
     Row(
         "host_address_missing",
@@ -693,8 +744,46 @@ TABLE: list[Row] = [
     Row("bind_mount_missing", with_bind(place(exists=False)), "/srv/data", "does not exist"),
     Row("bind_mount_missing", with_bind(place(exists=False), travels=True)),
     Row("bind_mount_refused", with_bind(place(), path="/etc", travels=True), "/etc"),
-    Row("bind_mount_refused", with_bind(place(is_directory=False), travels=True), "no directory"),
+    Row("bind_mount_refused", with_bind(place(is_directory=False), travels=True), "something else on the destination"),
     Row("bind_mount_refused", with_bind(place(is_directory=False, exists=False), travels=True)),
+    # Single files travel too; what is no file has no content to move.
+    Row(
+        "bind_mount_missing",
+        with_bind(place(exists=False), form="file"),
+        "/srv/data",
+        remedy="name it in migrate_bind_mounts",
+    ),
+    Row(
+        "bind_mount_missing",
+        with_bind(place(exists=False), form="other"),
+        "/srv/data",
+        remedy="its content cannot be moved",
+    ),
+    Row("bind_mount_missing", with_bind(place(exists=False), form="missing"), "/srv/data", remedy="Provide it there;"),
+    Row("bind_mount_stays", with_bind(file_place(), form="other"), "/srv/data", remedy="See that both are the same."),
+    Row("bind_mount_refused", with_bind(place(is_directory=False, exists=False), travels=True, form="file")),
+    Row("bind_mount_refused", with_bind(file_place(has_content=False), travels=True, form="file")),
+    Row("foreign_data", with_bind(file_place(), travels=True, form="file"), "The file /srv/data on the destination"),
+    Row(
+        "bind_mount_refused",
+        with_bind(place(), travels=True, form="file"),
+        "is a file on the source and something else",
+    ),
+    Row(
+        "bind_mount_refused",
+        with_bind(file_place(leads_to="/etc/passwd"), travels=True, form="file"),
+        "is a file on the source and something else",
+    ),
+    Row(
+        "bind_mount_refused",
+        with_bind(file_place(is_file=False), travels=True, form="file"),
+        "is a file on the source and something else",
+    ),
+    Row(
+        "bind_mount_refused",
+        with_bind(place(exists=False), travels=True, form="other"),
+        "neither a directory nor a file",
+    ),
     Row("bind_mount_stays", with_bind(place()), "/srv/data"),
     Row("bind_mount_stays", with_bind(place(), shared=True)),
     # -- the destination: places and devices
