@@ -48,7 +48,7 @@ def neighbour(lab: Lab, start: Start) -> Iterator[Callable[..., Neighbour]]:
     def begin(host: Host, hosts: list[Host], *arguments: str, command: tuple[str, ...] = echo.COMMAND) -> Neighbour:
         echo.join(lab, *hosts)
         joined.extend(hosts)
-        address = echo.address(lab)
+        address = echo.address(lab, host)
         moving = start(
             host,
             hosts,

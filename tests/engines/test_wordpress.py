@@ -78,7 +78,8 @@ class Visitors:
 def _site(pair: Pair, path: Path, flags: list[str]) -> Iterator[tuple[Site, str]]:
     """A WordPress on the first host with its database on gamma, and the password of its administrator."""
     port = next(_PORTS)
-    name, base = f"engine-{port}", f"wp_{port}"
+    # Both pairs of hosts have their databases on gamma.
+    name, base = f"engine-{port}", f"wp_{pair.alpha.name}_{port}"
     services = Host.of_lab("gamma")
     recipe = RECIPES["wordpress"]
     password = secrets.token_hex(12)
