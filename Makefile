@@ -13,8 +13,6 @@ READY := $(VENV)/.ready
 LINK := .tree/ansible_collections/livemigrate/criu
 LAB := python3 tests/lab/lab.py
 PYTEST := $(VENV)/bin/python -m pytest
-# In the order in which they are found, which puts the long lanes first.
-SIDE_BY_SIDE := --numprocesses $(LANES) --dist loadgroup --no-loadscope-reorder
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.tree
@@ -28,11 +26,11 @@ help: ## this list
 demo: setup ## two real hosts on this machine, a running container moves from one to the other
 	@tests/demo/run
 
-test: setup ## everything: static checks, unit tests, modules, scenarios and faults on the lab (LANES=1 for one by one)
-	@$(PYTEST) $(SIDE_BY_SIDE) tests
+test: setup ## everything: static checks, unit tests, modules, scenarios and faults on the lab (LANES=0: one after another)
+	@$(PYTEST) --numprocesses $(LANES) tests
 
 test-quick: setup ## static checks, unit tests, and one container that moves there and back
-	@$(PYTEST) $(SIDE_BY_SIDE) tests/static tests/unit tests/workloads "tests/scenarios/test_molecule.py::test_scenario[counter]"
+	@$(PYTEST) --numprocesses $(LANES) tests/static tests/unit tests/workloads "tests/scenarios/test_molecule.py::test_scenario[counter]"
 
 setup: $(READY) $(LINK)/galaxy.yml ## the tools in .venv, and the checkout where Ansible finds collections
 	@:

@@ -36,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / ".cache" / "logs"
 LOCKS = ROOT / ".cache" / "locks"
 LAB_SCRIPT = ROOT / "tests" / "lab" / "lab.py"
+LANES = LOCKS / "lanes.json"
 # The session that has started the lab of this checkout and takes it down at its end.
 LAB_OWNER = LOCKS / "lab-owner"
 SESSION = "LIVEMIGRATE_TEST_SESSION"
@@ -73,7 +74,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     if not lanes.is_worker():
         for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
             with suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGINT)
+                os.kill(int(pid), signal.SIGTERM)
     signal.default_int_handler(number, frame)
 
 
@@ -104,12 +105,23 @@ def _rank(item: pytest.Item) -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Cheap checks first; within a directory the order stays as collected. Marks what needs the lab."""
     items.sort(key=_rank)
-    lanes.arrange(items, ROOT / "tests")
+    if lanes.is_worker():
+        lanes.arrange(items)
     for item in items:
         if "lab" in getattr(item, "fixturenames", ()):
             item.add_marker("lab")
         if _rank(item) == ORDER.index("unit") and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(UNIT_SECONDS))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if lanes.is_worker():
+        lanes.write_plan(session.items, LANES)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> lanes.Scheduler:
+    return lanes.Scheduler(config, log, LANES)
 
 
 @pytest.hookimpl(wrapper=True)

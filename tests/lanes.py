@@ -5,7 +5,8 @@
 """Which tests may run at the same time: those that use different hosts.
 
 `make test` starts several pytest processes (pytest-xdist's workers). Tests of one lane run one after another in one of
-them; a test without a lane runs wherever there is room. The lanes of hosts are the two pairs of the lab.
+them; a test without a lane runs wherever there is room. The lanes of hosts are the two pairs of the lab; a test names
+another lane by the mark ``lane``.
 
 A test that uses both pairs belongs to one lane and borrows the hosts of the other: locks see to it that nobody else uses them
 meanwhile. The comparison of what a host holds before and after a test would else find somebody else's containers.
@@ -14,18 +15,23 @@ meanwhile. The comparison of what a host holds before and after a test would els
 from __future__ import annotations
 
 import fcntl
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
-# Lane: a fixture that every test on its hosts has. A test with several of them is in the first lane, which is also the
-# one whose hosts are bare at the beginning: the roles' scenarios have been there when a test of both lanes comes.
+# Lane: fixtures that tell a test on its hosts. A test of both lanes is in the first one, whose hosts are bare at the
+# beginning: the roles' scenarios have been there when it comes.
 FIXTURES = {"trixie": ("pair", "older"), "forky": ("newer",)}
-# Built once by whoever runs these; shared fixtures of a module would else be made in each process.
+# The directory of static checks: what they build is built once.
 TOGETHER = "static"
+# These begin at once, in this order; the others as they are collected.
+LONGEST = ("forky", "trixie")
 
 
 def is_worker() -> bool:
@@ -41,24 +47,47 @@ def hosts_used(item: pytest.Item) -> list[str]:
     return found or (["trixie"] if "lab" in names else [])
 
 
-def arrange(items: list[pytest.Item], directory: Path) -> None:
-    """Give each test its lane; in a worker, the first test of each lane comes first, so that the long lanes begin at once."""
+def lane_of(item: pytest.Item) -> str:
+    """The lane of a test, "" for one that has none."""
+    mark = item.get_closest_marker("lane")
+    if mark:
+        return str(mark.args[0])
+    used = hosts_used(item)
+    return used[0] if used else TOGETHER if TOGETHER in item.path.parts else ""
+
+
+def arrange(items: list[pytest.Item]) -> None:
+    """Put the first test of each lane before all others, so that the long lanes begin at once."""
     first: dict[str, pytest.Item] = {}
     for item in items:
-        mark = item.get_closest_marker("xdist_group")
-        used = hosts_used(item)
-        lane = str(mark.args[0]) if mark else used[0] if used else ""
-        if not lane and item.path.is_relative_to(directory / TOGETHER):
-            lane = TOGETHER
-        if lane and mark is None:
-            item.add_marker(pytest.mark.xdist_group(lane))
-        if lane:
-            first.setdefault(lane, item)
-    if is_worker():
-        # The longest first; a lane that is not known here is after them.
-        order = ["forky", "trixie", *(lane for lane in first if lane not in FIXTURES)]
-        ahead = [first[lane] for lane in order if lane in first]
-        items[:] = ahead + [item for item in items if item not in ahead]
+        first.setdefault(lane_of(item), item)
+    lanes = [*(lane for lane in LONGEST if lane in first), *(lane for lane in first if lane and lane not in LONGEST)]
+    ahead = [first[lane] for lane in lanes]
+    items[:] = ahead + [item for item in items if item not in ahead]
+
+
+class Scheduler(LoadScopeScheduling):
+    """Gives a lane to a process as a whole, and tests without a lane one by one."""
+
+    def __init__(self, config: pytest.Config, log: Producer | None, plan: Path) -> None:
+        super().__init__(config, log)
+        # The order of the tests is arrange()'s.
+        config.option.loadscopereorder = False
+        self._plan = plan
+        self._lanes: dict[str, str] = {}
+
+    def _split_scope(self, nodeid: str) -> str:
+        if not self._lanes:
+            # The process that distributes the tests has none itself; every worker has written the same.
+            self._lanes = json.loads(self._plan.read_text())
+        return self._lanes[nodeid] or nodeid
+
+
+def write_plan(items: Sequence[pytest.Item], plan: Path) -> None:
+    """Tell the scheduler the lanes of the collected tests."""
+    writing = plan.with_suffix(f".{os.getpid()}")
+    writing.write_text(json.dumps({item.nodeid: lane_of(item) for item in items}))
+    writing.replace(plan)
 
 
 @contextmanager
