@@ -30,7 +30,7 @@ test: setup ## everything: static checks, unit tests, modules, scenarios and fau
 	@$(PYTEST) --numprocesses $(LANES) tests
 
 test-quick: setup ## static checks, unit tests, and one container that moves there and back
-	@$(PYTEST) --numprocesses $(LANES) tests/static tests/unit tests/workloads "tests/scenarios/test_molecule.py::test_scenario[counter]"
+	@$(PYTEST) --numprocesses $(LANES) tests/static tests/unit "tests/scenarios/test_molecule.py::test_scenario[counter]"
 
 setup: $(READY) $(LINK)/galaxy.yml ## the tools in .venv, and the checkout where Ansible finds collections
 	@:

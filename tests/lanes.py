@@ -31,7 +31,7 @@ FIXTURES = {"trixie": ("pair", "older"), "forky": ("newer",)}
 # The directory of static checks: what they build is built once.
 TOGETHER = "static"
 # These begin at once, in this order; the others as they are collected.
-LONGEST = ("forky", "trixie")
+LONGEST = ("forky", "trixie", TOGETHER, "images")
 
 
 def is_worker() -> bool:
