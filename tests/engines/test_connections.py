@@ -25,6 +25,8 @@ from tests.migration.conftest import Pair
 from tests.workloads.host import Host
 from tests.workloads.probe import wait_for_answer
 
+pytestmark = pytest.mark.usefixtures("pipelined")
+
 Start = Callable[..., Moving]
 
 MOVES = 2

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.engines.conftest import Moving, containerd_store, gap_told, remove
 from tests.migration.conftest import Pair
 from tests.workloads import database, wordpress_state
@@ -24,6 +26,8 @@ from tests.workloads.probe import Answer
 from tests.workloads.recipes import RECIPES
 from tests.workloads.watch import Watch
 from tests.workloads.wordpress_client import WordPress, WordPressError
+
+pytestmark = pytest.mark.usefixtures("pipelined")
 
 _PORTS = itertools.count(9181)
 
