@@ -49,7 +49,7 @@ _COLOURS = re.compile(r"\x1b(\[[0-9;]*m|\]8;;.*?(\x1b\\\\|\x07))")
 RunTool = Callable[..., str]
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Prepare the environment that tests and the programs they start share."""
     # The same as the Makefile does, so that a bare `pytest` works as well.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
@@ -65,17 +65,33 @@ def pytest_configure() -> None:
         # Inherited by the workers.
         os.environ[SESSION] = f"{os.getpid()}-{time.time_ns()}"
     # An end from outside takes the way of Ctrl-C, so that the lab is torn down then too.
+    distributing = not lanes.is_worker() and config.getoption("numprocesses", default=None)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        signal.signal(number, _interrupt_workers if distributing else signal.default_int_handler)
+    if distributing:
+        config.pluginmanager.register(_WholeLines(config))
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Ctrl-C for this process and for its workers, as a terminal does it."""
-    if not lanes.is_worker():
-        for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
-            with suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGTERM)
+def _interrupt_workers(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C for this process and for its workers: a terminal would send it to all of them."""
+    for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGTERM)
     signal.default_int_handler(number, frame)
+
+
+class _WholeLines:
+    """Ends the line of a test that begins: the next one to write may be any process."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logstart(self) -> None:
+        reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.ensure_newline()
+            reporter.flush()
 
 
 def pytest_unconfigure() -> None:
