@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from . import access, aptsource, cgroups, network, packages
+from . import access, aptsource, basefs, cgroups, network, packages, vmbase
 from .machine import Machine
 from .nspawn import NspawnMachine
 from .settings import (
@@ -119,7 +119,10 @@ class Lab:
                 for name in missing:
                     self._create(name, flavour or FLAVOURS[0], mirror, root_login)
             self._introduce()
-            self._boot([self.machine(name) for name in wanted])
+            machines = [self.machine(name) for name in wanted]
+            self._power_on(machines)
+        # Virtual machines take minutes to start: whoever wants other hosts meanwhile need not wait for them.
+        self._wait_ready(machines)
 
     def _create(self, name: str, flavour: str, mirror: aptsource.Mirror, root_login: bool) -> None:
         machine_of(self.settings, name, self._octets()[name], flavour).create(flavour, mirror, root_login)
@@ -160,10 +163,14 @@ class Lab:
         for machine in self.machines():
             machine.introduce(addresses)
 
-    def _boot(self, machines: list[Machine]) -> None:
-        starting = [machine for machine in machines if not machine.is_running()]
-        for machine in starting:
-            machine.power_on()
+    @staticmethod
+    def _power_on(machines: list[Machine]) -> None:
+        for machine in machines:
+            if not machine.is_running():
+                machine.power_on()
+
+    @staticmethod
+    def _wait_ready(machines: list[Machine]) -> None:
         for machine in machines:
             # Also those that ran before: somebody may have interrupted the `up` that started them.
             machine.wait_ready()
@@ -171,8 +178,9 @@ class Lab:
     def make_base(self, flavour: str) -> None:
         """Have the base file system of a flavour in the cache. It needs no lab, and keeps no other command waiting."""
         self._require_root()
-        packages.install_missing()
-        basefs.ensure_base(self.settings, flavour, aptsource.find_mirror())
+        virtual = flavour.startswith(VIRTUAL)
+        packages.install_missing(virtual=virtual)
+        (vmbase if virtual else basefs).ensure_base(self.settings, flavour, aptsource.find_mirror())
 
     def down(self) -> None:
         """Kill the hosts and remove all traces of the lab but the cached base file systems. Safe to repeat.
@@ -232,7 +240,9 @@ class Lab:
                 remove_tree(machine.directory)
                 self._create(name, kept, aptsource.find_mirror(), allowed)
             self._introduce()
-            self._boot([self.machine(name) for name in wanted])
+            machines = [self.machine(name) for name in wanted]
+            self._power_on(machines)
+        self._wait_ready(machines)
 
     @staticmethod
     def _require_root() -> None:
