@@ -23,6 +23,10 @@ _LINES = 5
 _ERROR = re.compile(r"\bError \([^)]*\): (?P<words>.*)")
 # What CRIU calls an error and goes on after.
 _HARMLESS = re.compile(r"RLIMIT_NOFILE")
+# What it says after an error that it has told already, or before one that it tells better.
+_CONSEQUENCE = re.compile(
+    r"(Dumping|Restoring) FAILED|^exited, status=|One o[fr] more action scripts failed|^----|^===="
+)
 
 
 def errors(log: str) -> list[str]:
@@ -31,13 +35,15 @@ def errors(log: str) -> list[str]:
     return [line for line in lines if not _HARMLESS.search(line)][:_LINES]
 
 
+def causes(log: str) -> list[str]:
+    """The first errors of a log, without time and place in CRIU's source, and without those that only follow from others."""
+    words = [found.group("words").strip().rstrip(".") for found in map(_ERROR.search, errors(log)) if found]
+    return list(dict.fromkeys(one for one in words if not _CONSEQUENCE.search(one))) or words[:1]
+
+
 def cause(log: str) -> str:
-    """The first error of a log, without time and place in CRIU's source; empty where there is none."""
-    for line in errors(log):
-        found = _ERROR.search(line)
-        if found:
-            return found.group("words").strip().rstrip(".")
-    return ""
+    """The first of :func:`causes`; empty where there is none."""
+    return next(iter(causes(log)), "")
 
 
 def task_in_hand(log: str) -> tuple[int, str] | None:

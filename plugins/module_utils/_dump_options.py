@@ -39,12 +39,17 @@ class Deleted(t.NamedTuple):
 
     files: int
     largest: int
-    """Size of the largest one in bytes."""
+    """The largest one in bytes, as :func:`saved_bytes` counts."""
     total: int
-    """Size of all in bytes."""
+    """All in bytes."""
 
 
 NOTHING_DELETED = Deleted(0, 0, 0)
+
+
+def saved_bytes(status: os.stat_result) -> int:
+    """What CRIU takes a deleted file for when it holds it against its limit: up to 3.17 its size, since then what it occupies."""
+    return max(status.st_size, status.st_blocks * 512)
 
 
 def deleted_files(pids: t.Iterable[int], proc: str = "/proc") -> Deleted:
@@ -56,7 +61,7 @@ def deleted_files(pids: t.Iterable[int], proc: str = "/proc") -> Deleted:
             with contextlib.suppress(OSError):
                 status = os.stat(path)
                 if stat.S_ISREG(status.st_mode) and not status.st_nlink:
-                    sizes[status.st_dev, status.st_ino] = status.st_size
+                    sizes[status.st_dev, status.st_ino] = saved_bytes(status)
     return Deleted(len(sizes), max(sizes.values(), default=0), sum(sizes.values()))
 
 
@@ -152,9 +157,14 @@ def _decided(*, kept: bool, deleted: Deleted) -> list[str]:
         "ext-unix-sk",
         # Connections that the kernel has made and no program has accepted: see _sockets.left_behind.
         "skip-in-flight",
-        f"ghost-limit={max(GHOST_LIMIT, deleted.largest + 1)}",
+        f"ghost-limit={max(GHOST_LIMIT, _with_reserve(deleted.largest))}",
         of_connections(kept=kept),
     ]
+
+
+def _with_reserve(size: int) -> int:
+    """A file may come to occupy more than it did when it was looked at: its file system writes later, and ahead."""
+    return size + size // 8 + (1 << 20)
 
 
 def kept_lines(host: str) -> list[str]:

@@ -24,6 +24,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _bound_files,
     _checkpoint_dir,
     _connections,
+    _criu_failure,
     _criu_log,
     _dump_options,
     _durable,
@@ -145,14 +146,19 @@ def dump(session: Session, engine: Engine, group: TaskGroup) -> dict[str, t.Any]
     ):
         with open(path, "w", encoding="utf-8") as handle:
             handle.write(text)
-    statistics = _runc.dump(
-        session.id,
-        session.facts["container_id"],
-        images(session),
-        session.memory_path("dump"),
-        options=options,
-        timeout=memory_timeout(session.data("arming")["bytes"]),
-    )
+    work, began = session.memory_path("dump"), time.time()
+    try:
+        statistics = _runc.dump(
+            session.id,
+            session.facts["container_id"],
+            images(session),
+            work,
+            options=options,
+            timeout=memory_timeout(session.data("arming")["bytes"]),
+        )
+    except MigrationError as exc:
+        where = _criu_failure.keep_log(_criu_failure.DUMP, _criu_log.text(work, began), session.id, session.state_root)
+        raise MigrationError(exc.code, f"{exc.message}{where}", **exc.details) from exc
     return {"criu": statistics, "found": {**outlook._asdict(), "deleted_files": deleted.files}}
 
 
@@ -274,16 +280,15 @@ def hold(
     _prepare_network(mark, network)
     mark.set_sysctls(_surroundings_sysctls.for_restore(surroundings.get(_surroundings_sysctls.NAME)))
     session.enter("starting")
-    began = time.monotonic()
+    began, wall = time.monotonic(), time.time()
     mark.set_ready()
     deadline = began + _START_SECONDS + memory_timeout(_checkpoint_dir.total_bytes(received))
     while not mark.waiting:
         said = _armed_start.outcome(session)
         if said is not None:
-            why = said or "it says that it did, but nothing holds it"
-            raise MigrationError("restore_failed", _with_log(f"The engine did not start the copy: {why}", mark))
+            raise _restore_failed(session, mark, said or "it says that it did, but nothing holds it", wall)
         if time.monotonic() >= deadline:
-            raise MigrationError("restore_failed", _with_log("The copy was not restored in time.", mark))
+            raise _restore_failed(session, mark, f"it is not done after {deadline - began:.0f} seconds", wall)
         time.sleep(_POLL_SECONDS)
     group = TaskGroup(_held(mark).cgroup)
     if not group.frozen:
@@ -334,9 +339,12 @@ def _bring_surroundings(session: Session, copy: Side, source: t.Mapping[str, t.A
     )
 
 
-def _with_log(text: str, mark: Mark) -> str:
-    lines = _criu_log.errors(mark.log())
-    return f"{text} CRIU says: {' / '.join(lines)}" if lines else text
+def _restore_failed(session: Session, mark: Mark, said: str, began: float) -> MigrationError:
+    """What to tell; CRIU's log is kept, because all that lies beside it goes with the copy."""
+    log = mark.log()
+    why = _criu_failure.tell_start(said, log, began, mark.failure())
+    where = _criu_failure.keep_log(_criu_failure.RESTORE, log, session.id, session.state_root)
+    return MigrationError("restore_failed", f"{why}{where}", criu=_criu_log.errors(log))
 
 
 def _held(mark: Mark) -> Held:

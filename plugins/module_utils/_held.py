@@ -20,6 +20,7 @@ import time
 import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import _named_pipes, _sleeping_tasks
+from ansible_collections.livemigrate.criu.plugins.module_utils._dump_options import saved_bytes
 
 Facts = dict[str, t.Any]
 
@@ -227,7 +228,11 @@ class _Seen:
         with contextlib.suppress(OSError):
             found = os.stat(place)
             if stat.S_ISREG(found.st_mode) and found.st_nlink == 0:
-                self.deleted[found.st_dev, found.st_ino] = {"path": path, "bytes": found.st_size, "program": program}
+                self.deleted[found.st_dev, found.st_ino] = {
+                    "path": path,
+                    "bytes": saved_bytes(found),
+                    "program": program,
+                }
 
     def process(self, pid: int) -> None:
         status = parse_status(read(f"/proc/{pid}/status"))

@@ -105,9 +105,16 @@ class Mark:
 
     def log(self) -> str:
         """What CRIU wrote during the restore; empty where it has not begun."""
+        return self._text("work", "restore.log")
+
+    def failure(self) -> str:
+        """Why the action script made the restore fail; empty where it did not."""
+        return self._text("failed")
+
+    def _text(self, *names: str) -> str:
         with (
             contextlib.suppress(FileNotFoundError),
-            open(self.path("work", "restore.log"), encoding="utf-8", errors="replace") as handle,
+            open(self.path(*names), encoding="utf-8", errors="replace") as handle,
         ):
             return handle.read()
         return ""
