@@ -214,8 +214,8 @@ def neighbours_stay(case: Case) -> _Found:
         if here and network["name"] not in _NAMELESS:
             yield (
                 (
-                    f"Other containers on the network {network['name']} stay behind: {', '.join(sorted(here))}. After the move they and "
-                    f"{container['name']} do not find each other by name any more."
+                    f"Other containers on the network {network['name']} stay behind: {', '.join(sorted(here))}. After the move "
+                    f"they and {container['name']} do not find each other by name any more."
                 ),
                 (
                     "Move them to the same host as well, or have them find each other by other means (published ports, names in "
