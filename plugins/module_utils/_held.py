@@ -354,7 +354,7 @@ def look(pids: t.Sequence[int], init: int, seconds: float = 1.0) -> Facts:
             break
         seen.process(pid)
     deleted = sorted(seen.deleted.values(), key=lambda one: -int(one["bytes"]))
-    sleeping = sorted({(one.program, one.seconds) for one in seen.sleeping}, key=lambda one: -one[1])
+    sleeping = sorted(set(seen.sleeping), key=lambda one: -one.seconds)
     return {
         "count": len(pids),
         "complete": complete,
@@ -362,7 +362,7 @@ def look(pids: t.Sequence[int], init: int, seconds: float = 1.0) -> Facts:
         "devices": sorted(seen.devices)[:_NAMED],
         "deleted": deleted[:_NAMED],
         "locks": seen.locks,
-        "sleeping": [{"program": program, "seconds": seconds} for program, seconds in sleeping[:_NAMED]],
+        "sleeping": [one._asdict() for one in sleeping[:_NAMED]],
         "pipes_without_writer": seen.pipes.without_writer()[:_NAMED],
         "seccomp": seen.seccomp,
         "own_user_namespace": seen.namespaces["user"] != _namespace(1, "user"),
