@@ -296,7 +296,7 @@ def of_processes(inspect: Inspect, first: _sockets.Sockets | None = None) -> Fac
     binds = [mount.destination for mount in _spec.mounts(inspect) if mount.kind != "tmpfs"]
     kernel_mounts = _mountinfo.parse(_held.read(f"/proc/{init}/mountinfo"))
     held = _held.look(pids, init)
-    memory = held.pop("dump_bytes")
+    memory, taken = held.pop("dump_bytes"), held.pop("taken_bytes")
     # Programs that have mounts of their own (bwrap, Docker in Docker).
     inside = [_mountinfo.parse(_held.read(f"/proc/{pid}/mountinfo")) for pid in held.pop("mount_namespaces")]
     resident = group.resident_bytes
@@ -314,6 +314,7 @@ def of_processes(inspect: Inspect, first: _sockets.Sockets | None = None) -> Fac
         "memory": {
             "resident_bytes": resident,
             "dump_bytes": memory or resident,
+            "taken_bytes": taken or resident,
             "tmpfs_bytes": _used_bytes(init, _mountinfo.memory_places(kernel_mounts, binds)),
         },
         "sockets": None,

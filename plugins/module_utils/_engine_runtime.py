@@ -24,6 +24,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _bound_files,
     _checkpoint_dir,
     _connections,
+    _core_image,
     _criu_failure,
     _criu_log,
     _dump_options,
@@ -276,6 +277,7 @@ def hold(
     _checkpoint_dir.compare(received, sent)
     _trees.adopt_log(session.facts["data_root"], session.facts["container_id"], container)
     _bound_files.adopt(session)
+    _core_image.let_sleeps_go_on(os.path.realpath(mark.images))
     mark.set_options(_options(session, network))
     _prepare_network(mark, network)
     mark.set_sysctls(_surroundings_sysctls.for_restore(surroundings.get(_surroundings_sysctls.NAME)))

@@ -46,6 +46,8 @@ _ANONYMOUS = {
 }
 # Deleted names that are not files whose content would have to be saved as a file.
 _NO_GHOSTS = ("/memfd:", "/SYSV", "/dev/zero", "/[aio]", "/anon_hugepage", "/secretmem")
+# Of these, memory that processes share: what it holds is dumped once, whoever has mapped how much of it.
+_SHARED = ("/memfd:", "/SYSV", "/dev/zero")
 # Devices that CRIU itself knows, or that every container has.
 _DEVICES = re.compile(r"/dev/(null|zero|full|random|urandom|tty|console|ptmx|pts/.*|net/tun|shm/.*)$")
 # Of /proc/PID/net/protocols, those whose sockets CRIU cannot dump.
@@ -123,6 +125,8 @@ class Mapped(t.NamedTuple):
     devices: tuple[str, ...]
     #: deleted files: path, and the range by which /proc/PID/map_files has them
     deleted: tuple[tuple[str, str], ...]
+    #: shared memory that is no file: ranges in the same form
+    shared: tuple[str, ...] = ()
 
 
 def parse_maps(text: str) -> Mapped:
@@ -130,6 +134,7 @@ def parse_maps(text: str) -> Mapped:
     kinds: set[str] = set()
     devices: set[str] = set()
     deleted: dict[str, str] = {}
+    shared: list[str] = []
     for line in text.splitlines():
         words = line.split(None, 5)
         if len(words) < 6:
@@ -141,10 +146,16 @@ def parse_maps(text: str) -> Mapped:
         elif path.startswith("/dev/") and not path.endswith(" (deleted)") and not _DEVICES.match(path):
             devices.add(path)
         elif path.endswith(" (deleted)") and path.startswith("/") and not path.startswith(_NO_GHOSTS):
-            # The range is written there without leading zeros.
-            first, last = (f"{int(number, 16):x}" for number in words[0].split("-"))
-            deleted.setdefault(path.removesuffix(" (deleted)"), f"{first}-{last}")
-    return Mapped(tuple(sorted(kinds)), tuple(sorted(devices)), tuple(deleted.items()))
+            deleted.setdefault(path.removesuffix(" (deleted)"), _range(words[0]))
+        elif path.endswith(" (deleted)") and path.startswith(_SHARED) and words[1].endswith("s"):
+            shared.append(_range(words[0]))
+    return Mapped(tuple(sorted(kinds)), tuple(sorted(devices)), tuple(deleted.items()), tuple(shared))
+
+
+def _range(text: str) -> str:
+    """A range of addresses as map_files writes it: without leading zeros."""
+    first, last = (f"{int(number, 16):x}" for number in text.split("-"))
+    return f"{first}-{last}"
 
 
 def parse_protocols(text: str) -> dict[str, int]:
@@ -157,14 +168,26 @@ def parse_protocols(text: str) -> dict[str, int]:
     return found
 
 
-# Anonymous memory, shared memory and swap: what is dumped. Clean pages of files are not.
-_DUMPED = ("Pss_Anon", "Pss_Shmem", "SwapPss")
+# Memory of a process' own, swapped or not: what a dump writes for each process, also where a fork has left it shared between two.
+# Clean pages of files are not dumped.
+_DUMPED = ("Anonymous", "Swap", "Private_Hugetlb", "Shared_Hugetlb")
+# The same where a page that several processes have counts once, as in the host's memory.
+_TAKEN = ("Pss_Anon", "Pss_Shmem", "SwapPss", "Private_Hugetlb", "Shared_Hugetlb")
 
 
-def parse_rollup(text: str) -> int | None:
-    """Bytes that a dump would write, out of /proc/PID/smaps_rollup; None where the kernel does not tell (before 5.4)."""
+class Memory(t.NamedTuple):
+    """Bytes of one process' memory."""
+
+    dumped: int
+    """What a dump writes of it, shared memory left out."""
+    taken: int
+    """Its share of what the host gives."""
+
+
+def parse_rollup(text: str) -> Memory:
+    """Out of /proc/PID/smaps_rollup; nothing where the kernel does not tell."""
     kib = {name: int(number) for name, number in re.findall(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE)}
-    return sum(kib.get(name, 0) for name in _DUMPED) << 10 if "Pss_Anon" in kib else None
+    return Memory(*(sum(kib.get(name, 0) for name in names) << 10 for names in (_DUMPED, _TAKEN)))
 
 
 # -- looking ------------------------------------------------------------------------------------------------------
@@ -197,7 +220,8 @@ class _Seen:
         self.mount_namespaces: dict[str, int] = {}
         self.locks = 0
         self.seccomp = 0
-        self.memory = 0
+        self.memory = Memory(0, 0)
+        self.shared: dict[tuple[int, int], int] = {}
         self.sleeping: list[_sleeping_tasks.Sleep] = []
         self.pipes = _named_pipes.Pipes()
         root = os.stat(f"/proc/{init}/root/")
@@ -234,6 +258,11 @@ class _Seen:
                     "program": program,
                 }
 
+    def share(self, place: str) -> None:
+        with contextlib.suppress(OSError):
+            found = os.stat(place)
+            self.shared[found.st_dev, found.st_ino] = found.st_blocks * 512
+
     def process(self, pid: int) -> None:
         status = parse_status(read(f"/proc/{pid}/status"))
         program = status["name"]
@@ -258,7 +287,10 @@ class _Seen:
         for path, place in mapped.deleted:
             self.delete(path, f"/proc/{pid}/map_files/{place}", program)
         self.sleeping += _sleeping_tasks.look(pid, program)
-        self.memory += parse_rollup(read(f"/proc/{pid}/smaps_rollup")) or 0
+        for place in mapped.shared:
+            self.share(f"/proc/{pid}/map_files/{place}")
+        memory = parse_rollup(read(f"/proc/{pid}/smaps_rollup"))
+        self.memory = Memory(self.memory.dumped + memory.dumped, self.memory.taken + memory.taken)
         with contextlib.suppress(OSError):
             for name in os.listdir(f"/proc/{pid}/fd"):
                 with contextlib.suppress(OSError):
@@ -289,6 +321,8 @@ class _Seen:
                 self.hold("mqueue", program)
             elif stat.S_ISREG(mode):
                 self.locks += len(parse_locks(read(f"/proc/{pid}/fdinfo/{name}")))
+                if target.startswith("/memfd:"):
+                    self.share(place)
                 if target.endswith(" (deleted)") and not target.startswith(_NO_GHOSTS):
                     self.delete(target.removesuffix(" (deleted)"), place, program)
 
@@ -325,7 +359,7 @@ def look(pids: t.Sequence[int], init: int, seconds: float = 1.0) -> Facts:
             break
         seen.process(pid)
     deleted = sorted(seen.deleted.values(), key=lambda one: -int(one["bytes"]))
-    sleeping = sorted({(one.program, one.seconds) for one in seen.sleeping}, key=lambda one: -one[1])
+    sleeping = sorted(set(seen.sleeping), key=lambda one: -one.seconds)
     return {
         "count": len(pids),
         "complete": complete,
@@ -333,13 +367,14 @@ def look(pids: t.Sequence[int], init: int, seconds: float = 1.0) -> Facts:
         "devices": sorted(seen.devices)[:_NAMED],
         "deleted": deleted[:_NAMED],
         "locks": seen.locks,
-        "sleeping": [{"program": program, "seconds": seconds} for program, seconds in sleeping[:_NAMED]],
+        "sleeping": [one._asdict() for one in sleeping[:_NAMED]],
         "pipes_without_writer": seen.pipes.without_writer()[:_NAMED],
         "seccomp": seen.seccomp,
         "own_user_namespace": seen.namespaces["user"] != _namespace(1, "user"),
         "protocols": parse_protocols(read(f"/proc/{init}/net/protocols")),
         # What is in deleted files goes into the images too.
-        "dump_bytes": seen.memory + sum(int(one["bytes"]) for one in deleted),
+        "dump_bytes": seen.memory.dumped + sum(seen.shared.values()) + sum(int(one["bytes"]) for one in deleted),
+        "taken_bytes": seen.memory.taken,
         # A process of each, for who wants to look.
         "mount_namespaces": sorted(seen.mount_namespaces.values()),
     }

@@ -153,7 +153,8 @@ def judge(
     found = _finding.findings(case, (), rules())
     prediction = None
     if case.container is not None and case.container.get("memory"):
-        prediction = _prediction.predict(source, case.container, case.there, chosen)
+        task = _prediction.task_seconds(source, destination, judged_at)
+        prediction = _prediction.predict(source, case.container, case.there, chosen, task)
     return Verdict(
         chosen,
         reason,

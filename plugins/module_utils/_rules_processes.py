@@ -11,7 +11,15 @@ from __future__ import annotations
 import re
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._finding import ERROR, WARNING, Case, Facts, Told, rule
+from ansible_collections.livemigrate.criu.plugins.module_utils._finding import (
+    ERROR,
+    INFO,
+    WARNING,
+    Case,
+    Facts,
+    Told,
+    rule,
+)
 from ansible_collections.livemigrate.criu.plugins.module_utils._support import at_least, parse_version
 
 _Found = t.Iterator[Told]
@@ -253,15 +261,44 @@ def _time(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 10 * 365 * 86400 else "ever"
 
 
-@rule(WARNING, "programs that sleep for a time they have named", "compel/arch/x86/src/lib/infect.c, run", "processes")
+def _sleepers(case: Case) -> list[Facts]:
+    found: list[Facts] = _processes(case)["sleeping"]
+    return found
+
+
+def _named(sleepers: t.Iterable[Facts]) -> str:
+    return ", ".join(f"{one['program']} (for {_time(one['seconds'])})" for one in sleepers)
+
+
+def _goes_on(case: Case) -> bool:
+    """Whether a sleep is made again when it was interrupted, see ``_core_image.py``."""
+    return case.settings.engine == "runtime" and (case.source or {})["kernel"]["machine"] == "x86_64"
+
+
+@rule(
+    WARNING,
+    "sleeps that the move would end: with the engine `api`, or not on x86_64",
+    "compel/arch/x86/src/lib/infect.c, run",
+    "source",
+    "processes",
+)
 def sleep_ends(case: Case) -> _Found:
-    sleeping = _processes(case)["sleeping"]
-    if sleeping:
-        told = ", ".join(f"{one['program']} (for {_time(one['seconds'])})" for one in sleeping)
+    sleeping = _sleepers(case)
+    if sleeping and not _goes_on(case):
         yield (
             (
-                f"These programs sleep in a system call of which CRIU cannot restore the rest: {told}. The move interrupts their "
-                "sleep (EINTR), which busybox, perl and PHP take for its end."
+                f"These programs sleep in a system call of which CRIU cannot restore the rest: {_named(sleeping)}. The move "
+                "interrupts their sleep (EINTR), which busybox, perl and PHP take for its end."
             ),
             "Make sure that they may go on early, or move the container when they do not sleep.",
+        )
+
+
+@rule(INFO, "sleeps that begin anew, because nobody knows what is left of them", "run", "source", "processes")
+def sleep_begins_again(case: Case) -> _Found:
+    anew = [one for one in _sleepers(case) if not one["rest_known"]]
+    if anew and _goes_on(case):
+        yield (
+            f"It is not known how long these programs would sleep still: {_named(anew)}. After the move their sleep begins anew.",
+            "Nothing, where they may wake later than they meant to.",
         )

@@ -48,7 +48,7 @@ def _free(facts: Facts, *paths: str) -> tuple[str, int]:
 @rule(ERROR, "too little memory for the container on the destination", "run", "destination", "processes")
 def memory_room(case: Case) -> _Found:
     container, facts = case.container or {}, case.destination or {}
-    needed = _prediction.memory_bytes(container) + _RESERVE_BYTES
+    needed = _prediction.task_bytes(container) + _RESERVE_BYTES
     available = facts["memory"]["available_bytes"]
     if available < needed:
         yield (

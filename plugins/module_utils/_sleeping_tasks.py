@@ -6,9 +6,9 @@
 
 """Tasks that sleep for a time they have named: nanosleep(2), clock_nanosleep(2), and poll(2) without descriptors.
 
-The kernel keeps the rest of such a sleep in a place that nothing outside of it can read, so CRIU ends it with EINTR: the
-program goes on after the move as if it had been woken by a signal. Who sleeps until a moment (TIMER_ABSTIME) or waits in
-select(2) is not affected: these calls are begun again.
+The kernel goes on with such a sleep by a note of its own that nothing outside of it can read, so CRIU ends it with EINTR: the
+program goes on after the move as if it had been woken by a signal. The engine ``runtime`` has the call made again instead, see
+``_core_image.py``. Who sleeps until a moment (TIMER_ABSTIME) or waits in select(2) is not affected.
 
 Of the task's memory nothing is read but the 16 bytes that say how long it wants to sleep.
 """
@@ -39,10 +39,21 @@ class Sleep(t.NamedTuple):
 
     program: str
     seconds: float
+    rest_known: bool
+    """Whether the kernel tells the program how much of it is left when it is interrupted."""
 
 
-def requested(call: t.Sequence[int], machine: str, place: str) -> tuple[str, int] | None:
-    """What a task waits for: ``("timespec", address)`` or ``("milliseconds", number)``; None where it is no such sleep.
+class Asked(t.NamedTuple):
+    """What a task has asked the kernel for."""
+
+    kind: str
+    """``timespec`` (in its memory) or ``milliseconds``."""
+    value: int
+    rest_known: bool = False
+
+
+def requested(call: t.Sequence[int], machine: str, place: str) -> Asked | None:
+    """What a task waits for; None where it is no such sleep.
 
     :param call: number of the system call and its arguments.
     :param place: the function of the kernel in which it stands (/proc/PID/wchan).
@@ -50,17 +61,17 @@ def requested(call: t.Sequence[int], machine: str, place: str) -> tuple[str, int
     if machine not in _CALLS or len(call) < 5:
         return None
     nanosleep, clock_nanosleep, poll, restarted = _CALLS[machine]
-    number, first, second, third = call[:4]
+    number, first, second, third, fourth = call[:5]
     if number == restarted and "poll" in place:
         number = poll
     elif number == restarted and not any(word in place for word in _WAITS):
         number = clock_nanosleep if first < _CLOCKS else nanosleep
     if number == nanosleep:
-        return "timespec", first
+        return Asked("timespec", first, bool(second))
     if number == clock_nanosleep and not second & _TIMER_ABSTIME:
-        return "timespec", third
+        return Asked("timespec", third, bool(fourth))
     if number == poll and second == 0 and 0 < third < 1 << 31:
-        return "milliseconds", third
+        return Asked("milliseconds", third)
     return None
 
 
@@ -72,12 +83,11 @@ def _parse(text: str) -> list[int]:
     return [int(words[0]), *(int(word, 16) for word in words[1:])]
 
 
-def _seconds(pid: int, asked: tuple[str, int]) -> float:
-    kind, value = asked
-    if kind == "milliseconds":
-        return value / 1000
+def _seconds(pid: int, asked: Asked) -> float:
+    if asked.kind == "milliseconds":
+        return asked.value / 1000
     with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
-        memory.seek(value)
+        memory.seek(asked.value)
         seconds, nanoseconds = struct.unpack("=qq", memory.read(16))
     return float(seconds + nanoseconds / 1e9)
 
@@ -120,6 +130,6 @@ def look(pid: int, program: str) -> list[Sleep]:
                 if asked is None or not _is_64_bit(pid):
                     continue
                 seconds = _seconds(pid, asked)
-                if seconds > SHORT_SECONDS and not _begins_again(pid, asked[0]):
-                    found.append(Sleep(program, seconds))
+                if seconds > SHORT_SECONDS and not _begins_again(pid, asked.kind):
+                    found.append(Sleep(program, seconds, asked.rest_known))
     return found

@@ -189,7 +189,7 @@ def container(**inspect: Any) -> Facts:
             "foreign": [],
         },
         "kernel_mounts": {"masked": ["/proc/acpi"], "foreign": [], "replaced": []},
-        "memory": {"resident_bytes": 20 << 20, "dump_bytes": 10 << 20, "tmpfs_bytes": 0},
+        "memory": {"resident_bytes": 20 << 20, "dump_bytes": 10 << 20, "taken_bytes": 10 << 20, "tmpfs_bytes": 0},
         "sockets": {"inet": [], "own_addresses": ["172.17.0.2"], "groups": [], "outside": []},
         "lasting": [],
         "strangers": [],

@@ -201,6 +201,10 @@ def held(**kinds: list[str]) -> Change:
     return of("processes", "held", to=kinds)
 
 
+SLEEPING = [
+    {"program": "perl", "seconds": 1e5, "rest_known": True},
+    {"program": "php", "seconds": float(2**63), "rest_known": False},
+]
 LISTENING = ["tcp", "0.0.0.0", "80", "0.0.0.0", "0", "10", "7", "0"]
 INCOMING = ["tcp", "172.17.0.2", "80", "198.51.100.7", "40000", "1", "8", "0"]
 OUTGOING = ["tcp", "172.17.0.2", "50000", "198.51.100.9", "5432", "1", "9", "0"]
@@ -661,11 +665,19 @@ TABLE: list[Row] = [
         ),
     ),
     Row("pipe_without_writer", of("processes", "pipes_without_writer", to=["/run/ctl (agent)"]), "/run/ctl (agent)"),
+    Row("sleep_ends", of("processes", "sleeping", to=SLEEPING), "perl (for 100000 s), php (for ever)", engine="api"),
     Row(
         "sleep_ends",
-        of("processes", "sleeping", to=[{"program": "perl", "seconds": 1e5}, {"program": "sleep", "seconds": 2**63}]),
-        "perl (for 100000 s), sleep (for ever)",
+        all_of(
+            of("processes", "sleeping", to=SLEEPING),
+            *(on(side, "kernel", "machine", to="aarch64") for side in BOTH),
+        ),
+        "perl (for 100000 s), php (for ever)",
     ),
+    # With the engine runtime the call is made again.
+    Row("sleep_ends", of("processes", "sleeping", to=SLEEPING), also=("sleep_begins_again",)),
+    Row("sleep_begins_again", of("processes", "sleeping", to=SLEEPING), "sleep still: php (for ever)."),
+    Row("sleep_begins_again", of("processes", "sleeping", to=SLEEPING), engine="api", also=("sleep_ends",)),
     Row("mount_inside", of("kernel_mounts", "foreign", to=["/mnt (fuse.sshfs)"]), "/mnt (fuse.sshfs)"),
     # -- its network
     Row("socket_bound_to_address", sockets(BOUND), "172.17.0.2:9000"),
