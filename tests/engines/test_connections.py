@@ -25,6 +25,8 @@ from tests.migration.conftest import Pair
 from tests.workloads.host import Host
 from tests.workloads.probe import wait_for_answer
 
+pytestmark = pytest.mark.usefixtures("pipelined")
+
 Start = Callable[..., Moving]
 
 MOVES = 2
@@ -48,7 +50,7 @@ def neighbour(lab_ground: Lab, start: Start) -> Iterator[Callable[..., Neighbour
     def begin(host: Host, hosts: list[Host], *arguments: str, command: tuple[str, ...] = echo.COMMAND) -> Neighbour:
         echo.join(lab_ground, *hosts)
         joined.extend(hosts)
-        address = echo.address(lab_ground)
+        address = echo.address(lab_ground, host)
         moving = start(
             host,
             hosts,

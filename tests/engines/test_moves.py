@@ -23,6 +23,8 @@ from tests.workloads.probe import wait_for_answer
 from tests.workloads.recipes import RECIPES
 from tests.workloads.watch import Watch
 
+pytestmark = pytest.mark.usefixtures("pipelined")
+
 Start = Callable[..., Moving]
 
 MOVES = 10

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.engines.conftest import Moving, containerd_store, gap_told, remove
 from tests.migration.conftest import Pair
 from tests.workloads import database, wordpress_state
@@ -24,6 +26,8 @@ from tests.workloads.probe import Answer
 from tests.workloads.recipes import RECIPES
 from tests.workloads.watch import Watch
 from tests.workloads.wordpress_client import WordPress, WordPressError
+
+pytestmark = pytest.mark.usefixtures("pipelined")
 
 _PORTS = itertools.count(9181)
 
@@ -81,7 +85,8 @@ def running_site(pair: Pair, path: Path, flags: list[str], *, timeout: float = 1
     :param timeout: seconds until it must answer.
     """
     port = next(_PORTS)
-    name, base = f"engine-{port}", f"wp_{port}"
+    # Both pairs of hosts have their databases on gamma.
+    name, base = f"engine-{port}", f"wp_{pair.alpha.name}_{port}"
     services = Host.of_lab("gamma")
     recipe = RECIPES["wordpress"]
     password = secrets.token_hex(12)

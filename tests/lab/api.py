@@ -168,6 +168,12 @@ class Lab:
             # Also those that ran before: somebody may have interrupted the `up` that started them.
             machine.wait_ready()
 
+    def make_base(self, flavour: str) -> None:
+        """Have the base file system of a flavour in the cache. It needs no lab, and keeps no other command waiting."""
+        self._require_root()
+        packages.install_missing()
+        basefs.ensure_base(self.settings, flavour, aptsource.find_mirror())
+
     def down(self) -> None:
         """Kill the hosts and remove all traces of the lab but the cached base file systems. Safe to repeat.
 

@@ -5,8 +5,9 @@
 """The lab's network: a bridge in the root namespace, a network namespace and a cable per host, NAT to the outside.
 
 Every name in the kernel begins with the bridge's name, and the bridge's alias tells whose lab it is; `down` needs no
-other record to find them. The only settings of the machine that are touched are net.ipv4.ip_forward (put back by the
-last lab that goes down) and, where a firewall drops forwarded packets, two ACCEPT rules that carry the lab's name.
+other record to find them. The only settings of the machine that are touched are net.ipv4.ip_forward and those of
+limits.py (put back by the last lab that goes down) and, where a firewall drops forwarded packets, two ACCEPT rules that
+carry the lab's name.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from . import limits
 from .settings import Settings, write_json
 from .shell import LabError, exclusive, mount_points, note, run
 
@@ -143,10 +145,15 @@ def build(settings: Settings) -> None:
     run(["ip", "link", "set", settings.bridge, "up"])
     before: dict[str, Any] = json.loads(_MACHINE_STATE.read_text()) if _MACHINE_STATE.exists() else {}
     if not before:
-        before = {"ip_forward": _IP_FORWARD.read_text().strip(), "netns_mount": _NETNS_DIRECTORY in mount_points()}
+        before = {
+            "ip_forward": _IP_FORWARD.read_text().strip(),
+            "netns_mount": _NETNS_DIRECTORY in mount_points(),
+            "limits": limits.read(),
+        }
         write_json(_MACHINE_STATE, before)
     if _IP_FORWARD.read_text().strip() != "1":
         _IP_FORWARD.write_text("1")
+    limits.enlarge()
     _build_nat(settings)
 
 
@@ -305,6 +312,7 @@ def tear_down(settings: Settings) -> None:
 def _restore_machine(before: dict[str, Any]) -> None:
     if before.get("ip_forward") and _IP_FORWARD.read_text().strip() != before["ip_forward"]:
         _IP_FORWARD.write_text(str(before["ip_forward"]))
+    limits.put_back(before.get("limits", {}))
     # `ip netns add` makes this directory a mount of its own, the first time it is used after a boot.
     if not before.get("netns_mount") and _NETNS_DIRECTORY.is_dir() and not any(_NETNS_DIRECTORY.iterdir()):
         while _NETNS_DIRECTORY in mount_points():

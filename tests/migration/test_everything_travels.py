@@ -19,6 +19,8 @@ from tests.migration.tidy import forget, nothing_left
 from tests.workloads.host import Host
 from tests.workloads.probe import wait_for_answer
 
+pytestmark = pytest.mark.usefixtures("pipelined")
+
 NAME = "all-sorts"
 PORT = 9800
 BIND = "/srv/all-sorts"

@@ -31,6 +31,8 @@ from tests.preflight.ground import (
 )
 from tests.workloads.probe import NoAnswerError, wait_for_answer
 
+pytestmark = pytest.mark.usefixtures("pipelined")
+
 NAME = f"{PREFIX}i"
 _QUIET = ("--env", "COUNTER_PORT=")
 _FREE = ("--privileged", "--security-opt", "seccomp=unconfined", *MOUNTS)

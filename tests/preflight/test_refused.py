@@ -28,6 +28,8 @@ from tests.preflight.ground import (
 )
 from tests.preflight.scenes import SCENES, Scene, Told
 
+pytestmark = pytest.mark.usefixtures("pipelined")
+
 NAME = f"{PREFIX}c"
 
 
