@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from . import access, aptsource, cgroups, network, packages
+from . import access, aptsource, basefs, cgroups, network, packages, qemu, vmbase
 from .machine import Machine
 from .nspawn import NspawnMachine
 from .settings import (
@@ -171,8 +171,12 @@ class Lab:
     def make_base(self, flavour: str) -> None:
         """Have the base file system of a flavour in the cache. It needs no lab, and keeps no other command waiting."""
         self._require_root()
-        packages.install_missing()
-        basefs.ensure_base(self.settings, flavour, aptsource.find_mirror())
+        virtual = flavour.startswith(VIRTUAL)
+        packages.install_missing(virtual=virtual)
+        mirror = aptsource.find_mirror()
+        if virtual:
+            qemu.ensure_qemu(self.settings, mirror)
+        (vmbase if virtual else basefs).ensure_base(self.settings, flavour, mirror)
 
     def down(self) -> None:
         """Kill the hosts and remove all traces of the lab but the cached base file systems. Safe to repeat.
