@@ -280,7 +280,7 @@ def lab_ground(run_tool: RunTool) -> Lab:
     down at the end of the session, however it ends, unless LIVEMIGRATE_LAB_KEEP=1.
     """
     with (LOCKS / "lab").open("w") as lock:
-        # Of several workers the first one clears the ground.
+        # Of several workers the first one decides.
         fcntl.flock(lock, fcntl.LOCK_EX)
         present = Lab.load()
         if not _lab_is_ours() and not any(machine.is_running() for machine in present.machines()):

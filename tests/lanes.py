@@ -5,8 +5,8 @@
 """Which tests may run at the same time: those that use different hosts.
 
 `make test` starts several pytest processes (pytest-xdist's workers). Tests of one lane run one after another in one of
-them; a test without a lane runs wherever there is room. The lanes of hosts are the two pairs of the lab; a test names
-another lane by the mark ``lane``.
+them; files of tests without a lane run wherever there is room. The lanes of hosts are the two pairs of the lab, and the
+virtual machines, which come last; a test names another lane by the mark ``lane``.
 
 A test that uses both pairs belongs to one lane and borrows the hosts of the other: locks see to it that nobody else uses them
 meanwhile. The comparison of what a host holds before and after a test would else find somebody else's containers.
@@ -24,14 +24,17 @@ from pathlib import Path
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 # Lane: fixtures that tell a test on its hosts. A test of both lanes is in the first one, whose hosts are bare at the
 # beginning: the roles' scenarios have been there when it comes.
-FIXTURES = {"vm": ("stock",), "trixie": ("pair", "older"), "forky": ("newer",)}
+FIXTURES = {"trixie": ("pair", "older"), "forky": ("newer",), "vm": ("stock",)}
 # The directory of static checks: what they build is built once.
 TOGETHER = "static"
 # These begin at once, in this order; the others as they are collected.
-LONGEST = ("vm", "forky", "trixie", TOGETHER, "images")
+LONGEST = ("forky", "trixie", TOGETHER, "images")
+# These begin when nothing else is left: emulated processors keep all of the machine's busy.
+LAST = ("vm",)
 
 
 def is_worker() -> bool:
@@ -57,17 +60,18 @@ def lane_of(item: pytest.Item) -> str:
 
 
 def arrange(items: list[pytest.Item]) -> None:
-    """Put the first test of each lane before all others, so that the long lanes begin at once."""
+    """Put the first tests of the long lanes before all others, and the last lanes behind them."""
     first: dict[str, pytest.Item] = {}
     for item in items:
         first.setdefault(lane_of(item), item)
-    lanes = [*(lane for lane in LONGEST if lane in first), *(lane for lane in first if lane and lane not in LONGEST)]
-    ahead = [first[lane] for lane in lanes]
-    items[:] = ahead + [item for item in items if item not in ahead]
+    ahead = [first[lane] for lane in LONGEST if lane in first]
+    last = [item for item in items if lane_of(item) in LAST]
+    apart = {*ahead, *last}
+    items[:] = [*ahead, *(item for item in items if item not in apart), *last]
 
 
 class Scheduler(LoadScopeScheduling):
-    """Gives a lane to a process as a whole, and tests without a lane one by one."""
+    """Gives a lane to a worker as a whole, and tests without a lane file by file."""
 
     def __init__(self, config: pytest.Config, log: Producer | None, plan: Path) -> None:
         super().__init__(config, log)
@@ -80,7 +84,22 @@ class Scheduler(LoadScopeScheduling):
         if not self._lanes:
             # The process that distributes the tests has none itself; every worker has written the same.
             self._lanes = json.loads(self._plan.read_text())
-        return self._lanes[nodeid] or nodeid
+        return self._lanes[nodeid] or nodeid.partition("::")[0]
+
+    def _reschedule(self, node: WorkerController) -> None:
+        if self.workqueue and next(iter(self.workqueue)) in LAST and self._is_busy(but=node):
+            return
+        super()._reschedule(node)
+        if self.workqueue:
+            return
+        # A worker holds its last test back until it knows what comes after it, and there is nothing any more.
+        for other in self.nodes:
+            if not other.shutting_down and self._pending_of(self.assigned_work[other]) == 1:
+                other.shutdown()
+
+    def _is_busy(self, *, but: WorkerController) -> bool:
+        """Whether a worker other than this one has more to do than a test that it holds back."""
+        return any(node is not but and self._pending_of(self.assigned_work[node]) > 1 for node in self.nodes)
 
 
 def write_plan(items: Sequence[pytest.Item], plan: Path) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from . import access, aptsource, basefs, cgroups, network, packages, vmbase
+from . import access, aptsource, basefs, cgroups, network, packages, qemu, vmbase
 from .machine import Machine
 from .nspawn import NspawnMachine
 from .settings import (
@@ -180,7 +180,10 @@ class Lab:
         self._require_root()
         virtual = flavour.startswith(VIRTUAL)
         packages.install_missing(virtual=virtual)
-        (vmbase if virtual else basefs).ensure_base(self.settings, flavour, aptsource.find_mirror())
+        mirror = aptsource.find_mirror()
+        if virtual:
+            qemu.ensure_qemu(self.settings, mirror)
+        (vmbase if virtual else basefs).ensure_base(self.settings, flavour, mirror)
 
     def down(self) -> None:
         """Kill the hosts and remove all traces of the lab but the cached base file systems. Safe to repeat.
