@@ -30,6 +30,8 @@ OF_PROCESSES = True
 
 # What fcntl(2) can change of a description that is open; the others are given by open(2) alone.
 _CHANGEABLE = os.O_APPEND | os.O_ASYNC | os.O_DIRECT | os.O_NOATIME | os.O_NONBLOCK
+# What a program notices of a description. How its file was looked up (O_DIRECTORY and so on) has no effect on it any more.
+_NOTICED = _CHANGEABLE | os.O_ACCMODE | os.O_CLOEXEC | os.O_DSYNC | os.O_SYNC | os.O_PATH
 # Major numbers of the terminals that devpts makes.
 _TERMINALS = range(136, 144)
 # pidfd_open(2) and pidfd_getfd(2) have one number on every architecture.
@@ -80,15 +82,14 @@ class _Look:
         self._pipes = _device_of_pipes()
 
     def table(self, pid: int) -> Table:
-        """All of a process; none of one that has ended and is not waited for yet."""
+        """All of a process."""
         found: Table = {}
         directory = f"/proc/{pid}/fd/"
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            for name in os.listdir(directory):
-                place = directory + name
-                status = os.stat(place)
-                flags, details = _information(f"/proc/{pid}/fdinfo/{name}")
-                found[name] = Descriptor(_kind(status, place), flags, details, self.owner(status))
+        for name in os.listdir(directory):
+            place = directory + name
+            status = os.stat(place)
+            flags, details = _information(f"/proc/{pid}/fdinfo/{name}")
+            found[name] = Descriptor(_kind(status, place), flags, details, self.owner(status))
         return found
 
     def owner(self, status: os.stat_result) -> tuple[int, int, int] | None:
@@ -239,7 +240,7 @@ def _of_one(one: Descriptor, other: Descriptor) -> t.Iterator[str]:
     if one.kind != other.kind:
         yield f"is a {other.kind} and no {one.kind}"
         return
-    if one.flags != other.flags:
+    if (one.flags ^ other.flags) & _NOTICED:
         yield f"({one.kind}) has the flags {other.flags:#o} and not {one.flags:#o}"
     if sorted(one.details) != sorted(other.details):
         yield f"({one.kind}) is in another state"
