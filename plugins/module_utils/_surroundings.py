@@ -27,6 +27,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _surroundings_descriptors,
+    _surroundings_ipc,
     _surroundings_sysctls,
     _surroundings_tasks,
 )
@@ -64,7 +65,12 @@ class Topic(t.Protocol):
         """In which points the held copy is not like the source: a part of a sentence each, without secrets."""
 
 
-_TOPICS: tuple[Topic, ...] = (_surroundings_descriptors, _surroundings_sysctls, _surroundings_tasks)
+_TOPICS: tuple[Topic, ...] = (
+    _surroundings_descriptors,
+    _surroundings_tasks,
+    _surroundings_ipc,
+    _surroundings_sysctls,
+)
 
 
 def look_ahead(side: Side) -> dict[str, Data]:
