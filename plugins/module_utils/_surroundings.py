@@ -26,6 +26,7 @@ import typing as t
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _surroundings_cgroup,
     _surroundings_descriptors,
     _surroundings_ipc,
     _surroundings_sysctls,
@@ -69,6 +70,7 @@ _TOPICS: tuple[Topic, ...] = (
     _surroundings_descriptors,
     _surroundings_tasks,
     _surroundings_ipc,
+    _surroundings_cgroup,
     _surroundings_sysctls,
 )
 
