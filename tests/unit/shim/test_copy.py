@@ -440,6 +440,22 @@ def test_mark_removed_while_held(shim: Shim) -> None:
     assert (cgroup / "cgroup.kill").read_text() == "1\n"
 
 
+@pytest.mark.parametrize(("below", "there"), [("/init.scope", True), ("-another", False)])
+def test_init_may_be_in_a_cgroup_below(shim: Shim, below: str, there: bool) -> None:
+    """A container that divides its own cgroup, as systemd does: it is still the same container."""
+    shim.await_copy()
+    cgroup = shim.hold()
+    process = wait_in_start(shim)
+    shim.process(4242, f"/system.slice/docker-x.scope{below}")
+    (shim.mark / "consumed").touch()
+    if there:
+        until(lambda: (cgroup / "cgroup.freeze").read_text() == "0\n")
+        (cgroup / "cgroup.events").write_text("populated 1\nfrozen 0\n")
+        assert ended(process).returncode == 0
+    else:
+        assert "died while it was held" in refused(shim, ended(process))
+
+
 @pytest.mark.parametrize("late", [False, True], ids=["undecided", "decided"])
 def test_init_dies_while_held(shim: Shim, late: bool) -> None:
     shim.await_copy()
