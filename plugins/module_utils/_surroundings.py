@@ -26,7 +26,11 @@ import typing as t
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _surroundings_cgroup,
+    _surroundings_descriptors,
+    _surroundings_ipc,
     _surroundings_sysctls,
+    _surroundings_tasks,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
@@ -62,7 +66,13 @@ class Topic(t.Protocol):
         """In which points the held copy is not like the source: a part of a sentence each, without secrets."""
 
 
-_TOPICS: tuple[Topic, ...] = (_surroundings_sysctls,)
+_TOPICS: tuple[Topic, ...] = (
+    _surroundings_descriptors,
+    _surroundings_tasks,
+    _surroundings_ipc,
+    _surroundings_cgroup,
+    _surroundings_sysctls,
+)
 
 
 def look_ahead(side: Side) -> dict[str, Data]:

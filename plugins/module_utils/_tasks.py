@@ -51,14 +51,10 @@ def group_of_id(container_id: str, said: str = "") -> TaskGroup | None:
 
     :param said: a cgroup that is said to be the container's, or to lie within that; believed where its path bears the name.
     """
-    # By runc's two cgroup drivers. Above it there is whatever --cgroup-parent or cgroup-parent of daemon.json names.
-    names = (f"docker-{container_id}.scope", container_id)
-    if said.startswith(_CGROUPS + "/") and os.path.normpath(said) == said:
-        parts = said.split("/")
-        for name in names:
-            if name in parts:
-                path = "/".join(parts[: parts.index(name) + 1])
-                return TaskGroup(path) if os.path.isdir(path) else None
+    path = _named_part(container_id, said)
+    if path:
+        return TaskGroup(path) if os.path.isdir(path) else None
+    names = _names_of(container_id)
     for usual in (f"{_CGROUPS}/system.slice/{names[0]}", f"{_CGROUPS}/docker/{names[1]}"):
         if os.path.isdir(usual):
             return TaskGroup(usual)
@@ -67,6 +63,24 @@ def group_of_id(container_id: str, said: str = "") -> TaskGroup | None:
             if name in below:
                 return TaskGroup(os.path.join(directory, name))
     return None
+
+
+def _names_of(container_id: str) -> tuple[str, str]:
+    """How runc's two cgroup drivers call a container's cgroup.
+
+    Above it there is whatever ``--cgroup-parent`` or ``cgroup-parent`` of daemon.json names.
+    """
+    return f"docker-{container_id}.scope", container_id
+
+
+def _named_part(container_id: str, said: str) -> str:
+    """The part of a cgroup's path that ends with the container's own; empty where none bears its name."""
+    if said.startswith(_CGROUPS + "/") and os.path.normpath(said) == said:
+        parts = said.split("/")
+        for name in _names_of(container_id):
+            if name in parts:
+                return "/".join(parts[: parts.index(name) + 1])
+    return ""
 
 
 class TaskGroup:
@@ -88,7 +102,9 @@ class TaskGroup:
                 f"Container {inspect['Name'].lstrip('/')} is not running (status: {inspect['State'].get('Status')}): it has no "
                 "memory to move. Start it first, or move it by ordinary means.",
             )
-        return cls(cgroup_of(pid))
+        # Its first process may be in a cgroup that the container has made itself.
+        path = cgroup_of(pid)
+        return cls(_named_part(str(inspect.get("Id") or ""), path) or path)
 
     @property
     def exists(self) -> bool:

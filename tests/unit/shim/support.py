@@ -66,6 +66,7 @@ class Shim:
         for variable, path in (("marks", "marks"), ("works", "works"), ("cgroups", "cgroup"), ("proc", "proc")):
             text = re.sub(rf"^{variable}=/\S+$", f"{variable}={self.place}/{path}", text, flags=re.MULTILINE)
         text = re.sub(r"^action=/\S+$", f"action={self.place}/livemigrate-criu-action", text, flags=re.MULTILINE)
+        text = re.sub(r"^programs=/\S+$", f"programs={self.place}/programs", text, flags=re.MULTILINE)
         text = re.sub(r"^network=/\S+$", f"network={self.place}/network", text, flags=re.MULTILINE)
         target = self.place / name
         target.write_text(text)

@@ -102,6 +102,25 @@ def test_pre_restore_tells_where(restore: Restore) -> None:
     assert (restore.shim.work / "restoring").read_text() == f"{restore.parent}\n{restore.cgroup}\n"
 
 
+def test_pre_restore_points_to_the_cgroup(restore: Restore) -> None:
+    """The container's mount of its cgroups is made of that."""
+    for _ in range(2):
+        assert restore.run("pre-restore", CRTOOLS_INIT_PID="") == 0
+    assert os.readlink(restore.shim.work / "cgroup") == str(restore.cgroup)
+
+
+@pytest.mark.parametrize(("stage", "times"), [("pre-restore", 1), ("post-restore", 1), ("pre-resume", 1), ("other", 0)])
+def test_it_looks_out_of_the_containers_cgroup_namespace(restore: Restore, stage: str, times: int) -> None:
+    """Once, with the runtime's: in the container's own its paths would begin at the container."""
+    nsenter = restore.shim.place / "bin" / "nsenter"
+    nsenter.write_text('#!/bin/sh\necho "$1" >>"$PLACE/entered"\nshift\nexec "$@"\n')
+    nsenter.chmod(0o755)
+    assert restore.run(stage, LIVEMIGRATE_OWN_CGROUPS="1") == 0
+    entered = restore.shim.place / "entered"
+    found = entered.read_text().splitlines() if entered.exists() else []
+    assert found == [f"--cgroup={restore.shim.proc}/{SHIM}/ns/cgroup"] * times
+
+
 @pytest.mark.parametrize("stage", ["setup-namespaces", "post-restore", "network-unlock", "post-resume", "new-one"])
 def test_other_stages_change_nothing(restore: Restore, stage: str) -> None:
     assert restore.run(stage) == 0

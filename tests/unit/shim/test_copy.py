@@ -57,6 +57,40 @@ def test_create_restores(shim: Shim) -> None:
     assert (shim.work / "ready").exists()
 
 
+_PRIVATE = '{"ociVersion":"1.2.0","mounts":[%s],"linux":{"namespaces":[{"type":"mount"},{"type":"cgroup"}]}}'
+_MOUNT = '{"destination":"/sys/fs/cgroup","type":"cgroup","source":"cgroup","options":["ro"]}'
+_BIND = '{"destination":"/sys/fs/cgroup","type":"bind","source":"/sys/fs/cgroup","options":["rbind"]}'
+
+
+@pytest.mark.parametrize(
+    ("spec", "mounted", "own"),
+    [
+        (_PRIVATE % _MOUNT, True, True),
+        (_PRIVATE % _BIND, False, True),
+        (_PRIVATE.replace(',{"type":"cgroup"}', "") % _MOUNT, False, False),
+    ],
+    ids=["own", "bound", "host"],
+)
+def test_a_cgroup_namespace_of_its_own(shim: Shim, spec: str, mounted: bool, own: bool) -> None:
+    """CRIU is called through the program that makes it, and the mount of it begins at the container's cgroup."""
+    shim.await_copy()
+    (shim.bundle / "config.json").write_text(spec)
+    (shim.place / "programs").mkdir()
+    criu = shim.place / "programs" / "criu"
+    criu.write_text("#!/bin/sh\n")
+    criu.chmod(0o755)
+    shim.then(f'echo "$LIVEMIGRATE_OWN_CGROUPS $(command -v criu)" >"$PLACE/called"; {HELD}')
+    assert shim.run(*shim.create()).returncode == 0
+    options = (shim.work / "criu.conf").read_text().splitlines()
+    assert (f"external=mnt[/sys/fs/cgroup]:{shim.work}/cgroup" in options) is mounted
+    called = (shim.place / "called").read_text().strip()
+    assert (called == f"1 {criu}") is own
+    # A namespace that cannot be made is no reason to fail here: the copy will be compared.
+    criu.unlink()
+    assert shim.run(*shim.create()).returncode == 0
+    assert not (shim.place / "called").read_text().startswith("1")
+
+
 def test_flags_of_create(shim: Shim) -> None:
     """Kept, dropped where restore does not know them, and in each of the ways in which Go lets flags be written."""
     shim.await_copy()
@@ -456,6 +490,22 @@ def test_mark_removed_while_held(shim: Shim) -> None:
     shim.mark.rmdir()
     assert "was removed" in refused(shim, ended(process))
     assert (cgroup / "cgroup.kill").read_text() == "1\n"
+
+
+@pytest.mark.parametrize(("below", "there"), [("/init.scope", True), ("-another", False)])
+def test_init_may_be_in_a_cgroup_below(shim: Shim, below: str, there: bool) -> None:
+    """A container that divides its own cgroup, as systemd does: it is still the same container."""
+    shim.await_copy()
+    cgroup = shim.hold()
+    process = wait_in_start(shim)
+    shim.process(4242, f"/system.slice/docker-x.scope{below}")
+    (shim.mark / "consumed").touch()
+    if there:
+        until(lambda: (cgroup / "cgroup.freeze").read_text() == "0\n")
+        (cgroup / "cgroup.events").write_text("populated 1\nfrozen 0\n")
+        assert ended(process).returncode == 0
+    else:
+        assert "died while it was held" in refused(shim, ended(process))
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["undecided", "decided"])

@@ -153,6 +153,6 @@ def test_no_process_is_made(shim: Shim) -> None:
 
 
 def test_files_are_executable() -> None:
-    names = ["livemigrate-criu-action", "livemigrate-network", "livemigrate-runc"]
+    names = ["criu", "livemigrate-criu-action", "livemigrate-network", "livemigrate-runc"]
     assert sorted(path.name for path in FILES.iterdir()) == names
     assert all(os.access(path, os.X_OK) for path in FILES.iterdir())

@@ -1,0 +1,255 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""The descriptors of a container's processes: what they are, how they are open, and whose the thing behind them is.
+
+A pipe, a terminal, a socket and a file without a name have an owner and a mode that no file system keeps. Opening
+``/dev/stdout`` asks for them. CRIU up to 4.2.1 makes pipes anew as root's with mode 0600, and runc gives the standard streams
+to the container's user only when it creates a container. So they are noted here, and set while the copy is held.
+
+Files that have a name have their owner from the copy of the container's files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import stat
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_ids import Ids
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
+
+NAME = "descriptors"
+OF_PROCESSES = True
+
+# What fcntl(2) can change of a description that is open; the others are given by open(2) alone.
+_CHANGEABLE = os.O_APPEND | os.O_ASYNC | os.O_DIRECT | os.O_NOATIME | os.O_NONBLOCK
+# What a program notices of a description. How its file was looked up (O_DIRECTORY and so on) has no effect on it any more.
+_NOTICED = _CHANGEABLE | os.O_ACCMODE | os.O_CLOEXEC | os.O_DSYNC | os.O_SYNC | os.O_PATH
+# Major numbers of the terminals that devpts makes.
+_TERMINALS = range(136, 144)
+# pidfd_open(2) and pidfd_getfd(2) have one number on every architecture.
+_PIDFD_OPEN, _PIDFD_GETFD = 434, 438
+
+# Of the lines of fdinfo (see proc(5)), by their key: which words behind it are the descriptor's own. The others are times that
+# go by, and numbers of this host.
+_DETAILS: dict[str, tuple[int, ...]] = {
+    "eventfd-count": (0,),
+    "sigmask": (0,),
+    "clockid": (0,),
+    # tfd: 5 events: 19 data: 5 pos:0 ino:61 sdev:9
+    "tfd": (0, 2, 4),
+}
+
+
+class Descriptor(t.NamedTuple):
+    """One descriptor; a list in JSON."""
+
+    kind: str
+    """What is behind it, in words."""
+    flags: int
+    """Those of open(2)."""
+    details: t.Sequence[str]
+    """What the kernel tells more, of an eventfd and its like."""
+    owner: t.Sequence[int] | None
+    """User, group and mode of what is behind it, as the container counts them; None where a file system keeps them."""
+
+
+Table = dict[str, Descriptor]
+"""The descriptors of one process by number."""
+
+
+def look_ahead(side: Side) -> t.Any:
+    """Nothing: programs open and close all the time."""
+    return None
+
+
+def take(side: Side, ahead: t.Any) -> t.Any:
+    """Every descriptor of every process, by the number that the process has inside of the container."""
+    look = _Look(side)
+    return {number: look.table(pid) for number, pid in side.processes.items()}
+
+
+class _Look:
+    def __init__(self, side: Side) -> None:
+        self.users, self.groups = Ids.of(side.init, "uid"), Ids.of(side.init, "gid")
+        self._pipes = _device_of_pipes()
+
+    def table(self, pid: int) -> Table:
+        """All of a process."""
+        found: Table = {}
+        directory = f"/proc/{pid}/fd/"
+        for name in os.listdir(directory):
+            place = directory + name
+            status = os.stat(place)
+            flags, details = _information(f"/proc/{pid}/fdinfo/{name}")
+            found[name] = Descriptor(_kind(status, place), flags, details, self.owner(status))
+        return found
+
+    def owner(self, status: os.stat_result) -> tuple[int, int, int] | None:
+        """User, group and mode, of what no file system keeps."""
+        if not self._is_nameless(status):
+            return None
+        return self.users.inside(status.st_uid), self.groups.inside(status.st_gid), stat.S_IMODE(status.st_mode)
+
+    def _is_nameless(self, status: os.stat_result) -> bool:
+        mode = status.st_mode
+        if stat.S_ISFIFO(mode):
+            return status.st_dev == self._pipes or not status.st_nlink
+        if stat.S_ISCHR(mode):
+            return os.major(status.st_rdev) in _TERMINALS
+        return stat.S_ISSOCK(mode) or (stat.S_ISREG(mode) and not status.st_nlink)
+
+
+def _device_of_pipes() -> int:
+    ends = os.pipe()
+    try:
+        return os.fstat(ends[0]).st_dev
+    finally:
+        for end in ends:
+            os.close(end)
+
+
+_KINDS = {
+    stat.S_IFIFO: "pipe",
+    stat.S_IFCHR: "character device",
+    stat.S_IFBLK: "block device",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "symbolic link",
+}
+
+
+def _kind(status: os.stat_result, place: str) -> str:
+    kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+    if kind is None:
+        # anon_inode:[eventfd] and its like.
+        return os.readlink(place)
+    if stat.S_ISCHR(status.st_mode) and os.major(status.st_rdev) in _TERMINALS:
+        return "terminal"
+    return kind
+
+
+def _information(path: str) -> tuple[int, list[str]]:
+    """Flags and details out of fdinfo."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while True:
+            part = os.read(descriptor, 1 << 16)
+            if not part:
+                break
+            parts.append(part)
+    finally:
+        os.close(descriptor)
+    flags, details = 0, []
+    for line in b"".join(parts).decode("ascii", "replace").splitlines():
+        key, _colon, rest = line.partition(":")
+        if key == "flags":
+            flags = int(rest, 8)
+        elif key in _DETAILS:
+            words = rest.split()
+            details.append(" ".join([key, *(words[number] for number in _DETAILS[key])]))
+    return flags, sorted(details)
+
+
+def carry(side: Side, source: t.Any) -> None:
+    """Give everything without a name its owner and mode, and every description the flags that can be changed."""
+    look = _Look(side)
+    for number, table in source.items():
+        pid = side.processes.get(number)
+        if pid is None:
+            continue
+        for name, found in table.items():
+            wanted = Descriptor(*found)
+            # What is not there or cannot be changed shows in the comparison.
+            with contextlib.suppress(OSError):
+                if wanted.owner is not None:
+                    _give(look, f"/proc/{pid}/fd/{name}", wanted.owner)
+                if wanted.flags & _CHANGEABLE:
+                    _set_flags(pid, int(name), wanted.flags)
+
+
+def _give(look: _Look, place: str, wanted: t.Sequence[int]) -> None:
+    now = look.owner(os.stat(place))
+    if now is None or list(now) == list(wanted):
+        return
+    user, group, mode = wanted
+    if now[:2] != (user, group):
+        os.chown(place, look.users.outside(user), look.groups.outside(group))
+    os.chmod(place, mode)
+
+
+def _set_flags(pid: int, number: int, wanted: int) -> None:
+    """Set the flags of a description that another process has open, through a descriptor of our own for it."""
+    process = _call(_PIDFD_OPEN, pid, 0)
+    try:
+        ours = _call(_PIDFD_GETFD, process, number, 0)
+    finally:
+        os.close(process)
+    try:
+        now = fcntl.fcntl(ours, fcntl.F_GETFL)
+        if (now ^ wanted) & _CHANGEABLE:
+            fcntl.fcntl(ours, fcntl.F_SETFL, (now & ~_CHANGEABLE) | (wanted & _CHANGEABLE))
+    finally:
+        os.close(ours)
+
+
+def _call(number: int, *arguments: int) -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    answer = int(libc.syscall(number, *arguments))
+    if answer < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return answer
+
+
+def compare(side: Side, source: t.Any) -> list[str]:
+    """The descriptors that the copy does not have as the source had them."""
+    return differences(source, take(side, None))
+
+
+def differences(source: t.Mapping[str, t.Any], copy: t.Mapping[str, t.Any]) -> list[str]:
+    """The descriptors that differ.
+
+    :param source: what :func:`take` returned.
+    :param copy: the same of the copy.
+    """
+    found = []
+    for number, table in source.items():
+        others = copy.get(number, {})
+        for name in sorted({*table, *others}, key=int):
+            told = f"descriptor {name} of process {number}"
+            if name not in others:
+                found.append(f"{told} ({table[name][0]}) is missing")
+            elif name not in table:
+                found.append(f"{told} ({others[name][0]}) is too much")
+            else:
+                found.extend(f"{told} {text}" for text in _of_one(Descriptor(*table[name]), Descriptor(*others[name])))
+    return found
+
+
+def _of_one(one: Descriptor, other: Descriptor) -> t.Iterator[str]:
+    if one.kind != other.kind:
+        yield f"is a {other.kind} and no {one.kind}"
+        return
+    if (one.flags ^ other.flags) & _NOTICED:
+        yield f"({one.kind}) has the flags {other.flags:#o} and not {one.flags:#o}"
+    if sorted(one.details) != sorted(other.details):
+        yield f"({one.kind}) is in another state"
+    if list(one.owner or ()) != list(other.owner or ()):
+        yield f"({one.kind}) belongs to {_owner(other.owner)} and not to {_owner(one.owner)}"
+
+
+def _owner(owner: t.Sequence[int] | None) -> str:
+    if owner is None:
+        return "a file"
+    user, group, mode = owner
+    return f"{user}:{group} with mode {mode:04o}"
