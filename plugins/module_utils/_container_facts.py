@@ -27,6 +27,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _images,
     _mountinfo,
     _names,
+    _network_facts,
     _session,
     _sockets,
     _spec,
@@ -274,6 +275,7 @@ def of_processes(inspect: Inspect, first: _sockets.Sockets | None = None) -> Fac
         "sockets": None,
         "lasting": [],
         "strangers": [],
+        "network_made": {},
     }
     on_host = (inspect.get("HostConfig") or {}).get("NetworkMode") == "host"
     with contextlib.suppress(MigrationError):
@@ -284,6 +286,10 @@ def of_processes(inspect: Inspect, first: _sockets.Sockets | None = None) -> Fac
             facts["strangers"] = _fence.lasting_strangers(init, group.pids)
         facts["sockets"] = _sockets.plain(now)
         facts["lasting"] = [list(map(str, one)) for one in _sockets.lasting(first or now, now)]
+    if _fence.refusal(inspect) is None:
+        # Where it cannot be told the comparison with the copy decides.
+        with contextlib.suppress(OSError):
+            facts["network_made"] = _network_facts.look(init, inspect)
     return facts
 
 
