@@ -6,16 +6,19 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV ?= .venv
 FLAVOUR ?= trixie
 HOST ?= alpha
+# Processes of one session of tests: one for each pair of hosts, and one for what needs no host (tests/lanes.py).
+LANES ?= 3
 
 READY := $(VENV)/.ready
 LINK := .tree/ansible_collections/livemigrate/criu
 LAB := python3 tests/lab/lab.py
+PYTEST := $(VENV)/bin/python -m pytest
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.tree
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit rules lab-up lab-down lab-status lab-shell pins clean
+.PHONY: help setup demo test test-quick lint unit bench rules lab-up lab-down lab-status lab-shell pins clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,17 +26,20 @@ help: ## this list
 demo: setup ## two real hosts on this machine, a running container moves from one to the other
 	@tests/demo/run
 
-test: setup ## everything: static checks, unit tests, then modules, scenarios and faults on the lab
-	@$(VENV)/bin/python -m pytest tests
+test: setup ## everything: static checks, unit tests, modules, scenarios and faults on the lab (LANES=0: one after another)
+	@$(PYTEST) --numprocesses $(LANES) tests
+
+test-quick: setup ## static checks, unit tests, and one container that moves there and back
+	@$(PYTEST) --numprocesses $(LANES) tests/static tests/unit "tests/scenarios/test_molecule.py::test_scenario[counter]"
 
 setup: $(READY) $(LINK)/galaxy.yml ## the tools in .venv, and the checkout where Ansible finds collections
 	@:
 
 lint: setup ## the static checks alone (ruff, mypy, yamllint, ansible-lint, ansible-test sanity, the built tarball)
-	@$(VENV)/bin/python -m pytest tests/static
+	@$(PYTEST) tests/static
 
 unit: setup ## the unit tests alone
-	@$(VENV)/bin/python -m pytest tests/unit
+	@$(PYTEST) tests/unit
 
 lab-up: setup ## start the lab's hosts (FLAVOUR=trixie or forky)
 	@$(LAB) up --flavour $(FLAVOUR)
@@ -46,6 +52,9 @@ lab-status: ## what runs, and how to reach it
 
 lab-shell: ## a root shell on one of them (HOST=alpha, beta or gamma)
 	@$(LAB) shell $(HOST)
+
+bench: setup ## how long a small container stands still with this checkout and with another one (OTHER=directory)
+	@$(VENV)/bin/python -m tests.bench.compare_trees $(OTHER)
 
 rules: setup ## docs/rules.md and the versions in docs/support.md, from the rules of the preflight
 	@$(VENV)/bin/python tests/static/make_rules.py

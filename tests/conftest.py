@@ -4,11 +4,13 @@
 
 """What every test has: the checkout as a collection, programs run with a log and a time limit, and the lab.
 
-`pytest tests` is one session from the cheapest check to the dearest: ORDER says which directory comes when.
+`pytest tests` is one session from the cheapest check to the dearest: ORDER says which directory comes when. `make test`
+runs the same tests in several processes (lanes.py says which of them may run at the same time).
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -16,19 +18,29 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any
 
 import ansible.release
 import pytest
 
+from tests import lanes
 from tests.lab import Lab
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / ".cache" / "logs"
-ORDER = ("static", "unit", "lab", "workloads", "modules", "scenarios", "migration", "preflight", "engines")
+LOCKS = ROOT / ".cache" / "locks"
+LAB_SCRIPT = ROOT / "tests" / "lab" / "lab.py"
+LANES = LOCKS / "lanes.json"
+# The session that has started the lab of this checkout and takes it down at its end.
+LAB_OWNER = LOCKS / "lab-owner"
+SESSION = "LIVEMIGRATE_TEST_SESSION"
+ORDER = ("static", "unit", "lab", "workloads", "modules", "scenarios", "migration", "preflight", "engines", "vm")
 UNIT_SECONDS = 60
 TAIL_LINES = 150
 
@@ -37,7 +49,7 @@ _COLOURS = re.compile(r"\x1b(\[[0-9;]*m|\]8;;.*?(\x1b\\\\|\x07))")
 RunTool = Callable[..., str]
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Prepare the environment that tests and the programs they start share."""
     # The same as the Makefile does, so that a bare `pytest` works as well.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
@@ -48,9 +60,52 @@ def pytest_configure() -> None:
         link.symlink_to("../../..")
     sys.path.insert(0, str(ROOT / ".tree"))
     LOGS.mkdir(parents=True, exist_ok=True)
+    LOCKS.mkdir(parents=True, exist_ok=True)
+    if not lanes.is_worker():
+        # Inherited by the workers.
+        os.environ[SESSION] = f"{os.getpid()}-{time.time_ns()}"
     # An end from outside takes the way of Ctrl-C, so that the lab is torn down then too.
+    distributing = not lanes.is_worker() and config.getoption("numprocesses", default=None)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, _interrupt_workers if distributing else signal.default_int_handler)
+    if distributing:
+        config.pluginmanager.register(_WholeLines(config))
+
+
+def _interrupt_workers(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C for this process and for its workers: a terminal would send it to all of them."""
+    for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGTERM)
+    signal.default_int_handler(number, frame)
+
+
+class _WholeLines:
+    """Ends the line of a test that begins: the next one to write may be any process."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logstart(self) -> None:
+        reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.ensure_newline()
+            reporter.flush()
+
+
+def pytest_unconfigure() -> None:
+    """Take the lab down if this session has started it; its workers, if there were any, have ended."""
+    if lanes.is_worker() or not _lab_is_ours():
+        return
+    if os.environ.get("LIVEMIGRATE_LAB_KEEP", "0") in ("", "0"):
+        with (LOGS / "lab-down.log").open("w") as log:
+            done = subprocess.run(
+                [sys.executable, LAB_SCRIPT, "down"], stdout=log, stderr=log, timeout=300, check=False
+            )
+        if done.returncode != 0:
+            raise pytest.UsageError(f"the lab did not go down: see {LOGS / 'lab-down.log'}")
+    LAB_OWNER.unlink(missing_ok=True)
 
 
 def pytest_report_header() -> str:
@@ -66,11 +121,30 @@ def _rank(item: pytest.Item) -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Cheap checks first; within a directory the order stays as collected. Marks what needs the lab."""
     items.sort(key=_rank)
+    if lanes.is_worker():
+        lanes.arrange(items)
     for item in items:
-        if "lab" in getattr(item, "fixturenames", ()):
+        if "lab_ground" in getattr(item, "fixturenames", ()):
             item.add_marker("lab")
         if _rank(item) == ORDER.index("unit") and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(UNIT_SECONDS))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if lanes.is_worker():
+        lanes.write_plan(session.items, LANES)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> lanes.Scheduler:
+    return lanes.Scheduler(config, log, LANES)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Nobody else uses a test's hosts while it runs."""
+    with lanes.alone(item, LOCKS):
+        return (yield)
 
 
 class Terminal:
@@ -81,6 +155,11 @@ class Terminal:
         self._capture: Any = config.pluginmanager.get_plugin("capturemanager")
 
     def line(self, text: str) -> None:
+        if lanes.is_worker():
+            # It has no reporter; its standard error is that of the whole session.
+            with self._capture.global_and_fixture_disabled():
+                print(f"    {os.environ['PYTEST_XDIST_WORKER']} {text}", file=sys.stderr, flush=True)
+            return
         if self._reporter is None:
             return
         with self._capture.global_and_fixture_disabled():
@@ -189,26 +268,45 @@ def repository_files() -> list[Path]:
     return [Path(name) for name in names if (ROOT / name).is_file()]
 
 
+def _lab_is_ours() -> bool:
+    return LAB_OWNER.exists() and LAB_OWNER.read_text() == os.environ[SESSION]
+
+
 @pytest.fixture(scope="session")
-def lab(run_tool: RunTool) -> Iterator[Lab]:
-    """The lab's hosts alpha, beta and gamma, running.
+def lab_ground(run_tool: RunTool) -> Lab:
+    """The lab, with whatever hosts it has: a test's other fixtures start those that it needs.
 
     A lab of this checkout that already runs is used as it is and left running. One that was started here goes
     down at the end of the session, however it ends, unless LIVEMIGRATE_LAB_KEEP=1.
     """
-    script = ROOT / "tests" / "lab" / "lab.py"
-    present = Lab.load()
-    ours = not any(machine.is_running() for machine in present.machines())
-    if ours and present.settings.directory.exists():
-        # What a killed session may have left: disks that are not as new.
-        run_tool([sys.executable, script, "down"], name="lab-down")
-    if ours:
-        # A name that no other checkout comes to: labs run side by side when their bridges differ.
-        mark = hashlib.sha256(str(present.settings.directory).encode()).hexdigest()[:5]
-        os.environ.setdefault("LIVEMIGRATE_LAB_BRIDGE", f"lmlab{mark}")
-    try:
-        run_tool([sys.executable, script, "up"], name="lab-up", timeout=1200, show=r"\S")
-        yield Lab.load()
-    finally:
-        if ours and os.environ.get("LIVEMIGRATE_LAB_KEEP", "0") in ("", "0"):
-            run_tool([sys.executable, script, "down"], name="lab-down", timeout=300)
+    with (LOCKS / "lab").open("w") as lock:
+        # Of several workers the first one decides.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        present = Lab.load()
+        if not _lab_is_ours() and not any(machine.is_running() for machine in present.machines()):
+            if present.settings.directory.exists():
+                # What a killed session may have left: disks that are not as new.
+                run_tool([sys.executable, LAB_SCRIPT, "down"], name="lab-down")
+            LAB_OWNER.write_text(os.environ[SESSION])
+        if _lab_is_ours():
+            # A name that no other checkout comes to: labs run side by side when their bridges differ.
+            mark = hashlib.sha256(str(present.settings.directory).encode()).hexdigest()[:5]
+            os.environ.setdefault("LIVEMIGRATE_LAB_BRIDGE", f"lmlab{mark}")
+    return Lab.load()
+
+
+@pytest.fixture(scope="session")
+def lab(lab_ground: Lab, run_tool: RunTool) -> Lab:
+    """The lab's hosts alpha, beta and gamma, running."""
+    run_tool([sys.executable, LAB_SCRIPT, "up"], name="lab-up", timeout=1200, show=r"\S")
+    return lab_ground
+
+
+@pytest.fixture
+def pipelined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Playbooks hand modules over by Ansible's pipelining, which saves a fifth of their time.
+
+    Not for tests that cut something off: without it a module dies with the control node's connection, with it it goes on. Nor for
+    all the others: it is not Ansible's default.
+    """
+    monkeypatch.setenv("ANSIBLE_PIPELINING", "1")

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 import typing as t
 
 from ansible.errors import AnsibleActionFail
@@ -44,6 +45,7 @@ class ActionModule(ActionBase):
                 given["engine"],
                 settings=settings,
                 ignore=given["ignore_rules"],
+                judged_at=time.time(),
             )
         except MigrationError as exc:
             raise AnsibleActionFail(f"{exc.message} Nothing has been touched.") from None

@@ -71,6 +71,15 @@ def ciphers(cpuinfo: str) -> str | None:
     return _CIPHERS_WITH_AES if found else None
 
 
+def _before_the_answer(output: str) -> str:
+    """The first line of what was printed before the agent's answer; empty where there is no answer after it."""
+    for found in re.finditer(r"\{", output):
+        with contextlib.suppress(ValueError):
+            if isinstance(json.loads(output[found.start() :]), dict):
+                return output[: found.start()].strip().partition("\n")[0][:80]
+    return ""
+
+
 def make_key(session: Session, runner: Runner = run) -> str:
     """Make the session's key pair in its directory, unless it is there; returns the public key."""
     path = session.path("key")
@@ -162,6 +171,15 @@ class Channel:
         answer = None
         with contextlib.suppress(ValueError):
             answer = json.loads(stdout)
+        printed = "" if isinstance(answer, dict) else _before_the_answer(stdout)
+        if printed:
+            raise MigrationError(
+                "account_prints",
+                f"The account {self._destination} prints text when it logs in ({printed!r}), which gets between the hosts' "
+                "data. Have its shell's start-up files (.bashrc, /etc/ssh/sshrc) print nothing where nobody sits at a terminal, "
+                "or name another account in migrate_channel_user.",
+                address=self._destination,
+            )
         if not isinstance(answer, dict) and _REVOKED.search(stderr):
             raise MigrationError(
                 "channel_revoked",

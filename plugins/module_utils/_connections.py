@@ -25,6 +25,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _finding,
     _rules_network,
     _runc,
+    _self_test_note,
     _sockets,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._addresses import NO_ADDRESSES, Addresses
@@ -94,7 +95,8 @@ def make_plan(session: Session, inspect: Inspect, *, keeps: bool, close_connecti
     """
     group = TaskGroup.of_container(inspect)
     init = int(inspect["State"]["Pid"])
-    skip_lock = _dump_options.skips_network_lock(_runc.criu_version())
+    criu = {"criu": {"version": _runc.criu_version()}, "self_test": _self_test_note.read()}
+    skip_lock = _dump_options.can_skip_network_lock(criu)
     ignored = session.facts.get("ignore_rules", ())
     subject = f"Container {session.facts['container_name']}"
     strangers = []

@@ -24,9 +24,12 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _dump_options,
     _fence,
     _held,
+    _huge_pages,
     _images,
     _mountinfo,
     _names,
+    _network_facts,
+    _replaced_mounts,
     _session,
     _sockets,
     _spec,
@@ -196,8 +199,19 @@ def _networks(asks: Asks, inspect: Inspect) -> list[Facts]:
     told = []
     for endpoint in _spec.networks(inspect):
         found = asks.find_network(endpoint.name) or {}
-        told.append({"name": endpoint.name, **network_facts(found)})
+        others = [name for container, name in members(found).items() if container != inspect["Id"]]
+        told.append({"name": endpoint.name, **network_facts(found), "neighbours": sorted(others)})
     return told
+
+
+def members(network: Inspect) -> dict[str, str]:
+    """The names of the running containers that are on a network, by their ids."""
+    return {
+        identity: str(one.get("Name") or "")
+        for identity, one in (network.get("Containers") or {}).items()
+        # An endpoint of the engine's own (ingress) has no container.
+        if one.get("Name") and not identity.startswith("ep-")
+    }
 
 
 def network_facts(network: Inspect) -> Facts:
@@ -245,6 +259,33 @@ def _foreign_mounts(tables: t.Iterable[t.Sequence[_mountinfo.KernelMount]], decl
     return sorted({f"{one.place} ({one.kind})" for table in tables for one in _mountinfo.foreign(table, declared)})
 
 
+def _replaced(
+    inspect: Inspect,
+    kernel_mounts: t.Sequence[_mountinfo.KernelMount],
+    inside: t.Iterable[t.Sequence[_mountinfo.KernelMount]],
+    init: int,
+) -> list[Facts]:
+    """The mounts whose source on the host has been replaced since the container started.
+
+    :param inside: the mounts of programs that have mounts of their own.
+    """
+    parts = {
+        str(one.get("Target"))
+        for one in (inspect.get("HostConfig") or {}).get("Mounts") or []
+        if (one.get("VolumeOptions") or {}).get("Subpath")
+    }
+    # What is a part of a volume only is not the directory that inspect names.
+    sources = {
+        mount.destination: mount.source
+        for mount in _spec.mounts(inspect)
+        if (mount.kind == "bind" or (mount.kind == "volume" and mount.driver == "local"))
+        and mount.destination not in parts
+    }
+    found = {one for table in (kernel_mounts, *inside) for one in _replaced_mounts.deleted(table, sources)}
+    found.update(_replaced_mounts.renamed(kernel_mounts, sources, init))
+    return [one._asdict() for one in sorted(found)]
+
+
 def of_processes(inspect: Inspect, first: _sockets.Sockets | None = None) -> Facts:
     """What the kernel has of a running container: processes, mounts, memory, sockets.
 
@@ -256,24 +297,31 @@ def of_processes(inspect: Inspect, first: _sockets.Sockets | None = None) -> Fac
     binds = [mount.destination for mount in _spec.mounts(inspect) if mount.kind != "tmpfs"]
     kernel_mounts = _mountinfo.parse(_held.read(f"/proc/{init}/mountinfo"))
     held = _held.look(pids, init)
-    memory = held.pop("dump_bytes")
+    memory, taken = held.pop("dump_bytes"), held.pop("taken_bytes")
     # Programs that have mounts of their own (bwrap, Docker in Docker).
     inside = [_mountinfo.parse(_held.read(f"/proc/{pid}/mountinfo")) for pid in held.pop("mount_namespaces")]
     resident = group.resident_bytes
     facts: Facts = {
-        "processes": {**held, "foreign": _lasting_foreign(group, init)},
+        "processes": {
+            **held,
+            "foreign": _lasting_foreign(group, init),
+            "huge_pages": _huge_pages.of_processes(pids, _huge_pages.pools()),
+        },
         "kernel_mounts": {
             "masked": _mountinfo.masked(kernel_mounts),
             "foreign": _foreign_mounts([kernel_mounts, *inside], own_mounts),
+            "replaced": _replaced(inspect, kernel_mounts, inside, init),
         },
         "memory": {
             "resident_bytes": resident,
             "dump_bytes": memory or resident,
+            "taken_bytes": taken or resident,
             "tmpfs_bytes": _used_bytes(init, _mountinfo.memory_places(kernel_mounts, binds)),
         },
         "sockets": None,
         "lasting": [],
         "strangers": [],
+        "network_made": {},
     }
     on_host = (inspect.get("HostConfig") or {}).get("NetworkMode") == "host"
     with contextlib.suppress(MigrationError):
@@ -284,6 +332,10 @@ def of_processes(inspect: Inspect, first: _sockets.Sockets | None = None) -> Fac
             facts["strangers"] = _fence.lasting_strangers(init, group.pids)
         facts["sockets"] = _sockets.plain(now)
         facts["lasting"] = [list(map(str, one)) for one in _sockets.lasting(first or now, now)]
+    if _fence.refusal(inspect) is None:
+        # Where it cannot be told the comparison with the copy decides.
+        with contextlib.suppress(OSError):
+            facts["network_made"] = _network_facts.look(init, inspect)
     return facts
 
 

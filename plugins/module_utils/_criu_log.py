@@ -20,11 +20,30 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._errors import Mi
 CONFIGURATION = "/etc/criu/runc.conf"
 
 _LINES = 5
+_ERROR = re.compile(r"\bError \([^)]*\): (?P<words>.*)")
+# What CRIU calls an error and goes on after.
+_HARMLESS = re.compile(r"RLIMIT_NOFILE")
+# What it says after an error that it has told already, or before one that it tells better.
+_CONSEQUENCE = re.compile(
+    r"(Dumping|Restoring) FAILED|^exited, status=|One o[fr] more action scripts failed|^----|^===="
+)
 
 
 def errors(log: str) -> list[str]:
     """The first error lines of a log; what follows them is CRIU tidying up."""
-    return [line.strip() for line in log.splitlines() if re.search(r"\bError \(", line)][:_LINES]
+    lines = [line.strip() for line in log.splitlines() if re.search(r"\bError \(", line)]
+    return [line for line in lines if not _HARMLESS.search(line)][:_LINES]
+
+
+def causes(log: str) -> list[str]:
+    """The first errors of a log, without time and place in CRIU's source, and without those that only follow from others."""
+    words = [found.group("words").strip().rstrip(".") for found in map(_ERROR.search, errors(log)) if found]
+    return list(dict.fromkeys(one for one in words if not _CONSEQUENCE.search(one))) or words[:1]
+
+
+def cause(log: str) -> str:
+    """The first of :func:`causes`; empty where there is none."""
+    return next(iter(causes(log)), "")
 
 
 def task_in_hand(log: str) -> tuple[int, str] | None:
@@ -40,10 +59,19 @@ def text(work: str, since: float, configuration: str = CONFIGURATION) -> str:
     :param since: when the dump began, in seconds; an older log is somebody else's.
     """
     for path in (os.path.join(work, "dump.log"), _log_file(configuration)):
-        with contextlib.suppress(OSError):
-            if path and os.path.getmtime(path) >= since - 1:
-                with open(path, encoding="utf-8", errors="replace") as handle:
-                    return handle.read()
+        if path:
+            found = read(path, since)
+            if found:
+                return found
+    return ""
+
+
+def read(path: str, since: float = 0.0) -> str:
+    """A log; empty where there is none, or it is older than *since* and so somebody else's."""
+    with contextlib.suppress(OSError):
+        if os.path.getmtime(path) >= since - 1:
+            with open(path, encoding="utf-8", errors="replace") as handle:
+                return handle.read()
     return ""
 
 
@@ -65,12 +93,7 @@ def told(code: str, configuration: str = CONFIGURATION) -> t.Iterator[None]:
         path = _log_file(configuration)
         if exc.code != code or path is None:
             raise
-        lines: list[str] = []
-        with contextlib.suppress(OSError):
-            # An older one is somebody else's.
-            if os.path.getmtime(path) >= began - 1:
-                with open(path, encoding="utf-8", errors="replace") as handle:
-                    lines = errors(handle.read())
+        lines = errors(read(path, began))
         if not lines:
             raise
         raise MigrationError(code, f"{exc.message} CRIU says: {' / '.join(lines)}", **exc.details, criu=lines) from None

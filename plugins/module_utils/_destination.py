@@ -19,6 +19,7 @@ import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _agent_package,
+    _bound_files,
     _channel_server,
     _checkpoint_dir,
     _connections,
@@ -278,6 +279,7 @@ def refuse(session: Session, engine: Engine, reason: str) -> str:
             engine.remove_network(network)
         for directory in made["empty_directories"]:
             _room.empty(directory)
+        _bound_files.discard(session)
         for directory in made["made_directories"]:
             shutil.rmtree(directory, ignore_errors=True)
     _room.remove_image(session, engine)

@@ -73,6 +73,7 @@ def binds(entries: t.Iterable[Wanted], own_data: t.Container[str]) -> Facts:
             told[path] = {
                 "exists": os.path.lexists(path),
                 "is_directory": os.path.isdir(path),
+                "is_file": os.path.isfile(path),
                 "has_content": has_content(path) and path not in own_data,
                 "leads_to": os.path.realpath(path) if os.path.islink(path) else "",
             }
@@ -96,6 +97,7 @@ def _networks(asks: Asks, wanted: t.Iterable[Wanted]) -> Facts:
         told[network["name"]] = found and {
             **_container_facts.network_facts(found),
             "addresses_in_use": _addresses_in_use(found),
+            "members": sorted(_container_facts.members(found).values()),
         }
     return told
 

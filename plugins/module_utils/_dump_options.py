@@ -4,10 +4,10 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""CRIU's options for the dump of one container, found by looking at it instead of asking a person for them.
+"""CRIU's options for the dump of one container and for its restore, found by looking at it instead of asking a person for them.
 
-They go into a file that runc reads in place of ``/etc/criu/runc.conf`` (see ``_runc.dump``): what stands in a file beats what
-runc is told by flags. Lines of the host's own file stay, but for those that are decided here.
+Those of the dump go into a file that runc reads in place of ``/etc/criu/runc.conf`` (see ``_runc.dump``): what stands in a file
+beats what runc is told by flags. Lines of the host's own file stay, but for those that are decided here.
 
 One option has to go another way. CRIU up to 4.2 dies (SIGSEGV) when it meets ``network-lock`` in the file that runc names: having
 read it, it compares the command with "restore", and there are no arguments in a request of runc. The file that the environment
@@ -31,6 +31,7 @@ GHOST_LIMIT = 256 << 20
 _NETWORK_LOCK_SKIP = (3, 19)
 
 _KEPT, _CLOSED = "tcp-established", "tcp-close"
+SKIP_LOCK = "network-lock=skip"
 
 
 class Deleted(t.NamedTuple):
@@ -38,9 +39,17 @@ class Deleted(t.NamedTuple):
 
     files: int
     largest: int
-    """Size of the largest one in bytes."""
+    """The largest one in bytes, as :func:`saved_bytes` counts."""
     total: int
-    """Size of all in bytes."""
+    """All in bytes."""
+
+
+NOTHING_DELETED = Deleted(0, 0, 0)
+
+
+def saved_bytes(status: os.stat_result) -> int:
+    """What CRIU takes a deleted file for when it holds it against its limit: up to 3.17 its size, since then what it occupies."""
+    return max(status.st_size, status.st_blocks * 512)
 
 
 def deleted_files(pids: t.Iterable[int], proc: str = "/proc") -> Deleted:
@@ -52,7 +61,7 @@ def deleted_files(pids: t.Iterable[int], proc: str = "/proc") -> Deleted:
             with contextlib.suppress(OSError):
                 status = os.stat(path)
                 if stat.S_ISREG(status.st_mode) and not status.st_nlink:
-                    sizes[status.st_dev, status.st_ino] = status.st_size
+                    sizes[status.st_dev, status.st_ino] = saved_bytes(status)
     return Deleted(len(sizes), max(sizes.values(), default=0), sum(sizes.values()))
 
 
@@ -87,6 +96,15 @@ def skips_network_lock(criu_version: str | None) -> bool:
     return at_least(parse_version(criu_version), _NETWORK_LOCK_SKIP)
 
 
+def can_skip_network_lock(host: t.Mapping[str, t.Any]) -> bool:
+    """The same for a host of which more is known: what its CRIU refused when it was tried is not asked of it.
+
+    :param host: what ``_facts.host_facts`` tells of it, ``criu`` and ``self_test`` of it at least.
+    """
+    refused = (host.get("self_test") or {}).get("refused_options") or ()
+    return skips_network_lock((host.get("criu") or {}).get("version")) and SKIP_LOCK not in refused
+
+
 def of_connections(*, kept: bool) -> str:
     """The option about connections, which a restore needs as the dump had it.
 
@@ -102,7 +120,7 @@ def by_environment(*, skip_lock: bool) -> str:
 
     :param skip_lock: whether CRIU need not lock the network by itself, see :func:`skips_network_lock`.
     """
-    return "network-lock=skip\n" if skip_lock else ""
+    return f"{SKIP_LOCK}\n" if skip_lock else ""
 
 
 def for_dump(host: str, *, kept: bool, deleted: Deleted) -> str:
@@ -110,7 +128,28 @@ def for_dump(host: str, *, kept: bool, deleted: Deleted) -> str:
 
     :param host: the text of the host's own file.
     """
-    decided = [
+    decided = _decided(kept=kept, deleted=deleted)
+    return "".join(line + "\n" for line in [*_kept_lines(host, decided), *decided])
+
+
+def for_restore(*, kept: bool, action_script: str) -> list[str]:
+    """The options of every restore. What the dump was made with a restore does not mind, connections apart.
+
+    :param action_script: the path of the program that CRIU calls at each stage.
+    """
+    return [
+        "manage-cgroups=ignore",
+        "file-locks",
+        "link-remap",
+        "ext-unix-sk",
+        f"action-script={action_script}",
+        of_connections(kept=kept),
+    ]
+
+
+def _decided(*, kept: bool, deleted: Deleted) -> list[str]:
+    """The options that are decided here."""
+    return [
         "manage-cgroups=ignore",
         # What asks for nothing where there is nothing of the kind, and fails the dump where it is missing.
         "file-locks",
@@ -118,13 +157,28 @@ def for_dump(host: str, *, kept: bool, deleted: Deleted) -> str:
         "ext-unix-sk",
         # Connections that the kernel has made and no program has accepted: see _sockets.left_behind.
         "skip-in-flight",
-        f"ghost-limit={max(GHOST_LIMIT, deleted.largest + 1)}",
+        f"ghost-limit={max(GHOST_LIMIT, _with_reserve(deleted.largest))}",
         of_connections(kept=kept),
     ]
+
+
+def _with_reserve(size: int) -> int:
+    """A file may come to occupy more than it did when it was looked at: its file system writes later, and ahead."""
+    return size + size // 8 + (1 << 20)
+
+
+def kept_lines(host: str) -> list[str]:
+    """The lines of the host's own file that go into every dump's.
+
+    :param host: its text.
+    """
+    return _kept_lines(host, _decided(kept=True, deleted=NOTHING_DELETED))
+
+
+def _kept_lines(host: str, decided: t.Sequence[str]) -> list[str]:
     # The log belongs beside this dump's own statistics, not where one container's overwrites another's.
     names = {_name(line) for line in (*decided, _KEPT, _CLOSED, "network-lock", "log-file")}
-    lines = [line for line in host.splitlines() if _name(line) and _name(line) not in names]
-    return "".join(line + "\n" for line in [*lines, *decided])
+    return [line for line in host.splitlines() if _name(line) and _name(line) not in names]
 
 
 def _name(line: str) -> str:

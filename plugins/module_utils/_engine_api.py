@@ -21,6 +21,7 @@ import typing as t
 from concurrent.futures import ThreadPoolExecutor
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _bound_files,
     _checkpoint_dir,
     _criu_log,
     _durable,
@@ -171,6 +172,7 @@ def start(session: Session, engine: Engine) -> dict[str, t.Any]:
     _require_space(data_root, 2 * size)
     _checkpoint_dir.verify(_trees.checkpoint_directory(data_root, container, session.id), manifest)
     _trees.adopt_log(data_root, session.facts["container_id"], container)
+    _bound_files.adopt(session)
     engine.rename(container, session.facts["container_name"])
     session.enter("starting")
     began = time.monotonic()

@@ -21,8 +21,11 @@ import typing as t
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _agent_package,
     _armed_start,
+    _bound_files,
     _checkpoint_dir,
     _connections,
+    _core_image,
+    _criu_failure,
     _criu_log,
     _dump_options,
     _durable,
@@ -52,15 +55,6 @@ _RESERVE_BYTES = 128 << 20
 # Seconds that the engine may take around a restore: network, containerd, systemd.
 _START_SECONDS = 60.0
 _POLL_SECONDS = 0.005
-
-# What holds for every restore. What the dump was made with (see _dump_options.py) a restore does not mind, connections apart.
-_RESTORE_OPTIONS = (
-    "manage-cgroups=ignore",
-    "file-locks",
-    "link-remap",
-    "ext-unix-sk",
-    f"action-script={_shim.ACTION_SCRIPT}",
-)
 
 
 def place_for(size: int, session: Session, name: str) -> str:
@@ -153,14 +147,19 @@ def dump(session: Session, engine: Engine, group: TaskGroup) -> dict[str, t.Any]
     ):
         with open(path, "w", encoding="utf-8") as handle:
             handle.write(text)
-    statistics = _runc.dump(
-        session.id,
-        session.facts["container_id"],
-        images(session),
-        session.memory_path("dump"),
-        options=options,
-        timeout=memory_timeout(session.data("arming")["bytes"]),
-    )
+    work, began = session.memory_path("dump"), time.time()
+    try:
+        statistics = _runc.dump(
+            session.id,
+            session.facts["container_id"],
+            images(session),
+            work,
+            options=options,
+            timeout=memory_timeout(session.data("arming")["bytes"]),
+        )
+    except MigrationError as exc:
+        where = _criu_failure.keep_log(_criu_failure.DUMP, _criu_log.text(work, began), session.id, session.state_root)
+        raise MigrationError(exc.code, f"{exc.message}{where}", **exc.details) from exc
     return {"criu": statistics, "found": {**outlook._asdict(), "deleted_files": deleted.files}}
 
 
@@ -236,16 +235,13 @@ def arm(session: Session, engine: Engine) -> None:
     engine.rename(session.data("created")["container_id"], session.facts["container_name"])
     _durable.write_json(session.memory_path("surroundings.json"), _surroundings.look_ahead_there())
     _armed_start.arm(session, _agent_package.command(session))
-    containers = {container["Id"] for container in engine.containers()}
-    _mark.prune(containers, state_root=session.state_root, volatile_root=session.volatile_root)
 
 
 def _options(session: Session, network: _connections.Arrangement) -> list[str]:
     """CRIU's options for the restore. What runc says of mounts is overruled where it names a symbolic link."""
     links = session.data("created").get("links", {})
     return [
-        *_RESTORE_OPTIONS,
-        _dump_options.of_connections(kept=network.established),
+        *_dump_options.for_restore(kept=network.established, action_script=_shim.ACTION_SCRIPT),
         *(f"external=mnt[{place}]:{path}" for place, path in sorted(links.items())),
     ]
 
@@ -280,20 +276,21 @@ def hold(
     mark = Mark.of(session)
     _checkpoint_dir.compare(received, sent)
     _trees.adopt_log(session.facts["data_root"], session.facts["container_id"], container)
+    _bound_files.adopt(session)
+    _core_image.let_sleeps_go_on(os.path.realpath(mark.images))
     mark.set_options(_options(session, network))
     _prepare_network(mark, network)
     mark.set_sysctls(_surroundings_sysctls.for_restore(surroundings.get(_surroundings_sysctls.NAME)))
     session.enter("starting")
-    began = time.monotonic()
+    began, wall = time.monotonic(), time.time()
     mark.set_ready()
     deadline = began + _START_SECONDS + memory_timeout(_checkpoint_dir.total_bytes(received))
     while not mark.waiting:
         said = _armed_start.outcome(session)
         if said is not None:
-            why = said or "it says that it did, but nothing holds it"
-            raise MigrationError("restore_failed", _with_log(f"The engine did not start the copy: {why}", mark))
+            raise _restore_failed(session, mark, said or "it says that it did, but nothing holds it", wall)
         if time.monotonic() >= deadline:
-            raise MigrationError("restore_failed", _with_log("The copy was not restored in time.", mark))
+            raise _restore_failed(session, mark, f"it is not done after {deadline - began:.0f} seconds", wall)
         time.sleep(_POLL_SECONDS)
     group = TaskGroup(_held(mark).cgroup)
     if not group.frozen:
@@ -344,9 +341,12 @@ def _bring_surroundings(session: Session, copy: Side, source: t.Mapping[str, t.A
     )
 
 
-def _with_log(text: str, mark: Mark) -> str:
-    lines = _criu_log.errors(mark.log())
-    return f"{text} CRIU says: {' / '.join(lines)}" if lines else text
+def _restore_failed(session: Session, mark: Mark, said: str, began: float) -> MigrationError:
+    """What to tell; CRIU's log is kept, because all that lies beside it goes with the copy."""
+    log = mark.log()
+    why = _criu_failure.tell_start(said, log, began, mark.failure())
+    where = _criu_failure.keep_log(_criu_failure.RESTORE, log, session.id, session.state_root)
+    return MigrationError("restore_failed", f"{why}{where}", criu=_criu_log.errors(log))
 
 
 def _held(mark: Mark) -> Held:

@@ -18,13 +18,16 @@ import sys
 import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _channel_server,
     _criu_log,
     _docker_py,
     _durable,
     _facts_machine,
     _held,
     _host_files,
+    _huge_pages,
     _images,
+    _self_test,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import SYSTEM_PATH, Runner
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine_socket import engine_get
@@ -157,6 +160,20 @@ def criu_facts(run: Runner, path: str | None = None, features: t.Sequence[str] =
     return facts
 
 
+def self_test_facts(run: Runner, criu: Facts) -> Facts:
+    """Whether this CRIU dumps and restores here, by trying it.
+
+    :param criu: what :func:`criu_facts` tells.
+    """
+    if not criu["present"]:
+        return _self_test.not_tried("There is no CRIU to try.")
+    if os.geteuid() != 0:
+        return _self_test.not_tried("It was not tried, because only root can do that: use become.")
+    if not criu["check"]["ok"]:
+        return _self_test.not_tried("It was not tried, because criu check fails already.")
+    return _self_test.of_host(_held.read(_criu_log.CONFIGURATION), criu["path"], criu["version"], run)
+
+
 # --- kernel and room ----------------------------------------------------------------------------------------------
 
 
@@ -247,11 +264,13 @@ def docker_facts(run: Runner, get: t.Callable[[str], Facts] = engine_get) -> Fac
     installed = which("dockerd") is not None
     try:
         info = get("/info")
+        root = info.get("DockerRootDir")
         return {
             "installed": installed,
             "running": True,
             "error": None,
             "init_binary": _host_files.find_init(info.get("InitBinary")),
+            "containerd_root": _facts_machine.containerd_root(root),
             **parse_engine(get("/version"), info),
         }
     except FileNotFoundError:
@@ -260,7 +279,13 @@ def docker_facts(run: Runner, get: t.Callable[[str], Facts] = engine_get) -> Fac
         error = "The engine's socket may not be opened by this user: use become."
     except (OSError, ValueError) as exc:
         error = f"The engine does not answer: {exc}"
-    facts: Facts = {"installed": installed, "running": False, "error": error, "init_binary": None}
+    facts: Facts = {
+        "installed": installed,
+        "running": False,
+        "error": error,
+        "init_binary": None,
+        "containerd_root": None,
+    }
     # Keys are there always, so that a play can name them without asking first.
     facts.update(dict.fromkeys(parse_engine({}, {}), None))
     facts["api_engine"] = engine_verdict(None, None)._asdict()
@@ -305,10 +330,11 @@ def host_facts(
 
     :param asked_at: the time of the host that asks, for a comparison of clocks.
     """
-    clock = _facts_machine.clock_facts(asked_at)
+    clock = _facts_machine.ClockReading(asked_at)
     criu = criu_facts(run, criu_path, features)
     kernel = kernel_facts()
     docker = docker_facts(run)
+    tried = self_test_facts(run, criu)
     verdict = criu_verdict(
         criu["version"],
         criu["package_revision"],
@@ -316,17 +342,23 @@ def host_facts(
         criu["check"]["output"],
         kernel["release"],
         kernel["machine"],
+        tried["ok"],
+        tried["error"],
     )
-    paths = [docker["data_root"] or path if path == "/var/lib/docker" else path for path in DISK_PATHS]
+    places = {"/var/lib/docker": docker["data_root"], "/var/lib/containerd": docker["containerd_root"]}
+    paths = [places.get(path) or path for path in DISK_PATHS]
     return {
         "criu": criu,
+        "self_test": tried,
         "kernel": kernel,
         "docker": docker,
         "tools": {name: which(name) for name in TOOLS},
         "memory": parse_meminfo(_held.read("/proc/meminfo")),
+        "huge_pages": _huge_pages.pools(),
         "cpu": _facts_machine.parse_cpuinfo(_held.read("/proc/cpuinfo")),
-        "clock": clock,
+        "clock": clock.facts(),
         "login": _facts_machine.login(),
+        "ssh_host_keys": _channel_server.host_keys(),
         "disk": disk_facts(paths),
         # Where a session keeps what must not reach a disk.
         "tmpfs_free_bytes": disk_facts(["/run"])[0]["free_bytes"],

@@ -94,10 +94,48 @@ def parse_criu_options(text: str) -> dict[str, str]:
     return options
 
 
-def clock_facts(asked_at: float | None) -> Facts:
-    """The wall clock, and by how much it is ahead of the clock of whoever asked (the way to here counts in)."""
-    now = time.time()
-    return {"wall": now, "offset_seconds": None if asked_at is None else round(now - asked_at, 3)}
+class ClockReading:
+    """One look at this host's wall clock, for a comparison with the clock of another host.
+
+    Who asks knows when it asked and when it had the answer. The clock was read somewhere in between, so a slow answer leaves it
+    open when; it must not look like a clock that goes wrong. How long this host went on after the reading is told too: by that
+    much the reading was earlier than the answer.
+    """
+
+    def __init__(self, asked_at: float | None) -> None:
+        """
+        :param asked_at: the wall clock of the host that asks, when it asked.
+        """
+        self._asked_at = asked_at
+        self._wall = time.time()
+        self._read = time.monotonic()
+
+    def facts(self) -> Facts:
+        """The reading; to be called as late as possible."""
+        return {"wall": self._wall, "asked_at": self._asked_at, "age_seconds": round(time.monotonic() - self._read, 3)}
+
+
+def parse_containerd_root(configuration: str) -> str | None:
+    """Where containerd keeps its content, out of its config.toml; None where that says nothing of it."""
+    before_tables = re.split(r"^\s*\[", configuration, maxsplit=1, flags=re.MULTILINE)[0]
+    found = re.search(r"""^\s*root\s*=\s*["']([^"']+)["']""", before_tables, re.MULTILINE)
+    return found.group(1) if found else None
+
+
+def containerd_root(data_root: str | None) -> str:
+    """Where the containerd of this host's engine keeps its content.
+
+    :param data_root: of the engine, which starts a containerd of its own where the host has no service for it.
+    """
+    if data_root and os.path.exists("/run/docker/containerd/containerd.sock"):
+        return os.path.join(data_root, "containerd", "daemon")
+    text = ""
+    with (
+        contextlib.suppress(OSError),
+        open("/etc/containerd/config.toml", encoding="utf-8", errors="replace") as handle,
+    ):
+        text = handle.read()
+    return parse_containerd_root(text) or "/var/lib/containerd"
 
 
 def login() -> str:
@@ -114,6 +152,18 @@ def login() -> str:
     return getpass.getuser()
 
 
+def _host_keys_of(run: Runner, address: str, port: int) -> list[str]:
+    """The host keys that an SSH daemon shows, as lines ``kind blob``: the most usual kind, or else the others."""
+    # Each kind is a connection of its own, and sshd counts those against us that do not log in.
+    for kinds in ("ed25519", "ecdsa,rsa"):
+        with contextlib.suppress(MigrationError):
+            shown = run(["ssh-keyscan", "-T", "5", "-p", str(port), "-t", kinds, address], timeout=15).stdout
+            keys = [" ".join(line.split()[1:3]) for line in shown.splitlines() if not line.startswith("#")]
+            if keys:
+                return keys
+    return []
+
+
 def peer_facts(run: Runner, address: str, port: int, seconds: float = _PEER_SECONDS) -> Facts:
     """Whether this host reaches another one's SSH daemon, how long that takes, and by which device.
 
@@ -123,6 +173,10 @@ def peer_facts(run: Runner, address: str, port: int, seconds: float = _PEER_SECO
         "address": address,
         "port": port,
         "error": None,
+        # Whether the way there leads back to this host, as localhost does.
+        "is_own": False,
+        "from_address": None,
+        "host_keys": [],
         "rtt_seconds": None,
         "device": None,
         "speed_mbit": None,
@@ -135,9 +189,13 @@ def peer_facts(run: Runner, address: str, port: int, seconds: float = _PEER_SECO
             if not connection.recv(4).startswith(b"SSH-"):
                 facts["error"] = "what listens there is no SSH daemon."
             local = connection.getpeername()[0]
+            facts["from_address"] = connection.getsockname()[0]
+            facts["is_own"] = facts["from_address"] == local
     except OSError as exc:
         facts["error"] = f"{exc.strerror or exc}."
         return facts
+    if facts["error"] is None:
+        facts["host_keys"] = _host_keys_of(run, address, port)
     with contextlib.suppress(MigrationError, OSError, ValueError):
         route = run(["ip", "-o", "route", "get", local], timeout=5).stdout
         found = re.search(r"\bdev (\S+)", route)

@@ -72,6 +72,8 @@ class Case(t.NamedTuple):
     #: what it has open on the network and what becomes of its addresses: ``_rules_network.View``
     network: t.Any = None
     settings: Settings = Settings()
+    #: the control node's wall clock when both hosts had answered
+    judged_at: float | None = None
 
     @property
     def inspect(self) -> Facts:

@@ -6,8 +6,8 @@
 
 """What the processes of a container hold that decides whether CRIU can dump them, as /proc shows it.
 
-Parsers (``parse_*``, ``kind_of``) are pure; :func:`look` reads /proc and stops nothing. No memory, no argument and no environment
-is read. A process that ends meanwhile is left out.
+Parsers (``parse_*``, ``kind_of``) are pure; :func:`look` reads /proc and stops nothing. No argument and no environment is
+read, and of memory only how long a task wants to sleep. A process that ends meanwhile is left out.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ import re
 import stat
 import time
 import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _named_pipes, _sleeping_tasks
+from ansible_collections.livemigrate.criu.plugins.module_utils._dump_options import saved_bytes
 
 Facts = dict[str, t.Any]
 
@@ -43,6 +46,8 @@ _ANONYMOUS = {
 }
 # Deleted names that are not files whose content would have to be saved as a file.
 _NO_GHOSTS = ("/memfd:", "/SYSV", "/dev/zero", "/[aio]", "/anon_hugepage", "/secretmem")
+# Of these, memory that processes share: what it holds is dumped once, whoever has mapped how much of it.
+_SHARED = ("/memfd:", "/SYSV", "/dev/zero")
 # Devices that CRIU itself knows, or that every container has.
 _DEVICES = re.compile(r"/dev/(null|zero|full|random|urandom|tty|console|ptmx|pts/.*|net/tun|shm/.*)$")
 # Of /proc/PID/net/protocols, those whose sockets CRIU cannot dump.
@@ -120,6 +125,8 @@ class Mapped(t.NamedTuple):
     devices: tuple[str, ...]
     #: deleted files: path, and the range by which /proc/PID/map_files has them
     deleted: tuple[tuple[str, str], ...]
+    #: shared memory that is no file: ranges in the same form
+    shared: tuple[str, ...] = ()
 
 
 def parse_maps(text: str) -> Mapped:
@@ -127,6 +134,7 @@ def parse_maps(text: str) -> Mapped:
     kinds: set[str] = set()
     devices: set[str] = set()
     deleted: dict[str, str] = {}
+    shared: list[str] = []
     for line in text.splitlines():
         words = line.split(None, 5)
         if len(words) < 6:
@@ -138,10 +146,16 @@ def parse_maps(text: str) -> Mapped:
         elif path.startswith("/dev/") and not path.endswith(" (deleted)") and not _DEVICES.match(path):
             devices.add(path)
         elif path.endswith(" (deleted)") and path.startswith("/") and not path.startswith(_NO_GHOSTS):
-            # The range is written there without leading zeros.
-            first, last = (f"{int(number, 16):x}" for number in words[0].split("-"))
-            deleted.setdefault(path.removesuffix(" (deleted)"), f"{first}-{last}")
-    return Mapped(tuple(sorted(kinds)), tuple(sorted(devices)), tuple(deleted.items()))
+            deleted.setdefault(path.removesuffix(" (deleted)"), _range(words[0]))
+        elif path.endswith(" (deleted)") and path.startswith(_SHARED) and words[1].endswith("s"):
+            shared.append(_range(words[0]))
+    return Mapped(tuple(sorted(kinds)), tuple(sorted(devices)), tuple(deleted.items()), tuple(shared))
+
+
+def _range(text: str) -> str:
+    """A range of addresses as map_files writes it: without leading zeros."""
+    first, last = (f"{int(number, 16):x}" for number in text.split("-"))
+    return f"{first}-{last}"
 
 
 def parse_protocols(text: str) -> dict[str, int]:
@@ -154,14 +168,26 @@ def parse_protocols(text: str) -> dict[str, int]:
     return found
 
 
-# Anonymous memory, shared memory and swap: what is dumped. Clean pages of files are not.
-_DUMPED = ("Pss_Anon", "Pss_Shmem", "SwapPss")
+# Memory of a process' own, swapped or not: what a dump writes for each process, also where a fork has left it shared between two.
+# Clean pages of files are not dumped.
+_DUMPED = ("Anonymous", "Swap", "Private_Hugetlb", "Shared_Hugetlb")
+# The same where a page that several processes have counts once, as in the host's memory.
+_TAKEN = ("Pss_Anon", "Pss_Shmem", "SwapPss", "Private_Hugetlb", "Shared_Hugetlb")
 
 
-def parse_rollup(text: str) -> int | None:
-    """Bytes that a dump would write, out of /proc/PID/smaps_rollup; None where the kernel does not tell (before 5.4)."""
+class Memory(t.NamedTuple):
+    """Bytes of one process' memory."""
+
+    dumped: int
+    """What a dump writes of it, shared memory left out."""
+    taken: int
+    """Its share of what the host gives."""
+
+
+def parse_rollup(text: str) -> Memory:
+    """Out of /proc/PID/smaps_rollup; nothing where the kernel does not tell."""
     kib = {name: int(number) for name, number in re.findall(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE)}
-    return sum(kib.get(name, 0) for name in _DUMPED) << 10 if "Pss_Anon" in kib else None
+    return Memory(*(sum(kib.get(name, 0) for name in names) << 10 for names in (_DUMPED, _TAKEN)))
 
 
 # -- looking ------------------------------------------------------------------------------------------------------
@@ -194,7 +220,10 @@ class _Seen:
         self.mount_namespaces: dict[str, int] = {}
         self.locks = 0
         self.seccomp = 0
-        self.memory = 0
+        self.memory = Memory(0, 0)
+        self.shared: dict[tuple[int, int], int] = {}
+        self.sleeping: list[_sleeping_tasks.Sleep] = []
+        self.pipes = _named_pipes.Pipes()
         root = os.stat(f"/proc/{init}/root/")
         self.levels = len(parse_status(read(f"/proc/{init}/status"))["session"])
         self.queues = _device(f"/proc/{init}/root/dev/mqueue")
@@ -223,7 +252,16 @@ class _Seen:
         with contextlib.suppress(OSError):
             found = os.stat(place)
             if stat.S_ISREG(found.st_mode) and found.st_nlink == 0:
-                self.deleted[found.st_dev, found.st_ino] = {"path": path, "bytes": found.st_size, "program": program}
+                self.deleted[found.st_dev, found.st_ino] = {
+                    "path": path,
+                    "bytes": saved_bytes(found),
+                    "program": program,
+                }
+
+    def share(self, place: str) -> None:
+        with contextlib.suppress(OSError):
+            found = os.stat(place)
+            self.shared[found.st_dev, found.st_ino] = found.st_blocks * 512
 
     def process(self, pid: int) -> None:
         status = parse_status(read(f"/proc/{pid}/status"))
@@ -248,7 +286,11 @@ class _Seen:
         self.devices.update(f"{path} ({program})" for path in mapped.devices)
         for path, place in mapped.deleted:
             self.delete(path, f"/proc/{pid}/map_files/{place}", program)
-        self.memory += parse_rollup(read(f"/proc/{pid}/smaps_rollup")) or 0
+        self.sleeping += _sleeping_tasks.look(pid, program)
+        for place in mapped.shared:
+            self.share(f"/proc/{pid}/map_files/{place}")
+        memory = parse_rollup(read(f"/proc/{pid}/smaps_rollup"))
+        self.memory = Memory(self.memory.dumped + memory.dumped, self.memory.taken + memory.taken)
         with contextlib.suppress(OSError):
             for name in os.listdir(f"/proc/{pid}/fd"):
                 with contextlib.suppress(OSError):
@@ -272,10 +314,15 @@ class _Seen:
             if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
                 if not _DEVICES.match(target):
                     self.devices.add(f"{target} ({program})")
+            elif stat.S_ISFIFO(mode):
+                reader = _named_pipes.Reader(pid, int(name), program, target)
+                self.pipes.see((found.st_dev, found.st_ino), reader, read(f"/proc/{pid}/fdinfo/{name}"))
             elif found.st_dev == self.queues:
                 self.hold("mqueue", program)
             elif stat.S_ISREG(mode):
                 self.locks += len(parse_locks(read(f"/proc/{pid}/fdinfo/{name}")))
+                if target.startswith("/memfd:"):
+                    self.share(place)
                 if target.endswith(" (deleted)") and not target.startswith(_NO_GHOSTS):
                     self.delete(target.removesuffix(" (deleted)"), place, program)
 
@@ -312,6 +359,7 @@ def look(pids: t.Sequence[int], init: int, seconds: float = 1.0) -> Facts:
             break
         seen.process(pid)
     deleted = sorted(seen.deleted.values(), key=lambda one: -int(one["bytes"]))
+    sleeping = sorted(set(seen.sleeping), key=lambda one: -one.seconds)
     return {
         "count": len(pids),
         "complete": complete,
@@ -319,11 +367,14 @@ def look(pids: t.Sequence[int], init: int, seconds: float = 1.0) -> Facts:
         "devices": sorted(seen.devices)[:_NAMED],
         "deleted": deleted[:_NAMED],
         "locks": seen.locks,
+        "sleeping": [one._asdict() for one in sleeping[:_NAMED]],
+        "pipes_without_writer": seen.pipes.without_writer()[:_NAMED],
         "seccomp": seen.seccomp,
         "own_user_namespace": seen.namespaces["user"] != _namespace(1, "user"),
         "protocols": parse_protocols(read(f"/proc/{init}/net/protocols")),
         # What is in deleted files goes into the images too.
-        "dump_bytes": seen.memory + sum(int(one["bytes"]) for one in deleted),
+        "dump_bytes": seen.memory.dumped + sum(seen.shared.values()) + sum(int(one["bytes"]) for one in deleted),
+        "taken_bytes": seen.memory.taken,
         # A process of each, for who wants to look.
         "mount_namespaces": sorted(seen.mount_namespaces.values()),
     }

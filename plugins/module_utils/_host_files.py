@@ -13,10 +13,12 @@ looked at before anything is frozen.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import SYSTEM_PATH
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 
 # Where the engine looks, in its order (lookupBinPath in its source), and in the end along its own search path.
 PLACES = (
@@ -45,9 +47,68 @@ def find_init(configured: str | None, places: t.Sequence[str] = PLACES, path: st
     return shutil.which(name, path=path)
 
 
-def links(sources: t.Mapping[str, str]) -> dict[str, str]:
+# As many as the kernel follows in one path.
+_MOST_LINKS = 40
+# What a line of CRIU's configuration can hold: it ends a word at a blank, a line at a number sign, and a name at a bracket.
+_SAYABLE = re.compile(r"[^\s#\"'\\\[\]\x00-\x1f]+")
+
+
+def links(sources: t.Mapping[str, str], real_places: t.Mapping[str, str]) -> dict[str, str]:
     """Those mounts whose source is a symbolic link: CRIU by itself would mount the link, not what it leads to.
 
     :param sources: place in the container to path on this host. Links further up in that path do no harm.
+    :param real_places: see :func:`real_places`.
+    :returns: the place where each is really mounted, and what its source leads to.
+    :raises MigrationError: ``mount_is_link`` where one cannot be named to CRIU.
     """
-    return {place: path for place, path in sources.items() if os.path.islink(path.rstrip("/"))}
+    found = {}
+    for place, path in sources.items():
+        if os.path.islink(path.rstrip("/")):
+            real, target = real_places.get(place, place), os.path.realpath(path)
+            if not (_SAYABLE.fullmatch(real) and _SAYABLE.fullmatch(target)):
+                raise MigrationError(
+                    "mount_is_link",
+                    f"{path} (mounted at {place}) is a symbolic link to {target!r}, and a name with such characters cannot be "
+                    "told to CRIU. Mount what it leads to instead, under a plain name.",
+                )
+            found[real] = target
+    return found
+
+
+def inside(root: str, path: str) -> str:
+    """Where a path leads to for a process whose root directory is *root*: links are followed within it, as the kernel does.
+
+    Parts that are not there stay as they are.
+
+    :param root: a directory of this host, such as ``/proc/PID/root``.
+    """
+    todo = [part for part in reversed(path.split("/")) if part not in ("", ".")]
+    done: list[str] = []
+    followed = 0
+    while todo:
+        part = todo.pop()
+        if part == "..":
+            del done[-1:]
+            continue
+        done.append(part)
+        try:
+            target = os.readlink(os.path.join(root, *done))
+        except OSError:
+            continue
+        followed += 1
+        if followed > _MOST_LINKS:
+            break
+        done = [] if target.startswith("/") else done[:-1]
+        todo += [part for part in reversed(target.split("/")) if part not in ("", ".")]
+    return "/" + "/".join(done)
+
+
+def real_places(root: str, places: t.Iterable[str]) -> dict[str, str]:
+    """Where mounts of a container really are whose place has a symbolic link in it: ``/sbin`` is one in most images.
+
+    The specification names the place that was asked for, and CRIU the one that the kernel has.
+
+    :param root: the root directory of the running container, ``/proc/PID/root``.
+    """
+    found = {place: inside(root, place) for place in places}
+    return {place: real for place, real in found.items() if real != place}

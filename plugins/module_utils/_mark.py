@@ -105,9 +105,16 @@ class Mark:
 
     def log(self) -> str:
         """What CRIU wrote during the restore; empty where it has not begun."""
+        return self._text("work", "restore.log")
+
+    def failure(self) -> str:
+        """Why the action script made the restore fail; empty where it did not."""
+        return self._text("failed")
+
+    def _text(self, *names: str) -> str:
         with (
             contextlib.suppress(FileNotFoundError),
-            open(self.path("work", "restore.log"), encoding="utf-8", errors="replace") as handle,
+            open(self.path(*names), encoding="utf-8", errors="replace") as handle,
         ):
             return handle.read()
         return ""
@@ -198,12 +205,28 @@ def of_session(session: Session) -> list[Mark]:
 
 
 def prune(containers: t.Container[str], *, state_root: str = STATE_ROOT, volatile_root: str = VOLATILE_ROOT) -> None:
-    """Remove the tombstones of containers that are no more.
+    """Remove the marks of containers that are no more, and their places for a checkpoint.
 
     :param containers: the ids of all containers of this host.
     """
     for mark in _all(state_root, volatile_root):
         if os.path.basename(mark.directory) not in containers:
             with contextlib.suppress(OSError):
-                if mark.consumed:
+                if mark.consumed or _is_over(mark.session, state_root, volatile_root):
                     mark.remove()
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(os.path.join(volatile_root, "restores")):
+            # A mark is made before its place.
+            marked = os.path.isdir(os.path.join(state_root, "restores", name))
+            if _names.ID_PATTERN.fullmatch(name) and name not in containers and not marked:
+                shutil.rmtree(os.path.join(volatile_root, "restores", name), ignore_errors=True)
+
+
+def _is_over(session: str | None, state_root: str, volatile_root: str) -> bool:
+    """Whether nobody works on a session any more that has made a mark. One whose making was cut off names none."""
+    if session is None:
+        return False
+    try:
+        return Session(session, state_root=state_root, volatile_root=volatile_root).ended
+    except MigrationError:
+        return True

@@ -23,7 +23,7 @@ ID_PATTERN = re.compile(r"[0-9a-f]{64}")
 SESSION_PATTERN = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
 # A name that a user may give to a container in this collection: Docker's rule, with a bound that keeps
 # NAME-moved-SESSION a legal file name.
-NAME_LIMIT = 128
+NAME_LIMIT = 200
 
 
 def container_name(value: str) -> str:
@@ -95,4 +95,6 @@ def unknown(name: str, names: t.Sequence[str]) -> str:
     """The sentence for a container that is not there, with the names that look alike."""
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    if name.isdecimal():
+        hint += " (A name that is a number with a leading zero, or is written 0x10 or 1_000, has to stand in quotes.)"
     return f"There is no container {name!r} on this host.{hint}"

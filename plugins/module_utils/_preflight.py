@@ -24,6 +24,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _rules_network,
     _rules_processes,
     _rules_room,
+    _rules_surroundings_network,
     _shim,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
@@ -45,6 +46,7 @@ TOPICS = {
     "Its mounts": _rules_mounts,
     "Its processes": _rules_processes,
     "Its network": _rules_network,
+    "Its network, as programs have changed it": _rules_surroundings_network,
     "The destination": _rules_destination,
     "Room": _rules_room,
 }
@@ -137,21 +139,24 @@ def judge(
     *,
     settings: Settings | None = None,
     ignore: t.Collection[str] = (),
+    judged_at: float | None = None,
 ) -> Verdict:
     """The engine, and all findings about two hosts and a container, as criu_check tells of them.
 
     :param engine: ``api``, ``runtime`` or ``auto``; the one in the settings does not count.
     :param ignore: ids of rules that the user does not heed.
+    :param judged_at: the wall clock of the control node, on which the hosts were asked.
     :raises MigrationError: ``rule_unknown``.
     """
     require_known(ignore)
-    case = case_of(source, destination, settings or Settings())
+    case = case_of(source, destination, settings or Settings())._replace(judged_at=judged_at)
     chosen, reason = choose_engine(case, engine)
     case = case._replace(settings=case.settings._replace(engine=chosen))
     found = _finding.findings(case, (), rules())
     prediction = None
     if case.container is not None and case.container.get("memory"):
-        prediction = _prediction.predict(source, case.container, case.there, chosen)
+        task = _prediction.task_seconds(source, destination, judged_at)
+        prediction = _prediction.predict(source, case.container, case.there, chosen, task)
     return Verdict(
         chosen,
         reason,

@@ -14,7 +14,7 @@ import shutil
 import time
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _destination, _names, _source
+from ansible_collections.livemigrate.criu.plugins.module_utils import _destination, _names, _old_records, _source
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import Channel
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
@@ -86,7 +86,8 @@ def chosen(session: str | None, container: str | None) -> list[Session]:
     if session is not None:
         # One that is not here any more has nothing left to do.
         return [found for found in Session.all() if found.id == _names.session_id(session)]
-    name = _names.container_name(container) if container else None
+    # An empty name is a mistake, and not the word for all of them.
+    name = None if container is None else _names.container_name(container)
     return [found for found in Session.all() if name is None or _is_of(found, name)]
 
 
@@ -209,8 +210,8 @@ def _answers(session: Session) -> bool:
 def clean(*, session: str | None, container: str | None, check_mode: bool) -> dict[str, t.Any]:
     """Remove the old copies that finished sessions have kept on their source. Volumes are left alone.
 
-    The record of a move stays (a few lines without secrets): it is how a later move back knows whose data lies here. The
-    record of a session that moved nothing goes.
+    The record of a move stays (a few lines without secrets): it is how a later move back knows whose data lies here. It goes
+    when it is not needed any more, see ``_old_records.py``. The record of a session that moved nothing goes at once.
     """
     engine = Engine()
     changed = False
@@ -229,4 +230,6 @@ def clean(*, session: str | None, container: str | None, check_mode: bool) -> di
             changed = True
             if not check_mode:
                 shutil.rmtree(found.directory)
+    if not check_mode:
+        _old_records.prune(engine)
     return {"changed": changed, "removed": removed, "sessions": stories(None, container) if session is None else []}

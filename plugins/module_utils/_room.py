@@ -15,6 +15,7 @@ import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _addresses,
+    _bound_files,
     _channel,
     _channel_server,
     _container_facts,
@@ -25,6 +26,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _host_files,
     _images,
     _networks,
+    _old_records,
     _preflight,
     _session,
     _spec,
@@ -132,11 +134,13 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
     spec = read_spec(session)
     inspect = spec["inspect"]
     there = _require_free(session, engine, spec, overwrite)
+    _old_records.prune_beside(engine, session)
     past = own_past(session)
     binds = [entry for entry in spec["volumes"] if entry["kind"] == "bind"]
     sources = {entry["destination"]: entry["path"] for entry in binds}
     if inspect["HostConfig"].get("Init") and there["init"]:
         sources[_host_files.INIT_PLACE] = there["init"]
+    links = _host_files.links(sources, spec.get("real_places", {}))
     # Now, while nothing has been made yet, and not a second time when it has.
     plan = _creation(session, spec, engine)
     volumes = [entry for entry in spec["volumes"] if entry["kind"] == "volume"]
@@ -148,16 +152,22 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
         name=temporary,
         volumes=[entry["name"] for entry in new_volumes],
         networks=[body["Name"] for body in new_networks],
-        made_directories=[entry["path"] for entry in binds if entry["travels"] and not os.path.exists(entry["path"])],
+        made_directories=_missing_directories(binds),
         empty_directories=_empty_places(engine, spec),
+        files=[
+            {"path": path, "arrival": _bound_files.arrival(session, number, path), "made": not os.path.lexists(path)}
+            for number, path in _files(spec)
+        ],
     )
     for body in new_networks:
         engine.create_network(body)
     for entry in new_volumes:
         engine.create_volume(entry["create"])
     for entry in binds:
-        if entry["travels"]:
+        if entry["travels"] and entry["form"] != _bound_files.FILE:
             os.makedirs(entry["path"], exist_ok=True)
+    for number, path in _files(spec):
+        _bound_files.make_place(session, number, path)
     container = engine.create(temporary, plan["body"])
     # At once: a copy that is not marked could be started afresh by anybody.
     checkpoint = _engines.of(session).receive(session, container)
@@ -171,7 +181,7 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
         container_id=container,
         policy=_spec.restart_policy(inspect),
         addresses=_addresses_of(engine, inspect, created),
-        links={place: os.path.realpath(path) for place, path in _host_files.links(sources).items()},
+        links=links,
     )
     _channel_server.set_targets(session, targets)
     _engines.of(session).arm(session, engine)
@@ -190,6 +200,26 @@ def _addresses_of(engine: Engine, source: t.Mapping[str, t.Any], created: t.Mapp
 def addresses(session: Session) -> dict[str, t.Any]:
     """What the source asks about the copy that is created and not started: its addresses, and whether they keep connections."""
     return {**session.data("created")["addresses"], "keeps": _engines.of(session).keeps_connections()}
+
+
+def _missing_directories(binds: t.Iterable[t.Mapping[str, t.Any]]) -> list[str]:
+    """The uppermost directories that have to be made for bind mounts that travel."""
+    found = []
+    for entry in binds:
+        if entry["travels"]:
+            place = entry["path"] if entry["form"] != _bound_files.FILE else os.path.dirname(entry["path"])
+            found.append(_bound_files.first_missing(place))
+    return [path for path in dict.fromkeys(found) if path]
+
+
+def _files(spec: t.Mapping[str, t.Any]) -> list[tuple[int, str]]:
+    """The bind mounts of single files that travel, with the numbers by which the channel calls them."""
+    travelling = [entry for entry in spec["volumes"] if entry["kind"] == "bind" and entry["travels"]]
+    return [
+        (number, os.path.normpath(entry["path"]))
+        for number, entry in enumerate(travelling)
+        if entry["form"] == _bound_files.FILE
+    ]
 
 
 def _empty_places(engine: Engine, spec: t.Mapping[str, t.Any]) -> list[str]:
@@ -264,7 +294,9 @@ def _targets(
             found = engine.find_volume(entry["name"]) or {}
             targets[f"volume/{entry['name']}"] = found["Mountpoint"]
         elif entry["travels"]:
-            targets[f"bind/{binds}"] = entry["path"]
+            path = os.path.normpath(entry["path"])
+            is_file = entry["form"] == _bound_files.FILE
+            targets[f"bind/{binds}"] = _bound_files.arrival(session, binds, path) if is_file else path
             binds += 1
     return targets
 

@@ -13,7 +13,7 @@ import ipaddress
 import os
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _host_files
+from ansible_collections.livemigrate.criu.plugins.module_utils import _bound_files, _host_files
 from ansible_collections.livemigrate.criu.plugins.module_utils._finding import (
     ERROR,
     INFO,
@@ -200,6 +200,30 @@ def network_missing(case: Case) -> _Found:
         )
 
 
+# Networks on which containers find each other by no name.
+_NAMELESS = ("bridge", "host", "none")
+
+
+@rule(WARNING, "containers on the same network, which stay behind", "run", "container", "there")
+def neighbours_stay(case: Case) -> _Found:
+    container, there = _both(case)
+    for network in container["networks"]:
+        here = set(network.get("neighbours") or []) - set(
+            (there["networks"].get(network["name"]) or {}).get("members") or []
+        )
+        if here and network["name"] not in _NAMELESS:
+            yield (
+                (
+                    f"Other containers on the network {network['name']} stay behind: {', '.join(sorted(here))}. After the move "
+                    f"they and {container['name']} do not find each other by name any more."
+                ),
+                (
+                    "Move them to the same host as well, or have them find each other by other means (published ports, names in "
+                    "DNS)."
+                ),
+            )
+
+
 @rule(ERROR, "a published port that is taken", "run", "container", "there", volatile=True)
 def port_taken(case: Case) -> _Found:
     _container, there = _both(case)
@@ -254,7 +278,7 @@ def foreign_data(case: Case) -> _Found:
             if (there["volumes"].get(entry["name"]) or {}).get("has_content"):
                 yield _foreign(f"volume {entry['name']}")
         elif there["binds"][os.path.normpath(entry["path"])]["has_content"]:
-            yield _foreign(f"directory {os.path.normpath(entry['path'])}")
+            yield _foreign(f"{entry['form']} {os.path.normpath(entry['path'])}")
 
 
 @rule(ERROR, "a volume that containers of the destination use", "run", "container", "there", volatile=True)
@@ -295,8 +319,15 @@ def bind_mount_missing(case: Case) -> _Found:
         if entry["kind"] == "bind" and not entry["travels"] and not there["binds"][path]["exists"]:
             yield (
                 f"The container mounts {path} of its host at {entry['destination']}; that does not exist on the destination.",
-                "Provide it there, or name it in migrate_bind_mounts to have its content moved.",
+                "Provide it there, or name it in migrate_bind_mounts to have its content moved."
+                if entry["form"] in (_bound_files.DIRECTORY, _bound_files.FILE)
+                else "Provide it there; it is neither a directory nor a file of the same name, so its content cannot be moved.",
             )
+
+
+def _is_other_file(entry: Facts, found: Facts) -> bool:
+    """Whether what is to become a file is a link or a device there: it would be replaced, not what it leads to."""
+    return bool(entry["form"] == _bound_files.FILE and (found["leads_to"] or not found["is_file"]))
 
 
 @rule(ERROR, "a bind mount into which no migration writes", "run", "container", "there")
@@ -307,11 +338,21 @@ def bind_mount_refused(case: Case) -> _Found:
         if entry["kind"] != "bind" or not entry["travels"]:
             continue
         found = there["binds"][path]
-        if path in SYSTEM_DIRECTORIES or (found["exists"] and not found["is_directory"]):
+        remedy = "Leave it out of migrate_bind_mounts and provide it on the destination."
+        if path in SYSTEM_DIRECTORIES:
+            yield f"{path} is a directory of the host itself; a migration does not write there.", remedy
+        elif entry["form"] not in (_bound_files.DIRECTORY, _bound_files.FILE):
             yield (
-                f"{path} is a directory of the host itself, or no directory; a migration does not write there.",
-                "Leave it out of migrate_bind_mounts and provide it on the destination.",
+                (
+                    f"{path} is neither a directory nor a file of that name on the source (a socket, a device, a link to another "
+                    "name); only these have content that can be moved."
+                ),
+                remedy,
             )
+        elif found["exists"] and (
+            found["is_directory"] != (entry["form"] == _bound_files.DIRECTORY) or _is_other_file(entry, found)
+        ):
+            yield f"{path} is a {entry['form']} on the source and something else on the destination.", remedy
 
 
 @rule(WARNING, "a bind mount whose content stays", "run", "container", "there", variable="migrate_bind_mounts")
@@ -325,7 +366,9 @@ def bind_mount_stays(case: Case) -> _Found:
                     f"The container goes on with what lies at {path} on the destination; a file that it has open there "
                     "has to be the same."
                 ),
-                "See that both are the same, or name it in migrate_bind_mounts to have its content moved.",
+                "See that both are the same, or name it in migrate_bind_mounts to have its content moved."
+                if entry["form"] in (_bound_files.DIRECTORY, _bound_files.FILE)
+                else "See that both are the same.",
             )
 
 

@@ -26,8 +26,9 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._support import a
 _Found = t.Iterator[Told]
 
 _PROVISION = "playbooks/provision.yml installs and starts it."
-# Seconds by which two wall clocks may differ; when each was read is known to about a second.
-_CLOCK_SECONDS = 5.0
+_NEWER_CRIU = "playbooks/provision.yml installs a CRIU; see the README of the role criu for newer ones."
+# Seconds by which two wall clocks may differ. How long the hosts took to answer is left out of it.
+_CLOCK_SECONDS = 2.0
 # Kernel options that CRIU needs beyond what `criu check` tries, and what fails without them.
 _KERNEL_OPTIONS = {
     "CONFIG_CHECKPOINT_RESTORE": "everything",
@@ -73,10 +74,29 @@ def docker_py_present(case: Case) -> _Found:
 @rule(ERROR, "a CRIU that is missing or cannot work on its kernel", "docs/support.md", "source", "destination")
 def criu_usable(case: Case) -> _Found:
     for where, facts in case.hosts():
-        if not facts["usable"]:
+        if not facts["usable"] and not _fails_when_tried(facts):
+            yield f"CRIU cannot be used on the {where}: {' '.join(facts['reasons'])}", _NEWER_CRIU
+
+
+def _fails_when_tried(facts: Facts) -> bool:
+    return (facts.get("self_test") or {}).get("ok") is False
+
+
+@rule(ERROR, "a CRIU that fails or crashes when it dumps and restores a tiny container", "run", "source", "destination")
+def criu_works(case: Case) -> _Found:
+    for where, facts in case.hosts():
+        if _fails_when_tried(facts):
+            yield f"CRIU does not work on the {where}: {' '.join(facts['reasons'])}", _NEWER_CRIU
+
+
+@rule(INFO, "a CRIU that could not be tried", "run", "source", "destination")
+def criu_not_tried(case: Case) -> _Found:
+    for where, facts in case.hosts():
+        tried = facts.get("self_test") or {"ok": True}
+        if tried["ok"] is None and facts["usable"]:
             yield (
-                f"CRIU cannot be used on the {where}: {' '.join(facts['reasons'])}",
-                "playbooks/provision.yml installs a CRIU; see the README of the role criu for newer ones.",
+                f"Whether CRIU can dump and restore on the {where} is not known: {tried['error']}",
+                "Nothing; if it cannot, the dump or the restore fails, and the container goes on where it is.",
             )
 
 
@@ -112,11 +132,13 @@ def archive_tools(case: Case) -> _Found:
 
 @rule(ERROR, "nothing by which CRIU can hold a container's network", "criu/net.c", "source", "destination")
 def network_lock(case: Case) -> _Found:
+    if case.settings.engine == "runtime" and _dump_options.can_skip_network_lock(case.source or {}):
+        # The fence is the lock, and the images tell the destination's CRIU that there is no other.
+        return
     for where, facts in case.hosts():
-        if case.settings.engine == "runtime" and _dump_options.skips_network_lock(facts["criu"].get("version")):
-            # The fence is the lock.
-            continue
-        how = str(facts["criu"]["options"].get("network-lock") or "iptables")
+        # The engine runtime names no other way to CRIU: up to 4.2 it would crash over that.
+        named = facts["criu"]["options"].get("network-lock") if case.settings.engine == "api" else ""
+        how = str(named or "iptables")
         program = {"iptables": "iptables-restore", "nftables": "nft"}.get(how)
         if program and facts["tools"].get(program, True) in (False, None, ""):
             yield (
@@ -124,7 +146,7 @@ def network_lock(case: Case) -> _Found:
                     f"The {where} lacks {program}, by which CRIU holds the network of a container while it works "
                     f"(network-lock={how})."
                 ),
-                "playbooks/provision.yml installs the package; or set network-lock in checkpointing_criu_options.",
+                "playbooks/provision.yml installs the package.",
             )
 
 
@@ -139,6 +161,62 @@ def channel_reachable(case: Case) -> _Found:
             ),
             "Set migrate_destination_address and migrate_destination_port to where the source finds it, and let it through.",
         )
+
+
+@rule(ERROR, "an address at which the source finds another host than the destination", "run", "source", "destination")
+def channel_leads_elsewhere(case: Case) -> _Found:
+    source, destination = _pair(case)
+    peer = source.get("peer")
+    if not peer or peer["error"]:
+        return
+    shown, here, there = (
+        set(keys) for keys in (peer["host_keys"], source["ssh_host_keys"], destination["ssh_host_keys"])
+    )
+    # A tunnel that begins on the source leads to the destination all the same, and its keys prove it.
+    proved = bool(shown & there) and not shown & here
+    if peer["is_own"] and not proved:
+        found = "the source itself"
+    elif shown and there and not shown & there:
+        found = "the source itself" if shown & here else "another host, whose keys are not the destination's"
+    else:
+        return
+    yield (
+        f"At {peer['address']} port {peer['port']} the source does not find the destination, but {found}.",
+        (
+            "Set migrate_destination_address and migrate_destination_port to where the source reaches the destination's SSH "
+            "daemon; ansible_host and ansible_port are how the control node does."
+        ),
+    )
+
+
+@rule(
+    ERROR,
+    "an account whose login would break the channel: it prints something, or sshd refuses it",
+    "run",
+    "destination",
+    variable="migrate_channel_user",
+)
+def channel_login(case: Case) -> _Found:
+    account = (case.destination or {}).get("channel_login")
+    if not account:
+        return
+    if account["prints"]:
+        yield (
+            (
+                f"The account {account['user']} on the destination prints text whenever it logs in, which would get between the "
+                f"hosts' data: {account['prints']!r}."
+            ),
+            (
+                "Have its shell's start-up files print nothing where nobody sits at a terminal (at the top of .bashrc: "
+                "[[ $- == *i* ]] || return), or name another account in migrate_channel_user."
+            ),
+        )
+    for why in (account["fails"], account["refused"]):
+        if why:
+            yield (
+                f"The source cannot log in to the account {account['user']} on the destination: {why}.",
+                "Mend that, or name another account in migrate_channel_user.",
+            )
 
 
 @rule(ERROR, "a container that is not there", "run", "source")
@@ -404,12 +482,28 @@ def time_namespace(case: Case) -> _Found:
 @rule(WARNING, "wall clocks that differ", "by reading", "source", "destination")
 def clock_skew(case: Case) -> _Found:
     source, destination = _pair(case)
-    here, there = source["clock"]["offset_seconds"], destination["clock"]["offset_seconds"]
-    if here is not None and there is not None and abs(there - here) > _CLOCK_SECONDS:
+    asked, last = destination["clock"]["asked_at"], case.judged_at
+    if source["clock"]["asked_at"] is None or asked is None or last is None:
+        return
+    # The destination is asked when the source has answered, and all is judged when the destination has.
+    here, there = _ahead(source["clock"], asked), _ahead(destination["clock"], last)
+    least, most = there[0] - here[1], there[1] - here[0]
+    if least > _CLOCK_SECONDS or most < -_CLOCK_SECONDS:
+        word = "ahead of" if least > 0 else "behind"
+        low, high = sorted((abs(least), abs(most)))
         yield (
-            f"The destination's clock is {abs(there - here):.0f} s {'ahead of' if there > here else 'behind'} the source's.",
+            f"The destination's clock is {low:.0f} to {high:.0f} s {word} the source's (as far as the hosts' answers tell).",
             "Synchronise both (chrony, systemd-timesyncd); certificates, leases and timers of the container would see the jump.",
         )
+
+
+def _ahead(clock: Facts, answered_at: float) -> tuple[float, float]:
+    """By how much a host's clock is ahead of the control node's: at least, at most. It was read between question and answer.
+
+    :param answered_at: the control node's clock when it had the answer, or later.
+    """
+    latest = max(answered_at - clock["age_seconds"], clock["asked_at"])
+    return clock["wall"] - latest, clock["wall"] - clock["asked_at"]
 
 
 @rule(

@@ -132,6 +132,32 @@ def bind_mount_unknown(case: Case) -> _Found:
         )
 
 
+@rule(ERROR, "a mount whose source was replaced on the host", "criu/mount-v2.c, run", "processes", volatile=True)
+def mount_replaced(case: Case) -> _Found:
+    restart = (
+        "Restart the container (docker restart), so that it has what lies there now, and move it then. Where files are changed "
+        "while it runs, mount the directory around them, or have them written in place."
+    )
+    for one in (case.container or {})["kernel_mounts"]["replaced"]:
+        if one["gone"]:
+            yield (
+                (
+                    f"{one['source']} was removed or replaced on the host after the container had started (editors, sed -i "
+                    f"and templates write a new file): the container still has the old one at {one['place']}, and no path "
+                    "leads to it."
+                ),
+                restart,
+            )
+        else:
+            yield (
+                (
+                    f"What the container has at {one['place']} is not what lies at {one['source']} on the host any more: that "
+                    "was renamed, replaced or mounted over after the container had started."
+                ),
+                restart,
+            )
+
+
 @rule(ERROR, "a writable layer that cannot be reached", "docs/support.md", "container")
 def storage_unsupported(case: Case) -> _Found:
     told = (case.container or {}).get("storage_error")

@@ -11,7 +11,15 @@ from __future__ import annotations
 import re
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._finding import ERROR, Case, Facts, Told, rule
+from ansible_collections.livemigrate.criu.plugins.module_utils._finding import (
+    ERROR,
+    INFO,
+    WARNING,
+    Case,
+    Facts,
+    Told,
+    rule,
+)
 from ansible_collections.livemigrate.criu.plugins.module_utils._support import at_least, parse_version
 
 _Found = t.Iterator[Told]
@@ -222,4 +230,75 @@ def mount_inside(case: Case) -> _Found:
         yield (
             f"File systems were mounted inside of the container, which CRIU cannot mount again: {', '.join(mounts)}.",
             "Unmount them, or mount them on the host and hand them in as a bind mount.",
+        )
+
+
+@rule(
+    ERROR,
+    "named pipes that are read and into which no program of the container writes",
+    "criu/fifo.c, run",
+    "processes",
+    volatile=True,
+)
+def pipe_without_writer(case: Case) -> _Found:
+    pipes = _processes(case)["pipes_without_writer"]
+    if pipes:
+        yield (
+            (
+                f"Named pipes are read into which no program of the container writes: {', '.join(pipes)}. After a restore they "
+                "report the end of file at once and for ever, which a program that waits for them by poll or epoll answers with "
+                "a busy loop."
+            ),
+            (
+                "Have the program open the pipe for reading and writing (O_RDWR), or keep it open for writing by another program "
+                "of the container."
+            ),
+        )
+
+
+def _time(seconds: float) -> str:
+    """A time in words; sleep(3) of the largest number is for ever."""
+    return f"{seconds:.0f} s" if seconds < 10 * 365 * 86400 else "ever"
+
+
+def _sleepers(case: Case) -> list[Facts]:
+    found: list[Facts] = _processes(case)["sleeping"]
+    return found
+
+
+def _named(sleepers: t.Iterable[Facts]) -> str:
+    return ", ".join(f"{one['program']} (for {_time(one['seconds'])})" for one in sleepers)
+
+
+def _goes_on(case: Case) -> bool:
+    """Whether a sleep is made again when it was interrupted, see ``_core_image.py``."""
+    return case.settings.engine == "runtime" and (case.source or {})["kernel"]["machine"] == "x86_64"
+
+
+@rule(
+    WARNING,
+    "sleeps that the move would end: with the engine `api`, or not on x86_64",
+    "compel/arch/x86/src/lib/infect.c, run",
+    "source",
+    "processes",
+)
+def sleep_ends(case: Case) -> _Found:
+    sleeping = _sleepers(case)
+    if sleeping and not _goes_on(case):
+        yield (
+            (
+                f"These programs sleep in a system call of which CRIU cannot restore the rest: {_named(sleeping)}. The move "
+                "interrupts their sleep (EINTR), which busybox, perl and PHP take for its end."
+            ),
+            "Make sure that they may go on early, or move the container when they do not sleep.",
+        )
+
+
+@rule(INFO, "sleeps that begin anew, because nobody knows what is left of them", "run", "source", "processes")
+def sleep_begins_again(case: Case) -> _Found:
+    anew = [one for one in _sleepers(case) if not one["rest_known"]]
+    if anew and _goes_on(case):
+        yield (
+            f"It is not known how long these programs would sleep still: {_named(anew)}. After the move their sleep begins anew.",
+            "Nothing, where they may wake later than they meant to.",
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _prediction
+from ansible_collections.livemigrate.criu.plugins.module_utils import _huge_pages, _prediction
 from ansible_collections.livemigrate.criu.plugins.module_utils._finding import ERROR, Case, Facts, Told, rule
 
 _Found = t.Iterator[Told]
@@ -48,7 +48,7 @@ def _free(facts: Facts, *paths: str) -> tuple[str, int]:
 @rule(ERROR, "too little memory for the container on the destination", "run", "destination", "processes")
 def memory_room(case: Case) -> _Found:
     container, facts = case.container or {}, case.destination or {}
-    needed = _prediction.memory_bytes(container) + _RESERVE_BYTES
+    needed = _prediction.task_bytes(container) + _RESERVE_BYTES
     available = facts["memory"]["available_bytes"]
     if available < needed:
         yield (
@@ -61,24 +61,48 @@ def memory_room(case: Case) -> _Found:
 def checkpoint_room(case: Case) -> _Found:
     size = _prediction.memory_bytes(case.container or {})
     for where, facts in case.hosts():
-        root = str(facts["docker"].get("data_root") or "/var/lib/docker")
-        if case.settings.engine == "api":
-            # The engine writes it three times.
-            place, free = _free(facts, root, "/tmp", "/var/lib/containerd")  # noqa: S108
-            needed = 3 * size
-        else:
-            place, free = _free(facts, "/var/lib/livemigrate")
-            needed = size + _RESERVE_BYTES
-            if (
-                2 * size + _RESERVE_BYTES < facts["memory"]["available_bytes"]
-                and size + _RESERVE_BYTES < facts["tmpfs_free_bytes"]
-            ):
-                continue
-        if free < needed:
-            yield (
-                f"The checkpoint may take {needed >> 20} MiB at {place} on the {where}, which has {free >> 20} MiB left.",
-                "Make room.",
-            )
+        needs = _needs_of_api(facts, size) if case.settings.engine == "api" else _needs_of_runtime(facts, size)
+        for place, needed, free in needs:
+            if free < needed:
+                yield (
+                    f"The checkpoint may take {needed >> 20} MiB at {place} on the {where}, which has {free >> 20} MiB left.",
+                    "Make room there, or use migrate_engine: runtime, which makes no copies of a checkpoint on the disk."
+                    if case.settings.engine == "api"
+                    else "Make room there.",
+                )
+
+
+# A place, the bytes that a checkpoint takes there, and the bytes that are free.
+_Need = tuple[str, int, int]
+
+
+def _needs_of_api(facts: Facts, size: int) -> t.Iterator[_Need]:
+    """Where the engine's three copies of a checkpoint go, one to each place; places on one file system share its room.
+
+    runc writes its images below the temporary directory of containerd, containerd packs them into its content store, and dockerd
+    unpacks that into its own directory of the container; a restore goes the other way round.
+    """
+    docker = facts["docker"]
+    places = (
+        "/tmp",  # noqa: S108 - it is only looked at
+        str(docker.get("containerd_root") or "/var/lib/containerd"),
+        str(docker.get("data_root") or "/var/lib/docker"),
+    )
+    devices: dict[object, list[Facts]] = {}
+    for disk in facts.get("disk") or []:
+        if disk["path"] in places:
+            devices.setdefault(disk["device"], []).append(disk)
+    for disks in devices.values():
+        names = " and ".join(str(disk["path"]) for disk in disks)
+        yield names, len(disks) * size, min(int(disk["free_bytes"]) for disk in disks)
+
+
+def _needs_of_runtime(facts: Facts, size: int) -> t.Iterator[_Need]:
+    """Images go into memory where they fit twice (as images and as the tasks' memory), else beside the session's journal."""
+    in_memory = 2 * size + _RESERVE_BYTES < facts["memory"]["available_bytes"]
+    if not (in_memory and size + _RESERVE_BYTES < facts["tmpfs_free_bytes"]):
+        place, free = _free(facts, "/var/lib/livemigrate")
+        yield place, size + _RESERVE_BYTES, free
 
 
 @rule(ERROR, "too little room for layer, volumes and image", "run", "destination", "container", "there")
@@ -94,3 +118,50 @@ def data_room(case: Case) -> _Found:
             ),
             "Make room.",
         )
+
+
+# In KiB, the size that sysctl(8) speaks of.
+_USUAL_HUGE_PAGE = "2048"
+
+
+def _more_huge_pages(size: str, number: int) -> str:
+    if size == _USUAL_HUGE_PAGE:
+        return f"Set more of them aside there: sysctl vm.nr_hugepages={number}."
+    return f"Set more of them aside there: echo {number} > /sys/kernel/mm/hugepages/hugepages-{size}kB/nr_hugepages."
+
+
+@rule(
+    ERROR,
+    "too few huge pages, on either host",
+    "criu/kerndat.c, run",
+    "source",
+    "destination",
+    "processes",
+    volatile=True,
+)
+def huge_pages(case: Case) -> _Found:
+    for size, needed in ((case.container or {})["processes"]["huge_pages"]).items():
+        here = (case.source or {})["huge_pages"].get(size)
+        if here and not _huge_pages.available(here):
+            yield (
+                (
+                    f"The container has {needed} huge page(s) of {int(size) >> 10} MiB, and the source has no more: CRIU needs "
+                    "one that is free to learn what they are."
+                ),
+                _more_huge_pages(size, here["nr_hugepages"] + 1),
+            )
+        there = (case.destination or {})["huge_pages"].get(size)
+        if there is None:
+            yield (
+                (
+                    f"The container has {needed} huge page(s) of {int(size) >> 10} MiB, a size that the destination's kernel "
+                    "does not have."
+                ),
+                "Choose a host that has them (default_hugepagesz and hugepagesz on the kernel's command line).",
+            )
+        elif _huge_pages.available(there) < needed:
+            free = _huge_pages.available(there)
+            yield (
+                f"The container has {needed} huge page(s) of {int(size) >> 10} MiB; the destination has {free} left.",
+                _more_huge_pages(size, there["nr_hugepages"] + needed - free),
+            )

@@ -15,10 +15,16 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import re
 import time
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _criu_log, _criu_stats, _names
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _criu_failure,
+    _criu_log,
+    _criu_stats,
+    _names,
+)
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import Runner, run
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._support import parse_version
@@ -128,11 +134,19 @@ def dump(
     # The last that CRIU writes. systemd calls it a success when a program is told to end (SIGTERM, `systemctl stop`) and does.
     if done.rc != 0 or statistics is None:
         log = _criu_log.text(work, began)
-        lines = _criu_log.errors(log)
-        said = f" CRIU says: {' / '.join(lines)}" if lines else ""
-        words = done.output or "it was ended before CRIU was through."
-        raise MigrationError("dump_failed", f"runc cannot dump the container: {words}{said}{_loss(log)}", criu=lines)
+        words = _self_said(done.output) or "it was ended before it was through"
+        raise MigrationError(
+            "dump_failed",
+            _criu_failure.tell(_criu_failure.DUMP, words, log, began) + _loss(log),
+            criu=_criu_log.errors(log),
+        )
     return _criu_stats.dump_statistics(statistics)
+
+
+def _self_said(output: str) -> str:
+    """runc's last error without its frame, or all that was said where there is none."""
+    found = re.findall(r'level=error msg="((?:[^"\\]|\\.)*)"', output)
+    return re.sub(r"\\n.*", "", found[-1]) if found else output
 
 
 def _loss(log: str) -> str:

@@ -27,8 +27,10 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _engines,
     _examine,
     _freeze,
+    _host_files,
     _images,
     _names,
+    _old_records,
     _proof,
     _session,
     _spec,
@@ -109,6 +111,10 @@ def open_session(
                 "networks": [network for network in networks if network],
                 "ignore_rules": list(ignore_rules),
                 "ancestry": session.facts["ancestry"],
+                "real_places": _host_files.real_places(
+                    f"/proc/{inspect['State']['Pid']}/root",
+                    [_host_files.INIT_PLACE, *(entry["destination"] for entry in volumes)],
+                ),
                 # What the destination makes room for.
                 "memory_bytes": _container_facts.checkpoint_bytes(inspect),
             },
@@ -116,6 +122,7 @@ def open_session(
         agent = _agent_package.install(session)
         _watchdog.arm(session.id, (*agent, "settle", session.id))
         _agent_package.check(session, agent)
+        _old_records.prune_beside(engine, session)
     except BaseException:
         _watchdog.disarm(session.id)
         session.close(keep=False)
@@ -126,9 +133,22 @@ def open_session(
 def probe(session: Session) -> dict[str, t.Any]:
     """A tiny word through the channel, before anything depends on it.
 
-    :raises MigrationError: ``destination_unreachable``; ``same_host``.
+    :raises MigrationError: ``destination_unreachable``; ``same_host``; ``login_refused``; ``account_prints``.
     """
-    answer = Channel(session).call("ping")
+    try:
+        answer = Channel(session).call("ping")
+    except MigrationError as exc:
+        if exc.code != "channel_revoked":
+            raise
+        # It is the first login of this session: nobody can have closed its other half.
+        raise MigrationError(
+            "login_refused",
+            f"The SSH daemon refuses {exc.details['address']} with the key that was made for this migration. Usual causes are "
+            "its settings (AllowUsers, AllowGroups, PermitRootLogin, AuthorizedKeysFile, a Match block), a locked account, or a "
+            "home directory that others may write to; its log on the destination names the one (journalctl -u ssh -u sshd). Mend "
+            "that, or name another account in migrate_channel_user.",
+            **exc.details,
+        ) from None
     if answer["host"] == host_identity():
         raise MigrationError("same_host", "Source and destination are the same host; nothing is to be moved.")
     return answer

@@ -81,6 +81,8 @@ class CriuFault(t.NamedTuple):
     source: str
     #: whether such a CRIU is used all the same
     usable: bool = False
+    #: whether the try of CRIU (see _self_test.py) meets it: then that decides, and not the versions
+    tried: bool = False
 
 
 CRIU_FAULTS: tuple[CriuFault, ...] = (
@@ -110,6 +112,7 @@ CRIU_FAULTS: tuple[CriuFault, ...] = (
         "x86_64",
         "CRIU {criu} does not know the vDSO of kernel {kernel}; 6.13 and newer need CRIU 4.1.",
         "run (3.17.1); criu#2532",
+        tried=True,
     ),
     CriuFault(
         "CRIU below 4.2 on kernel 6.16 or newer",
@@ -119,6 +122,7 @@ CRIU_FAULTS: tuple[CriuFault, ...] = (
         "",
         "CRIU {criu} cannot dump a process with a TCP socket on kernel {kernel}; 6.16 and newer need CRIU 4.2.",
         "run (4.1.1, whose criu check looks good); criu#2705",
+        tried=True,
     ),
     CriuFault(
         "CRIU below 4.1.1, but for Debian 12's 3.17.1-2+deb12u2",
@@ -130,6 +134,7 @@ CRIU_FAULTS: tuple[CriuFault, ...] = (
         "older series): 4.1.1 can, and so does Debian 12's 3.17.1-2+deb12u2.",
         "criu#2694",
         usable=True,
+        tried=True,
     ),
     CriuFault(
         "CRIU below 4.3 on kernel 7.1 or newer",
@@ -140,6 +145,7 @@ CRIU_FAULTS: tuple[CriuFault, ...] = (
         "CRIU {criu} may not work on kernel {kernel}: since 7.1 there is no UDP-Lite.",
         "criu#3002",
         usable=True,
+        tried=True,
     ),
 )
 
@@ -217,6 +223,8 @@ def criu_verdict(
     check_output: str,
     kernel_release: str,
     machine: str,
+    works: bool | None = None,
+    error: str | None = None,
 ) -> CriuVerdict:
     """Judge a CRIU on a kernel.
 
@@ -226,6 +234,8 @@ def criu_verdict(
     :param check_output: its output, for the message.
     :param kernel_release: as ``uname -r``.
     :param machine: as ``uname -m``.
+    :param works: the outcome of trying it on this host; None when it was not tried.
+    :param error: what that said when it failed.
     """
     reasons: list[str] = []
     remarks: list[str] = []
@@ -236,6 +246,8 @@ def criu_verdict(
             continue
         if fault.machine not in ("", machine) or not _between(kernel, fault.kernel_from, fault.kernel_below):
             continue
+        if fault.tried and works:
+            continue
         if fault.usable and not fault.kernel_from and _carries_debian_12_mount_fix(package_revision):
             continue
         (remarks if fault.usable else reasons).append(fault.sentence.format(criu=version, kernel=kernel_release))
@@ -245,6 +257,8 @@ def criu_verdict(
         reasons.append(f"criu check fails: {_last_line(check_output)}")
     elif check_ok is None:
         reasons.append(f"criu check could not be run: {_last_line(check_output)}")
+    elif works is False:
+        reasons.append(f"CRIU was tried here: {error}")
     return CriuVerdict(reasons, remarks)
 
 

@@ -28,7 +28,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _surroundings_cgroup,
     _surroundings_descriptors,
+    _surroundings_files,
+    _surroundings_firewall,
     _surroundings_ipc,
+    _surroundings_mounts,
+    _surroundings_network,
     _surroundings_sysctls,
     _surroundings_tasks,
 )
@@ -72,6 +76,10 @@ _TOPICS: tuple[Topic, ...] = (
     _surroundings_ipc,
     _surroundings_cgroup,
     _surroundings_sysctls,
+    _surroundings_network,
+    _surroundings_firewall,
+    _surroundings_files,
+    _surroundings_mounts,
 )
 
 

@@ -15,7 +15,7 @@ import time
 import typing as t
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _durable, _trees
+from ansible_collections.livemigrate.criu.plugins.module_utils import _bound_files, _durable, _trees
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import Channel
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import run, run_checked
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
@@ -61,7 +61,8 @@ def content_trees(session: Session, inspect: Inspect) -> list[_trees.Tree]:
         if entry["kind"] == "volume" and entry["travels"]:
             trees.append(_trees.volume(entry["name"], entry["path"]))
         elif entry["kind"] == "bind" and entry["travels"]:
-            trees.append(_trees.bind(binds, entry["path"]))
+            of_form = _trees.bind_file if entry["form"] == _bound_files.FILE else _trees.bind
+            trees.append(of_form(binds, entry["path"]))
             binds += 1
     return trees
 
@@ -140,8 +141,9 @@ def _touched(tree: _trees.Tree, since: float, *, dumped: bool = False) -> bool:
     elif tree.target == "layer" and dumped:
         # Every dump makes a directory in the container's /tmp and removes it. A file that CRIU gives a name shows by itself.
         only = ["!", "-type", "d"]
-    argv = ["find", tree.path, *only, "-newerct", f"@{since:.3f}", "-print", "-quit"]
-    return bool(run_checked(run, argv, "transfer_failed", f"look for changes below {tree.path}", timeout=600).stdout)
+    # -H: the source of a bind mount may be a link to the directory.
+    argv = ["find", "-H", tree.content, *only, "-newerct", f"@{since:.3f}", "-print", "-quit"]
+    return bool(run_checked(run, argv, "transfer_failed", f"look for changes below {tree.content}", timeout=600).stdout)
 
 
 class LastPass:
@@ -221,6 +223,8 @@ class LastPass:
 
 def _send_tree(session: Session, tree: _trees.Tree, *, running: bool) -> int:
     channel = Channel(session)
+    if tree.file:
+        return _send_file(session, channel, tree, running=running)
     sent = channel.rsync(tree.path, tree.target, tree.options, running=running)
     again = os.path.exists(session.memory_path("content_sent.json"))
     if not running and again and tree.target not in ("checkpoint", "inbox", "log"):
@@ -229,7 +233,7 @@ def _send_tree(session: Session, tree: _trees.Tree, *, running: bool) -> int:
         names = session.memory_path("touched." + tree.target.replace("/", "."))
         since = _touched_since(session, tree)
         newer = [] if since is None else ["-newerct", f"@{since:.3f}"]
-        argv = ["find", tree.path, "-type", "f", *newer, "-fprintf", names, "%P\\0"]
+        argv = ["find", "-H", tree.path, "-type", "f", *newer, "-fprintf", names, "%P\\0"]
         run_checked(run, argv, "transfer_failed", f"look for touched files of {tree.target}", timeout=600)
         try:
             if os.path.getsize(names):
@@ -241,3 +245,14 @@ def _send_tree(session: Session, tree: _trees.Tree, *, running: bool) -> int:
         finally:
             os.unlink(names)
     return sent
+
+
+def _send_file(session: Session, channel: Channel, tree: _trees.Tree, *, running: bool) -> int:
+    """Bring one file up to date, whatever its times say, and nothing of the directory around it."""
+    names = session.memory_path("file." + tree.target.replace("/", "."))
+    with open(names, "wb") as handle:
+        handle.write(os.fsencode(tree.file) + b"\0")
+    try:
+        return channel.rsync(tree.path, tree.target, tree.options, running=running, names=names)
+    finally:
+        os.unlink(names)

@@ -72,6 +72,13 @@ class Tree(t.NamedTuple):
     """Where it lies on this host."""
     options: tuple[str, ...]
     """rsync's options for it, besides those that hold for all."""
+    file: str = ""
+    """The name of the one file in it that travels, and nothing else; empty for all of it."""
+
+    @property
+    def content(self) -> str:
+        """The path of what travels."""
+        return os.path.join(self.path, self.file) if self.file else self.path
 
 
 def upper_directory(inspect: Inspect) -> str:
@@ -153,6 +160,12 @@ def volume(name: str, path: str) -> Tree:
 def bind(number: int, path: str) -> Tree:
     """A bind mount's content; its path would not do as a name."""
     return Tree(f"bind/{number}", path, _DELETE)
+
+
+def bind_file(number: int, path: str) -> Tree:
+    """A bind mount of a single file; a link is what it leads to."""
+    directory, name = os.path.split(os.path.realpath(path))
+    return Tree(f"bind/{number}", directory, (), name)
 
 
 def checkpoint(directory: str) -> Tree:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _durable, _spec, _trees
+from ansible_collections.livemigrate.criu.plugins.module_utils import _bound_files, _durable, _spec, _trees
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine_socket import Asks
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 
@@ -43,6 +43,7 @@ def of_container(engine: Asks, inspect: Inspect, bind_mounts: t.Sequence[str]) -
                     "destination": mount.destination,
                     "travels": (details.get("Driver") or mount.driver) == "local" and not shared,
                     "shared": shared,
+                    "form": _bound_files.DIRECTORY,
                     "in_use_by": [] if shared else users,
                     "device": "" if shared else (details.get("Options") or {}).get("device", ""),
                     "create": {
@@ -65,6 +66,7 @@ def of_container(engine: Asks, inspect: Inspect, bind_mounts: t.Sequence[str]) -
                     "destination": mount.destination,
                     "travels": named,
                     "shared": _trees.is_shared(_durable.filesystem_type(mount.source), {}),
+                    "form": _bound_files.form_of(mount.source),
                     "in_use_by": _writers(writers or [], mount.source, inspect["Id"]) if named else [],
                     "device": "",
                     "create": None,

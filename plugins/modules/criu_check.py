@@ -15,6 +15,8 @@ author:
 description:
   - Gathers what matters for moving containers with CRIU, that is CRIU itself and its verdict on the running kernel, the
     Docker Engine with its containerd and runc, the tools CRIU needs, memory, disk and Python.
+  - CRIU is tried, too. A tiny container is run, dumped and restored by C(runc) with the options of a move, in a systemd unit
+    of its own that leaves nothing behind. It takes about half a second; see RV(self_test).
   - It tells and never fails on absence. Without CRIU or without Docker it says so in what it returns; roles and playbooks judge.
   - The engine is asked through its socket, so neither the docker command line nor docker-py is needed.
   - CRIU needs root for its checks; use C(become).
@@ -76,6 +78,17 @@ options:
         description: Port of its SSH daemon.
         type: int
         default: 22
+  channel:
+    description:
+      - Tell whether an account of this host can be the end of the channel between the hosts. Nobody logs in.
+    type: dict
+    suboptions:
+      user:
+        description: The account; without it the one that Ansible uses.
+        type: str
+      from_address:
+        description: The address that the other host comes from, as RV(peer) tells it there.
+        type: str
   asked_at:
     description: The time at which the control node asks, in seconds since 1970, for a comparison of the hosts' clocks.
     type: float
@@ -155,6 +168,19 @@ peer:
       description: Why it was not, V(null) where it was.
       type: str
       sample: Connection refused.
+    is_own:
+      description: Whether the way there leads back to this host.
+      type: bool
+      sample: false
+    from_address:
+      description: The address of this host from which it was reached.
+      type: str
+      sample: 192.0.2.1
+    host_keys:
+      description: The host keys that the SSH daemon there shows, as C(kind blob).
+      type: list
+      elements: str
+      sample: ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI..."]
     rtt_seconds:
       description: How long the connection took.
       type: float
@@ -195,15 +221,90 @@ clock:
       description: Seconds since 1970.
       type: float
       sample: 1795778697.68
-    offset_seconds:
-      description: By how much it is ahead of O(asked_at); the way to this host counts in. V(null) without O(asked_at).
+    asked_at:
+      description: What O(asked_at) said.
+      type: float
+      sample: 1795778697.12
+    age_seconds:
+      description: How long before the end of the module the clock was read.
       type: float
       sample: 0.4
+ssh_host_keys:
+  description: The public host keys of the SSH daemon, as C(kind blob).
+  returned: always
+  type: list
+  elements: str
+  sample: ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI..."]
+huge_pages:
+  description: Huge pages by their size in KiB, with the kernel's own counters.
+  returned: always
+  type: dict
+  sample: {"2048": {"nr_hugepages": 16, "free_hugepages": 4, "resv_hugepages": 0}}
+channel_login:
+  description: What stands in the way of the channel's login; each text is empty where nothing does.
+  returned: with O(channel)
+  type: dict
+  contains:
+    user:
+      description: The account.
+      type: str
+      sample: root
+    prints:
+      description: The first line of what it prints at every login.
+      type: str
+      sample: ""
+    fails:
+      description: Why no command of it can be run.
+      type: str
+      sample: ""
+    refused:
+      description: Why the SSH daemon would not let a key in.
+      type: str
+      sample: ""
 tmpfs_free_bytes:
   description: Room in the file system in memory where a session keeps a checkpoint.
   returned: always
   type: int
   sample: 4096000000
+self_test:
+  description:
+    - What became of a tiny container of this module's own that CRIU dumped and restored here, by way of C(runc) and with the
+      options that a move has.
+    - A try that succeeded is noted in C(/run/livemigrate/self-test.json). It is repeated when the host was booted again, and
+      when the programs criu and runc, C(/etc/criu/runc.conf) or this collection's own options are other ones.
+  returned: always
+  type: dict
+  contains:
+    ok:
+      description: Whether it was restored and went on. V(null) when it could not be tried.
+      type: bool
+      sample: true
+    error:
+      description: Why it failed or could not be tried, in full sentences, V(null) where there is nothing to say.
+      type: str
+      sample: "A small container of its own cannot be dumped: sockets: Can't get 1:16 opt: Operation not supported."
+    steps:
+      description: The steps that succeeded, with the seconds that each took.
+      type: dict
+      sample: {"run": 0.11, "dump": 0.19, "restore": 0.17}
+    seconds:
+      description: How long all of it took.
+      type: float
+      sample: 0.56
+    options:
+      description: CRIU's options for the dump that it was tried with last.
+      type: list
+      elements: str
+      sample: [manage-cgroups=ignore, file-locks]
+    refused_options:
+      description: Options that this CRIU cannot take, and that a move does without.
+      type: list
+      elements: str
+      sample: []
+    from_note:
+      description: Whether this is what an earlier try has noted.
+      type: bool
+      sample: false
 usable:
   description: Whether this CRIU can be used on this kernel.
   returned: always
@@ -419,6 +520,10 @@ docker:
       description: The node's state in a swarm.
       type: str
       sample: inactive
+    containerd_root:
+      description: Where its containerd keeps its content.
+      type: str
+      sample: /var/lib/containerd
     init_binary:
       description: Where the engine finds the first process of containers made with C(--init), V(null) where it finds none.
       type: str
@@ -509,6 +614,7 @@ python:
 import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _channel_login,
     _container_facts,
     _destination_facts,
     _facts_machine,
@@ -546,6 +652,9 @@ def _check(params: Facts, check_mode: bool) -> Facts:  # noqa: ARG001 - it chang
     if wanted is not None:
         there = _asked("", lambda asks: _destination_facts.gather(asks, wanted)) if wanted.get("found") else {}
         told["for_container"] = None if there.get("found") is False or not there else there
+    if params["channel"] is not None:
+        user = params["channel"]["user"] or _facts_machine.login()
+        told["channel_login"] = _channel_login.look(run, user, params["channel"]["from_address"])
     host()
     return {"changed": False, **told}
 
@@ -563,6 +672,7 @@ def main() -> None:
                 "type": "dict",
                 "options": {"address": {"type": "str", "required": True}, "port": {"type": "int", "default": 22}},
             },
+            "channel": {"type": "dict", "options": {"user": {"type": "str"}, "from_address": {"type": "str"}}},
             "asked_at": {"type": "float"},
         },
     )

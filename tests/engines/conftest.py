@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, RunTool
+from tests.conftest import LAB_SCRIPT, RunTool
 from tests.lab.api import Lab
 from tests.migration.conftest import Pair
 from tests.migration.conftest import pair as _pair
@@ -117,11 +117,22 @@ def provision(run_tool: RunTool, inventory: str, name: str, *arguments: str) -> 
 
 
 @pytest.fixture(scope="session")
-def newer(lab: Lab, run_tool: RunTool, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+def forky_base(run_tool: RunTool) -> None:
+    """The base of forky's hosts is in the cache. Made while another process of this session starts the other hosts."""
+    run_tool([sys.executable, LAB_SCRIPT, "base", "forky"], name="lab-base-forky", timeout=1200, show=r"\S")
+
+
+@pytest.fixture(scope="session")
+def newer(
+    forky_base: None,  # noqa: ARG001 - made before the lab is waited for
+    lab: Lab,
+    run_tool: RunTool,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Pair:
     """delta and epsilon with Docker 28.5, provisioned, with the counter's image."""
     names = ["delta", "epsilon"]
     run_tool(
-        [sys.executable, ROOT / "tests" / "lab" / "lab.py", "up", *names, "--flavour", "forky"],
+        [sys.executable, LAB_SCRIPT, "up", *names, "--flavour", "forky"],
         name="lab-up-forky",
         timeout=1200,
         show=r"\S",

@@ -23,7 +23,8 @@ PORT = 9000
 COMMAND = ("sh", "-c", f"nc -ll -p {PORT} -e cat & exec /usr/local/bin/counter")
 
 NETWORK = "engine-wan"
-_FIRST = 201
+# The last numbers of the hosts are below 100.
+_ABOVE = 100
 
 
 def join(lab: Lab, *hosts: Host) -> None:
@@ -45,9 +46,9 @@ def leave(*hosts: Host) -> None:
         host.docker("network", "rm", NETWORK, check=False)
 
 
-def address(lab: Lab, number: int = 0) -> str:
-    """An address on the lab's bridge that no host has."""
-    return f"{lab.settings.network}.{_FIRST + number}"
+def address(lab: Lab, host: Host) -> str:
+    """An address on the lab's bridge that no host has: one for what is started on this host."""
+    return f"{lab.settings.network}.{_ABOVE + int(host.address.rpartition('.')[2])}"
 
 
 class Client:

@@ -25,6 +25,8 @@ from tests.migration.conftest import Pair
 from tests.workloads.host import Host
 from tests.workloads.probe import wait_for_answer
 
+pytestmark = pytest.mark.usefixtures("pipelined")
+
 Start = Callable[..., Moving]
 
 MOVES = 2
@@ -41,14 +43,14 @@ class Neighbour(Moving):
 
 
 @pytest.fixture
-def neighbour(lab: Lab, start: Start) -> Iterator[Callable[..., Neighbour]]:
+def neighbour(lab_ground: Lab, start: Start) -> Iterator[Callable[..., Neighbour]]:
     """A function that starts a counter with an echo service at an address of the lab's bridge: neighbour(host, hosts)."""
     joined: list[Host] = []
 
     def begin(host: Host, hosts: list[Host], *arguments: str, command: tuple[str, ...] = echo.COMMAND) -> Neighbour:
-        echo.join(lab, *hosts)
+        echo.join(lab_ground, *hosts)
         joined.extend(hosts)
-        address = echo.address(lab)
+        address = echo.address(lab_ground, host)
         moving = start(
             host,
             hosts,

@@ -22,6 +22,8 @@ from tests.workloads.host import Host
 from tests.workloads.probe import Answer
 from tests.workloads.recipes import RECIPES
 
+pytestmark = pytest.mark.usefixtures("pipelined")
+
 _PORTS = itertools.count(9381)
 
 # Arguments of docker run, options of the server, and what it then maps for its input and output. Docker's own seccomp profile

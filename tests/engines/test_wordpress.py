@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.engines.conftest import Moving, containerd_store, gap_told, remove
 from tests.migration.conftest import Pair
 from tests.workloads import database, wordpress_state
@@ -24,6 +26,8 @@ from tests.workloads.probe import Answer
 from tests.workloads.recipes import RECIPES
 from tests.workloads.watch import Watch
 from tests.workloads.wordpress_client import WordPress, WordPressError
+
+pytestmark = pytest.mark.usefixtures("pipelined")
 
 _PORTS = itertools.count(9181)
 
@@ -75,10 +79,14 @@ class Visitors:
 
 
 @contextmanager
-def _site(pair: Pair, path: Path, flags: list[str]) -> Iterator[tuple[Site, str]]:
-    """A WordPress on the first host with its database on gamma, and the password of its administrator."""
+def running_site(pair: Pair, path: Path, flags: list[str], *, timeout: float = 180) -> Iterator[tuple[Site, str]]:
+    """A WordPress on the first host with its database on gamma, and the password of its administrator.
+
+    :param timeout: seconds until it must answer.
+    """
     port = next(_PORTS)
-    name, base = f"engine-{port}", f"wp_{port}"
+    # Both pairs of hosts have their databases on gamma.
+    name, base = f"engine-{port}", f"wp_{pair.alpha.name}_{port}"
     services = Host.of_lab("gamma")
     recipe = RECIPES["wordpress"]
     password = secrets.token_hex(12)
@@ -87,23 +95,23 @@ def _site(pair: Pair, path: Path, flags: list[str]) -> Iterator[tuple[Site, str]
     try:
         arguments = ["-e", f"WORDPRESS_ADMIN_PASSWORD={password}", "-p", f"{port}:80", "--restart", "unless-stopped"]
         pair.alpha.start(name, pair.alpha.load(recipe), [*kept.environment(), *arguments, *flags])
-        moving.first = pair.alpha.wait_until_answering(name, recipe, timeout=180)
+        moving.first = pair.alpha.wait_until_answering(name, recipe, timeout=timeout)
         yield moving, password
     finally:
         remove(moving)
         database.drop(services, base)
 
 
-def _verify(site: str, noted: dict[str, Any]) -> None:
-    """Everything is there. A worker that has a visitor at the moment is asked again."""
-    deadline = time.monotonic() + 15
+def assert_all_there(site: str, noted: dict[str, Any], *, timeout: float = 15) -> None:
+    """Everything is there. A worker that has a visitor at the moment is asked again, for so many seconds."""
+    deadline = time.monotonic() + timeout
     while wrong := wordpress_state.verify(site, noted):
         assert time.monotonic() < deadline, "\n".join(wrong)
 
 
 def _moves(pair: Pair, path: Path, flags: list[str], *ways: tuple[Host, Host], engine: str = "runtime") -> None:
     """Post, upload, PHP session, shared memory and every worker process are those from before, on every way, under load."""
-    with _site(pair, path, flags) as (moving, password):
+    with running_site(pair, path, flags) as (moving, password):
         noted = wordpress_state.fill(moving.site(pair.alpha), "admin", password)
         assert len(noted["workers"]) >= 4, noted["workers"]
         places = [moving.site(host) for host in pair.hosts]
@@ -117,7 +125,7 @@ def _moves(pair: Pair, path: Path, flags: list[str], *ways: tuple[Host, Host], e
                 assert f"Engine {engine}" in output
                 assert visitors.pages[moving.site(here)] > before, "there was no load"
                 moving.assert_runs_on(there)
-                _verify(moving.site(there), noted)
+                assert_all_there(moving.site(there), noted)
                 print(f"{here.name} to {there.name}: gap {gap_told(output):.2f} s")
         report = watch.report()
         assert not report.violations

@@ -45,8 +45,12 @@ def admit(settings: Settings, root: Path, name: str) -> None:
 
 def set_root_login(root: Path, allowed: bool) -> None:
     """Write sshd's answer to root; sshd reads it at its next reload."""
-    answer = "prohibit-password" if allowed else "no"
-    (root / "etc/ssh/sshd_config.d/root-login.conf").write_text(f"PermitRootLogin {answer}\n")
+    (root / "etc/ssh/sshd_config.d/root-login.conf").write_text(root_login_line(allowed))
+
+
+def root_login_line(allowed: bool) -> str:
+    """What sshd's configuration says of root."""
+    return f"PermitRootLogin {'prohibit-password' if allowed else 'no'}\n"
 
 
 def root_login_allowed(root: Path) -> bool:
@@ -79,13 +83,14 @@ def write_inventories(settings: Settings, hosts: dict[str, str]) -> None:
         key = settings.host_directory(name) / "host_key.pub"
         if key.exists():
             pins.append(f"{address},{name} {' '.join(key.read_text().split()[:2])}\n")
-    settings.known_hosts.write_text("".join(pins))
+    _replace(settings.known_hosts, "".join(pins))
     for directory, user in (("inventory", "root"), ("inventory-ops", "ops")):
         target = settings.directory / directory
         (target / "host_vars").mkdir(parents=True, exist_ok=True)
-        (target / "hosts.yml").write_text(_inventory(settings, hosts, user))
-        for stale in (target / "host_vars").iterdir():
-            stale.unlink()
+        _replace(target / "hosts.yml", _inventory(settings, hosts, user))
+        for path in (target / "host_vars").iterdir():
+            if path.stem not in hosts or user != "ops":
+                path.unlink()
         if user == "ops":
             password = settings.password_file.read_text().strip()
             for name in hosts:
@@ -119,6 +124,13 @@ def _inventory(settings: Settings, hosts: dict[str, str], user: str) -> str:
 
 
 def _write_private(path: Path, text: str) -> None:
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as handle:
+    _replace(path, text, mode=0o600)
+
+
+def _replace(path: Path, text: str, *, mode: int = 0o644) -> None:
+    """Write a file in one step: programs that work on the other hosts may read it at any time."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as handle:
         handle.write(text)
+    temporary.replace(path)

@@ -14,10 +14,28 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from . import access, aptsource, basefs, cgroups, network, packages
+from . import access, aptsource, basefs, cgroups, network, packages, qemu, vmbase
 from .machine import Machine
-from .settings import DEFAULT_HOSTS, FIXED_OCTETS, FLAVOURS, Settings, check_host_name, load_settings, write_json
+from .nspawn import NspawnMachine
+from .settings import (
+    DEFAULT_HOSTS,
+    FIXED_OCTETS,
+    FLAVOURS,
+    VIRTUAL,
+    Settings,
+    check_host_name,
+    load_settings,
+    write_json,
+)
 from .shell import LabError, exclusive, note, remove_tree, wait_for
+from .vm import VirtualMachine
+
+
+def machine_of(settings: Settings, name: str, octet: int, flavour: str = "") -> Machine:
+    """A host as an object of its kind. flavour: for one that has no disk yet."""
+    path = settings.host_directory(name) / "flavour"
+    known = path.read_text() if path.exists() else flavour
+    return (VirtualMachine if known.startswith(VIRTUAL) else NspawnMachine)(settings, name, octet)
 
 
 class Lab:
@@ -59,19 +77,20 @@ class Lab:
         if name not in octets:
             known = ", ".join(octets) or "none: run `lab.py up`"
             raise LabError(f"no host {name} in the lab in {self.settings.directory} (hosts: {known})")
-        return Machine(self.settings, name, octets[name])
+        return machine_of(self.settings, name, octets[name])
 
     def machines(self) -> list[Machine]:
         """All hosts, running or not."""
         octets = self._octets()
-        return [Machine(self.settings, name, octet) for name, octet in octets.items()]
+        return [machine_of(self.settings, name, octet) for name, octet in octets.items()]
 
     # --- up and down
 
     def up(self, names: Iterable[str] = (), flavour: str = "", root_login: bool = True) -> None:
         """Have these hosts (default: alpha, beta, gamma) created and running; those that run are left alone.
 
-        flavour: "trixie" or "forky" for hosts created now (default trixie). root_login: whether sshd there admits root.
+        flavour: for hosts created now, one of settings.FLAVOURS (default trixie; "vm-trixie" for virtual machines).
+        root_login: whether sshd there admits root.
         """
         self._require_root()
         wanted = [check_host_name(name) for name in names] or list(DEFAULT_HOSTS)
@@ -82,26 +101,31 @@ class Lab:
             self._check_directory()
             self._take_over()
             network.check_owner(self.settings)
-            packages.install_missing()
+            packages.install_missing(virtual=flavour.startswith(VIRTUAL))
             for name in wanted:
-                machine = Machine(self.settings, name, 0)
+                machine = machine_of(self.settings, name, 0)
                 if flavour and machine.flavour not in ("", flavour):
                     raise LabError(
                         f"{name} is {machine.flavour}: `lab.py renew --flavour {flavour} {name}` makes it anew"
                     )
-            missing = [name for name in wanted if not Machine(self.settings, name, 0).root.is_dir()]
+            missing = [name for name in wanted if not machine_of(self.settings, name, 0).exists()]
             # Only new hosts need to know about the mirror: a second `up` stays quick.
             mirror = aptsource.find_mirror() if missing or not self.settings.network else None
             with network.machine_lock():
                 self._settle(wanted, mirror)
                 network.build(self.settings)
             access.ensure_secrets(self.settings)
-            if mirror and missing:
-                base = basefs.ensure_base(self.settings, flavour or FLAVOURS[0], mirror)
+            if mirror:
                 for name in missing:
-                    self.machine(name).create(base, flavour or FLAVOURS[0], mirror, root_login)
+                    self._create(name, flavour or FLAVOURS[0], mirror, root_login)
             self._introduce()
-            self._boot([self.machine(name) for name in wanted])
+            machines = [self.machine(name) for name in wanted]
+            self._power_on(machines)
+        # Virtual machines take minutes to start: whoever wants other hosts meanwhile need not wait for them.
+        self._wait_ready(machines)
+
+    def _create(self, name: str, flavour: str, mirror: aptsource.Mirror, root_login: bool) -> None:
+        machine_of(self.settings, name, self._octets()[name], flavour).create(flavour, mirror, root_login)
 
     def _take_over(self) -> None:
         """Clear away another lab's bridge where none of its hosts runs: its session ended without `down`.
@@ -139,13 +163,27 @@ class Lab:
         for machine in self.machines():
             machine.introduce(addresses)
 
-    def _boot(self, machines: list[Machine]) -> None:
-        starting = [machine for machine in machines if not machine.is_running()]
-        for machine in starting:
-            machine.power_on()
+    @staticmethod
+    def _power_on(machines: list[Machine]) -> None:
+        for machine in machines:
+            if not machine.is_running():
+                machine.power_on()
+
+    @staticmethod
+    def _wait_ready(machines: list[Machine]) -> None:
         for machine in machines:
             # Also those that ran before: somebody may have interrupted the `up` that started them.
             machine.wait_ready()
+
+    def make_base(self, flavour: str) -> None:
+        """Have the base file system of a flavour in the cache. It needs no lab, and keeps no other command waiting."""
+        self._require_root()
+        virtual = flavour.startswith(VIRTUAL)
+        packages.install_missing(virtual=virtual)
+        mirror = aptsource.find_mirror()
+        if virtual:
+            qemu.ensure_qemu(self.settings, mirror)
+        (vmbase if virtual else basefs).ensure_base(self.settings, flavour, mirror)
 
     def down(self) -> None:
         """Kill the hosts and remove all traces of the lab but the cached base file systems. Safe to repeat.
@@ -162,7 +200,7 @@ class Lab:
                 return
             names = sorted({*cgroups.hosts(self.settings), *(machine.name for machine in self.machines())})
             for name in names:
-                Machine(self.settings, name, 0).power_cut()
+                machine_of(self.settings, name, 0).power_cut()
             cgroups.remove(self.settings)
             network.tear_down(self.settings)
             # nspawn's own directories, where nothing else uses them. rmdir refuses the others.
@@ -200,13 +238,14 @@ class Lab:
                 machine.power_cut()
                 network.unplug(self.settings, name, machine.octet)
                 kept = flavour or machine.flavour
-                allowed = access.root_login_allowed(machine.root)
+                allowed = machine.root_login_allowed()
+                packages.install_missing(virtual=kept.startswith(VIRTUAL))
                 remove_tree(machine.directory)
-                mirror = aptsource.find_mirror()
-                base = basefs.ensure_base(self.settings, kept, mirror)
-                machine.create(base, kept, mirror, allowed)
+                self._create(name, kept, aptsource.find_mirror(), allowed)
             self._introduce()
-            self._boot([self.machine(name) for name in wanted])
+            machines = [self.machine(name) for name in wanted]
+            self._power_on(machines)
+        self._wait_ready(machines)
 
     @staticmethod
     def _require_root() -> None:
@@ -234,7 +273,7 @@ class Lab:
         """`systemctl reboot` in the host, and wait until it is ready again. timeout in seconds, for the way down."""
         machine = self.machine(name)
         before = machine.state.get("starts")
-        if machine.leader() is None:
+        if not machine.is_up():
             raise LabError(f"{name} is down")
         machine.console(["systemctl", "reboot"], check=False)
         wait_for(f"{name} to go down and start again", lambda: machine.state.get("starts") != before, timeout)
@@ -268,10 +307,7 @@ class Lab:
 
     def root_login(self, name: str, allowed: bool) -> None:
         """Have sshd of a host admit root (by key) or refuse root altogether. `ops` is always admitted."""
-        machine = self.machine(name)
-        access.set_root_login(machine.root, allowed)
-        if machine.leader() is not None:
-            machine.console(["systemctl", "reload", "ssh"])
+        self.machine(name).set_root_login(allowed)
 
     @contextlib.contextmanager
     def partitioned(self, name: str, others: Iterable[str] = ()) -> Iterator[None]:

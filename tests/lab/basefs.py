@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from . import aptsource
@@ -77,53 +78,76 @@ def base_directory(settings: Settings, flavour: str) -> Path:
 def ensure_base(settings: Settings, flavour: str, mirror: aptsource.Mirror) -> Path:
     """The base of a flavour, built now unless it is in the cache. About 20 to 40 s for a build."""
     base = base_directory(settings, flavour)
-    if base.is_dir():
-        return base
-    settings.cache.mkdir(parents=True, exist_ok=True)
-    with exclusive(settings.cache / f".{base.name}.lock"):
-        if not base.is_dir():
-            building = settings.cache / f".{base.name}.building"
+    return cached(base, f"the base file system of {flavour}", lambda building: _build(building, flavour, mirror))
+
+
+def cached(directory: Path, what: str, build: Callable[[Path], None]) -> Path:
+    """A directory of the cache, made by build() where it is not there: whole or not at all, by one process at a time."""
+    if directory.is_dir():
+        return directory
+    cache = directory.parent
+    cache.mkdir(parents=True, exist_ok=True)
+    with exclusive(cache / f".{directory.name}.lock"):
+        if not directory.is_dir():
+            building = cache / f".{directory.name}.building"
             if building.exists():
                 shutil.rmtree(building)
-            note(f"building the base file system of {flavour} (once; kept in {settings.cache})")
+            note(f"building {what} (once; kept in {cache})")
             try:
-                _build(building, flavour, mirror)
-                building.rename(base)
+                build(building)
+                building.rename(directory)
             except BaseException:
                 shutil.rmtree(building, ignore_errors=True)
                 raise
-    return base
+    return directory
 
 
-def _build(root: Path, flavour: str, mirror: aptsource.Mirror) -> None:
+def bootstrap(
+    root: Path, suite: str, packages: Sequence[str], mirror: aptsource.Mirror, hooks: Sequence[str] = ()
+) -> None:
+    """A root file system of a Debian release with these packages. hooks: further options of mmdebstrap."""
     if not _KEYRING.exists():
         raise LabError(f"{_KEYRING} is missing: install debian-archive-keyring")
-    options = [*mirror.options, *aptsource.suite_options(mirror, flavour)]
+    options = [*mirror.options, *aptsource.suite_options(mirror, suite)]
     # An `up` that is killed must not leave the build running behind its back: its end kills unshare, the end of that
     # kills the first process of the PID namespace, and with it go all others, and the mounts of their mount namespace.
     run(
         [
             *bound("unshare"), "--pid", "--mount-proc", "--fork", "--kill-child",
             "mmdebstrap", "--quiet", "--mode=root", "--variant=minbase",
-            f"--include={','.join(_PACKAGES)}", f"--keyring={_KEYRING}",
+            f"--include={','.join(packages)}", f"--keyring={_KEYRING}",
             *(f"--aptopt={option}" for option in options),
             "--dpkgopt=force-unsafe-io", "--dpkgopt=path-exclude=/usr/share/man/*",
-            "--dpkgopt=path-exclude=/usr/share/locale/*",
-            flavour, str(root), mirror.uri,
+            "--dpkgopt=path-exclude=/usr/share/locale/*", *hooks,
+            suite, str(root), mirror.uri,
         ],
         timeout=900,
         env={"DEBIAN_FRONTEND": "noninteractive"},
     )  # fmt: skip
-    for relative, text in _FILES.items():
+
+
+def _build(root: Path, flavour: str, mirror: aptsource.Mirror) -> None:
+    bootstrap(root, flavour, _PACKAGES, mirror)
+    write_files(root, _FILES, _MASKED)
+    forget_identity(root)
+
+
+def write_files(root: Path, files: Mapping[str, str], masked: Sequence[str]) -> None:
+    """Write these files, mask these units, and make the user ops, who may become root by sudo."""
+    for relative, text in files.items():
         path = root / relative
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    for unit in _MASKED:
+    for unit in masked:
         link = root / "etc/systemd/system" / unit
         with contextlib.suppress(FileNotFoundError):
             link.unlink()
         link.symlink_to("/dev/null")
     run(["chroot", str(root), "useradd", "--create-home", "--shell", "/bin/bash", "--groups", "sudo", "ops"])
+
+
+def forget_identity(root: Path) -> None:
+    """Remove what must not be the same on all hosts made of this base."""
     # Every copy gets its own: keys and ids of the base would be the same on all hosts. apt's settings of the build are
     # in mmdebstrap's files; the copies get those of the machine they run on.
     for pattern in ("etc/ssh/ssh_host_*", "etc/apt/sources.list", "etc/*/*.d/99mmdebstrap"):

@@ -30,6 +30,8 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument(
         "--no-root-login", action="store_true", help="hosts created now refuse root over ssh; use inventory-ops"
     )
+    base = commands.add_parser("base", help="make a flavour's base file system now, unless the cache has it")
+    base.add_argument("flavour", choices=FLAVOURS)
     commands.add_parser("down", help="remove all hosts and every trace of the lab; the cache stays")
     commands.add_parser("status", help="one line per host")
     renew = commands.add_parser("renew", help="make hosts anew from the base, with empty disks")
@@ -87,6 +89,8 @@ def _dispatch(lab: Lab, arguments: argparse.Namespace) -> int:
         lab.up(arguments.hosts, flavour=arguments.flavour, root_login=not arguments.no_root_login)
         print(_status(lab))
         note(f"up in {time.monotonic() - started:.1f} s; inventory: {lab.inventory}")
+    elif command == "base":
+        lab.make_base(arguments.flavour)
     elif command == "down":
         lab.down()
     elif command == "status":
@@ -132,7 +136,7 @@ def _status(lab: Lab) -> str:
         return "no lab here, but traces of one: run `lab.py down`" if leftovers else "no lab here"
     lines = []
     for machine in machines:
-        state = "up" if machine.leader() is not None else "starting" if machine.is_running() else "down"
+        state = "up" if machine.is_up() else "starting" if machine.is_running() else "down"
         faults = " ".join(f"{key}={value}" for key, value in sorted(machine.port.items()))
         docker, criu = machine.installed_version("docker.io"), machine.installed_version("criu")
         lines.append(

@@ -2,38 +2,47 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One host of the lab: its root file system, its power, and two ways in (ssh, and a console that needs no network)."""
+"""One host of the lab, of whichever kind: its records, its power, and two ways in (ssh, and a console without network).
+
+The kinds are nspawn.py (a systemd-nspawn machine, which shares this machine's kernel) and vm.py (a machine under QEMU,
+which has its own). They differ in the disk, in what is started, and in the console.
+"""
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from . import access, aptsource, cgroups, preload
+from . import access, aptsource, cgroups
 from .settings import Settings, write_json
-from .shell import LabError, bound, is_alive, remove_tree, run, wait_for
+from .shell import LabError, is_alive, run, wait_for
 
 _READY_STATES = ("running", "degraded")
+# Keys of the supervisor's record that name a process.
+_PROCESSES = ("supervisor", "process")
 
 
-class Machine:
+class Machine(abc.ABC):
     """A host by name. Its state is on disk and in the kernel; any number of these objects may exist."""
+
+    # Seconds from power on until systemd has started everything, at the very worst.
+    boot_seconds: ClassVar[int]
+    # Between two questions whether it has.
+    poll_seconds: ClassVar[float] = 0.2
 
     def __init__(self, settings: Settings, name: str, octet: int) -> None:
         self.settings = settings
         self.name = name
         self.octet = octet
         self.directory = settings.host_directory(name)
-        self.root = self.directory / "root"
         self.console_log = self.directory / "console.log"
         self._state_file = self.directory / "machine.json"
         self._port_file = self.directory / "port.json"
@@ -46,7 +55,10 @@ class Machine:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What the supervisor recorded: itself and nspawn as [PID, start time], number of starts, last exit code."""
+        """What the supervisor recorded.
+
+        supervisor and process (nspawn or QEMU) as [PID, start time], the number of starts, the last exit code.
+        """
         try:
             return dict(json.loads(self._state_file.read_text()))
         except (FileNotFoundError, ValueError):
@@ -75,84 +87,38 @@ class Machine:
         """Whether the host has power: its supervisor lives (between the two halves of a reboot, too)."""
         return is_alive(self.state.get("supervisor"))
 
-    def leader(self) -> int | None:
-        """PID, as the machine sees it, of the host's PID 1; None while there is none."""
-        for pid in cgroups.processes(self.settings, self.name):
-            with contextlib.suppress(OSError, IndexError):
-                fields = dict(
-                    line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line
-                )
-                # One namespace below ours and first in it; a container in the host is one more below.
-                if fields["NSpid"].split()[1:] == ["1"] and fields["State"].split()[0] != "Z":
-                    return pid
-        return None
+    @abc.abstractmethod
+    def exists(self) -> bool:
+        """Whether its disk has been made."""
 
+    @abc.abstractmethod
+    def is_up(self) -> bool:
+        """Whether its system runs so far that console() can work."""
+
+    @abc.abstractmethod
     def installed_version(self, package: str) -> str:
         """Version of a Debian package in the host; "source" for a program in /usr/local; "" where it is not there."""
-        done = run(
-            ["dpkg-query", f"--admindir={self.root}/var/lib/dpkg", "-Wf${db:Status-Status} ${Version}", package],
-            check=False,
-        )
-        status, _space, version = done.stdout.partition(" ")
-        if any((self.root / "usr/local" / directory / package).exists() for directory in ("sbin", "bin")):
-            return "source"
-        return version if done.returncode == 0 and status == "installed" else ""
 
-    # --- its root file system
+    # --- its disk
 
-    def create(self, base: Path, flavour: str, mirror: aptsource.Mirror, root_login: bool) -> None:
-        """Copy the base and make it this host; nothing to do where it has been done."""
-        if self.root.is_dir():
-            return
-        self.directory.mkdir(parents=True, exist_ok=True)
-        making = self.directory / "root.making"
-        if making.exists():
-            remove_tree(making)
-        run(bound("cp", "-a", "--reflink=auto", str(base), str(making)), timeout=300)
-        (making / "etc/hostname").write_text(f"{self.name}\n")
-        (making / "etc/machine-id").write_text(f"{uuid.uuid4().hex}\n")
-        (making / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n")
-        with (making / "etc/hosts").open("a") as hosts:
-            hosts.writelines(f"{line}\n" for line in aptsource.mirror_in_hosts_file(mirror))
-        self._write_resolver(making)
-        self._write_apt(making, flavour, mirror)
-        certificates = aptsource.local_certificates()
-        if certificates:
-            for certificate in certificates:
-                shutil.copy(certificate, making / "usr/local/share/ca-certificates" / certificate.name)
-            run(bound("chroot", str(making), "update-ca-certificates"))
-        if preload.is_needed():
-            library = self.settings.directory / "prlimit_answer.so"
-            preload.build(library)
-            preload.install(library, making)
-        access.admit(self.settings, making, self.name)
-        access.set_root_login(making, root_login)
+    def set_flavour(self, flavour: str) -> None:
         (self.directory / "flavour").write_text(f"{flavour}\n")
-        making.rename(self.root)
 
+    @abc.abstractmethod
+    def create(self, flavour: str, mirror: aptsource.Mirror, root_login: bool) -> None:
+        """Make its disk from the base of the flavour (built first where the cache lacks it), unless that has been done."""
+
+    @abc.abstractmethod
     def introduce(self, neighbours: dict[str, str]) -> None:
         """Add the names of hosts of the lab that this host does not know yet. neighbours: name to address."""
-        path = self.root / "etc/hosts"
-        if path.exists():
-            known = {word for line in path.read_text().splitlines() for word in line.split()[1:]}
-            with path.open("a") as hosts:
-                hosts.writelines(f"{address} {name}\n" for name, address in neighbours.items() if name not in known)
 
-    @staticmethod
-    def _write_resolver(root: Path) -> None:
-        servers = [f"nameserver {server}" for server in aptsource.resolvers()]
-        resolv = root / "etc/resolv.conf"
-        resolv.unlink(missing_ok=True)
-        resolv.write_text("\n".join([*aptsource.resolver_options(), *servers]) + "\n")
-        (root / "etc/environment").write_text("".join(f"{line}\n" for line in aptsource.proxy_environment()))
+    @abc.abstractmethod
+    def root_login_allowed(self) -> bool:
+        """Whether sshd admits root."""
 
-    def _write_apt(self, root: Path, flavour: str, mirror: aptsource.Mirror) -> None:
-        options = [*mirror.options, *aptsource.suite_options(mirror, flavour)]
-        (root / "etc/apt/apt.conf.d/80mirror").write_text("".join(f"{option}\n" for option in options))
-        (root / "etc/apt/sources.list.d/debian.sources").write_text(
-            f"Types: deb\nURIs: {mirror.uri}\nSuites: {flavour}\nComponents: main\n"
-            "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n"
-        )
+    @abc.abstractmethod
+    def set_root_login(self, allowed: bool) -> None:
+        """Have sshd admit root (by key), or refuse root altogether."""
 
     # --- power
 
@@ -188,12 +154,11 @@ class Machine:
     def power_cut(self) -> None:
         """Take the power away: every process of the host is killed at once, and its supervisor too.
 
-        No process gets a signal that it could handle. The disk keeps what the processes had written; see
-        README.md for how that differs from a real power cut.
+        No process gets a signal that it could handle. What the disk keeps depends on the kind of machine: see README.md.
         """
         state = self.state
         cgroups.kill(self.settings, self.name)
-        for role in ("supervisor", "nspawn"):
+        for role in _PROCESSES:
             if is_alive(state.get(role)):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(state[role][0], signal.SIGKILL)
@@ -201,41 +166,60 @@ class Machine:
             f"the processes of {self.name} to end",
             lambda: (
                 not cgroups.processes(self.settings, self.name)
-                and not any(is_alive(state.get(role)) for role in ("supervisor", "nspawn"))
+                and not any(is_alive(state.get(role)) for role in _PROCESSES)
             ),
             30,
         )
         cgroups.remove(self.settings, self.name)
-        self._remove_nspawn_traces()
         if self.directory.is_dir() and self._state_file.exists():
-            self.update_state(supervisor=None, nspawn=None)
+            self.update_state(supervisor=None, process=None)
 
-    def _remove_nspawn_traces(self) -> None:
-        """Remove what a killed nspawn leaves in /run: it refuses to start again over its own old mount points."""
-        for path in Path("/run/systemd/nspawn").glob(f"*/{self.settings.bridge}-{self.name}"):
-            remove_tree(path)
-        if self.root.is_dir():
-            root = self.root.stat()
-            Path(f"/run/systemd/nspawn/locks/inode-{root.st_dev}:{root.st_ino}").unlink(missing_ok=True)
+    @abc.abstractmethod
+    def plug(self) -> None:
+        """Lay a fresh cable to the lab's bridge, with the faults that its port has."""
 
-    def wait_ready(self, timeout: float = 180) -> None:
+    @abc.abstractmethod
+    def start(self, group: Path) -> subprocess.Popen[bytes]:
+        """Start the host in this cgroup. Called by its supervisor, as attend() is."""
+
+    @abc.abstractmethod
+    def attend(self, process: subprocess.Popen[bytes]) -> tuple[int, bool]:
+        """Wait until the process that start() returned ends: its exit code, and whether the host asked for a reboot."""
+
+    @staticmethod
+    def spawn(
+        group: Path, command: Sequence[str], environment: Mapping[str, str], *, pipes: bool = False
+    ) -> subprocess.Popen[bytes]:
+        """Start a program in a cgroup. pipes: its standard input and output are pipes, for whoever speaks with it."""
+        # The shell moves itself into the cgroup and then becomes the program, which must be in it before it starts.
+        enter = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(group / "cgroup.procs")]
+        return subprocess.Popen(
+            [*enter, *command],
+            env={"PATH": os.environ["PATH"], **environment},
+            stdin=subprocess.PIPE if pipes else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if pipes else None,
+        )
+
+    def wait_ready(self, timeout: float = 0) -> None:
         """Wait until systemd has started everything and sshd lets us in.
 
-        LabError says what was missing after timeout seconds, with the end of the console log. A host whose port is
-        partitioned is not asked for ssh.
+        timeout: seconds; 0 for what its kind may take at the very worst. LabError then says what was missing, with the end
+        of the console log. A host whose port is partitioned is not asked for ssh.
         """
         seen = {"systemd": "no answer yet"}
 
         def started() -> bool:
             if not self.is_running():
                 raise LabError(f"{self.name} went down while it started (exit code {self.state.get('exit_code')})")
-            done = self.console(["systemctl", "is-system-running"], check=False, timeout=20)
+            if not self.is_up():
+                return False
+            done = self.console(["systemctl", "is-system-running"], check=False)
             seen["systemd"] = done.stdout.strip() or done.stderr.strip()
             return seen["systemd"] in _READY_STATES
 
         try:
             try:
-                wait_for(f"systemd in {self.name}", started, timeout, interval=0.2)
+                wait_for(f"systemd in {self.name}", started, timeout or self.boot_seconds, interval=self.poll_seconds)
             except LabError as error:
                 raise LabError(f"{error} (systemd says: {seen['systemd']})") from error
             if self.port.get("partition") != "all":
@@ -255,7 +239,7 @@ class Machine:
 
     def login_user(self) -> str:
         """The user that sshd lets in: root, or ops where root may not."""
-        return "root" if access.root_login_allowed(self.root) else "ops"
+        return "root" if self.root_login_allowed() else "ops"
 
     def ssh_command(self, command: Sequence[str] = ()) -> list[str]:
         """An ssh command line into the host; command is handed to a shell there, as ssh does."""
@@ -272,17 +256,12 @@ class Machine:
         line[1:1] = ["-o", "BatchMode=yes"]
         return run(line, check=check, timeout=timeout, text_input=text_input)
 
+    @abc.abstractmethod
     def console_command(self, command: Sequence[str]) -> list[str]:
         """A command line into the host that needs neither network nor sshd, as a server's console does.
 
         LabError when the host is down.
         """
-        pid = self.leader()
-        if pid is None:
-            raise LabError(f"{self.name} is down")
-        path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        inside = ["env", "-i", path, "HOME=/root", "TERM=dumb", "LC_ALL=C.UTF-8", *command]
-        return ["nsenter", "-t", str(pid), "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w", "--", *inside]
 
     def console(
         self, command: Sequence[str], *, check: bool = True, timeout: float | None = 60, text_input: str | None = None

@@ -5,8 +5,9 @@
 """The lab's network: a bridge in the root namespace, a network namespace and a cable per host, NAT to the outside.
 
 Every name in the kernel begins with the bridge's name, and the bridge's alias tells whose lab it is; `down` needs no
-other record to find them. The only settings of the machine that are touched are net.ipv4.ip_forward (put back by the
-last lab that goes down) and, where a firewall drops forwarded packets, two ACCEPT rules that carry the lab's name.
+other record to find them. The only settings of the machine that are touched are net.ipv4.ip_forward and those of
+limits.py (put back by the last lab that goes down) and, where a firewall drops forwarded packets, two ACCEPT rules that
+carry the lab's name.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from . import limits
 from .settings import Settings, write_json
 from .shell import LabError, exclusive, mount_points, note, run
 
@@ -143,10 +145,15 @@ def build(settings: Settings) -> None:
     run(["ip", "link", "set", settings.bridge, "up"])
     before: dict[str, Any] = json.loads(_MACHINE_STATE.read_text()) if _MACHINE_STATE.exists() else {}
     if not before:
-        before = {"ip_forward": _IP_FORWARD.read_text().strip(), "netns_mount": _NETNS_DIRECTORY in mount_points()}
+        before = {
+            "ip_forward": _IP_FORWARD.read_text().strip(),
+            "netns_mount": _NETNS_DIRECTORY in mount_points(),
+            "limits": limits.read(),
+        }
         write_json(_MACHINE_STATE, before)
     if _IP_FORWARD.read_text().strip() != "1":
         _IP_FORWARD.write_text("1")
+    limits.enlarge()
     _build_nat(settings)
 
 
@@ -192,25 +199,46 @@ def _forward_rules(settings: Settings) -> list[list[str]]:
     return [["-i", settings.bridge, *mark], ["-o", settings.bridge, *mark]]
 
 
-def plug(settings: Settings, name: str, octet: int, port: dict[str, str]) -> None:
+def mac(settings: Settings, octet: int) -> str:
+    """A host's address on the wire: known in advance, so that neighbours need not learn a new one when it comes back."""
+    return f"02:6c:6d:{':'.join(f'{int(part):02x}' for part in settings.network.split('.')[1:])}:{octet:02x}"
+
+
+def plug(settings: Settings, name: str, octet: int, port: dict[str, str], *, tap: bool = False) -> None:
     """A fresh network namespace for one start of a host, and its cable to the bridge, with the faults in port applied.
 
     Fresh at every start, because a real host loses addresses, routes, rules and container bridges when it reboots.
+    tap: the namespace is only a piece of the way: the cable goes on to a device tap0 in it, for a virtual machine.
     """
     unplug(settings, name, octet)
     inside, outside = namespace(settings, name), cable(settings, octet)
-    # Known in advance, so that neighbours need not learn a new address when a host comes back.
-    mac = f"02:6c:6d:{':'.join(f'{int(part):02x}' for part in settings.network.split('.')[1:])}:{octet:02x}"
     run(["ip", "netns", "add", inside])
-    run(["ip", "link", "add", outside, "type", "veth", "peer", "name", "eth0", "address", mac, "netns", inside])
+    run(["ip", "link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", inside])
+    (_lay_to_tap if tap else _address)(settings, inside, octet)
+    run(["ip", "link", "set", outside, "master", settings.bridge, "up"])
+    apply_port(settings, name, octet, port)
+
+
+def _address(settings: Settings, inside: str, octet: int) -> None:
+    """The namespace is the host's own."""
+    run(["ip", "-n", inside, "link", "set", "eth0", "address", mac(settings, octet)])
     run(["ip", "-n", inside, "link", "set", "lo", "up"])
     run(["ip", "-n", inside, "address", "add", f"{settings.network}.{octet}/24", "dev", "eth0"])
     run(["ip", "-n", inside, "link", "set", "eth0", "up"])
     run(["ip", "-n", inside, "route", "add", "default", "via", settings.gateway])
     # A new namespace copies the machine's value, which is 1 while a lab is up; a new host does not forward.
     run(["ip", "netns", "exec", inside, "sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward"])
-    run(["ip", "link", "set", outside, "master", settings.bridge, "up"])
-    apply_port(settings, name, octet, port)
+
+
+def _lay_to_tap(_settings: Settings, inside: str, _octet: int) -> None:
+    """The namespace joins the cable and the virtual machine's tap device, and speaks itself to nobody."""
+    run(["ip", "netns", "exec", inside, "sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6"], check=False)
+    run(["ip", "-n", inside, "link", "add", "join", "type", "bridge", "forward_delay", "0", "mcast_snooping", "0"])
+    run(["ip", "-n", inside, "tuntap", "add", "tap0", "mode", "tap"])
+    for device in ("tap0", "eth0"):
+        run(["ip", "-n", inside, "link", "set", device, "master", "join"])
+    for device in ("tap0", "eth0", "join"):
+        run(["ip", "-n", inside, "link", "set", device, "up"])
 
 
 def unplug(settings: Settings, name: str, octet: int) -> None:
@@ -284,6 +312,7 @@ def tear_down(settings: Settings) -> None:
 def _restore_machine(before: dict[str, Any]) -> None:
     if before.get("ip_forward") and _IP_FORWARD.read_text().strip() != before["ip_forward"]:
         _IP_FORWARD.write_text(str(before["ip_forward"]))
+    limits.put_back(before.get("limits", {}))
     # `ip netns add` makes this directory a mount of its own, the first time it is used after a boot.
     if not before.get("netns_mount") and _NETNS_DIRECTORY.is_dir() and not any(_NETNS_DIRECTORY.iterdir()):
         while _NETNS_DIRECTORY in mount_points():

@@ -7,9 +7,13 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 from .preload import is_needed as preload_is_needed
-from .shell import LabError, note, run
+from .shell import LabError, exclusive, note, run
+
+# dpkg does not wait for another dpkg: two labs, or two commands for one lab, take turns.
+_LOCK = Path("/run/lock/livemigrate-lab-packages")
 
 _PROGRAMS = {
     "systemd-nspawn": "systemd-container",
@@ -25,11 +29,23 @@ _PROGRAMS = {
 }
 
 
-def install_missing() -> None:
+# Beside those, for virtual machines.
+_FOR_VIRTUAL = {"mke2fs": "e2fsprogs", "unshare": "util-linux"}
+
+
+def install_missing(virtual: bool = False) -> None:
     """Install the Debian packages of the programs that are not there; nothing is upgraded or removed."""
-    wanted = dict(_PROGRAMS)
+    wanted = {**_PROGRAMS, **(_FOR_VIRTUAL if virtual else {})}
     if preload_is_needed():
         wanted["gcc"] = "gcc"
+    if all(map(shutil.which, wanted)):
+        return
+    with exclusive(_LOCK):
+        _install(wanted)
+
+
+def _install(wanted: dict[str, str]) -> None:
+    """Install the packages of those programs that are not there. wanted: program to package."""
     missing = sorted({package for program, package in wanted.items() if not shutil.which(program)})
     if not missing:
         return

@@ -8,6 +8,8 @@ LIVEMIGRATE_LAB_DIR     state of the lab (default: .lab in the checkout)
 LIVEMIGRATE_LAB_CACHE   base file systems, shared by all labs (default: ~/.cache/livemigrate-lab)
 LIVEMIGRATE_LAB_BRIDGE  name of the bridge, and prefix of every other kernel name (default: lmlab0)
 LIVEMIGRATE_LAB_NET     first three numbers of the lab's /24 (default: the first documentation range that is free)
+LIVEMIGRATE_LAB_MEMORY  MiB of each virtual machine (default: 1280)
+LIVEMIGRATE_LAB_ACCEL   QEMU's accelerator (default: tcg,thread=multi; "kvm" where KVM works)
 
 Two labs may run side by side when their directory and bridge differ.
 """
@@ -25,7 +27,15 @@ from .shell import LabError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DEFAULT_HOSTS = ("alpha", "beta", "gamma")
-FLAVOURS = ("trixie", "forky")
+# A flavour is a Debian release, with "vm-" before it for a virtual machine; a "-bare" one has no Docker and no CRIU yet.
+VIRTUAL, BARE = "vm-", "-bare"
+VM_SUITES = ("bookworm", "trixie", "forky")
+FLAVOURS = (
+    "trixie",
+    "forky",
+    *(f"{VIRTUAL}{suite}" for suite in VM_SUITES),
+    *(f"{VIRTUAL}{suite}{BARE}" for suite in VM_SUITES),
+)
 FIXED_OCTETS = {"alpha": 11, "beta": 12, "gamma": 13}
 GROUPS = {"source": "alpha", "destination": "beta", "services": "gamma"}
 
@@ -112,6 +122,11 @@ def _stored(path: Path) -> dict[str, Any]:
         # Never ours: write_json() replaces the file in one step. `down` must work all the same.
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def suite_of(flavour: str) -> str:
+    """The Debian release of a flavour."""
+    return flavour.removeprefix(VIRTUAL).removesuffix(BARE)
 
 
 def check_host_name(name: str) -> str:

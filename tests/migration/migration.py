@@ -104,15 +104,15 @@ class Migration:
             self._told.wait_for(lambda: self._ended, 10)
         return code
 
-    def succeed(self) -> str:
+    def succeed(self, timeout: float = 300) -> str:
         """Its output; the test fails when it fails."""
-        code = self.end()
+        code = self.end(timeout)
         assert code == 0, f"exit code {code}:\n{self.output[-6000:]}"
         return self.output
 
-    def fail_with(self, *texts: str) -> str:
+    def fail_with(self, *texts: str, timeout: float = 300) -> str:
         """Its output; the test fails when it succeeds, or says none of the texts."""
-        code = self.end()
+        code = self.end(timeout)
         # Ansible folds no lines, but a message in YAML has its newlines.
         said = " ".join(self.output.split())
         assert code != 0, f"it should have failed:\n{self.output[-6000:]}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,9 +20,13 @@ from tests.migration.tidy import forget, nothing_left
 from tests.workloads.host import Host
 from tests.workloads.probe import wait_for_answer
 
+pytestmark = pytest.mark.usefixtures("pipelined")
+
 NAME = "all-sorts"
 PORT = 9800
 BIND = "/srv/all-sorts"
+# A single file of the host, in a directory of its own that the destination does not have.
+BIND_FILE = "/srv/all-sorts-etc/app.conf"
 
 # A file of every kind, in the writable layer and in the volume alike. Paths below one directory.
 _MAKE_FILES = r"""
@@ -68,6 +73,10 @@ def _make(alpha: Host) -> None:
     alpha.docker("network", "create", "--label", "kept=yes", f"{NAME}-two")
     alpha.docker("volume", "create", "--label", "kept=yes", f"{NAME}-data")
     alpha.run(["sh", "-c", f"mkdir -p {BIND} && echo bound > {BIND}/file"])
+    make_file = (
+        'mkdir -p "$(dirname "$1")"; echo alone > "$1"; chown 1234:4321 "$1"; chmod 4640 "$1"; touch -d 2001-02-03 "$1"'
+    )
+    alpha.run(["sh", "-ec", f'{make_file}; echo secret > "$1.not"', "sh", BIND_FILE])
     alpha.start(
         NAME,
         "livemigrate/counter:1",
@@ -92,6 +101,7 @@ def _make(alpha: Host) -> None:
             *("--log-opt", "max-size=5m", "--log-opt", "max-file=3", "--domainname", "example.org"),
             *("--health-cmd", "true", "--health-interval", "5s"),
             *("--volume", f"{NAME}-data:/data", "--volume", "/anonymous", "--volume", f"{BIND}:/bound"),
+            *("--volume", f"{BIND_FILE}:/etc/app.conf"),
         ],
     )
     alpha.docker("network", "connect", "--alias", "second", f"{NAME}-two", NAME)
@@ -106,7 +116,7 @@ def _remove_rest(pair: Pair) -> None:
     for host in (pair.alpha, pair.beta):
         for network in ("one", "two"):
             host.docker("network", "rm", f"{NAME}-{network}", check=False)
-        host.run(["sh", "-c", f"docker volume rm {NAME}-data; rm -rf {BIND}"], check=False)
+        host.run(["sh", "-c", f"docker volume rm {NAME}-data; rm -rf {BIND} $(dirname {BIND_FILE})"], check=False)
 
 
 @pytest.mark.parametrize("engine", ["api", "runtime"])
@@ -120,7 +130,7 @@ def test_every_setting_and_every_kind_of_file_moves(pair: Pair, all_sorts: dict[
     assert "sparse" in files[0], "the test's own files are not what they should be"
     token = wait_for_answer(f"http://{alpha.address}:{PORT}/").token
 
-    asked = {"migrate_bind_mounts": [BIND], "migrate_engine": engine}
+    asked = {"migrate_bind_mounts": [BIND, BIND_FILE], "migrate_engine": engine}
     output = Migration(NAME, ["-e", json.dumps(asked)]).succeed()
 
     assert wait_for_answer(f"http://{beta.address}:{PORT}/").token == token
@@ -132,6 +142,10 @@ def test_every_setting_and_every_kind_of_file_moves(pair: Pair, all_sorts: dict[
     places = (f"{_root(beta)}/tmp", _volume(beta))
     assert [beta.run(["bash", "-c", _LIST_FILES, "bash", place]).stdout for place in places] == files
     assert beta.run(["cat", f"{BIND}/file"]).stdout == "bound\n"
+    assert beta.docker("exec", NAME, "cat", "/etc/app.conf") == "alone"
+    told = ["stat", "-c", "%n %a %u:%g %s %Y", BIND_FILE]
+    assert beta.run(told).stdout == alpha.run(told).stdout
+    assert beta.run(["ls", "-A", str(Path(BIND_FILE).parent)]).stdout.split() == ["app.conf"]
     assert beta.docker("volume", "inspect", "--format", "{{.Labels.kept}}", f"{NAME}-data") == "yes"
     assert beta.docker("network", "inspect", "--format", "{{.Labels.kept}}", f"{NAME}-two") == "yes"
     inside = beta.docker(

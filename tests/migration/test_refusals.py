@@ -19,6 +19,8 @@ from tests.migration.inventory import write_inventory
 from tests.migration.migration import Migration
 from tests.workloads.watch import Watch
 
+pytestmark = pytest.mark.usefixtures("pipelined")
+
 
 @pytest.mark.parametrize(
     ("name", "text"),

@@ -157,9 +157,9 @@ def nothing_left(
         yield
     finally:
         Migration.kill_all()
-        for machine in pair.lab.machines():
-            if not machine.is_running():
-                pair.lab.boot(machine.name)
+        for host in hosts:
+            if not pair.lab.machine(host.name).is_running():
+                pair.lab.boot(host.name)
         forget(hosts, names, inventory)
         if also is not None:
             also()

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.conftest import newer
+from tests.engines.conftest import forky_base, newer
 from tests.migration.conftest import Pair
 from tests.migration.inventory import write_inventory
 from tests.preflight.ground import PLACE, ground
 
-__all__ = ["newer"]
+__all__ = ["forky_base", "newer"]
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import mmap
 import os
 import signal
 import socket
@@ -115,6 +116,25 @@ def _shm() -> object:
     return None
 
 
+def _pipe() -> object:
+    os.mkfifo("/pipe")
+    return os.open("/pipe", os.O_RDONLY | os.O_NONBLOCK)
+
+
+def _sleep() -> object:
+    child = os.fork()
+    if not child:
+        _LIBC.nanosleep((ctypes.c_long * 2)(6000, 0), None)
+        os._exit(1)
+    return child
+
+
+def _huge() -> object:
+    page = mmap.mmap(-1, 2 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000)
+    page[0] = 1
+    return page
+
+
 KINDS: dict[str, Callable[[], object]] = {
     "io_uring": _io_uring,
     "mptcp": _mptcp,
@@ -131,6 +151,9 @@ KINDS: dict[str, Callable[[], object]] = {
     "deleted": _deleted,
     "lock": _lock,
     "shm": _shm,
+    "pipe": _pipe,
+    "sleep": _sleep,
+    "huge": _huge,
 }
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ class Scene:
     """One container between two hosts."""
 
     errors: Told
+    #: what is said of it as well, and keeps nobody from moving it
+    warnings: Told = field(default_factory=dict)
     #: for docker run; ``{source}`` and ``{destination}`` are the hosts' addresses
     arguments: tuple[str, ...] = ()
     #: what hold.py holds in it
@@ -58,6 +60,7 @@ SCENES: dict[str, Scene] = {
             "links": "--link",
             "volume_in_use": "-other",
             "volume_unsupported": "preflight-mounted is a mount of tmpfs",
+            "mount_replaced": "/srv/preflight-file was removed or replaced on the host",
         },
         arguments=(
             *(
@@ -69,12 +72,16 @@ SCENES: dict[str, Scene] = {
                 "--volume",
                 "preflight-shared:/shared",
             ),
-            *("--volume", "preflight-mounted:/mounted"),
+            *("--volume", "preflight-mounted:/mounted", "--volume", "/srv/preflight-file:/file"),
         ),
         before=(
+            "echo one > /srv/preflight-file;"
             "docker volume create --opt type=tmpfs --opt device=tmpfs preflight-mounted;"
             f"docker run -d --name $1-other -v preflight-shared:/shared {IMAGE}"
         ),
+        then="sed -i s/one/two/ /srv/preflight-file",
+        undo="rm /srv/preflight-file",
+        options='{"migrate_bind_mounts": ["/srv/preflight-file"]}',
     ),
     "namespaces-of-the-host": Scene(
         {"pid_mode": "the host (--pid host)", "ipc_mode": "the host (--ipc host)"},
@@ -121,20 +128,25 @@ SCENES: dict[str, Scene] = {
             "connections_break": "{destination}:22",
             "descriptors_unsupported": "userfaultfd",
             "devices_open": "/dev/fuse",
+            "pipe_without_writer": "/pipe (",
+            "huge_pages": "1 huge page(s) of 2 MiB; the destination has 0 left",
         },
+        warnings={"sleep_ends": "(for 6000 s)"},
         arguments=(
             *("--privileged", "--security-opt", "seccomp=unconfined"),
             *("--volume", "/var/run/docker.sock:/docker.sock", *MOUNTS),
         ),
         kinds=(
             *("io_uring", "mptcp", "inotify", "namespace", "traced", "multicast", "bound", "unix", "out", "userfault"),
-            *("fuse", "deleted", "lock"),
+            *("fuse", "deleted", "lock", "pipe", "sleep", "huge"),
         ),
         before=(
+            # The lab's hosts have one kernel: what the container takes is the destination's too.
+            "cat /proc/sys/vm/nr_hugepages > /run/huge.kept; sysctl -q vm.nr_hugepages=1;"
             "cp /etc/criu/runc.conf /etc/criu/runc.conf.kept;"
             "sed -i -e /file-locks/d -e /ghost-limit/d /etc/criu/runc.conf"
         ),
-        undo="mv /etc/criu/runc.conf.kept /etc/criu/runc.conf",
+        undo="mv /etc/criu/runc.conf.kept /etc/criu/runc.conf; cat /run/huge.kept > /proc/sys/vm/nr_hugepages",
         api={
             "engine_restores": "cannot restore a container",
             "deleted_file_large": "the deleted file /big of 3 MiB",
@@ -160,6 +172,7 @@ SCENES: dict[str, Scene] = {
             "device_missing": "/dev/preflight",
             "init_missing": "no docker-init",
         },
+        warnings={"neighbours_stay": "network preflight-same stay behind: preflight-neighbour."},
         arguments=(
             *("--network", "name=preflight-same,ip=198.18.92.40", "--network", "name=preflight-kind,ip=198.18.93.40"),
             *("--network", "preflight-parent", "--network", "preflight-over"),
@@ -173,7 +186,8 @@ SCENES: dict[str, Scene] = {
             "docker network create --subnet 198.18.92.0/24 preflight-same;"
             "docker network create --subnet 198.18.93.0/24 preflight-kind;"
             "docker network create --driver macvlan --opt parent=pfbr0 --subnet 198.18.94.0/24 preflight-parent;"
-            "docker network create --subnet 198.18.95.0/24 preflight-over"
+            "docker network create --subnet 198.18.95.0/24 preflight-over;"
+            f"docker run -d --name preflight-neighbour --network preflight-same {IMAGE}"
         ),
         there=(
             f"docker create --name $1 {IMAGE};"
@@ -225,6 +239,15 @@ SCENES: dict[str, Scene] = {
             "umount /var/lib/livemigrate; mv /usr/bin/rsync.away /usr/bin/rsync; mv /usr/sbin/criu.away /usr/sbin/criu;"
             "mv /etc/docker/daemon.kept /etc/docker/daemon.json; systemctl reload docker"
         ),
+    ),
+    "elsewhere": Scene(
+        {
+            "channel_leads_elsewhere": "At localhost port 22 the source does not find the destination, but the source itself",
+            "channel_login": "The account preflight on the destination prints text whenever it logs in",
+        },
+        there="useradd --create-home --shell /bin/bash preflight; echo 'echo Good morning' > /home/preflight/.bashrc",
+        undo_there="userdel --remove preflight",
+        options='{"migrate_destination_address": "localhost", "migrate_channel_user": "preflight"}',
     ),
     "engine-stopped": Scene(
         {"docker_present": "on the destination does not answer"},

@@ -37,6 +37,7 @@ FIT: dict[str, tuple[list[str], set[str]]] = {
 }
 
 
+@pytest.mark.usefixtures("pipelined")
 @pytest.mark.parametrize("kind", FIT)
 def test_what_moves_is_not_warned_of(clean: Pair, inventory: str, kind: str) -> None:
     """No error, no warning, no note that is not true; migrate.yml --check says the same; and then it moves."""

@@ -31,6 +31,8 @@ from tests.preflight.ground import (
 )
 from tests.workloads.probe import NoAnswerError, wait_for_answer
 
+pytestmark = pytest.mark.usefixtures("pipelined")
+
 NAME = f"{PREFIX}i"
 _QUIET = ("--env", "COUNTER_PORT=")
 _FREE = ("--privileged", "--security-opt", "seccomp=unconfined", *MOUNTS)
@@ -54,11 +56,11 @@ _TAKEN = "systemd-run --quiet --unit=preflight-port python3 -m http.server 9485"
 _SAME = "docker network create --subnet 198.18.92.0/24 preflight-same"
 
 FAILING: dict[str, Ignored] = {
-    "io_uring": Ignored(("runc cannot dump the container", "send_fds failed"), _FREE, ("io_uring",)),
-    "socket_protocol": Ignored(("runc cannot dump the container", "Unsupported proto 262"), _FREE, ("mptcp",)),
-    "inotify_on_overlay": Ignored(("runc cannot dump the container", "Can't dump that handle"), _FREE, ("inotify",)),
+    "io_uring": Ignored(("CRIU cannot dump the container", "send_fds failed"), _FREE, ("io_uring",)),
+    "socket_protocol": Ignored(("CRIU cannot dump the container", "Unsupported proto 262"), _FREE, ("mptcp",)),
+    "inotify_on_overlay": Ignored(("CRIU cannot dump the container", "Can't dump that handle"), _FREE, ("inotify",)),
     "nested_namespaces": Ignored(
-        ("runc cannot dump the container", "Can't dump nested uts namespace"), _FREE, ("namespace",)
+        ("CRIU cannot dump the container", "Can't dump nested uts namespace"), _FREE, ("namespace",)
     ),
     "exec_session_running": Ignored(
         ("Processes entered through docker exec keep running in the container and cannot be moved: sleep",),
@@ -101,12 +103,12 @@ FAILING: dict[str, Ignored] = {
         undo_there="mv /usr/bin/docker-init.away /usr/bin/docker-init",
     ),
     "unix_stream_outside": Ignored(
-        ("runc cannot dump the container", "Can't dump half of stream unix connection"),
+        ("CRIU cannot dump the container", "Can't dump half of stream unix connection"),
         ("--volume", "/var/run/docker.sock:/docker.sock", *_FREE),
         ("unix",),
     ),
-    "traced": Ignored(("runc cannot dump the container", "found while seizing"), _FREE, ("traced",)),
-    "devices_open": Ignored(("runc cannot dump the container", "Can't dump file"), _FREE, ("fuse",)),
+    "traced": Ignored(("CRIU cannot dump the container", "found while seizing"), _FREE, ("traced",)),
+    "devices_open": Ignored(("CRIU cannot dump the container", "Can't dump file"), _FREE, ("fuse",)),
     "device_missing": Ignored(
         ("The engine did not start the copy", "error gathering device information"),
         ("--device", "/dev/preflight"),
@@ -122,7 +124,7 @@ FAILING: dict[str, Ignored] = {
         ("The source's first process was not recorded; nothing can be proved",), ("--pid", "host", *_QUIET)
     ),
     "descriptors_unsupported": Ignored(
-        ("runc cannot dump the container", "Can't dump file", "[userfaultfd]"), _FREE, ("userfault",)
+        ("CRIU cannot dump the container", "Can't dump file", "[userfaultfd]"), _FREE, ("userfault",)
     ),
 }
 

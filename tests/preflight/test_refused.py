@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from types import MappingProxyType
 
 import pytest
 
@@ -27,6 +28,8 @@ from tests.preflight.ground import (
     wait_until_held,
 )
 from tests.preflight.scenes import SCENES, Scene, Told
+
+pytestmark = pytest.mark.usefixtures("pipelined")
 
 NAME = f"{PREFIX}c"
 
@@ -74,7 +77,7 @@ def test_all_that_is_bad_is_told_and_nothing_is_touched(clean: Pair, inventory: 
         traces = [snapshot(host) for host in clean.hosts]
         was = look(clean.alpha, NAME) if scene.exists else {}
         counted = count(clean.alpha, NAME) if scene.exists else 0
-        _assert_told(clean, inventory, scene.errors, "-e", scene.options)
+        _assert_told(clean, inventory, scene.errors, "-e", scene.options, warnings=scene.warnings)
         if scene.api:
             _assert_told(clean, inventory, {**scene.errors, **scene.api}, "-e", '{"migrate_engine": "api"}')
         if scene.moved:
@@ -89,9 +92,14 @@ def test_all_that_is_bad_is_told_and_nothing_is_touched(clean: Pair, inventory: 
             assert_counts(clean.alpha, NAME, at_least=counted)
 
 
-def _assert_told(pair: Pair, inventory: str, expected: Told, *arguments: str) -> None:
-    """These rules and no others say that it cannot move, each of what is really there."""
+def _assert_told(
+    pair: Pair, inventory: str, expected: Told, *arguments: str, warnings: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """These rules and no others say that it cannot move, each of what is really there; these are among those that warn."""
     code, verdict = preflight(NAME, inventory, *arguments)
+    warned = verdict.of_severity("warning")
+    for rule, text in warnings.items():
+        assert text in "\n".join(warned.get(rule, [])), warned
     found = verdict.of_severity("error")
     told = "\n".join(f"{rule}: {message}" for rule, messages in found.items() for message in messages)
     assert sorted(found) == sorted(expected), told

@@ -147,15 +147,18 @@ def _busybox_layer(recipe: Recipe, scratch: Path) -> Path:
     applets = _run([str(executable), "--list"]).split()
     target = scratch / "busybox.tar"
     with LayerWriter(target) as layer:
-        for directory in ("bin", "dev", "etc", "proc", "root", "run", "sys", "usr", "usr/bin", "var"):
+        for directory in ("dev", "etc", "proc", "root", "run", "sys", "usr", "usr/bin", "usr/lib", "usr/sbin", "var"):
             layer.directory(directory)
+        # As in every Debian, Ubuntu and Fedora of today: a mount at /sbin/docker-init or /lib/x is elsewhere than it says.
+        for name in ("bin", "lib", "sbin"):
+            layer.symlink(name, f"usr/{name}")
         for directory in ("usr/local", "usr/local/bin", "var/lib"):
             layer.directory(directory)
         layer.directory("tmp", 0o1777)
         layer.file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n")
         layer.file("etc/group", b"root:x:0:\nnogroup:x:65534:\n")
-        layer.file("bin/busybox", program, 0o755)
+        layer.file("usr/bin/busybox", program, 0o755)
         for applet in applets:
             if applet != "busybox":
-                layer.symlink(f"bin/{applet}", "busybox")
+                layer.symlink(f"usr/bin/{applet}", "busybox")
     return target

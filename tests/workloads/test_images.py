@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Images are the same bytes at every build, and the check of the counter's files finds what is missing there."""
+"""Every image can be made; images are the same bytes at every build; the check of the counter's files finds what is missing."""
 
 from __future__ import annotations
 
@@ -13,10 +13,27 @@ from pathlib import Path
 
 import pytest
 
-from tests.workloads.build import image_path
+from tests.lab.packages import install_missing
+from tests.workloads.build import build, image_path
 from tests.workloads.counter_files import missing
 from tests.workloads.image_tar import Layer, LayerWriter, write_image
 from tests.workloads.recipes import RECIPES
+
+
+@pytest.mark.lab
+@pytest.mark.lane("images")
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_image_is_made(name: str) -> None:
+    """Beside the first tests on the hosts: those that need it find it in the cache."""
+    install_missing()
+    recipe = RECIPES[name]
+    with tarfile.open(build(recipe)) as tar:
+        stream = tar.extractfile("manifest.json")
+        assert stream is not None
+        (manifest,) = json.loads(stream.read())
+        files = tar.getnames()
+    assert manifest["RepoTags"] == [recipe.tag]
+    assert {manifest["Config"], *manifest["Layers"]} <= set(files)
 
 
 def _image(directory: Path, content: bytes) -> tuple[Path, str]:

@@ -13,6 +13,20 @@ import pytest
 
 COLLECTION = "livemigrate.criu"
 
+# A CRIU that ends by a signal when runc has asked it, as 4.1.1 does over network-lock.
+_DIES = """\
+#!/bin/sh
+[ "$1" != swrk ] || kill -SEGV $$
+exec /usr/sbin/criu "$@"
+"""
+# Directory, cgroup, process and mounts of a try.
+_LEFT = """\
+ls -d /run/livemigrate/self-test-* /sys/fs/cgroup/system.slice/*self-test* 2>/dev/null
+pgrep -f 'listening = sock[e]t.create_server'
+grep self-test /proc/self/mounts
+true
+"""
+
 
 class Hosts:
     """All hosts of the lab, by pytest-ansible's dispatcher."""
@@ -40,13 +54,13 @@ def hosts(ansible_adhoc: Any) -> Hosts:
 
 @pytest.fixture
 def gamma_with_criu(hosts: Hosts) -> Iterator[str]:
-    """The host that runs no containers, with the CRIU of its own distribution: present, whatever else the lab has."""
-    before = hosts.shell("command -v criu", "gamma")["gamma"]
-    installed = hosts.run("ansible.builtin.apt", "gamma", name="criu", update_cache=True)["gamma"]
+    """The host that runs no containers, with CRIU and runc of its own distribution: present, whatever else the lab has."""
+    names = [name for name in ("criu", "runc") if not hosts.shell(f"command -v {name}", "gamma")["gamma"]]
+    installed = hosts.run("ansible.builtin.apt", "gamma", name=["criu", "runc"], update_cache=True)["gamma"]
     assert not installed.get("failed"), installed
     yield "gamma"
-    if not before:
-        hosts.run("ansible.builtin.apt", "gamma", name="criu", state="absent", autoremove=True)
+    if names:
+        hosts.run("ansible.builtin.apt", "gamma", name=names, state="absent", autoremove=True)
 
 
 def test_all_hosts_answer(hosts: Hosts) -> None:
@@ -71,6 +85,10 @@ def test_kernel_and_python_are_the_hosts_own(hosts: Hosts) -> None:
 
 
 def test_criu_that_is_there(hosts: Hosts, gamma_with_criu: str) -> None:
+    """What it says of itself, and what becomes of it when it is tried.
+
+    The CRIU of Debian 13 (4.1.1) looks good to criu check on every kernel; from 6.16 on it cannot dump a TCP socket.
+    """
     result = hosts.run(f"{COLLECTION}.criu_check", gamma_with_criu)[gamma_with_criu]
     assert result["criu"]["present"] is True
     printed = hosts.shell("criu --version", gamma_with_criu)[gamma_with_criu]
@@ -81,6 +99,22 @@ def test_criu_that_is_there(hosts: Hosts, gamma_with_criu: str) -> None:
     assert result["criu"]["package_revision"] == package
     looks_good = hosts.shell("criu check 2>&1 && echo GOOD", gamma_with_criu)[gamma_with_criu].endswith("GOOD")
     assert result["criu"]["check"]["ok"] is looks_good
+    tried, version = result["self_test"], result["criu"]["version"]
+    kernel = [int(part) for part in result["kernel"]["release"].split(".")[:2]]
+    assert tried["ok"] is (version != "4.1.1" or kernel < [6, 16]), tried
+    assert result["usable"] is tried["ok"]
+    if not tried["ok"]:
+        assert "sockets: Can't get 1:16 opt" in tried["error"]
+        assert tried["error"] in " ".join(result["reasons"])
+    assert hosts.shell(_LEFT, gamma_with_criu)[gamma_with_criu] == ""
+    # Another one, that dies.
+    hosts.run("ansible.builtin.file", "gamma", path="/opt/dies", state="directory")
+    hosts.run("ansible.builtin.copy", "gamma", dest="/opt/dies/criu", content=_DIES, mode="0755")
+    died = hosts.run(f"{COLLECTION}.criu_check", "gamma", criu_path="/opt/dies/criu")["gamma"]["self_test"]
+    hosts.run("ansible.builtin.file", "gamma", path="/opt/dies", state="absent")
+    assert died["ok"] is False
+    assert "ended on kernel" in died["error"]
+    assert hosts.shell(_LEFT, "gamma")["gamma"] == ""
 
 
 def test_criu_that_is_not_there(hosts: Hosts) -> None:

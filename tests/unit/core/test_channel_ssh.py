@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _channel
+from ansible_collections.livemigrate.criu.plugins.module_utils import _channel, _facts_machine, _source
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import Channel
+from ansible_collections.livemigrate.criu.plugins.module_utils._command import run
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
 from tests.unit.core.ssh_host import SshHost
+from tests.unit.core.support import PACKAGE
 
 # The first one may have to make the root file system.
 pytestmark = pytest.mark.timeout(400)
@@ -296,3 +298,108 @@ def test_an_ordinary_user_may_say_to_sudo_what_the_channel_may_and_no_more(conne
     done = as_ops(*agent, "serve", line.session.id, "ping", "settle")
     assert done.returncode != 0
     assert "host" not in done.stdout
+
+
+# -- an account that is not fit for it ------------------------------------------------------------------------------
+
+_LOOK = f"""
+import json, sys
+sys.path.insert(0, "/opt/tree")
+from {PACKAGE} import _channel_login
+from {PACKAGE}._command import run
+json.dump(_channel_login.look(run, sys.argv[1], "127.0.0.1"), sys.stdout)
+"""
+
+
+def _seen_beforehand(host: SshHost, user: str) -> dict[str, str]:
+    """What the preflight finds of an account, without logging in."""
+    seen: dict[str, str] = json.loads(host.run("python3", "-c", _LOOK, user).stdout)
+    return seen
+
+
+@pytest.fixture
+def changed(ssh_host: SshHost) -> Iterator[Callable[[str, str], None]]:
+    """A function that changes a file of the host, by what a line of shell makes of it; undone at the end."""
+    before: dict[Path, bytes | None] = {}
+
+    def change(path: str, text: str) -> None:
+        file = ssh_host.path(path)
+        before.setdefault(file, file.read_bytes() if file.exists() else None)
+        file.write_text(text + "\n" + (before[file] or b"").decode())
+        file.chmod(0o644)
+
+    yield change
+    for file, content in before.items():
+        if content is None:
+            file.unlink()
+        else:
+            file.write_bytes(content)
+
+
+def test_a_first_login_that_is_refused_is_no_half_that_was_closed(connect: Connect, ssh_host: SshHost) -> None:
+    line = connect()
+    ssh_host.revoke(line.session.id)
+    with pytest.raises(MigrationError) as caught:
+        _source.probe(line.session)
+    assert caught.value.code == "login_refused"
+    assert "root@127.0.0.1" in caught.value.message
+    assert "AllowUsers" in caught.value.message
+    assert "closed" not in caught.value.message
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_an_account_that_prints_is_named_with_what_it_prints(
+    user: str, connect: Connect, ssh_host: SshHost, changed: Callable[[str, str], None]
+) -> None:
+    home = "/root" if user == "root" else "/home/ops"
+    assert _seen_beforehand(ssh_host, user) == {"user": user, "prints": "", "fails": "", "refused": ""}
+    changed(f"{home}/.bashrc", "echo 'Welcome to {beta}!'; echo; printf 'Have a nice day '")
+    assert _seen_beforehand(ssh_host, user)["prints"] == "Welcome to {beta}!"
+    with pytest.raises(MigrationError) as caught:
+        _source.probe(connect(user).session)
+    assert caught.value.code == "account_prints"
+    assert "'Welcome to {beta}!'" in caught.value.message
+    assert f"{user}@127.0.0.1" in caught.value.message
+
+
+@pytest.mark.parametrize("shell", ["/usr/sbin/nologin", "/bin/false", "/no/such/shell"])
+def test_an_account_whose_shell_runs_nothing_is_found_beforehand(shell: str, ssh_host: SshHost) -> None:
+    ssh_host.run("usermod", "--shell", shell, "ops")
+    try:
+        assert f"its shell {shell} runs no commands" in _seen_beforehand(ssh_host, "ops")["fails"]
+    finally:
+        ssh_host.run("usermod", "--shell", "/bin/bash", "ops")
+    assert _seen_beforehand(ssh_host, "nobody-at-all")["fails"] == "there is no such account"
+
+
+@pytest.mark.parametrize(
+    ("settings", "user", "why"),
+    [
+        ("PubkeyAuthentication no", "ops", "PubkeyAuthentication no"),
+        ("PermitRootLogin no", "root", "PermitRootLogin no"),
+        ("PermitRootLogin no", "ops", ""),
+        ("PermitRootLogin forced-commands-only", "root", ""),
+        ("ForceCommand internal-sftp", "ops", "ForceCommand"),
+        (
+            "PasswordAuthentication yes\nAuthenticationMethods publickey,password",
+            "ops",
+            "AuthenticationMethods publickey,password",
+        ),
+        ("PasswordAuthentication yes\nAuthenticationMethods publickey,password publickey", "ops", ""),
+    ],
+)
+def test_what_sshd_itself_forbids_is_found_beforehand(
+    settings: str, user: str, why: str, ssh_host: SshHost, changed: Callable[[str, str], None]
+) -> None:
+    changed("/etc/ssh/sshd_config", settings)
+    refused = _seen_beforehand(ssh_host, user)["refused"]
+    assert why in refused
+    assert bool(why) == bool(refused)
+
+
+def test_the_keys_that_a_host_shows_tell_which_it_is(connect: Connect, ssh_host: SshHost) -> None:
+    told = connect().opened["host_keys"]
+    seen = _facts_machine.peer_facts(run, "localhost", ssh_host.port)
+    assert seen["error"] is None
+    assert set(seen["host_keys"]) & set(told)
+    assert seen["is_own"]

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -62,7 +63,8 @@ def test_the_lock_is_never_named_where_it_kills_criu() -> None:
 def test_a_dump_takes_the_largest_deleted_file() -> None:
     big = _dump_options.GHOST_LIMIT * 2
     text = _dump_options.for_dump("", kept=False, deleted=Deleted(1, big, big))
-    assert f"ghost-limit={big + 1}" in text.splitlines()
+    [limit] = [int(line.partition("=")[2]) for line in text.splitlines() if line.startswith("ghost-limit=")]
+    assert big + big // 100 < limit < 2 * big
     assert f"ghost-limit={_dump_options.GHOST_LIMIT}" in _dump_options.for_dump(
         "", kept=False, deleted=Deleted(1, 5, 5)
     )
@@ -105,7 +107,13 @@ def holder(tmp_path: Path) -> Iterator[int]:
 
 
 def test_deleted_files_are_found_open_and_mapped_each_once(holder: int) -> None:
-    assert _dump_options.deleted_files([holder, holder]) == Deleted(2, 9000, 14000)
+    found = _dump_options.deleted_files([holder, holder])
+    # What they occupy: since 3.18 CRIU holds that against its limit, and not the size.
+    assert found.files == 2
+    assert found.largest >= 9000
+    assert found.total >= 14000
+    block = os.statvfs(f"/proc/{holder}/cwd").f_frsize
+    assert found.largest % block == found.total % block == 0
 
 
 def test_a_process_that_has_ended_holds_nothing() -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _criu_failure,
     _durable,
     _engine_runtime,
     _fence,
@@ -129,21 +130,14 @@ class FakeEngine:
     def rename(self, container: str, name: str) -> None:
         self.renamed.append((container, name))
 
-    def containers(self) -> list[dict[str, str]]:
-        return [{"Id": OTHER_CONTAINER}]
 
-
-def test_arming_names_the_copy_starts_the_call_and_prunes(session: Session, mark: Mark, programs: Programs) -> None:
-    removed = Mark("c" * 64, state_root=session.state_root, volatile_root=session.volatile_root)
-    removed.make(session.id)
-    removed.consume()
+def test_arming_names_the_copy_and_starts_the_call(session: Session, programs: Programs) -> None:
     engine: Any = FakeEngine()
     _engine_runtime.arm(session, engine)
     assert engine.renamed == [(OTHER_CONTAINER, "web")]
     [call] = programs.calls
     assert call.startswith("systemd-run ")
     assert call.endswith(f" start {session.id}")
-    assert (mark.exists, removed.exists) == (True, False)
 
 
 def test_the_copy_runs_under_the_shim_or_not_at_all() -> None:
@@ -263,14 +257,52 @@ def test_a_start_that_comes_to_nothing_is_told_with_criu_s_words(
         _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {})
     assert caught.value.code == "restore_failed"
     assert told in caught.value.message
-    assert "CRIU says: (00.2) Error (criu/files.c:1): no such file" in caught.value.message
+    assert "CRIU says: no such file." in caught.value.message
     assert session.phase == "starting"
+
+
+def test_a_restore_that_fails_is_told_by_its_cause_and_its_log_is_kept(session: Session, mark: Mark) -> None:
+    log = "(00.1) fine\n(00.2) Error (criu/files.c:1): no such file\n(00.3) Error (criu/cr-restore.c:1): Restoring FAILED.\n"
+    os.mkdir(mark.path("work"))
+    Path(mark.path("work", "restore.log")).write_text(log)
+    frames = "failed to create task for container: failed to create shim task: OCI runtime create failed: "
+    _engine_says(session, f"{frames}livemigrate: container 5ba60768a9e0 could not be restored: no such file")
+    with pytest.raises(MigrationError) as caught:
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {})
+    kept = Path(session.state_root, "logs", f"{session.id}-restore.log")
+    assert caught.value.message == (
+        f"CRIU cannot restore the container: no such file. Its whole log is {kept} on the destination, for 14 days."
+    )
+    assert kept.read_text() == log
+    assert kept.stat().st_mode & 0o777 == 0o600
+    # It outlives the session, and not by much.
+    session.close(keep=False)
+    _criu_failure.prune(session.state_root)
+    assert kept.exists()
+    os.utime(kept, (0, 0))
+    _criu_failure.prune(session.state_root)
+    assert not kept.exists()
+
+
+def test_what_the_action_script_says_is_the_cause(session: Session, mark: Mark) -> None:
+    Path(mark.path("failed")).write_text("setup-namespaces: no device can stand in for that of the copy\n")
+    _engine_says(session, "livemigrate: container 5ba60768a9e0 could not be restored: setup-namespaces: no device")
+    with pytest.raises(MigrationError, match="restore the container: setup-namespaces: no device can stand in"):
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {})
+
+
+def test_a_criu_that_dies_in_a_restore_is_called_dead(session: Session, mark: Mark) -> None:
+    os.mkdir(mark.path("work"))
+    Path(mark.path("work", "restore.log")).write_text("(00.0) Version: 4.1.1 (gitid 0)\n(00.1) fine\n")
+    _engine_says(session, "livemigrate: container 5ba60768a9e0 could not be restored: read unixpacket @->@: EOF")
+    with pytest.raises(MigrationError, match=r"^CRIU 4\.1\.1 ended on kernel .* while it restored the container"):
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {})
 
 
 def test_a_restore_that_does_not_end_is_given_up(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_engine_runtime, "_START_SECONDS", 0.1)
     monkeypatch.setattr(_engine_runtime, "memory_timeout", lambda size: 0.0)
-    with pytest.raises(MigrationError, match="not restored in time") as caught:
+    with pytest.raises(MigrationError, match="not done after 0 seconds") as caught:
         _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {})
     assert caught.value.code == "restore_failed"
 

@@ -18,7 +18,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import _mark
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Held, Mark
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import DESTINATION, Session
-from tests.unit.core.support import CONTAINER, OTHER_CONTAINER, ROOT, killed_at
+from tests.unit.core.support import CONTAINER, OTHER_CONTAINER, ROOT, bring_to, killed_at
 
 SESSION = "20261123T000001Z-3f9a1c"
 SHIM = ROOT / "roles" / "checkpointing" / "files" / "livemigrate-runc"
@@ -223,11 +223,20 @@ def test_forgetting_goes_on_when_the_shim_was_quicker(mark: Mark, monkeypatch: p
 # -- pruning -----------------------------------------------------------------------------------------------------------
 
 
-def test_tombstones_go_with_their_containers_and_marks_do_not(roots: dict[str, str]) -> None:
-    marks = [Mark(character * 64, **roots) for character in "abcd"]
-    for mark in marks:
-        mark.make(SESSION)
-    there, gone, undecided, decided = marks
+def test_tombstones_go_with_their_containers_and_marks_with_their_sessions(
+    make_session: Callable[..., Session], roots: dict[str, str]
+) -> None:
+    alive = make_session(DESTINATION)
+    over = bring_to(make_session(DESTINATION, container=OTHER_CONTAINER), "refused")
+    over.close(keep=True)
+    owners = (SESSION, SESSION, alive.id, SESSION, over.id)
+    marks = [Mark(character * 64, **roots) for character in "abcde"]
+    for mark, owner in zip(marks, owners, strict=True):
+        mark.make(owner)
+    there, gone, undecided, decided, refused = marks
+    # What a crash has left of a container that is gone, its mark included; and of one that is there.
+    for character in "fd":
+        Path(roots["volatile_root"], "restores", character * 64).mkdir(exist_ok=True)
     for mark in (there, gone):
         mark.consume()
     stranger = Path(roots["state_root"], "restores", "not-an-id")
@@ -236,6 +245,8 @@ def test_tombstones_go_with_their_containers_and_marks_do_not(roots: dict[str, s
     _mark.prune({"a" * 64, "d" * 64}, **roots)
     # Without a tombstone it may be the copy of a migration whose container the engine does not list yet.
     assert [mark.exists for mark in (there, gone, undecided, decided)] == [True, False, True, True]
+    assert not refused.exists
+    assert sorted(os.listdir(Path(roots["volatile_root"], "restores"))) == ["a" * 64, "c" * 64, "d" * 64]
     assert there.consumed
     assert not os.path.exists(gone.work)
     assert stranger.exists()

@@ -15,7 +15,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._errors import Mi
 
 SESSION = "20261123T034500Z-3f9a1c"
 
-GOOD_NAMES = ["mwp", "a1", "0a", "Web_1.example-2", "a" * 128, "a..b", "f" * 64]
+GOOD_NAMES = ["mwp", "a1", "0a", "Web_1.example-2", "a" * 200, "a..b", "f" * 64]
 # Each would be a path, an option, a second line or another name by the time it reaches the engine or a unit file.
 BAD_NAMES = [
     "",
@@ -44,7 +44,7 @@ BAD_NAMES = [
     "web\u0661",
     "\uff57\uff45\uff42",
     "web\u2028x",
-    "a" * 129,
+    "a" * 201,
 ]
 GOOD_IDS = ["0123456789abcdef" * 4]
 BAD_IDS = ["", "f" * 63, "f" * 65, "F" * 64, "g" * 64, "f" * 63 + "\n", "f" * 64 + "\n", "/" + "f" * 63, "\u0661" * 64]
@@ -104,8 +104,8 @@ def test_new_session_ids_are_valid_differ_and_sort_by_time() -> None:
 
 
 def test_the_name_of_an_old_copy_is_a_container_name_to_docker_and_fits_a_file_name() -> None:
-    longest = _names.moved_name("a" * 128, SESSION)
-    assert longest == "a" * 128 + "-moved-" + SESSION
+    longest = _names.moved_name("a" * 200, SESSION)
+    assert longest == "a" * 200 + "-moved-" + SESSION
     assert _names.NAME_PATTERN.fullmatch(longest)
     assert len(longest) <= 255
 

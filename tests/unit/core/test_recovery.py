@@ -145,7 +145,7 @@ def test_sessions_are_chosen_by_id_or_by_what_a_person_calls_the_container(make_
     assert chosen(None, OTHER_CONTAINER[:6]) == []
     assert chosen(None, "nobody") == []
     assert chosen("20261123T999999Z-ffffff", None) == []
-    for session, container in (("../x", None), (None, "../x")):
+    for session, container in (("../x", None), (None, "../x"), (None, "")):
         with pytest.raises(MigrationError):
             _recovery.chosen(session, container)
 

@@ -146,7 +146,7 @@ def test_a_dump_that_was_told_to_end_is_none_though_systemd_calls_it_a_success(w
     with pytest.raises(MigrationError) as caught:
         _dump(work, Runner(Completed(0, "", "")))
     assert caught.value.code == "dump_failed"
-    assert "before CRIU was through" in caught.value.message
+    assert "before it was through" in caught.value.message
 
 
 @pytest.mark.usefixtures("roots")
@@ -176,7 +176,9 @@ def test_a_failed_dump_is_told_in_runc_s_and_criu_s_words(work: Path) -> None:
     with pytest.raises(MigrationError) as caught:
         _dump(work, Runner(Completed(1, "", "criu failed: type NOTIFY errno 0\n")))
     assert caught.value.code == "dump_failed"
-    assert "criu failed: type NOTIFY errno 0 CRIU says: (00.023456) Error (criu/sk-inet.c:188)" in caught.value.message
+    assert caught.value.message == (
+        "CRIU cannot dump the container: inet: Connected TCP socket, consider using --tcp-established."
+    )
     assert len(caught.value.details["criu"]) == 2
     assert "Warn" not in caught.value.message
 
@@ -185,7 +187,7 @@ def test_a_failed_dump_is_told_in_runc_s_and_criu_s_words(work: Path) -> None:
 def test_a_dump_that_fails_before_criu_is_told_without_it(work: Path) -> None:
     with pytest.raises(MigrationError) as caught:
         _dump(work, Runner(Completed(1, "", "Failed to start transient service unit")))
-    assert caught.value.message == "runc cannot dump the container: Failed to start transient service unit"
+    assert caught.value.message == "CRIU cannot dump the container: Failed to start transient service unit."
     assert caught.value.details == {"criu": []}
 
 
@@ -210,7 +212,7 @@ def test_a_real_program_s_failure(work: Path, tmp_path: Path, monkeypatch: pytes
     for program in programs.iterdir():
         program.chmod(0o755)
     monkeypatch.setenv("PATH", str(programs), prepend=":")
-    with pytest.raises(MigrationError, match=r"checkpoint --leave-running CRIU says: \(00\.1\) Error \(x\.c:1\): no"):
+    with pytest.raises(MigrationError, match=r"^CRIU cannot dump the container: no\.$"):
         _runc.dump(SESSION, CONTAINER, "/images", str(work), options="/dump.conf", timeout=10, runner=run)
 
 

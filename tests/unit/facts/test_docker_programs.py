@@ -6,10 +6,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import struct
 import sys
 from pathlib import Path
 
+import pytest
+
 from ansible_collections.livemigrate.criu.plugins.module_utils import _destination_facts, _docker_py, _host_files
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 
 
 def test_packages_of_the_venv_count_only_for_its_own_python(tmp_path: Path) -> None:
@@ -62,11 +68,70 @@ def test_a_mount_of_a_link_is_seen(tmp_path: Path) -> None:
     for name, target in (("to-file", file), ("to-directory", directory), ("to-nothing", tmp_path / "nothing")):
         (tmp_path / name).symlink_to(target)
     assert not _host_files.links(
-        {"/a": str(file), "/b": str(directory), "/c": f"{tmp_path}/to-directory/sub", "/d": "/none"}
+        {"/a": str(file), "/b": str(directory), "/c": f"{tmp_path}/to-directory/sub", "/d": "/none"}, {}
     )
     for name, target in (("to-file", file), ("to-directory/", directory), ("to-nothing", tmp_path / "nothing")):
         path = f"{tmp_path}/{name}"
-        assert _host_files.links({"/a": str(file), "/x": path}) == {"/x": path}
+        assert _host_files.links({"/a": str(file), "/x": path}, {}) == {"/x": str(target)}
+        # By the place where the kernel has it.
+        assert _host_files.links({"/x": path}, {"/x": "/usr/x", "/y": "/z"}) == {"/usr/x": str(target)}
         told = _destination_facts.binds([{"kind": "bind", "path": path}], ())[path.rstrip("/")]
         assert told["exists"]
         assert told["leads_to"] == str(target)
+
+
+@pytest.mark.parametrize("name", ["with blank", "with#sign", 'with"quote', "line\nbreak", "bracket]"])
+def test_what_cannot_be_told_to_criu_is_refused(tmp_path: Path, name: str) -> None:
+    """A link of an image could say anything, and each line of the options is an order."""
+    (tmp_path / "link").symlink_to("/etc/hostname")
+    with pytest.raises(MigrationError) as caught:
+        _host_files.links({"/x": f"{tmp_path}/link"}, {"/x": f"/usr/{name}"})
+    assert caught.value.code == "mount_is_link"
+
+
+def _by_the_kernel(root: Path, place: str) -> str:
+    """Where a path leads to within a root directory: openat2(2) with RESOLVE_IN_ROOT."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    how = struct.pack("QQQ", os.O_PATH, 0, 0x10)
+    directory = os.open(root, os.O_PATH)
+    opened = libc.syscall(437, directory, place.encode(), how, len(how))
+    assert opened >= 0, os.strerror(ctypes.get_errno())
+    try:
+        return "/" + os.path.relpath(os.readlink(f"/proc/self/fd/{opened}"), root)
+    finally:
+        os.close(opened)
+        os.close(directory)
+
+
+def test_places_in_a_container_are_where_its_kernel_has_them(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for directory in ("usr/sbin", "data/deep", "var", "real/etc"):
+        (root / directory).mkdir(parents=True)
+    for link, target in (
+        ("sbin", "usr/sbin"),
+        ("etc", "real/etc"),
+        ("absolute", "/data/deep"),
+        ("var/relative", "../data"),
+        ("up", "../../../../data"),
+        ("nested", "var/relative/deep"),
+    ):
+        (root / link).symlink_to(target)
+    places = [
+        "/sbin",
+        "/etc",
+        "/absolute",
+        "/var/relative/deep",
+        "/up/deep",
+        "/nested",
+        "/absolute/../deep",
+        "/usr//sbin/.",
+    ]
+    for place in places:
+        assert _host_files.inside(str(root), place) == _by_the_kernel(root, place), place
+    assert _host_files.inside(str(root), "/sbin/docker-init") == "/usr/sbin/docker-init"
+    assert _host_files.inside(str(root), "/none/at/all") == "/none/at/all"
+    (root / "loop").symlink_to("loop")
+    assert _host_files.inside(str(root), "/loop/x")
+    assert _host_files.real_places(str(root), ["/sbin/docker-init", "/usr/x"]) == {
+        "/sbin/docker-init": "/usr/sbin/docker-init"
+    }

@@ -53,27 +53,37 @@ def host() -> Facts:
     """A host on which nothing is missing."""
     facts = copy.deepcopy(gathered())
     engine = {"installed": True, "running": True, "error": None, "init_binary": "/usr/bin/docker-init"}
+    engine["containerd_root"] = "/var/lib/containerd"
     facts["docker"] = {**engine, **_facts.parse_engine(VERSION, INFO)}
     facts["docker"]["shim"] = {"registered": True, "path": "/x", "installed": True, "version": "1"}
     facts["criu"].update(present=True, version="4.2", check={"ok": True, "output": "Looks good."})
     facts["criu"].update(
         options={"ghost-limit": "256M", "file-locks": ""}, features=dict.fromkeys(_facts.FEATURES, True)
     )
+    facts["self_test"] = {"ok": True, "steps": {"run": 0.1, "dump": 0.2, "restore": 0.2}, "seconds": 0.5, "options": []}
+    facts["self_test"].update(refused_options=[], error=None, from_note=False)
     facts["kernel"].update(release="6.12.1", machine="x86_64", cgroup_version=2, lsm=["capability", "apparmor"])
     facts["kernel"].update(config={"CONFIG_UNIX_DIAG": True}, time_namespace=True, page_size=4096)
     facts["cpu"] = {"model": "One", "instructions": ["avx", "avx2", "sse4_2"]}
-    facts["clock"] = {"wall": 1000.0, "offset_seconds": 0.5}
+    facts["clock"] = {"wall": 1000.5, "asked_at": 1000.0, "age_seconds": 0.5}
     verdict = criu_verdict("4.2", None, True, "Looks good.", "6.12.1", "x86_64")
     facts.update(usable=not verdict.reasons, reasons=verdict.reasons, remarks=verdict.remarks)
     facts["python"]["docker_py"] = "7.1.0"
     facts["tools"].update(dict.fromkeys(facts["tools"], "/usr/bin/x"))
     facts["memory"] = {"total_bytes": 8 << 30, "available_bytes": 4 << 30}
     facts["tmpfs_free_bytes"] = 4 << 30
+    facts["huge_pages"] = {"2048": huge_page_pool(), "1048576": huge_page_pool(nr_hugepages=0, free_hugepages=0)}
     facts["disk"] = [
-        {"path": path, "free_bytes": 10 << 30, "total_bytes": 20 << 30, "filesystem": "ext4", "device": 1}
-        for path in ("/tmp", "/var/lib/docker", "/var/lib/containerd", "/var/lib/livemigrate")
+        {"path": path, "free_bytes": 10 << 30, "total_bytes": 20 << 30, "filesystem": "ext4", "device": device}
+        for device, path in enumerate(("/tmp", "/var/lib/docker", "/var/lib/containerd", "/var/lib/livemigrate"))
     ]
     return facts
+
+
+def huge_page_pool(**more: int) -> dict[str, int]:
+    """Huge pages of one size that a host has."""
+    counters = ("nr_hugepages", "free_hugepages", "resv_hugepages", "nr_overcommit_hugepages", "surplus_hugepages")
+    return {**dict.fromkeys(counters, 0), "nr_hugepages": 8, "free_hugepages": 8, **more}
 
 
 def peer(**more: Any) -> Facts:
@@ -82,6 +92,9 @@ def peer(**more: Any) -> Facts:
         "address": "beta",
         "port": 22,
         "error": None,
+        "is_own": False,
+        "from_address": "192.0.2.2",
+        "host_keys": ["ssh-ed25519 DESTINATION"],
         "rtt_seconds": 0.001,
         "device": "eth0",
         "speed_mbit": 1000,
@@ -98,6 +111,7 @@ def volume(name: str = "data", **more: Any) -> Facts:
         "destination": "/data",
         "travels": True,
         "shared": False,
+        "form": "directory",
         "in_use_by": [],
         "device": "",
         "driver": "local",
@@ -113,7 +127,12 @@ def bind(path: str = "/srv/data", **more: Any) -> Facts:
 
 def place(**more: Any) -> Facts:
     """What lies at a path of the destination."""
-    return {"exists": True, "is_directory": True, "has_content": False, "leads_to": "", **more}
+    return {"exists": True, "is_directory": True, "is_file": False, "has_content": False, "leads_to": "", **more}
+
+
+def file_place(**more: Any) -> Facts:
+    """A file at a path of the destination."""
+    return place(**{"is_directory": False, "is_file": True, "has_content": True, **more})
 
 
 def network(name: str = "app", **more: Any) -> Facts:
@@ -161,16 +180,20 @@ def container(**inspect: Any) -> Facts:
             "devices": [],
             "deleted": [],
             "locks": 0,
+            "sleeping": [],
+            "pipes_without_writer": [],
+            "huge_pages": {},
             "seccomp": 2,
             "own_user_namespace": False,
             "protocols": {},
             "foreign": [],
         },
-        "kernel_mounts": {"masked": ["/proc/acpi"], "foreign": []},
-        "memory": {"resident_bytes": 20 << 20, "dump_bytes": 10 << 20, "tmpfs_bytes": 0},
+        "kernel_mounts": {"masked": ["/proc/acpi"], "foreign": [], "replaced": []},
+        "memory": {"resident_bytes": 20 << 20, "dump_bytes": 10 << 20, "taken_bytes": 10 << 20, "tmpfs_bytes": 0},
         "sockets": {"inet": [], "own_addresses": ["172.17.0.2"], "groups": [], "outside": []},
         "lasting": [],
         "strangers": [],
+        "network_made": {"devices": [], "shaped": [], "gateways": [], "ipsec": 0, "ipsets": []},
     }
 
 
@@ -197,6 +220,7 @@ def there() -> Facts:
 def case() -> Facts:
     """All of it: what the source tells, with the container, and what the destination does."""
     source, destination = host(), host()
-    source.update(container=container(), peer=peer())
-    destination["for_container"] = there()
+    source.update(container=container(), peer=peer(), ssh_host_keys=["ssh-ed25519 SOURCE", "ssh-rsa SOURCE"])
+    destination.update(for_container=there(), ssh_host_keys=["ssh-ed25519 DESTINATION", "ssh-rsa DESTINATION"])
+    destination["channel_login"] = {"user": "root", "prints": "", "fails": "", "refused": ""}
     return {"source": source, "destination": destination}

@@ -70,8 +70,20 @@ def test_criu_options() -> None:
 
 
 def test_clock() -> None:
-    assert _facts_machine.clock_facts(None)["offset_seconds"] is None
-    assert 9.9 < _facts_machine.clock_facts(time.time() - 10)["offset_seconds"] < 15
+    before = time.time()
+    reading = _facts_machine.ClockReading(17.0)
+    time.sleep(0.2)
+    told = reading.facts()
+    assert before <= told["wall"] < before + 0.2
+    assert told["asked_at"] == 17.0
+    assert 0.2 <= told["age_seconds"] < 5
+
+
+def test_where_containerd_keeps_its_content() -> None:
+    parse = _facts_machine.parse_containerd_root
+    assert parse('version = 2\nroot = "/srv/containerd"\n[plugins]\n  root = "/x"\n') == "/srv/containerd"
+    assert parse("version = 2\n[plugins]\n  root = '/x'\n") is None
+    assert parse("") is None
 
 
 def test_login(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,12 +278,8 @@ def test_what_lies_at_a_bind_mounts_path(tmp_path: Path) -> None:
     (tmp_path / "full" / "file").touch()
     paths = {name: str(tmp_path / name) for name in ("full", "link", "none")}
     found = _destination_facts.binds([{"kind": "bind", "path": path} for path in paths.values()], {paths["link"]})
-    assert found[paths["full"]] == {"exists": True, "is_directory": True, "has_content": True, "leads_to": ""}
+    full = {"exists": True, "is_directory": True, "is_file": False, "has_content": True, "leads_to": ""}
+    assert found[paths["full"]] == full
     # What an earlier move has left there is the container's own.
-    assert found[paths["link"]] == {
-        "exists": True,
-        "is_directory": True,
-        "has_content": False,
-        "leads_to": paths["full"],
-    }
+    assert found[paths["link"]] == {**full, "has_content": False, "leads_to": paths["full"]}
     assert found[paths["none"]]["exists"] is False

@@ -50,7 +50,8 @@ TCP       2304      9      39   no     192   yes  kernel      y  y  y  y  y  y  
 MPTCP     1936      2      39   no       0   yes  kernel      y  y  y  n  y  y  y  y  y  y  y  y  n  n  y  y  y  n
 """
 ROLLUP = (
-    "00400000-7ffc06610000 ---p 0 00:00 0 [rollup]\nRss: 11704 kB\nPss_Anon: 4512 kB\nPss_Shmem: 8 kB\nSwapPss: 1 kB\n"
+    "00400000-7ffc06610000 ---p 0 00:00 0 [rollup]\nRss: 11704 kB\nPss_Anon: 4512 kB\nPss_Shmem: 8 kB\nAnonymous: 9024 kB\n"
+    "Shared_Hugetlb: 0 kB\nPrivate_Hugetlb: 2048 kB\nSwap: 2 kB\nSwapPss: 1 kB\n"
 )
 
 
@@ -98,6 +99,11 @@ def test_maps() -> None:
     assert found.kinds == ("aio", "io_uring")
     assert found.devices == ("/dev/kfd",)
     assert found.deleted == (("/tmp/my file", "7f07ed549000-7f07ed54a000"),)
+    assert found.shared == (
+        "7f07ed545000-7f07ed546000",
+        "7f07ed547000-7f07ed548000",
+        "7f07ed54f000-7f07ed550000",
+    )
 
 
 def test_protocols() -> None:
@@ -105,9 +111,8 @@ def test_protocols() -> None:
 
 
 def test_rollup() -> None:
-    assert _held.parse_rollup(ROLLUP) == (4512 + 8 + 1) << 10
-    # Before Linux 5.4.
-    assert _held.parse_rollup("Rss: 11704 kB\n") is None
+    assert _held.parse_rollup(ROLLUP) == ((9024 + 2 + 2048) << 10, (4512 + 8 + 1 + 2048) << 10)
+    assert _held.parse_rollup("Rss: 11704 kB\n") == (0, 0)
 
 
 HOLDER = """
@@ -147,6 +152,46 @@ def test_a_look_at_a_real_process(holder: int) -> None:
     assert 10 << 20 <= seen["dump_bytes"] < 64 << 20
     # It is in our own namespaces, and watches nothing.
     assert seen["held"] == {}
+
+
+# What a server does that forks for each of its clients: memory that is written once, and shared memory that one of them fills.
+FORKER = """
+import mmap, os, sys
+memory = mmap.mmap(-1, 16 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+shared = mmap.mmap(-1, 8 << 20)
+file = os.memfd_create("x")
+os.truncate(file, 64 << 20)
+for place in range(0, 16 << 20, 4096):
+    memory[place] = 1
+    if place < 8 << 20:
+        shared[place] = 1
+    if place < 4 << 20:
+        os.pwrite(file, b"x", place)
+children = []
+for number in range(3):
+    child = os.fork()
+    if not child:
+        sys.stdin.read()
+        os._exit(0)
+    children.append(child)
+print(*children, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_forks_share_is_dumped_for_each_and_shared_memory_once() -> None:
+    argv = [sys.executable, "-c", FORKER]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        pids = [process.pid, *map(int, process.stdout.readline().split())]
+        assert len(pids) == 4
+        seen = _held.look(pids, process.pid)
+        assert process.stdin is not None
+        process.stdin.close()
+    least = 4 * (16 << 20) + (8 << 20) + (4 << 20)
+    assert least <= seen["dump_bytes"] < least + 4 * (8 << 20)
+    # In the host's memory there is one of it, until somebody writes.
+    assert 16 << 20 <= seen["taken_bytes"] < 48 << 20
 
 
 def test_a_look_at_a_process_in_namespaces_of_its_own(holder: int) -> None:

@@ -143,6 +143,24 @@ def test_more_memory_and_a_slower_link_take_longer() -> None:
     assert by_api["gap_seconds"] > slow["gap_seconds"]
 
 
+def test_a_move_takes_as_long_as_its_tasks_do_just_now() -> None:
+    case = samples.case()
+    case["source"]["clock"]["asked_at"] = 1000.0
+    case["destination"]["clock"]["asked_at"] = 1001.0
+
+    def total(judged_at: float | None, engine: str = "runtime") -> float:
+        found = _preflight.judge(case["source"], case["destination"], engine, judged_at=judged_at).prediction
+        assert found is not None
+        return float(found["total_seconds"])
+
+    # On the lab's quiet hosts a task takes about a second, and a whole move 13.5 s (run).
+    assert 12 < total(1002.2) < 16
+    assert total(1010.0) > 50
+    # Where nobody has noted the time.
+    assert total(None) == total(1002.2)
+    assert total(1002.2, "api") > total(1002.2)
+
+
 def test_an_image_that_is_not_there_counts() -> None:
     case = samples.case()
     case["destination"]["for_container"]["image"]["present"] = False

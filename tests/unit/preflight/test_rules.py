@@ -17,7 +17,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._command import r
 from ansible_collections.livemigrate.criu.plugins.module_utils._finding import RULES, SEVERITIES, Finding, Settings
 from ansible_collections.livemigrate.criu.plugins.module_utils._support import criu_verdict
 from tests.unit.preflight import samples
-from tests.unit.preflight.samples import Facts, bind, network, place, volume
+from tests.unit.preflight.samples import Facts, bind, file_place, network, place, volume
 from tests.unit.spec.samples import ID
 
 Change = Callable[[Facts], object]
@@ -27,7 +27,9 @@ SETTINGS = Settings()
 
 
 def judge(case: Facts, engine: str = "runtime", settings: Settings = SETTINGS) -> list[Finding]:
-    return _preflight.judge(case["source"], case["destination"], engine, settings=settings).findings
+    at = case.get("judged_at", 1001.0)
+    verdict = _preflight.judge(case["source"], case["destination"], engine, settings=settings, judged_at=at)
+    return verdict.findings
 
 
 # -- how a case is changed ----------------------------------------------------------------------------------------
@@ -107,11 +109,54 @@ def unusable(side: str) -> Change:
     return lambda case: case[side].update(usable=not verdict.reasons, reasons=verdict.reasons)
 
 
+def fails_when_tried(side: str) -> Change:
+    error = "A small container of its own cannot be dumped: sockets: Can't get 1:16 opt: Operation not supported."
+    verdict = criu_verdict("4.1.1", None, True, "Looks good.", "6.18.5", "x86_64", False, error)
+
+    def change(case: Facts) -> None:
+        case[side].update(usable=not verdict.reasons, reasons=verdict.reasons)
+        case[side]["self_test"].update(ok=False, error=error)
+
+    return change
+
+
 def disk(side: str, path: str, free: int) -> Change:
     def change(case: Facts) -> None:
         for one in case[side]["disk"]:
             if one["path"] == path:
                 one["free_bytes"] = free
+
+    return change
+
+
+def pool(side: str, size: str, **counters: int) -> Change:
+    """Huge pages of a host."""
+    return lambda case: case[side]["huge_pages"][size].update(counters)
+
+
+def same_disk(side: str, paths: tuple[str, ...], free: int) -> Change:
+    """Places that share one file system."""
+
+    def change(case: Facts) -> None:
+        for one in case[side]["disk"]:
+            if one["path"] in paths:
+                one.update(device=99, free_bytes=free)
+
+    return change
+
+
+# When a host was asked, what its clock said then, how long before its answer, and when the answer came.
+Reading = tuple[float, float, float, float]
+
+
+def read_at(source: Reading, destination: Reading) -> Change:
+    """The clocks as they were read; the control node's second 0 is its second 1000, and it judges at 1001 without it."""
+
+    def change(case: Facts) -> None:
+        for side, (asked, wall, age, _answered) in (("source", source), ("destination", destination)):
+            case[side]["clock"] = {"wall": wall, "asked_at": 1000 + asked, "age_seconds": age}
+        assert source[3] <= destination[0]
+        case["judged_at"] = 1000 + destination[3]
 
     return change
 
@@ -156,6 +201,10 @@ def held(**kinds: list[str]) -> Change:
     return of("processes", "held", to=kinds)
 
 
+SLEEPING = [
+    {"program": "perl", "seconds": 1e5, "rest_known": True},
+    {"program": "php", "seconds": float(2**63), "rest_known": False},
+]
 LISTENING = ["tcp", "0.0.0.0", "80", "0.0.0.0", "0", "10", "7", "0"]
 INCOMING = ["tcp", "172.17.0.2", "80", "198.51.100.7", "40000", "1", "8", "0"]
 OUTGOING = ["tcp", "172.17.0.2", "50000", "198.51.100.9", "5432", "1", "9", "0"]
@@ -215,12 +264,20 @@ class Row:
     """A change and what one rule has to say of it; no text: it must be silent."""
 
     def __init__(
-        self, rule: str, change: Change, *texts: str, engine: str = "runtime", also: tuple[str, ...] = ()
+        self,
+        rule: str,
+        change: Change,
+        *texts: str,
+        engine: str = "runtime",
+        also: tuple[str, ...] = (),
+        remedy: str = "",
     ) -> None:
         self.rule = rule
         self.change = change
         self.texts = texts
         self.engine = engine
+        # A part of what there is to do, where that has figures.
+        self.remedy = remedy
         # Rules that such a case cannot but set off as well.
         self.also = also
 
@@ -235,6 +292,14 @@ TABLE: list[Row] = [
     *each_side("docker_present", dead_engine, "does not answer: The engine does not answer: timed out"),
     *each_side("docker_py_present", lambda side: on(side, "python", "docker_py", to=None), "has no docker-py"),
     *each_side("criu_usable", unusable, "CRIU cannot be used"),
+    *each_side("criu_works", fails_when_tried, "CRIU does not work", "sockets: Can't get 1:16 opt"),
+    *each_side(
+        "criu_not_tried",
+        lambda side: all_of(
+            on(side, "self_test", "ok", to=None), on(side, "self_test", "error", to="runc is missing.")
+        ),
+        "is not known: runc is missing.",
+    ),
     Row("criu_remarks", on("destination", "remarks", to=["Old, but fine."]), "Destination: Old, but fine."),
     Row("criu_remarks", on("destination", "remarks", to=[])),
     *each_side("tools_present", lambda side: on(side, "tools", "rsync", to=None), "lacks rsync"),
@@ -249,8 +314,23 @@ TABLE: list[Row] = [
         engine="api",
     ),
     Row("network_lock", on("source", "criu", "options", to={"network-lock": "skip"}), engine="api"),
-    # With the engine runtime the fence is the lock, where CRIU can be told so.
+    # With the engine runtime the fence is the lock, where the source's CRIU can be told so.
     Row("network_lock", on("source", "tools", "iptables-restore", to=None)),
+    Row(
+        "network_lock",
+        all_of(
+            on("destination", "criu", "version", to="3.17.1"), on("destination", "tools", "iptables-restore", to=None)
+        ),
+        also=("criu_not_older",),
+    ),
+    Row(
+        "network_lock",
+        all_of(
+            on("source", "self_test", "refused_options", to=["network-lock=skip"]),
+            on("destination", "tools", "iptables-restore", to=None),
+        ),
+        "destination lacks iptables-restore",
+    ),
     Row(
         "network_lock",
         all_of(on("source", "criu", "version", to="3.17.1"), on("source", "tools", "iptables-restore", to=None)),
@@ -277,6 +357,51 @@ TABLE: list[Row] = [
         "beta port 22: Connection refused.",
     ),
     Row("channel_reachable", lambda case: case["source"].pop("peer")),
+    Row(
+        "channel_leads_elsewhere",
+        on("source", "peer", to=samples.peer(address="localhost", is_own=True, host_keys=["ssh-ed25519 SOURCE"])),
+        "At localhost port 22 the source does not find the destination, but the source itself",
+    ),
+    # Of a host that shows no keys, and of hosts that were copied with their keys, nothing is proved.
+    *(
+        Row(
+            "channel_leads_elsewhere",
+            all_of(
+                on("source", "peer", to=samples.peer(is_own=True, host_keys=shown)),
+                on("source", "ssh_host_keys", to=["ssh-ed25519 DESTINATION"]),
+            ),
+            "the source itself",
+        )
+        for shown in ([], ["ssh-ed25519 DESTINATION"])
+    ),
+    # By its own outer address, through a firewall that turns it round.
+    Row(
+        "channel_leads_elsewhere",
+        on("source", "peer", to=samples.peer(host_keys=["ssh-rsa SOURCE"])),
+        "the source itself",
+    ),
+    Row("channel_leads_elsewhere", on("source", "peer", to=samples.peer(host_keys=["ssh-ed25519 X"])), "another host"),
+    # A tunnel.
+    Row("channel_leads_elsewhere", on("source", "peer", to=samples.peer(address="localhost", is_own=True))),
+    Row("channel_leads_elsewhere", on("source", "peer", to=samples.peer(host_keys=[]))),
+    Row(
+        "channel_leads_elsewhere",
+        on("source", "peer", to=samples.peer(error="Connection refused.", is_own=True)),
+        also=("channel_reachable",),
+    ),
+    Row(
+        "channel_login",
+        on("destination", "channel_login", "prints", to="Welcome!"),
+        "root on the destination prints",
+        "'Welcome!'",
+    ),
+    Row(
+        "channel_login",
+        on("destination", "channel_login", "fails", to="its shell runs no commands"),
+        "its shell runs no",
+    ),
+    Row("channel_login", on("destination", "channel_login", "refused", to="sshd takes no keys"), "sshd takes no keys"),
+    Row("channel_login", lambda case: case["destination"].pop("channel_login")),
     Row(
         "container_found",
         on("source", "container", to={"found": False, "name": "x", "error": "There is no container 'x' on this host."}),
@@ -358,10 +483,15 @@ TABLE: list[Row] = [
     Row("cpu_features", on("destination", "cpu", to={"model": "unknown", "instructions": []})),
     Row("time_namespace", on("destination", "kernel", "time_namespace", to=False), "monotonic clock"),
     Row("time_namespace", on("source", "kernel", "time_namespace", to=False)),
-    Row("clock_skew", on("destination", "clock", "offset_seconds", to=60.5), "60 s ahead of"),
-    Row("clock_skew", on("destination", "clock", "offset_seconds", to=-59.5), "60 s behind"),
-    Row("clock_skew", on("destination", "clock", "offset_seconds", to=3.0)),
-    Row("clock_skew", on("destination", "clock", "offset_seconds", to=None)),
+    Row("clock_skew", read_at(source=(0, 1060.2, 0.3, 1), destination=(1, 1001.4, 0.2, 2)), "59 to 61 s behind"),
+    Row("clock_skew", read_at(source=(0, 1000.2, 0.3, 1), destination=(1, 1004.9, 0.2, 2)), "3 to 4 s ahead of"),
+    # A slow answer: the clock may have been read at its beginning or at its end.
+    Row("clock_skew", read_at(source=(0, 1000.2, 0.3, 1), destination=(1, 1008.0, 0.1, 9))),
+    Row("clock_skew", read_at(source=(0, 1007.5, 0.1, 8), destination=(8, 1008.2, 0.1, 9))),
+    # The same answer as slow after the clock was read: it was read at the beginning then.
+    Row("clock_skew", read_at(source=(0, 1000.2, 0.3, 1), destination=(1, 1008.0, 7, 9)), "6 to 8 s ahead of"),
+    Row("clock_skew", on("destination", "clock", "asked_at", to=None)),
+    Row("clock_skew", on("source", "clock", "asked_at", to=None)),
     Row(
         "lsm_missing",
         all_of(
@@ -454,6 +584,17 @@ TABLE: list[Row] = [
     Row("volume_in_use", with_volume(None, in_use_by=["other"]), "other"),
     Row("bind_in_use", with_bind(place(), travels=True, in_use_by=["other"]), "/srv/data", "other"),
     Row("bind_mount_unknown", of("unknown_binds", to=["/srv/no"]), "/srv/no"),
+    Row(
+        "mount_replaced",
+        of("kernel_mounts", "replaced", to=[{"place": "/etc/app.conf", "source": "/srv/app.conf", "gone": True}]),
+        "/srv/app.conf was removed or replaced",
+        "the old one at /etc/app.conf",
+    ),
+    Row(
+        "mount_replaced",
+        of("kernel_mounts", "replaced", to=[{"place": "/data", "source": "/srv/data", "gone": False}]),
+        "at /data is not what lies at /srv/data",
+    ),
     Row("storage_unsupported", of("storage_error", to="The writable layer cannot be moved."), "writable layer"),
     # -- processes
     Row("exec_session_running", of("processes", "foreign", to=["sleep"]), "docker exec", "sleep"),
@@ -523,6 +664,20 @@ TABLE: list[Row] = [
             of("processes", "seccomp", to=0),
         ),
     ),
+    Row("pipe_without_writer", of("processes", "pipes_without_writer", to=["/run/ctl (agent)"]), "/run/ctl (agent)"),
+    Row("sleep_ends", of("processes", "sleeping", to=SLEEPING), "perl (for 100000 s), php (for ever)", engine="api"),
+    Row(
+        "sleep_ends",
+        all_of(
+            of("processes", "sleeping", to=SLEEPING),
+            *(on(side, "kernel", "machine", to="aarch64") for side in BOTH),
+        ),
+        "perl (for 100000 s), php (for ever)",
+    ),
+    # With the engine runtime the call is made again.
+    Row("sleep_ends", of("processes", "sleeping", to=SLEEPING), also=("sleep_begins_again",)),
+    Row("sleep_begins_again", of("processes", "sleeping", to=SLEEPING), "sleep still: php (for ever)."),
+    Row("sleep_begins_again", of("processes", "sleeping", to=SLEEPING), engine="api", also=("sleep_ends",)),
     Row("mount_inside", of("kernel_mounts", "foreign", to=["/mnt (fuse.sshfs)"]), "/mnt (fuse.sshfs)"),
     # -- its network
     Row("socket_bound_to_address", sockets(BOUND), "172.17.0.2:9000"),
@@ -539,6 +694,11 @@ TABLE: list[Row] = [
     Row("connections_kept", kept(sockets(INCOMING, lasting=(INCOMING,))), "198.51.100.7:40000"),
     Row("connections_kept", kept(sockets(INCOMING, lasting=(INCOMING,)), "bridge"), also=("connections_close",)),
     Row("network_strangers", of("strangers", to=[4711]), "4711"),
+    Row("network_devices_inside", of("network_made", "devices", to=["wg0 (wireguard)"]), "wg0 (wireguard)"),
+    Row("traffic_control_inside", of("network_made", "shaped", to=["eth0 (tbf)"]), "eth0 (tbf)"),
+    Row("ipsec_inside", of("network_made", "ipsec", to=3), "3 association(s)"),
+    Row("ipsets_inside", of("network_made", "ipsets", to=["blocked"]), "blocked"),
+    Row("gateway_neighbour_inside", of("network_made", "gateways", to=["172.17.0.1"]), "172.17.0.1"),
     # -- the destination: the container itself
     Row("name_taken", there("name_status", to="created"), "container one (status created)"),
     Row(
@@ -573,6 +733,12 @@ TABLE: list[Row] = [
     Row("network_parent_missing", there("missing_parents", to=["eth7"]), "eth7"),
     Row("network_missing", with_network(None), "app"),
     Row("network_missing", with_network({})),
+    Row("neighbours_stay", with_network({}, neighbours=["redis", "db"]), "network app stay behind: db, redis."),
+    Row("neighbours_stay", with_network(None, neighbours=["redis"]), "redis", also=("network_missing",)),
+    Row("neighbours_stay", with_network({"members": ["redis", "db"]}, neighbours=["redis"])),
+    Row("neighbours_stay", with_network({"members": ["db"]}, neighbours=["redis", "db"]), "stay behind: redis."),
+    # On the engine's own bridge nobody has a name.
+    Row("neighbours_stay", of("networks", to=[network("bridge", neighbours=["redis"])])),
     Row("port_taken", there("ports_taken", to=["tcp port 80 (container web)"]), "tcp port 80 (container web)"),
     Row(
         "host_address_missing",
@@ -595,8 +761,46 @@ TABLE: list[Row] = [
     Row("bind_mount_missing", with_bind(place(exists=False)), "/srv/data", "does not exist"),
     Row("bind_mount_missing", with_bind(place(exists=False), travels=True)),
     Row("bind_mount_refused", with_bind(place(), path="/etc", travels=True), "/etc"),
-    Row("bind_mount_refused", with_bind(place(is_directory=False), travels=True), "no directory"),
+    Row("bind_mount_refused", with_bind(place(is_directory=False), travels=True), "something else on the destination"),
     Row("bind_mount_refused", with_bind(place(is_directory=False, exists=False), travels=True)),
+    # Single files travel too; what is no file has no content to move.
+    Row(
+        "bind_mount_missing",
+        with_bind(place(exists=False), form="file"),
+        "/srv/data",
+        remedy="name it in migrate_bind_mounts",
+    ),
+    Row(
+        "bind_mount_missing",
+        with_bind(place(exists=False), form="other"),
+        "/srv/data",
+        remedy="its content cannot be moved",
+    ),
+    Row("bind_mount_missing", with_bind(place(exists=False), form="missing"), "/srv/data", remedy="Provide it there;"),
+    Row("bind_mount_stays", with_bind(file_place(), form="other"), "/srv/data", remedy="See that both are the same."),
+    Row("bind_mount_refused", with_bind(place(is_directory=False, exists=False), travels=True, form="file")),
+    Row("bind_mount_refused", with_bind(file_place(has_content=False), travels=True, form="file")),
+    Row("foreign_data", with_bind(file_place(), travels=True, form="file"), "The file /srv/data on the destination"),
+    Row(
+        "bind_mount_refused",
+        with_bind(place(), travels=True, form="file"),
+        "is a file on the source and something else",
+    ),
+    Row(
+        "bind_mount_refused",
+        with_bind(file_place(leads_to="/etc/passwd"), travels=True, form="file"),
+        "is a file on the source and something else",
+    ),
+    Row(
+        "bind_mount_refused",
+        with_bind(file_place(is_file=False), travels=True, form="file"),
+        "is a file on the source and something else",
+    ),
+    Row(
+        "bind_mount_refused",
+        with_bind(place(exists=False), travels=True, form="other"),
+        "neither a directory nor a file",
+    ),
     Row("bind_mount_stays", with_bind(place()), "/srv/data"),
     Row("bind_mount_stays", with_bind(place(), shared=True)),
     # -- the destination: places and devices
@@ -645,16 +849,81 @@ TABLE: list[Row] = [
         "1024 MiB",
         "destination",
     ),
+    # One of the engine's copies goes to each of three places.
+    *(
+        Row(
+            "checkpoint_room",
+            all_of(of("memory", "dump_bytes", to=1 << 30), disk("source", path, 1 << 29)),
+            f"may take 1024 MiB at {path} on the source, which has 512 MiB left",
+            engine="api",
+        )
+        for path in ("/tmp", "/var/lib/docker", "/var/lib/containerd")
+    ),
     Row(
         "checkpoint_room",
-        all_of(of("memory", "dump_bytes", to=1 << 30), disk("source", "/var/lib/docker", 2 << 30)),
-        "source",
-        "3072 MiB",
+        all_of(of("memory", "dump_bytes", to=1 << 30), disk("source", "/tmp", 2410 << 20)),
+        engine="api",
+    ),
+    # Two of them on one file system.
+    Row(
+        "checkpoint_room",
+        all_of(
+            of("memory", "dump_bytes", to=1 << 30),
+            same_disk("source", ("/var/lib/docker", "/var/lib/containerd"), 3 << 29),
+        ),
+        "may take 2048 MiB at /var/lib/docker and /var/lib/containerd on the source, which has 1536 MiB left",
+        engine="api",
+    ),
+    # A containerd that keeps its content elsewhere.
+    Row(
+        "checkpoint_room",
+        all_of(
+            of("memory", "dump_bytes", to=1 << 30),
+            on("source", "docker", "containerd_root", to="/srv/containerd"),
+            disk("source", "/var/lib/containerd", 1 << 29),
+        ),
         engine="api",
     ),
     Row(
         "checkpoint_room",
         all_of(of("memory", "dump_bytes", to=1 << 30), disk("source", "/var/lib/livemigrate", 1 << 30)),
+    ),
+    # CRIU asks the kernel for one huge page of its own on the source; on the destination all of them are needed.
+    Row(
+        "huge_pages",
+        all_of(
+            of("processes", "huge_pages", to={"2048": 8}), pool("source", "2048", free_hugepages=1, resv_hugepages=1)
+        ),
+        "has 8 huge page(s) of 2 MiB, and the source has no more",
+    ),
+    Row(
+        "huge_pages",
+        all_of(of("processes", "huge_pages", to={"2048": 8}), pool("destination", "2048", free_hugepages=7)),
+        "8 huge page(s) of 2 MiB; the destination has 7 left",
+        remedy="sysctl vm.nr_hugepages=9",
+    ),
+    Row(
+        "huge_pages",
+        all_of(
+            of("processes", "huge_pages", to={"1048576": 1}),
+            pool("source", "1048576", nr_hugepages=2, free_hugepages=1),
+        ),
+        "1 huge page(s) of 1024 MiB; the destination has 0 left",
+        remedy="echo 1 > /sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages",
+    ),
+    Row(
+        "huge_pages",
+        of("processes", "huge_pages", to={"16384": 1}),
+        "a size that the destination's kernel does not have",
+    ),
+    Row("huge_pages", of("processes", "huge_pages", to={"2048": 8})),
+    # Pages that the kernel makes when they are asked for.
+    Row(
+        "huge_pages",
+        all_of(
+            of("processes", "huge_pages", to={"2048": 8}),
+            pool("destination", "2048", free_hugepages=0, nr_overcommit_hugepages=9, surplus_hugepages=1),
+        ),
     ),
     Row("data_room", of("sizes", "volume_bytes", to=11 << 30), "/var/lib/docker", "10240 MiB left"),
     Row("data_room", of("sizes", "volume_bytes", to=9 << 30)),
@@ -676,6 +945,7 @@ def test_rule(row: Row) -> None:
     text = " ".join(one.message for one in told)
     for wanted in row.texts:
         assert wanted.lower() in text.lower()
+    assert row.remedy in " ".join(one.remedy for one in told)
     for one in told:
         assert one.message.rstrip("'\"").endswith((".", ")", "?")), one.message
         assert one.remedy.rstrip().endswith((".", ")")), one.remedy

@@ -1,0 +1,168 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Single files that a container mounts: over the wire with the real rsync, into their place on the destination, and away."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _bound_files, _channel_server, _transfer, _trees
+from tests.unit.core.wire import Wire
+
+MODE = 0o4640
+OWNER = (1234, 4321)
+
+
+class Ends:
+    """A file on the source, and its place on the destination."""
+
+    def __init__(self, wire: Wire, root: Path) -> None:
+        self._wire = wire
+        self.source = root / "here" / "app.conf"
+        self.place = root / "there" / "etc" / "app.conf"
+        self.source.parent.mkdir()
+        # What nobody has asked for.
+        (self.source.parent / "secret").write_text("secret")
+
+    def prepare(self) -> None:
+        """What the destination does when it makes the container."""
+        made = not self.place.exists()
+        self.arrival = Path(_bound_files.arrival(self._wire.destination, 0, str(self.place)))
+        files = [{"path": str(self.place), "arrival": str(self.arrival), "made": made}]
+        self._wire.destination.enter("creating", files=files, made_directories=[])
+        assert _bound_files.make_place(self._wire.destination, 0, str(self.place)) == str(self.arrival)
+        _channel_server.set_targets(self._wire.destination, {"bind/0": str(self.arrival)})
+
+    def send(self, *, running: bool) -> None:
+        _transfer.send_trees(self._wire.source, [_trees.bind_file(0, str(self.source))], running=running)
+
+    def adopt(self) -> None:
+        _bound_files.adopt(self._wire.destination)
+
+    def discard(self) -> None:
+        _bound_files.discard(self._wire.destination)
+
+
+@pytest.fixture
+def ends(wire: Wire, disk: Path) -> Ends:
+    found = Ends(wire, disk)
+    found.source.write_text("first")
+    os.chown(found.source, *OWNER)
+    found.source.chmod(MODE)
+    found.place.parent.mkdir(parents=True, mode=0o751)
+    return found
+
+
+def test_a_file_takes_its_place_with_all_that_is_known_of_it(ends: Ends) -> None:
+    os.setxattr(ends.source, "user.kept", b"yes")
+    os.utime(ends.source, (1_000_000_000, 1_000_000_000))
+    around = ends.place.parent.stat()
+    ends.prepare()
+    ends.send(running=True)
+    # The engine makes no container without it; nobody sees what is to come before it is whole.
+    assert ends.place.read_text() == ""
+    assert ends.place.stat().st_mode & 0o777 == 0o600
+    status = ends.source.stat()
+    ends.source.write_text("other")
+    os.chown(ends.source, *OWNER)
+    ends.source.chmod(MODE)
+    os.utime(ends.source, ns=(status.st_atime_ns, status.st_mtime_ns))
+    ends.send(running=False)
+    ends.adopt()
+    arrived = ends.place.stat()
+    assert ends.place.read_text() == "other"
+    assert (arrived.st_uid, arrived.st_gid, arrived.st_mode & 0o7777) == (*OWNER, MODE)
+    assert arrived.st_mtime == 1_000_000_000
+    assert os.getxattr(ends.place, "user.kept") == b"yes"
+    # Nothing else, and nothing of the directory around it.
+    assert [path.name for path in ends.place.parent.iterdir()] == ["app.conf"]
+    after = ends.place.parent.stat()
+    assert (after.st_mode, after.st_uid) == (around.st_mode, around.st_uid)
+    ends.adopt()
+    assert ends.place.read_text() == "other"
+
+
+def test_a_link_of_the_same_name_is_what_it_leads_to(ends: Ends) -> None:
+    real = ends.source.parent / "real" / "app.conf"
+    real.parent.mkdir()
+    ends.source.rename(real)
+    ends.source.symlink_to("real/app.conf")
+    ends.prepare()
+    ends.send(running=False)
+    ends.adopt()
+    assert not ends.place.is_symlink()
+    assert ends.place.read_text() == "first"
+
+
+def test_what_is_refused_leaves_nothing(ends: Ends) -> None:
+    for adopted in (False, True):
+        ends.prepare()
+        ends.send(running=True)
+        if adopted:
+            ends.adopt()
+        ends.discard()
+        assert list(ends.place.parent.iterdir()) == []
+
+
+def test_a_file_that_was_there_before_stays_when_it_is_refused(ends: Ends) -> None:
+    ends.place.write_text("of an earlier move")
+    ends.prepare()
+    ends.send(running=True)
+    ends.discard()
+    assert ends.place.read_text() == "of an earlier move"
+    assert [path.name for path in ends.place.parent.iterdir()] == ["app.conf"]
+
+
+def test_only_a_file_takes_the_place(ends: Ends) -> None:
+    ends.prepare()
+    (ends.arrival / "app.conf").symlink_to("/etc/passwd")
+    ends.adopt()
+    assert not ends.place.is_symlink()
+    assert ends.place.read_text() == ""
+
+
+def test_forms(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "same").touch()
+    for link, target in {"same": "sub/same", "other": "file", "dir": "sub", "broken": "nowhere"}.items():
+        (tmp_path / link).symlink_to(target)
+    os.mkfifo(tmp_path / "fifo")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+    forms = {
+        "file": _bound_files.FILE,
+        "same": _bound_files.FILE,
+        "sub": _bound_files.DIRECTORY,
+        "dir": _bound_files.DIRECTORY,
+        **dict.fromkeys(("other", "fifo", "socket"), _bound_files.OTHER),
+        **dict.fromkeys(("broken", "none"), _bound_files.MISSING),
+    }
+    assert {name: _bound_files.form_of(str(tmp_path / name)) for name in forms} == forms
+    assert _bound_files.form_of("/dev/null") == _bound_files.OTHER
+
+
+def test_the_uppermost_directory_that_is_missing(tmp_path: Path) -> None:
+    assert _bound_files.first_missing(str(tmp_path / "a" / "b" / "c")) == str(tmp_path / "a")
+    assert _bound_files.first_missing(str(tmp_path)) == ""
+
+
+def test_a_directory_behind_a_link_is_looked_through(tmp_path: Path) -> None:
+    """find(1) does not follow a link that it is given, unless it is told to."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    # The kernel's times lag behind its clock by a tick.
+    time.sleep(0.1)
+    since = time.time()
+    tree = _trees.bind(0, str(tmp_path / "link"))
+    assert not _transfer._touched(tree, since)
+    time.sleep(0.1)
+    (tmp_path / "real" / "file").write_text("x")
+    assert _transfer._touched(tree, since)

@@ -1,0 +1,229 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is made of a try of CRIU. The try itself is in tests/modules, on real hosts."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _criu_death,
+    _self_test,
+    _self_test_bundle,
+    _self_test_note,
+)
+from ansible_collections.livemigrate.criu.plugins.module_utils._command import Completed
+
+GOOD = """\
+step run 1795946423.574175744
+ended 0 1795946423.681846138
+step dump 1795946423.681946138
+ended 0 1795946423.916053601
+step restore 1795946423.917053601
+ended 0 1795946424.070640951
+"""
+RAN = "\n".join(GOOD.splitlines()[:3])
+# runc 1.1.15 and CRIU 4.1.1 on the lab.
+FAILED = f"""\
+{RAN}
+time="2026-11-29T10:00:25Z" level=error msg="container still running"
+time="2026-11-29T10:00:25Z" level=error msg="criu failed: type NOTIFY errno 0\\nlog file: dump/dump.log"
+ended 1 1795946424.1
+"""
+CRASHED = f"""\
+{RAN}
+time="2026-11-29T10:00:26Z" level=error msg="container still running"
+time="2026-11-29T10:00:26Z" level=error msg="read unixpacket @->@: EOF"
+ended 1 1795946424.1
+"""
+LOG = """\
+(00.000010) Version: 4.1.1 (gitid 0)
+(00.001190) Error (criu/util.c:1533): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted
+(00.106471) Error (criu/sockets.c:628): sockets: Can't get 1:16 opt: Operation not supported
+(00.106941) Error (criu/cr-dump.c:2111): Dumping FAILED.
+"""
+NO_RUN = 'step run 1.0\ntime="x" level=error msg="runc create failed: no such device"\nended 1 2.0\n'
+
+
+class Host:
+    """Answers as systemd-run would; the options that each try was made with are kept."""
+
+    def __init__(self) -> None:
+        self.answer: Callable[[dict[str, str]], str] = lambda _options: GOOD
+        self.log = ""
+        self.tries: list[dict[str, str]] = []
+
+    def __call__(self, argv: Sequence[str], **_more: object) -> Completed:
+        assert argv[0] == "systemd-run"
+        place = Path(argv[-1])
+        if self.log:
+            (place / "dump" / "dump.log").write_text(self.log)
+        options = {path.name: path.read_text() for path in place.glob("options.*")}
+        self.tries.append(options)
+        return Completed(0, self.answer(options), "")
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    monkeypatch.setattr(_self_test_note, "DIRECTORY", str(tmp_path / "run"))
+    monkeypatch.setattr(_self_test, "_NEEDS", ("sh",))
+    criu = tmp_path / "criu"
+    criu.write_text("one")
+    return Host()
+
+
+def _ask(host: Host, tmp_path: Path, options: str = "", version: str = "4.1.1") -> dict[str, object]:
+    return _self_test.of_host(options, str(tmp_path / "criu"), version, host)
+
+
+def _left(tmp_path: Path) -> list[str]:
+    return sorted(os.listdir(tmp_path / "run"))
+
+
+def test_what_works_is_tried_once_until_something_changes(host: Host, tmp_path: Path) -> None:
+    told = _ask(host, tmp_path)
+    assert told["ok"] is True
+    assert told["steps"] == {"run": 0.108, "dump": 0.234, "restore": 0.154}
+    assert (told["error"], told["refused_options"], told["from_note"]) == (None, [], False)
+    assert _left(tmp_path) == ["self-test.json"]
+    assert _ask(host, tmp_path) == {**told, "from_note": True}
+    assert len(host.tries) == 1
+    (tmp_path / "criu").write_text("another")
+    assert _ask(host, tmp_path)["from_note"] is False
+    assert _ask(host, tmp_path, "tcp-close\n")["from_note"] is False
+    assert len(host.tries) == 3
+
+
+def test_it_is_tried_with_the_options_of_a_move(host: Host, tmp_path: Path) -> None:
+    _ask(host, tmp_path, "external=mnt[/x]:x\nnetwork-lock=nftables\n")
+    [options] = host.tries
+    assert "external=mnt[/x]:x" in options["options.dump"].splitlines()
+    assert "network-lock" not in options["options.dump"] + options["options.restore"]
+    assert options["options.environment"] == "network-lock=skip\n"
+    assert "manage-cgroups=ignore" in options["options.restore"].splitlines()
+    _ask(host, tmp_path, version="3.17.1")
+    assert host.tries[-1]["options.environment"] == "", "it does not know that option"
+
+
+def test_a_dump_that_fails_is_told_by_its_cause_and_noted_nowhere(host: Host, tmp_path: Path) -> None:
+    _ask(host, tmp_path)
+    (tmp_path / "criu").write_text("another")
+    host.answer, host.log = (lambda _options: FAILED), LOG
+    told = _ask(host, tmp_path)
+    assert told["ok"] is False
+    assert told["error"] == (
+        "A small container of its own cannot be dumped: sockets: Can't get 1:16 opt: Operation not supported."
+    )
+    assert told["steps"] == {"run": 0.108}
+    assert _left(tmp_path) == []
+    assert _ask(host, tmp_path)["from_note"] is False
+
+
+def test_an_option_that_can_be_done_without_is_found(host: Host, tmp_path: Path) -> None:
+    host.answer = lambda options: CRASHED if options["options.environment"] else GOOD
+    told = _ask(host, tmp_path)
+    assert (told["ok"], told["error"], told["refused_options"]) == (True, None, ["network-lock=skip"])
+    assert "network-lock=skip" not in str(told["options"])
+    assert (_self_test_note.read() or {})["refused_options"] == ["network-lock=skip"]
+
+
+def test_lines_of_the_host_that_break_every_dump_are_named(host: Host, tmp_path: Path) -> None:
+    host.answer, host.log = (lambda options: FAILED if "nonsense" in options["options.dump"] else GOOD), LOG
+    told = _ask(host, tmp_path, "nonsense\ntcp-close\n")
+    assert told["ok"] is False
+    assert str(told["error"]).endswith("It succeeds without these lines of /etc/criu/runc.conf: nonsense.")
+
+
+def test_a_crash_is_called_one(host: Host, tmp_path: Path) -> None:
+    host.answer, host.log = (lambda _options: CRASHED), LOG.splitlines()[0]
+    told = _ask(host, tmp_path)
+    assert told["ok"] is False
+    assert f"CRIU 4.1.1 ended on kernel {os.uname().release} while it dumped a small container" in str(told["error"])
+    assert "crashed or was killed" in str(told["error"])
+
+
+@pytest.mark.parametrize(("seconds", "ok"), [(5.0, None), (0.1, False)], ids=["slow", "hangs"])
+def test_what_does_not_end_is_cut_off(host: Host, tmp_path: Path, seconds: float, ok: bool | None) -> None:
+    """On a host that hardly gets on nothing is known then; on another one CRIU hangs."""
+    host.answer = lambda _options: f"step run 1.0\nended 0 {1 + seconds}\nstep dump {2 + seconds}\n"
+    told = _ask(host, tmp_path)
+    assert told["ok"] is ok
+    assert "cannot be dumped: it does not end within" in str(told["error"])
+    assert _left(tmp_path) == []
+
+
+def test_a_container_that_does_not_run_says_nothing_of_criu(host: Host, tmp_path: Path) -> None:
+    host.answer = lambda _options: NO_RUN
+    told = _ask(host, tmp_path)
+    assert told["ok"] is None
+    assert "runc create failed: no such device" in str(told["error"])
+
+
+def test_without_its_tools_nothing_is_tried(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_self_test, "_NEEDS", ("sh", "no-such-runc"))
+    told = _ask(host, tmp_path)
+    assert told["ok"] is None
+    assert "no-such-runc" in str(told["error"])
+    assert host.tries == []
+
+
+def test_what_was_cut_off_is_swept(host: Host, tmp_path: Path) -> None:
+    for name, age in (("self-test-old", 3600), ("self-test-new", 0), ("20261123T000001Z-3f9a1c", 3600)):
+        directory = tmp_path / "run" / name
+        directory.mkdir(parents=True)
+        since = directory.stat().st_mtime - age
+        os.utime(directory, (since, since))
+    _ask(host, tmp_path)
+    assert _left(tmp_path) == ["20261123T000001Z-3f9a1c", "self-test-new", "self-test.json"]
+
+
+def test_an_interpreter_elsewhere_is_brought_along(tmp_path: Path) -> None:
+    (tmp_path / "usr").mkdir()
+    (tmp_path / "home").mkdir()
+    (tmp_path / "bin").symlink_to("usr/bin")
+    (tmp_path / "lib64").symlink_to("usr/lib64")
+    links, directories = _self_test_bundle.programs("/usr/bin/python3.13", str(tmp_path))
+    assert links == {"bin": "usr/bin", "lib64": "usr/lib64"}
+    assert directories == ["/usr"]
+    assert len(_self_test_bundle.programs("/opt/python/bin/python3", str(tmp_path))[1]) == 2
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        (
+            "4,1120,95000000,-;criu[812]: segfault at 48 ip 000055d2 sp 00007ffc error 4 in criu[b4,55d2+a0]\n SUBSYSTEM=x\n",
+            "criu[812]: segfault at 48 ip 000055d2 sp 00007ffc error 4 in criu[b4,55d2+a0]",
+        ),
+        (
+            "3,1121,95000000,-;Out of memory: Killed process 812 (criu) total-vm:1kB\n",
+            "Out of memory: Killed process 812 (criu) total-vm:1kB",
+        ),
+        ("4,1119,50000000,-;criu[511]: segfault at 48 ip 1 sp 2 error 4 in criu[b4,55d2+a0]\n", ""),
+        ("6,1122,95000000,-;eth0: link becomes ready\n", ""),
+        ("no record", ""),
+    ],
+)
+def test_the_kernels_words_about_this_crash_and_no_other(record: str, words: str) -> None:
+    assert _criu_death.about_criu(record, 90.0) == words
+
+
+def test_the_kernels_words_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_criu_death, "kernel_words", lambda _since: "criu[812]: segfault at 48")
+    said = _criu_death.sentence("while it dumped the container", LOG, 0.0)
+    assert said.startswith(f"CRIU 4.1.1 crashed on kernel {os.uname().release} while it dumped the container")
+    assert "criu[812]: segfault at 48" in said
+    assert "livemigrate.criu.criu" in said
+
+
+def test_its_config_is_json(tmp_path: Path) -> None:
+    config = _self_test_bundle.write(str(tmp_path), "livemigrate-self-test-x.service")
+    assert json.loads(json.dumps(config)) == config
+    assert config["linux"]["cgroupsPath"] == "/system.slice/livemigrate-self-test-x.service/container"

@@ -1,0 +1,53 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Moves between Debian releases as they are: kernels 6.1, 6.12 and 7.2, each with its own CRIU and Docker."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests import matrix
+from tests.migration.conftest import Pair
+from tests.vm.conftest import SLOW, Start
+from tests.vm.stock import IN_FORCE, LIMITS, complaints, confinement
+from tests.workloads.host import Host
+
+pytestmark = pytest.mark.vm
+
+WHAT = "limits, AppArmor's docker-default, a published port"
+
+
+def test_from_debian_13_to_forky(debian13: Pair, forky: Host, start: Start) -> None:
+    _moves(start, debian13.alpha, forky)
+
+
+def test_from_forky_to_debian_13_is_refused(debian13: Pair, forky: Host, start: Start) -> None:
+    """An older CRIU cannot read what a newer one has written; this is told before anything is touched."""
+    _is_refused(start, forky, debian13.alpha, "criu_not_older")
+
+
+def test_from_debian_12_to_debian_13(debian13: Pair, debian12: Host, start: Start) -> None:
+    _moves(start, debian12, debian13.alpha)
+
+
+def test_from_debian_13_to_debian_12_is_refused(debian13: Pair, debian12: Host, start: Start) -> None:
+    _is_refused(start, debian13.alpha, debian12, "criu_not_older")
+
+
+def _moves(start: Start, source: Host, destination: Host) -> None:
+    moving = start(source, [source, destination], *LIMITS)
+    moving.move(source, destination).succeed(timeout=60 * SLOW)
+    moving.assert_runs_on(destination, timeout=6 * SLOW)
+    assert confinement(destination, moving.name) == IN_FORCE
+    assert not complaints(destination)
+    assert not complaints(source)
+    matrix.note(source, destination, engine="runtime", what=WHAT)
+
+
+def _is_refused(start: Start, source: Host, destination: Host, rule: str) -> None:
+    moving = start(source, [source, destination], *LIMITS)
+    moving.move(source, destination).fail_with(rule, timeout=60 * SLOW)
+    moving.assert_runs_on(source, timeout=6 * SLOW)
+    matrix.note(source, destination, engine="runtime", what=WHAT, result=f"refused: `{rule}`")
