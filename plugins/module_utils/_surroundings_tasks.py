@@ -105,6 +105,9 @@ class _Look:
             "exe": Link("its program", "exe"),
             "timers": Timers("its timers"),
         }
+        # Who moves it all the same does not heed the rule of that name.
+        if "personality" in side.ignored:
+            del self.of_process["personality"]
         if _has_apparmor():
             self.of_process["label"] = File("its AppArmor profile", "attr/current")
 
