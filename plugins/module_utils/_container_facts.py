@@ -26,6 +26,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _held,
     _huge_pages,
     _images,
+    _kernel_keys,
     _mountinfo,
     _names,
     _network_facts,
@@ -305,6 +306,7 @@ def of_processes(inspect: Inspect, first: _sockets.Sockets | None = None) -> Fac
         "processes": {
             **held,
             "foreign": _lasting_foreign(group, init),
+            "keys": _kernel_keys.count(inspect["Id"]),
             "huge_pages": _huge_pages.of_processes(pids, _huge_pages.pools()),
         },
         "kernel_mounts": {

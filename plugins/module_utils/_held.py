@@ -99,6 +99,12 @@ def kernel_device(number: int) -> int:
     return os.major(number) << 20 | os.minor(number)
 
 
+def parse_flags(text: str) -> int:
+    """The flags of open(2) in fdinfo."""
+    found = re.search(r"^flags:\s*([0-7]+)$", text, re.MULTILINE)
+    return int(found.group(1), 8) if found else 0
+
+
 def parse_locks(fdinfo: str) -> list[str]:
     """The kinds of the locks that a descriptor holds: ``POSIX``, ``FLOCK``, ``OFDLCK``, ``LEASE``."""
     return re.findall(r"^lock:\s+\d+:\s+(\w+)", fdinfo, re.MULTILINE)
@@ -280,6 +286,8 @@ class _Seen:
                     self.mount_namespaces.setdefault(other, pid)
                 else:
                     self.hold(f"namespace_{kind}", program)
+        if read(f"/proc/{pid}/personality").strip("0\n"):
+            self.hold("personality", program)
         mapped = parse_maps(read(f"/proc/{pid}/maps"))
         for kind in mapped.kinds:
             self.hold(kind, program)
@@ -308,6 +316,9 @@ class _Seen:
                 self.hold(f"{kind}_overlay", program)
         elif kind:
             self.hold(kind, program)
+        elif target.startswith("pipe:"):
+            if parse_flags(read(f"/proc/{pid}/fdinfo/{name}")) & os.O_DIRECT:
+                self.hold("pipe_packets", program)
         elif target.startswith("/"):
             found = os.stat(place)
             mode = found.st_mode

@@ -24,6 +24,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _rules_network,
     _rules_processes,
     _rules_room,
+    _rules_surroundings,
     _rules_surroundings_network,
     _shim,
 )
@@ -45,6 +46,7 @@ TOPICS = {
     "The container, as it was created": _rules_container,
     "Its mounts": _rules_mounts,
     "Its processes": _rules_processes,
+    "Its processes, and what is not their memory": _rules_surroundings,
     "Its network": _rules_network,
     "Its network, as programs have changed it": _rules_surroundings_network,
     "The destination": _rules_destination,

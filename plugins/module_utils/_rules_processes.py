@@ -92,6 +92,7 @@ _UNSUPPORTED = {
     "landlock": "Landlock rule sets",
     "mount_fd": "file systems that are being mounted",
     "mqueue": "POSIX message queues",
+    "pipe_packets": "pipes in packet mode (pipe2 with O_DIRECT)",
     "secretmem": "secret memory (memfd_secret)",
 }
 

@@ -148,6 +148,7 @@ def bring_over(side: Side, source: t.Mapping[str, Data]) -> list[str]:
     :returns: in which points the two still differ, see :func:`sentence`.
     """
     asked = [topic for topic in _TOPICS if source.get(topic.NAME) is not None]
+    side.find_processes()
     with ThreadPoolExecutor(max_workers=max(1, len(asked))) as pool:
         found = list(pool.map(lambda topic: _brought(topic, side, source[topic.NAME]), asked))
     return [difference for differences in found for difference in differences]

@@ -20,7 +20,7 @@ import typing as t
 from ansible_collections.livemigrate.criu.plugins.module_utils._proof import inner_pid
 from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_ids import Ids
 from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
-from ansible_collections.livemigrate.criu.plugins.module_utils._task_traits import read
+from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import read
 
 NAME = "cgroup"
 OF_PROCESSES = False

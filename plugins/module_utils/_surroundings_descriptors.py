@@ -24,6 +24,7 @@ import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_ids import Ids
 from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
+from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import read
 
 NAME = "descriptors"
 OF_PROCESSES = True
@@ -36,6 +37,7 @@ _NOTICED = _CHANGEABLE | os.O_ACCMODE | os.O_CLOEXEC | os.O_DSYNC | os.O_SYNC | 
 _TERMINALS = range(136, 144)
 # pidfd_open(2) and pidfd_getfd(2) have one number on every architecture.
 _PIDFD_OPEN, _PIDFD_GETFD = 434, 438
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 # Of the lines of fdinfo (see proc(5)), by their key: which words behind it are the descriptor's own. The others are times that
 # go by, and numbers of this host.
@@ -139,18 +141,8 @@ def _kind(status: os.stat_result, place: str) -> str:
 
 def _information(path: str) -> tuple[int, list[str]]:
     """Flags and details out of fdinfo."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        parts = []
-        while True:
-            part = os.read(descriptor, 1 << 16)
-            if not part:
-                break
-            parts.append(part)
-    finally:
-        os.close(descriptor)
     flags, details = 0, []
-    for line in b"".join(parts).decode("ascii", "replace").splitlines():
+    for line in read(path).splitlines():
         key, _colon, rest = line.partition(":")
         if key == "flags":
             flags = int(rest, 8)
@@ -203,8 +195,7 @@ def _set_flags(pid: int, number: int, wanted: int) -> None:
 
 
 def _call(number: int, *arguments: int) -> int:
-    libc = ctypes.CDLL(None, use_errno=True)
-    answer = int(libc.syscall(number, *arguments))
+    answer = int(_LIBC.syscall(number, *arguments))
     if answer < 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))

@@ -22,6 +22,8 @@ class Ids:
     def __init__(self, lines: t.Iterable[str]) -> None:
         ranges = [tuple(int(word) for word in line.split()) for line in lines]
         self._ranges = ranges or _ALL
+        #: whether the container's are others than the host's at all
+        self.differ = self._ranges != _ALL
 
     @classmethod
     def of(cls, pid: int, kind: str) -> Ids:

@@ -8,13 +8,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import _namespaces
 from ansible_collections.livemigrate.criu.plugins.module_utils._proof import inner_pid
-from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
+from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup, read
 
 
 class Side:
@@ -48,17 +49,23 @@ class Side:
         self.notes: dict[str, t.Any] = {}
 
     @functools.cached_property
-    def processes(self) -> dict[str, int]:
-        """Its processes: the number that each has inside of the container, to that which this host gives it."""
+    def statuses(self) -> dict[int, str]:
+        """The text of /proc/PID/status of each of its processes, by the number that this host gives it."""
         found = {}
         for pid in self.group.pids():
             # Nothing ends while it stands still, but a look ahead is made while it runs.
-            try:
-                with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as handle:
-                    found[inner_pid(handle.read())] = pid
-            except (FileNotFoundError, ProcessLookupError):
-                continue
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                found[pid] = read(f"/proc/{pid}/status")
         return found
+
+    @functools.cached_property
+    def processes(self) -> dict[str, int]:
+        """Its processes: the number that each has inside of the container, to that which this host gives it."""
+        return {inner_pid(status): pid for pid, status in self.statuses.items()}
+
+    def find_processes(self) -> None:
+        """Read which there are, before topics work side by side: one of them moves processes between cgroups."""
+        self.processes.keys()
 
     def owns(self, kind: str) -> bool:
         """Whether its namespace of a kind is not that of the host.

@@ -35,8 +35,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._task_traits impo
     Trait,
     Value,
     WritableFile,
-    read,
 )
+from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import read
 
 NAME = "tasks"
 OF_PROCESSES = True
@@ -105,6 +105,9 @@ class _Look:
             "exe": Link("its program", "exe"),
             "timers": Timers("its timers"),
         }
+        # Who moves it all the same does not heed the rule of that name.
+        if "personality" in side.ignored:
+            del self.of_process["personality"]
         if _has_apparmor():
             self.of_process["label"] = File("its AppArmor profile", "attr/current")
 
@@ -118,7 +121,8 @@ class _Look:
         threads = {}
         process: dict[str, Value] = {name: trait.get(pid) for name, trait in self.of_process.items()}
         for task in map(int, os.listdir(f"/proc/{pid}/task")):
-            status = _fields(read(f"/proc/{pid}/task/{task}/status"))
+            # Of its first thread it has been read already.
+            status = _fields(self._side.statuses[pid] if task == pid else read(f"/proc/{pid}/task/{task}/status"))
             threads[status["NSpid"].split()[-1]] = self._thread(task, status)
             if task == pid:
                 process.update({name: self._value(name, status) for name in _OF_PROCESS})
@@ -136,8 +140,10 @@ class _Look:
         if text is None:
             return None
         ids = self._ids.get(name)
+        if ids is not None and ids.differ:
+            return " ".join(str(ids.inside(int(number))) for number in text.split())
         if ids is not None:
-            return [ids.inside(int(number)) for number in text.split()]
+            return " ".join(text.split())
         # The last is the number in the innermost namespace.
         return text.split()[-1] if name.startswith("NS") else text
 

@@ -19,6 +19,8 @@ import resource
 import struct
 import typing as t
 
+from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import read
+
 # ioprio_set(2), ioprio_get(2), sched_setattr(2), sched_getattr(2). C libraries have no functions for them.
 _NUMBERS = {"x86_64": (251, 252, 314, 315), "s390x": (282, 283, 345, 346), "ppc64le": (273, 274, 355, 356)}
 # Of every architecture that Linux learnt after 2010.
@@ -52,25 +54,14 @@ _ALL = "all"
 # Where the names in /proc/PID/limits end.
 _LIMITS_NAMES = 26
 
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
 Value = t.Any
 """Plain data, equal on both hosts where nothing differs; None where it does not apply."""
 
 
-def read(path: str) -> str:
-    """A small file of /proc, in one call.
-
-    :raises OSError: as reading does.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(descriptor, 1 << 16).decode("utf-8", "replace")
-    finally:
-        os.close(descriptor)
-
-
 def _call(number: int, *arguments: t.Any) -> int:
-    libc = ctypes.CDLL(None, use_errno=True)
-    answer = int(libc.syscall(number, *arguments))
+    answer = int(_LIBC.syscall(number, *arguments))
     if answer < 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))

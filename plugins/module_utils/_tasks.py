@@ -21,7 +21,23 @@ import typing as t
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 
 _POLL_SECONDS = 0.005
+_READ_BYTES = 1 << 16
 _CGROUPS = "/sys/fs/cgroup"
+
+
+def read(path: str) -> str:
+    """A file of /proc, whole.
+
+    :raises OSError: as reading does.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = [os.read(descriptor, _READ_BYTES)]
+        while parts[-1]:
+            parts.append(os.read(descriptor, _READ_BYTES))
+        return b"".join(parts).decode("utf-8", "replace")
+    finally:
+        os.close(descriptor)
 
 
 def cgroup_of(pid: int) -> str:

@@ -7,6 +7,8 @@
 Each is called by what it has done. The host looks at them from outside, see `test_surroundings_tasks.py`.
 """
 
+from __future__ import annotations
+
 import ctypes
 import fcntl
 import os
@@ -55,7 +57,7 @@ def descriptors() -> None:
 
 
 def _socket() -> int:
-    import socket  # noqa: PLC0415 - the others need none of its libraries
+    import socket
 
     return socket.socket().detach()
 

@@ -35,20 +35,22 @@ for p in $(find . -name cgroup.procs -exec cat {} +); do
     role=$(cat /proc/$p/comm)
     case $role in priorities | threads | descriptors | user | objects | divided | clock) ;; *) continue ;; esac
     for t in $(ls /proc/$p/task); do
-        echo "$role $(chrt -p $t | sed "s/pid $t/task/" | tr '\n' ' ')"
-        echo "$role nice $(cut -d' ' -f19 /proc/$t/stat) $(ionice -p $t) $(taskset -p $t | sed 's/.*: //')"
+        echo "$role $(chrt -p $t | sed "s/pid $t/task/" | head -n 2 | tr '\n' ' ')"
+        echo "$role nice $(sed 's/.*) //' /proc/$t/stat | cut -d' ' -f17) $(ionice -p $t) $(taskset -p $t | sed 's/.*: //')"
         echo "$role $(cat /proc/$t/timerslack_ns /proc/$t/oom_score_adj /proc/$t/coredump_filter | tr '\n' ' ')"
         grep -E '^(Uid|Gid|Groups|Umask|Cap|NoNewPrivs|SigIgn)' /proc/$t/status | tr '\n\t' '  ' | sed "s/^/$role /"; echo
     done
     echo "$role $(readlink /proc/$p/cwd) $(grep -E 'open files' /proc/$p/limits)"
     echo "$role in $(sed -n 's/^0:://p' /proc/$p/cgroup | sed 's/.*scope//')"
     test $role != descriptors || for f in 100 101 102 103 104; do
-        echo "$f $(stat -L -c '%u:%g %a' /proc/$p/fd/$f) $(grep flags /proc/$p/fdinfo/$f)"
+        flags=$(sed -n 's/^flags:\t//p' /proc/$p/fdinfo/$f)
+        # Without O_LARGEFILE, which changes nothing.
+        printf '%s flags %o\n' "$f $(stat -L -c '%u:%g %a' /proc/$p/fd/$f)" $((flags & ~0100000))
     done
 done | sort
 echo "limit $(cat app/cgroup.max.descendants)"
-nsenter -i -t $init ipcs -m -i 0 | grep -E 'uid=|mode='
-nsenter -i -t $init ipcs -s -i 0 | grep -E 'uid=|mode=' | sed 's/, *cuid.*//'
+nsenter -i -t $init ipcs -m -i 0 | grep -E 'uid=|mode=' | sed 's/cuid.*//'
+nsenter -i -t $init ipcs -s -i 0 | grep -E 'uid=|mode=' | sed 's/cuid.*//'
 nsenter -C -m -t $init sh -c "sed -n '/^0::/p' /proc/1/cgroup; ls -d /sys/fs/cgroup/app /sys/fs/cgroup/*.slice" 2>/dev/null
 true
 """
@@ -62,10 +64,10 @@ _CHOSEN = (
     "101 1001:1100 602",
     "102 1002:1100 640",
     "103 1003:1100 700",
-    "104 1000:1100 620 flags:\t0",
-    "user /usr/lib Max open files            100                  200",
+    "104 1000:1100 620 flags 4001",
+    "user /host/lib Max open files            100                  200",
     "divided in /app/inner",
-    "clock in ",
+    "clock in",
     "limit 7",
     "0::/",
     "/sys/fs/cgroup/app",

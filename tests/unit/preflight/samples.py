@@ -183,6 +183,7 @@ def container(**inspect: Any) -> Facts:
             "sleeping": [],
             "pipes_without_writer": [],
             "huge_pages": {},
+            "keys": 0,
             "seccomp": 2,
             "own_user_namespace": False,
             "protocols": {},

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _held, _mountinfo
+from ansible_collections.livemigrate.criu.plugins.module_utils import _held, _kernel_keys, _mountinfo
 
 INOTIFY = """\
 pos:\t0
@@ -286,3 +286,33 @@ def test_propagation() -> None:
 
 def test_our_own_mounts() -> None:
     assert "/proc" in {one.place for one in _mountinfo.parse(_held.read("/proc/self/mountinfo"))}
+
+
+def test_what_processes_have_that_no_other_kind_tells() -> None:
+    """A personality (setarch -R), and a pipe in packet mode; of a process that has neither, nothing."""
+    program = "import os; {}; os.write(1, b'x'); import time; time.sleep(60)"
+    plain, packets = "keep = os.pipe()", "keep = os.pipe2(os.O_DIRECT)"
+    for prefix, statement, kinds in (
+        (["setarch", "-R"], plain, {"personality"}),
+        ([], packets, {"pipe_packets"}),
+        ([], plain, set()),
+    ):
+        argv = [*prefix, sys.executable, "-c", program.format(statement)]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.read(1)
+            found = set(_held.look([process.pid], process.pid)["held"])
+            process.kill()
+        assert found & {"personality", "pipe_packets"} == kinds
+
+
+def test_keys_of_a_container(tmp_path: Path) -> None:
+    """As the kernel lists its keyrings; that of another container and one with no keys count for nothing."""
+    keys = tmp_path / "keys"
+    keys.write_text(
+        f"13ed18f4 I--Q---    10 perm 3f1b0000     0     0 keyring   _ses.{'a' * 64}: 2\n"
+        f"16b2da20 I--Q---     7 perm 3f1b0000     0     0 keyring   _ses.{'b' * 64}: empty\n"
+        "1ad1ec7f I--Q---     1 perm 1f3f0000     0 65534 keyring   _uid_ses.0: 1\n"
+    )
+    assert [_kernel_keys.count(letter * 64, str(keys)) for letter in "abc"] == [2, 0, 0]
+    assert _kernel_keys.count("a" * 64, str(tmp_path / "none")) == 0

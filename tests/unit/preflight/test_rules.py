@@ -609,6 +609,10 @@ TABLE: list[Row] = [
     Row("io_uring", held(io_uring=["node"]), "node"),
     Row("descriptors_unsupported", held(bpf=["agent"], perf=["perf"]), "agent"),
     Row("descriptors_unsupported", held(aio=["mysqld"])),
+    Row("descriptors_unsupported", held(pipe_packets=["sudo"]), "packet mode", "sudo"),
+    Row("personality", held(personality=["gdb"]), "gdb"),
+    Row("kernel_keys", of("processes", "keys", to=3), "3 key(s)"),
+    Row("kernel_keys", of("processes", "keys", to=0)),
     Row("inotify_on_overlay", held(inotify_overlay=["dotnet"]), "dotnet", "4.2"),
     Row(
         "inotify_on_overlay",

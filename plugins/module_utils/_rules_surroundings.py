@@ -1,0 +1,44 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""What belongs to processes, is not their memory, and can be carried over by nobody: pure rules.
+
+What can be carried is carried while the copy is held, see ``_surroundings_tasks.py`` and its neighbours.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils._finding import ERROR, Case, Told, rule
+
+_Found = t.Iterator[Told]
+
+
+@rule(ERROR, "processes with a personality of their own", "criu 4.2 by reading, run", "processes", volatile=True)
+def personality(case: Case) -> _Found:
+    programs = (case.container or {})["processes"]["held"].get("personality")
+    if programs:
+        yield (
+            f"These programs have a personality of their own, which CRIU does not restore: {', '.join(programs)}.",
+            (
+                "Start them without setarch(8) and linux32(8). Where only programs that they start later would notice, put "
+                "personality into migrate_ignore_rules."
+            ),
+        )
+
+
+@rule(ERROR, "keys in the kernel's keyrings", "run", "processes", volatile=True)
+def kernel_keys(case: Case) -> _Found:
+    number = (case.container or {})["processes"].get("keys")
+    if number:
+        yield (
+            f"The session keyring of the container holds {number} key(s), which CRIU does not move.",
+            (
+                "Remove them (keyctl clear @s). Where its programs get them again by themselves, put kernel_keys into "
+                "migrate_ignore_rules."
+            ),
+        )
