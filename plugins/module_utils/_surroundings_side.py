@@ -44,6 +44,8 @@ class Side:
         self.own_network = own_network
         self.ignored = frozenset(ignored)
         self.ahead = ahead or {}
+        #: what topics note while they carry, for their comparison, by their names
+        self.notes: dict[str, t.Any] = {}
 
     @functools.cached_property
     def processes(self) -> dict[str, int]:

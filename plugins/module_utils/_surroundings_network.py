@@ -1,0 +1,243 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""The network of a container as a program with the right to it (``--cap-add NET_ADMIN``) has changed it.
+
+The engine makes the network of a copy anew, and runc leaves it out of the checkpoint. So addresses, routes, rules, permanent
+neighbours and settings of devices that were made, changed or deleted inside are read on the source, and made on the copy.
+What the engine itself has made is left to it: the copy may have another address and another gateway (see ``_network_match.py``).
+What cannot be brought over, devices that were made inside above all, is refused by ``_rules_surroundings_network.py``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import struct
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _namespaces, _netlink, _network_match
+from ansible_collections.livemigrate.criu.plugins.module_utils import _network_plan as _plan
+from ansible_collections.livemigrate.criu.plugins.module_utils import _network_state as _state
+from ansible_collections.livemigrate.criu.plugins.module_utils._netlink import Message, Netlink
+from ansible_collections.livemigrate.criu.plugins.module_utils._network_plan import LinkChange, Made, Plan
+from ansible_collections.livemigrate.criu.plugins.module_utils._network_state import State
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
+
+NAME = "network"
+OF_PROCESSES = False
+
+#: the rules by which a user says that these may be lost
+DEVICES_RULE, SHAPING_RULE = "network_devices_inside", "traffic_control_inside"
+
+_NEW_LINK, _NEW_LINK_PROPERTY = 16, 108
+_NEW_ADDRESS, _DELETE_ADDRESS = 20, 21
+_NEW_ROUTE, _DELETE_ROUTE = 24, 25
+_NEW_NEIGHBOUR, _NEW_RULE, _DELETE_RULE, _NEW_NEXTHOP = 28, 32, 33, 104
+_NESTED = 0x8000
+# The engine's own file of a container.
+_CONFIG = "config.v2.json"
+_ENDPOINT_FIELDS = ("IPAddress", "IPPrefixLen", "Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen", "IPv6Gateway")
+
+
+def look_ahead(side: Side) -> t.Any:  # noqa: ARG001
+    """Nothing: all of it may change until the freeze, and is read in a millisecond."""
+    return None
+
+
+def take(side: Side, ahead: t.Any) -> t.Any:  # noqa: ARG001
+    """The network of the source, and what its engine made of it. None where it is not the container's own."""
+    return seen(side.init, side.directory, side.ignored) if side.own_network else None
+
+
+def seen(init: int, directory: str, ignored: t.Container[str] = ()) -> dict[str, t.Any]:
+    """The network of a container, as plain data.
+
+    :param init: its first process.
+    :param directory: where the engine keeps the files of the container.
+    :param ignored: ids of rules: what the user has said may be lost is left out.
+    :raises OSError: when it cannot be read.
+    """
+    settings = _endpoint_settings(directory)
+    state = _namespaces.inside(init, ["net"], _state.read)
+    mtus = _state.host_mtus({link.peer for link in state.links if link.peer})
+    made = Made(state, _parsed(settings), {link.number: mtus[link.peer] for link in state.links if link.peer in mtus})
+    if DEVICES_RULE in ignored:
+        made = made._replace(state=_without(state, {link.number for link in made_inside(made)}))
+    if SHAPING_RULE in ignored:
+        made = made._replace(state=made.state._replace(shaped=()))
+    return {
+        "state": made.state.as_data(),
+        "endpoints": settings,
+        "mtus": {str(index): mtu for index, mtu in made.mtus.items()},
+    }
+
+
+def made_of(data: t.Mapping[str, t.Any]) -> Made:
+    """Back from plain data.
+
+    :param data: what :func:`seen` returned.
+    """
+    mtus = {int(index): int(mtu) for index, mtu in data["mtus"].items()}
+    return Made(State.parse(data["state"]), _parsed(data["endpoints"]), mtus)
+
+
+def _endpoint_settings(directory: str) -> dict[str, t.Any]:
+    with open(os.path.join(directory, _CONFIG), encoding="utf-8") as handle:
+        networks = (json.load(handle).get("NetworkSettings") or {}).get("Networks") or {}
+    wanted = (*_ENDPOINT_FIELDS, "MacAddress")
+    return {name: {key: (one or {}).get(key) for key in wanted} for name, one in networks.items()}
+
+
+def _parsed(settings: t.Mapping[str, t.Any]) -> list[_network_match.Endpoint]:
+    return _network_match.endpoints({"NetworkSettings": {"Networks": settings}})
+
+
+def made_inside(made: Made) -> list[_state.Link]:
+    """The devices that are not the engine's."""
+    engine = _network_match.of_endpoints(made.state, made.endpoints)
+    return [link for link in made.state.links if not link.is_loopback and link.number not in engine]
+
+
+def _without(state: State, left_out: t.Container[int]) -> State:
+    """The same without some devices, and all that needs them."""
+
+    def stays(*numbers: int | None) -> bool:
+        return not any(number is not None and number in left_out for number in numbers)
+
+    names = {link.name for link in state.links if link.number in left_out}
+    nexthops = tuple(one for one in state.nexthops if stays(one.number(_state.NHA_OIF)))
+    ids = {one.number(_state.NHA_ID) for one in nexthops}
+
+    def route_stays(one: Message) -> bool:
+        several = [index for _flags, _weight, index, _rest in _state.hops(one.get(_state.RTA_MULTIPATH) or b"")]
+        known = one.number(_state.RTA_NH_ID)
+        return stays(one.number(_state.RTA_OIF), *several) and (known is None or known in ids)
+
+    return state._replace(
+        links=tuple(link for link in state.links if link.number not in left_out),
+        addresses=tuple(one for one in state.addresses if stays(_state.ADDRESS_HEAD.unpack(one.head)[4])),
+        routes=tuple(filter(route_stays, state.routes)),
+        rules=tuple(one for one in state.rules if not {one.text(_state.FRA_IIF), one.text(_state.FRA_OIF)} & names),
+        neighbours=tuple(one for one in state.neighbours if stays(_state.NEIGHBOUR_HEAD.unpack(one.head)[3])),
+        nexthops=nexthops,
+    )
+
+
+def carry(side: Side, source: t.Any) -> None:
+    """Bring about on the copy what was made inside."""
+    if side.own_network:
+        made = made_of(source)
+        side.notes[NAME] = _namespaces.inside(side.init, ["net"], lambda: _carry(made))
+
+
+def _carry(made: Made) -> State:
+    before = _state.read()
+    todo = _plan.plan(made, before)
+    if not todo.is_empty:
+        with Netlink() as netlink:
+            _apply(netlink, made, before, todo)
+    return before
+
+
+def _apply(netlink: Netlink, made: Made, before: State, todo: Plan) -> None:
+    for change in todo.links:
+        _change_link(netlink, change, change.mask & ~(_state.UP & ~change.flags))
+    for one in todo.delete_addresses:
+        _try(netlink, _DELETE_ADDRESS, one)
+    for one in todo.addresses:
+        _add_address(netlink, one, before)
+    for one in sorted(todo.nexthops, key=lambda one: one.get(_state.NHA_GROUP) is not None):
+        _try(netlink, _NEW_NEXTHOP, one, _netlink.REPLACE)
+    # The kernel has made routes for new addresses, and taken some away.
+    rest = _plan.plan(made, _state.read(), before)
+    for one in rest.delete_routes:
+        _try(netlink, _DELETE_ROUTE, one)
+    for one in rest.routes:
+        # A second route to the same place, where there is one.
+        if not _try(netlink, _NEW_ROUTE, one, _netlink.ADD):
+            _try(netlink, _NEW_ROUTE, one, _netlink.APPEND)
+    for one in rest.rules:
+        _try(netlink, _NEW_RULE, one, _netlink.ADD)
+    for one in rest.delete_rules:
+        _try(netlink, _DELETE_RULE, one)
+    for one in rest.neighbours:
+        _try(netlink, _NEW_NEIGHBOUR, one, _netlink.REPLACE)
+    for change in todo.links:
+        # Last, because it takes the routes of the device away.
+        if change.mask & _state.UP & ~change.flags:
+            _change_link(netlink, LinkChange(change.number, change.name, flags=0, mask=_state.UP), _state.UP)
+
+
+def _try(netlink: Netlink, kind: int, message: Message, how: int = _netlink.ONLY) -> bool:
+    """What the kernel does not accept shows in the comparison."""
+    try:
+        netlink.request(kind, message, how)
+    except OSError:
+        return False
+    return True
+
+
+def _change_link(netlink: Netlink, change: LinkChange, mask: int) -> None:
+    pairs: list[tuple[int, bytes]] = []
+    if change.mac:
+        pairs.append((_state.IFLA_ADDRESS, bytes.fromhex(change.mac.replace(":", ""))))
+    if change.mtu:
+        pairs.append((_state.IFLA_MTU, struct.pack("=I", change.mtu)))
+    if change.txqlen >= 0:
+        pairs.append((_state.IFLA_TXQLEN, struct.pack("=I", change.txqlen)))
+    if change.alias is not None:
+        pairs.append((_state.IFLA_ALIAS, change.alias.encode()))
+    if change.group >= 0:
+        pairs.append((_state.IFLA_GROUP, struct.pack("=I", change.group)))
+    if mask:
+        _try(netlink, _NEW_LINK, Message(_state.LINK_HEAD.pack(0, 0, change.number, change.flags & mask, mask), ()))
+    for pair in pairs:
+        # One by one: a device may take one and not the other.
+        _try(netlink, _NEW_LINK, Message(_state.LINK_HEAD.pack(0, 0, change.number, 0, 0), (pair,)))
+    if change.altnames:
+        names = _netlink.packed((_state.IFLA_ALTNAME, name.encode() + b"\0") for name in change.altnames)
+        message = Message(
+            _state.LINK_HEAD.pack(0, 0, change.number, 0, 0), ((_state.IFLA_PROPERTIES | _NESTED, names),)
+        )
+        _try(netlink, _NEW_LINK_PROPERTY, message, _netlink.ADD)
+
+
+def _add_address(netlink: Netlink, address: Message, state: State) -> None:
+    family, _length, _flags, _scope, index = _state.ADDRESS_HEAD.unpack(address.head)
+    if family != _state.INET6:
+        _try(netlink, _NEW_ADDRESS, address, _netlink.ADD)
+        return
+    flags = address.number(_state.IFA_FLAGS) or 0
+    # Nobody is asked whether it is free, which would take a second: the source has it.
+    now = address.with_attribute(_state.IFA_FLAGS, struct.pack("=I", flags | _state.NODAD))
+    try:
+        netlink.request(_NEW_ADDRESS, now, _netlink.ADD)
+    except OSError as exc:
+        link = state.link(index)
+        if exc.errno != errno.EACCES or link is None:
+            return
+        # The engine switches IPv6 off at a device that it gave none. The source had switched it on: it has the address.
+        with (
+            contextlib.suppress(OSError),
+            open(f"/proc/sys/net/ipv6/conf/{link.name}/disable_ipv6", "w", encoding="ascii") as handle,
+        ):
+            handle.write("0\n")
+        _try(netlink, _NEW_ADDRESS, now, _netlink.ADD)
+    if not flags & _state.NODAD:
+        _try(netlink, _NEW_ADDRESS, address, _netlink.REPLACE)
+
+
+def compare(side: Side, source: t.Any) -> list[str]:
+    """What is not on the copy as it was on the source."""
+    if not side.own_network:
+        return []
+    made = made_of(source)
+    before: State | None = side.notes.get(NAME)
+    now = _namespaces.inside(side.init, ["net"], _state.read)
+    return _plan.differences(_plan.plan(made, now, before))

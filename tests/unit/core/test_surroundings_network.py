@@ -1,0 +1,234 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What was made inside of a network namespace is made in another one, which an engine has made with other addresses."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _surroundings_network as topic
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
+from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
+from tests.unit.core.support import wait_for
+
+
+class Container:
+    """A network namespace as an engine makes it: eth0, ... on networks of the host."""
+
+    def __init__(self, directory: Path, networks: list[dict[str, Any]]) -> None:
+        self.sleeper = subprocess.Popen(["unshare", "--net", "sleep", "600"])
+        pid = self.sleeper.pid
+        wait_for(partial(_elsewhere, pid), "a process in a network namespace of its own")
+        directory.mkdir()
+        self.directory = directory
+        self.ip("link set lo up")
+        self.hosts = [f"lm{pid % 100000}h{number}" for number, _network in enumerate(networks)]
+        for number, network in enumerate(networks):
+            _run(f"ip link add {self.hosts[number]} type veth peer name eth{number} netns {pid}")
+            _run(f"ip link set {self.hosts[number]} up")
+            self.ip(f"link set eth{number} address {network['MacAddress']}")
+            self.ip(f"address add {network['IPAddress']}/{network['IPPrefixLen']} dev eth{number}")
+            self.ip(f"link set eth{number} up")
+            if network.get("GlobalIPv6Address"):
+                six = f"{network['GlobalIPv6Address']}/{network['GlobalIPv6PrefixLen']}"
+                self.ip(f"address add {six} dev eth{number} nodad")
+                self.ip(f"route add default via {network['IPv6Gateway']} dev eth{number}")
+        self.ip(f"route add default via {networks[0]['Gateway']} dev eth0")
+        told = {"NetworkSettings": {"Networks": {f"net{at}": one for at, one in enumerate(networks)}}}
+        (directory / "config.v2.json").write_text(json.dumps(told))
+
+    def side(self, *ignored: str) -> Side:
+        return Side(self.sleeper.pid, TaskGroup("/nowhere"), str(self.directory), own_network=True, ignored=ignored)
+
+    def ip(self, words: str) -> str:
+        return _run(f"nsenter --net=/proc/{self.sleeper.pid}/ns/net ip {words}")
+
+    def close(self) -> None:
+        self.sleeper.kill()
+        self.sleeper.wait()
+
+
+def _elsewhere(pid: int) -> bool:
+    return os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net")
+
+
+def _run(words: str) -> str:
+    done = subprocess.run(words.split(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{words}: {done.stderr}"
+    return done.stdout
+
+
+SOURCE = {
+    "IPAddress": "198.18.20.5",
+    "IPPrefixLen": 24,
+    "Gateway": "198.18.20.1",
+    "MacAddress": "02:42:c6:12:14:05",
+    "GlobalIPv6Address": "2001:db8:20::5",
+    "GlobalIPv6PrefixLen": 64,
+    "IPv6Gateway": "2001:db8:20::1",
+}
+COPY = {
+    "IPAddress": "198.18.30.7",
+    "IPPrefixLen": 24,
+    "Gateway": "198.18.30.254",
+    "MacAddress": "0a:42:c6:12:1e:07",
+    "GlobalIPv6Address": "2001:db8:30::7",
+    "GlobalIPv6PrefixLen": 64,
+    "IPv6Gateway": "2001:db8:30::1",
+}
+SECOND = {"IPAddress": "198.18.40.5", "IPPrefixLen": 24, "Gateway": "198.18.40.1", "MacAddress": "02:42:c6:12:28:05"}
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[Container, Container]]:
+    """A container and its copy. The engine there has taken the two networks in another order."""
+    made = [Container(tmp_path / "source", [SOURCE, SECOND])]
+    try:
+        made.append(Container(tmp_path / "copy", [COPY, SECOND | {"IPAddress": "198.18.40.9"}]))
+        yield made[0], made[1]
+    finally:
+        for one in made:
+            one.close()
+
+
+def _moved(source: Container, copy: Container, *ignored: str) -> list[str]:
+    data = json.loads(json.dumps(topic.take(source.side(*ignored), None)))
+    side = copy.side()
+    topic.carry(side, data)
+    return topic.compare(side, data)
+
+
+def _all(container: Container) -> str:
+    return "\n".join(
+        container.ip(f"{family} {what}")
+        for family in ("-4", "-6")
+        for what in ("address show", "route show table all", "rule show", "neighbour show nud permanent")
+    )
+
+
+def test_what_the_engine_made_is_left_alone(pair: tuple[Container, Container]) -> None:
+    before = _all(pair[1])
+    assert not _moved(*pair)
+    assert _all(pair[1]) == before
+
+
+# ruff: noqa: E501
+# What was done inside, and what the copy has to show for it.
+MADE = [
+    ("address add 10.77.0.5/24 dev eth0", "-4 address show dev eth0", "inet 10.77.0.5/24 scope global eth0"),
+    ("address add 10.77.0.6/24 dev eth0 label eth0:one", "-4 address show dev eth0", "secondary eth0:one"),
+    ("address add 10.78.0.5 peer 10.78.0.6 dev eth0", "-4 address show dev eth0", "inet 10.78.0.5 peer 10.78.0.6/32"),
+    ("address add 10.79.0.1/32 dev lo", "-4 address show dev lo", "inet 10.79.0.1/32"),
+    ("address add 2001:db8:77::5/64 dev eth0", "-6 address show dev eth0", "inet6 2001:db8:77::5/64 scope global \n"),
+    ("address add fe80::77/64 dev eth0 nodad", "-6 address show dev eth0", "inet6 fe80::77/64"),
+    ("address add 10.76.0.1/24 dev eth0 valid_lft 900 preferred_lft 800", "-4 address show dev eth0", "valid_lft 900sec"),
+    ("route add 10.88.0.0/16 via 198.18.20.1", "route show", "10.88.0.0/16 via 198.18.30.254 dev eth0 \n"),
+    ("route add 10.89.0.0/16 dev eth1 src 198.18.40.5 metric 7", "route show", "10.89.0.0/16 dev eth1 scope link src 198.18.40.9"),
+    ("route add 10.90.0.0/16 via 10.1.2.3 dev eth0 onlink mtu 1400", "route show", "via 10.1.2.3 dev eth0 onlink mtu 1400"),
+    ("route add blackhole 10.91.0.0/16", "route show", "blackhole 10.91.0.0/16"),
+    ("route add 10.92.0.0/16 nexthop via 198.18.20.1 weight 3 nexthop via 198.18.40.1", "route show", "nexthop via 198.18.30.254"),
+    ("route add default via 198.18.20.1 src 198.18.20.5 table 100", "route show table 100", "via 198.18.30.254 dev eth0 src 198.18.30.7"),
+    ("route add 198.18.20.0/24 dev eth0 table 100", "route show table 100", "198.18.30.0/24 dev eth0 scope link"),
+    ("route add local 10.93.0.0/16 dev lo", "route show table local", "local 10.93.0.0/16 dev lo"),
+    ("-6 route add 2001:db8:88::/48 via 2001:db8:20::1", "-6 route show", "2001:db8:88::/48 via 2001:db8:30::1"),
+    ("-6 route add 2001:db8:89::/48 dev eth0 expires 900", "-6 route show", "expires 900sec"),
+    ("rule add from 198.18.20.5 table 100", "rule show", "from 198.18.30.7 lookup 100"),
+    ("rule add fwmark 0x7 iif eth0 priority 40 table 100", "rule show", "40:\tfrom all fwmark 0x7 iif eth0 lookup 100"),
+    ("-6 rule add from 2001:db8:20::5 table 101", "-6 rule show", "from 2001:db8:30::7 lookup 101"),
+    ("neighbour add 198.18.40.77 lladdr 02:00:00:00:00:77 dev eth1 nud permanent", "neighbour show nud permanent", "02:00:00:00:00:77"),
+    ("neighbour add proxy 10.77.0.99 dev eth0", "neighbour show proxy", "10.77.0.99 dev eth0"),
+    ("link set eth0 mtu 1400", "link show eth0", "mtu 1400"),
+    ("link set eth0 address 02:00:00:00:00:01", "link show eth0", "02:00:00:00:00:01"),
+    ("link set eth0 txqueuelen 77", "link show eth0", "qlen 77"),
+    ("link set eth0 promisc on", "link show eth0", "PROMISC"),
+    ("link set eth0 alias outside", "link show eth0", "alias outside"),
+    ("link property add dev eth0 altname outside", "link show eth0", "altname outside"),
+    ("nexthop add id 5 via 198.18.20.1 dev eth0", "nexthop show", "id 5 via 198.18.30.254 dev eth0"),
+]  # fmt: skip
+
+
+def test_what_was_made_inside_is_made_on_the_copy(pair: tuple[Container, Container]) -> None:
+    source, copy = pair
+    for words, _where, _shown in MADE:
+        source.ip(words)
+    source.ip("route add 10.94.0.0/16 nhid 5")
+    assert not _moved(source, copy)
+    for words, where, shown in MADE:
+        assert shown in copy.ip(where), words
+    assert "10.94.0.0/16 nhid 5" in copy.ip("route show")
+    # And once more: nothing is added twice.
+    before = _all(copy)
+    assert not _moved(source, copy)
+    assert _all(copy) == before
+
+
+def test_what_was_deleted_inside_is_deleted_on_the_copy(pair: tuple[Container, Container]) -> None:
+    source, copy = pair
+    source.ip("route delete default")
+    source.ip("-6 route delete default")
+    source.ip("route delete 198.18.40.0/24 dev eth1")
+    source.ip("rule delete priority 32767")
+    assert not _moved(source, copy)
+    assert copy.ip("route show").split("\n") == ["198.18.30.0/24 dev eth0 proto kernel scope link src 198.18.30.7 ", ""]
+    assert "default" not in copy.ip("-6 route show")
+    assert "32767" not in copy.ip("rule show")
+
+
+def test_an_address_of_the_engine_that_is_no_more(pair: tuple[Container, Container]) -> None:
+    source, copy = pair
+    source.ip("address delete 198.18.40.5/24 dev eth1")
+    source.ip("address add 10.95.0.1/24 dev eth1")
+    assert not _moved(source, copy)
+    shown = copy.ip("-4 address show dev eth1")
+    assert "10.95.0.1/24" in shown
+    assert "198.18.40.9" not in shown
+
+
+def test_the_default_route_was_replaced(pair: tuple[Container, Container]) -> None:
+    source, copy = pair
+    source.ip("route replace default via 198.18.40.1")
+    assert not _moved(source, copy)
+    assert copy.ip("route show default") == "default via 198.18.40.1 dev eth1 \n"
+
+
+def test_a_device_that_is_down(pair: tuple[Container, Container]) -> None:
+    source, copy = pair
+    source.ip("link set eth1 down")
+    assert not _moved(source, copy)
+    assert "UP" not in copy.ip("link show eth1").split(">")[0].split(",")
+    assert "eth1" not in copy.ip("route show")
+
+
+@pytest.mark.parametrize("ignored", [(), (topic.DEVICES_RULE,)])
+def test_a_device_that_was_made_inside(pair: tuple[Container, Container], ignored: tuple[str, ...]) -> None:
+    """It is told; a user who can do without it moves without all that needs it."""
+    source, copy = pair
+    source.ip("link add br9 type bridge")
+    source.ip("link set br9 up")
+    source.ip("address add 10.96.0.1/24 dev br9")
+    source.ip("route add 10.97.0.0/16 via 10.96.0.9")
+    source.ip("rule add iif br9 table 7")
+    source.ip("address add 10.77.0.5/24 dev eth0")
+    told = _moved(source, copy, *ignored)
+    assert ("the network device br9" in told) == (not ignored)
+    assert "10.77.0.5/24" in copy.ip("address show dev eth0")
+    if ignored:
+        assert not told
+        assert "br9" not in _all(copy)
+
+
+def test_a_route_over_somebody_who_is_not_there(pair: tuple[Container, Container]) -> None:
+    """The other container on the host's network is not on the destination's."""
+    source, copy = pair
+    source.ip("route add 10.98.0.0/16 via 198.18.20.9")
+    assert _moved(source, copy) == ["the route to 10.98.0.0/16 via 198.18.20.9"]
