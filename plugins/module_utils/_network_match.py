@@ -16,7 +16,7 @@ from __future__ import annotations
 import ipaddress
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _network_state as _state
+from ansible_collections.livemigrate.criu.plugins.module_utils import _network_state
 from ansible_collections.livemigrate.criu.plugins.module_utils._network_state import INET, INET6, Link, State
 
 Network = tuple[bytes, int]
@@ -79,7 +79,10 @@ def of_endpoints(state: State, made: t.Sequence[Endpoint]) -> dict[int, Endpoint
                 waiting.remove(endpoint)
 
     owned = {
-        (_state.ADDRESS_HEAD.unpack(one.head)[4], one.get(_state.IFA_LOCAL) or one.get(_state.IFA_ADDRESS))
+        (
+            _network_state.ADDRESS_HEAD.unpack(one.head)[4],
+            one.get(_network_state.IFA_LOCAL) or one.get(_network_state.IFA_ADDRESS),
+        )
         for one in state.addresses
     }
     # What a container made has no other end outside of it. (A MAC address may be copied to a macvlan of its own.)
@@ -151,9 +154,9 @@ class Match:
 
     def _gateway(self, family: int, gateway: bytes, other: Link, now: Network | None) -> bytes | None:
         for route in self.copy.routes:
-            head = _state.ROUTE_HEAD.unpack(route.head)
-            found = route.get(_state.RTA_GATEWAY)
-            if head[0] == family and head[1] == 0 and route.number(_state.RTA_OIF) == other.number and found:
+            head = _network_state.ROUTE_HEAD.unpack(route.head)
+            found = route.get(_network_state.RTA_GATEWAY)
+            if head[0] == family and head[1] == 0 and route.number(_network_state.RTA_OIF) == other.number and found:
                 return found
         # Only one of several networks has the way out.
         if now is not None and _net(gateway, now[1]) == _net(*now):
@@ -164,8 +167,8 @@ class Match:
         """The addresses that the engine has given the copy on a device, by family."""
         found: dict[int, Network] = {}
         for one in self.copy.addresses:
-            family, length, _flags, _scope, index = _state.ADDRESS_HEAD.unpack(one.head)
-            address = one.get(_state.IFA_LOCAL) or one.get(_state.IFA_ADDRESS)
+            family, length, _flags, _scope, index = _network_state.ADDRESS_HEAD.unpack(one.head)
+            address = one.get(_network_state.IFA_LOCAL) or one.get(_network_state.IFA_ADDRESS)
             if index == link.number and address and not ipaddress.ip_address(address).is_link_local:
                 found.setdefault(family, (address, length))
         return found
@@ -201,7 +204,7 @@ class Match:
         """
         found = self._addresses.get(address, address)
         if found is None:
-            raise NoCounterpartError(f"the address {_state.address_of(address)}")
+            raise NoCounterpartError(f"the address {_network_state.address_of(address)}")
         return found
 
     def prefix(self, address: bytes, length: int) -> Network:

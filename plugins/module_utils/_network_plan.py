@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _network_state as _state
+from ansible_collections.livemigrate.criu.plugins.module_utils import _network_state
 from ansible_collections.livemigrate.criu.plugins.module_utils._netlink import Message
 from ansible_collections.livemigrate.criu.plugins.module_utils._network_match import (
     Endpoint,
@@ -28,7 +28,13 @@ Key = tuple[t.Any, ...]
 # Said by newer kernels only, or by nobody in particular: they make no difference between two rules or addresses.
 _RULE_SUPPRESS_PREFIX, _RULE_PROTOCOL = 14, 21
 _KERNEL_RULES = (0, 32766, 32767)
-_RTA_VIA_FREE = (_state.RTA_OIF, _state.RTA_GATEWAY, _state.RTA_PRIORITY, _state.RTA_TABLE, 20)
+_RTA_VIA_FREE = (
+    _network_state.RTA_OIF,
+    _network_state.RTA_GATEWAY,
+    _network_state.RTA_PRIORITY,
+    _network_state.RTA_TABLE,
+    20,
+)
 
 
 class LinkChange(t.NamedTuple):
@@ -163,15 +169,15 @@ def _link_changes(match: Match, source: Made, link: Link, copy: State) -> t.Iter
 
 
 def _given(address: Message) -> Key:
-    _family, _length, _flags, _scope, index = _state.ADDRESS_HEAD.unpack(address.head)
-    return index, address.get(_state.IFA_LOCAL) or address.get(_state.IFA_ADDRESS)
+    _family, _length, _flags, _scope, index = _network_state.ADDRESS_HEAD.unpack(address.head)
+    return index, address.get(_network_state.IFA_LOCAL) or address.get(_network_state.IFA_ADDRESS)
 
 
 def _address_key(address: Message) -> Key:
-    kept = address.without(_state.IFA_CACHEINFO, _state.IFA_PROTO)
+    kept = address.without(_network_state.IFA_CACHEINFO, _network_state.IFA_PROTO)
     # The same as the address itself where there is no other end.
-    if kept.get(_state.IFA_LOCAL) == kept.get(_state.IFA_ADDRESS):
-        kept = kept.without(_state.IFA_LOCAL)
+    if kept.get(_network_state.IFA_LOCAL) == kept.get(_network_state.IFA_ADDRESS):
+        kept = kept.without(_network_state.IFA_LOCAL)
     return _plain_key(kept)
 
 
@@ -180,8 +186,8 @@ def _wanted_addresses(match: Match, endpoints: t.Sequence[Endpoint], lost: list[
     wanted, seen = [], set()
     engine = {address: length for one in endpoints for address, length in one.addresses.values()}
     for one in match.source.addresses:
-        _family, length, _flags, _scope, index = _state.ADDRESS_HEAD.unpack(one.head)
-        address = one.get(_state.IFA_LOCAL) or one.get(_state.IFA_ADDRESS) or b""
+        _family, length, _flags, _scope, index = _network_state.ADDRESS_HEAD.unpack(one.head)
+        address = one.get(_network_state.IFA_LOCAL) or one.get(_network_state.IFA_ADDRESS) or b""
         if index not in match.engine_links or address not in engine:
             wanted.append(one)
         elif engine[address] == length:
@@ -190,7 +196,7 @@ def _wanted_addresses(match: Match, endpoints: t.Sequence[Endpoint], lost: list[
             wanted.append(one)
         else:
             seen.add(address)
-            lost.append(f"the length of the prefix of {_state.address_of(address)}")
+            lost.append(f"the length of the prefix of {_network_state.address_of(address)}")
     given_up = set()
     for index, endpoint in match.engine_links.items():
         link = match.link(index)
@@ -202,13 +208,13 @@ def _wanted_addresses(match: Match, endpoints: t.Sequence[Endpoint], lost: list[
 
 
 def _address(match: Match, message: Message) -> Message:
-    family, length, flags, scope, index = _state.ADDRESS_HEAD.unpack(message.head)
-    found = message._replace(head=_state.ADDRESS_HEAD.pack(family, length, flags, scope, match.device(index)))
+    family, length, flags, scope, index = _network_state.ADDRESS_HEAD.unpack(message.head)
+    found = message._replace(head=_network_state.ADDRESS_HEAD.pack(family, length, flags, scope, match.device(index)))
     link, other = match.source.link(index), match.link(index)
-    label = message.text(_state.IFA_LABEL)
+    label = message.text(_network_state.IFA_LABEL)
     if label and link is not None and other is not None and link.name != other.name and label.startswith(link.name):
         text = other.name + label[len(link.name) :]
-        found = found.with_attribute(_state.IFA_LABEL, text.encode() + b"\0")
+        found = found.with_attribute(_network_state.IFA_LABEL, text.encode() + b"\0")
     return found
 
 
@@ -217,17 +223,21 @@ def _address(match: Match, message: Message) -> Message:
 
 def route_key(route: Message) -> Key:
     """By which two routes are the same."""
-    return _plain_key(route.without(_state.RTA_EXPIRES))
+    return _plain_key(route.without(_network_state.RTA_EXPIRES))
 
 
 def _by_scope(route: Message) -> int:
     """Those to a network of a device first: others lead over them."""
-    return -int(_state.ROUTE_HEAD.unpack(route.head)[6])
+    return -int(_network_state.ROUTE_HEAD.unpack(route.head)[6])
 
 
 def _is_default(route: Message) -> bool:
-    head = _state.ROUTE_HEAD.unpack(route.head)
-    return head[1] == 0 and head[7] == _state.UNICAST and route.number(_state.RTA_TABLE) == _state.MAIN
+    head = _network_state.ROUTE_HEAD.unpack(route.head)
+    return (
+        head[1] == 0
+        and head[7] == _network_state.UNICAST
+        and route.number(_network_state.RTA_TABLE) == _network_state.MAIN
+    )
 
 
 def _wanted_routes(match: Match, source: Made) -> list[Message]:
@@ -236,7 +246,7 @@ def _wanted_routes(match: Match, source: Made) -> list[Message]:
 
 
 def _is_engine_default(match: Match, route: Message) -> bool:
-    gateway = route.get(_state.RTA_GATEWAY)
+    gateway = route.get(_network_state.RTA_GATEWAY)
     if not _is_default(route) or gateway not in match.gateways or set(_numbers(route)) - set(_RTA_VIA_FREE):
         return False
     try:
@@ -253,47 +263,51 @@ def _numbers(message: Message) -> list[int]:
 def _routes_to_delete(match: Match, source: Made, copy: State, wanted: t.Sequence[Message]) -> list[Message]:
     """The copy's default routes and ways to its networks whose like the engine made on the source, where it is no more."""
     gateways = {family for endpoint in source.endpoints for family in endpoint.gateways}
-    unknown = {_state.ROUTE_HEAD.unpack(one.head)[0] for one in source.state.routes if _is_engine_default(match, one)}
+    unknown = {
+        _network_state.ROUTE_HEAD.unpack(one.head)[0] for one in source.state.routes if _is_engine_default(match, one)
+    }
     connected = set()
     for index in match.engine_links:
         link = match.link(index)
         its = match.source.link(index)
-        if link is not None and its is not None and its.flags & _state.UP:
+        if link is not None and its is not None and its.flags & _network_state.UP:
             connected.add(link.number)
     found = []
     for one in _missing(copy.routes, wanted, route_key):
-        head = _state.ROUTE_HEAD.unpack(one.head)
+        head = _network_state.ROUTE_HEAD.unpack(one.head)
         if _is_default(one):
             if head[0] in gateways - unknown:
                 found.append(one)
-        elif head[5] == _state.KERNEL and one.number(_state.RTA_OIF) in connected:
+        elif head[5] == _network_state.KERNEL and one.number(_network_state.RTA_OIF) in connected:
             found.append(one)
     return found
 
 
 def _route(match: Match, message: Message) -> Message:
-    head = list(_state.ROUTE_HEAD.unpack(message.head))
+    head = list(_network_state.ROUTE_HEAD.unpack(message.head))
     found = message
-    for number, at in ((_state.RTA_DST, 1), (_state.RTA_SRC, 2)):
+    for number, at in ((_network_state.RTA_DST, 1), (_network_state.RTA_SRC, 2)):
         value = message.get(number)
         if value is not None:
             address, head[at] = match.prefix(value, head[at])
             found = found.with_attribute(number, address)
-    found = found._replace(head=_state.ROUTE_HEAD.pack(*head))
-    for number in (_state.RTA_GATEWAY, _state.RTA_PREFSRC):
+    found = found._replace(head=_network_state.ROUTE_HEAD.pack(*head))
+    for number in (_network_state.RTA_GATEWAY, _network_state.RTA_PREFSRC):
         value = message.get(number)
         if value is not None:
             found = found.with_attribute(number, match.address(value))
-    index = message.number(_state.RTA_OIF)
+    index = message.number(_network_state.RTA_OIF)
     if index is not None:
-        found = found.with_attribute(_state.RTA_OIF, _number(match.device(index)))
-    several = message.get(_state.RTA_MULTIPATH)
+        found = found.with_attribute(_network_state.RTA_OIF, _number(match.device(index)))
+    several = message.get(_network_state.RTA_MULTIPATH)
     if several is not None:
 
         def attribute(kind: int, value: bytes) -> bytes:
-            return match.address(value) if kind & 0x3FFF == _state.RTA_GATEWAY else value
+            return match.address(value) if kind & 0x3FFF == _network_state.RTA_GATEWAY else value
 
-        found = found.with_attribute(_state.RTA_MULTIPATH, _state.several(several, match.device, attribute))
+        found = found.with_attribute(
+            _network_state.RTA_MULTIPATH, _network_state.several(several, match.device, attribute)
+        )
     return found
 
 
@@ -301,7 +315,7 @@ def _number(value: int) -> bytes:
     return value.to_bytes(4, "little" if _LITTLE else "big")
 
 
-_LITTLE = _state.LINK_HEAD.pack(0, 1, 0, 0, 0)[2:4] == b"\x01\x00"
+_LITTLE = _network_state.LINK_HEAD.pack(0, 1, 0, 0, 0)[2:4] == b"\x01\x00"
 
 
 # -- rules, neighbours, next hops ---------------------------------------------------------------------------------
@@ -316,19 +330,19 @@ def rule_key(rule: Message) -> Key:
 
 
 def _is_of_the_kernel(rule: Message) -> bool:
-    return rule.number(_state.FRA_PRIORITY) in _KERNEL_RULES
+    return rule.number(_network_state.FRA_PRIORITY) in _KERNEL_RULES
 
 
 def _rule(match: Match, message: Message) -> Message:
-    head = list(_state.RULE_HEAD.unpack(message.head))
+    head = list(_network_state.RULE_HEAD.unpack(message.head))
     found = message
-    for number, at in ((_state.FRA_DST, 1), (_state.FRA_SRC, 2)):
+    for number, at in ((_network_state.FRA_DST, 1), (_network_state.FRA_SRC, 2)):
         value = message.get(number)
         if value is not None:
             address, head[at] = match.prefix(value, head[at])
             found = found.with_attribute(number, address)
-    found = found._replace(head=_state.RULE_HEAD.pack(*head))
-    for number in (_state.FRA_IIF, _state.FRA_OIF):
+    found = found._replace(head=_network_state.RULE_HEAD.pack(*head))
+    for number in (_network_state.FRA_IIF, _network_state.FRA_OIF):
         if message.get(number) is not None:
             found = found.with_attribute(number, match.name(message.text(number)).encode() + b"\0")
     return found
@@ -336,15 +350,15 @@ def _rule(match: Match, message: Message) -> Message:
 
 def is_for_gateway(neighbour: Message, links: t.Mapping[int, Endpoint], state: State) -> bool:
     """Whether a permanent neighbour is a gateway that the other host has too, with a MAC address of its own."""
-    head = _state.NEIGHBOUR_HEAD.unpack(neighbour.head)
+    head = _network_state.NEIGHBOUR_HEAD.unpack(neighbour.head)
     link = state.link(head[3])
     endpoint = links.get(head[3])
     return (
         link is not None
         and link.kind == "veth"
         and endpoint is not None
-        and not head[5] & _state.PROXY
-        and neighbour.get(_state.NDA_DST) in endpoint.gateways.values()
+        and not head[5] & _network_state.PROXY
+        and neighbour.get(_network_state.NDA_DST) in endpoint.gateways.values()
     )
 
 
@@ -353,20 +367,20 @@ def _wanted_neighbours(match: Match) -> list[Message]:
 
 
 def _neighbour(match: Match, message: Message) -> Message:
-    head = list(_state.NEIGHBOUR_HEAD.unpack(message.head))
+    head = list(_network_state.NEIGHBOUR_HEAD.unpack(message.head))
     head[3] = match.device(head[3])
-    found = message._replace(head=_state.NEIGHBOUR_HEAD.pack(*head))
-    value = message.get(_state.NDA_DST)
-    return found if value is None else found.with_attribute(_state.NDA_DST, match.address(value))
+    found = message._replace(head=_network_state.NEIGHBOUR_HEAD.pack(*head))
+    value = message.get(_network_state.NDA_DST)
+    return found if value is None else found.with_attribute(_network_state.NDA_DST, match.address(value))
 
 
 def _nexthop(match: Match, message: Message) -> Message:
     found = message
-    index = message.number(_state.NHA_OIF)
+    index = message.number(_network_state.NHA_OIF)
     if index is not None:
-        found = found.with_attribute(_state.NHA_OIF, _number(match.device(index)))
-    value = message.get(_state.NHA_GATEWAY)
-    return found if value is None else found.with_attribute(_state.NHA_GATEWAY, match.address(value))
+        found = found.with_attribute(_network_state.NHA_OIF, _number(match.device(index)))
+    value = message.get(_network_state.NHA_GATEWAY)
+    return found if value is None else found.with_attribute(_network_state.NHA_GATEWAY, match.address(value))
 
 
 # -- for people ---------------------------------------------------------------------------------------------------
@@ -387,33 +401,33 @@ def words(message: Message, state: State) -> str:
 
 def address_words(message: Message) -> str:
     """An address."""
-    value = message.get(_state.IFA_LOCAL) or message.get(_state.IFA_ADDRESS)
-    return f"the address {_state.address_of(value)}/{_state.ADDRESS_HEAD.unpack(message.head)[1]}"
+    value = message.get(_network_state.IFA_LOCAL) or message.get(_network_state.IFA_ADDRESS)
+    return f"the address {_network_state.address_of(value)}/{_network_state.ADDRESS_HEAD.unpack(message.head)[1]}"
 
 
 def route_words(message: Message) -> str:
     """A route."""
-    head = _state.ROUTE_HEAD.unpack(message.head)
-    target, gateway = message.get(_state.RTA_DST), message.get(_state.RTA_GATEWAY)
-    text = f"the route to {_state.address_of(target)}" + (f"/{head[1]}" if target else "")
-    table = message.number(_state.RTA_TABLE)
-    text += f" via {_state.address_of(gateway)}" if gateway else ""
-    return text + (f" in table {table}" if table != _state.MAIN else "")
+    head = _network_state.ROUTE_HEAD.unpack(message.head)
+    target, gateway = message.get(_network_state.RTA_DST), message.get(_network_state.RTA_GATEWAY)
+    text = f"the route to {_network_state.address_of(target)}" + (f"/{head[1]}" if target else "")
+    table = message.number(_network_state.RTA_TABLE)
+    text += f" via {_network_state.address_of(gateway)}" if gateway else ""
+    return text + (f" in table {table}" if table != _network_state.MAIN else "")
 
 
 def rule_words(message: Message) -> str:
     """A rule of the routing policy."""
-    return f"the routing rule of priority {message.number(_state.FRA_PRIORITY)}"
+    return f"the routing rule of priority {message.number(_network_state.FRA_PRIORITY)}"
 
 
 def neighbour_words(message: Message) -> str:
     """A permanent neighbour."""
-    return f"the permanent neighbour {_state.address_of(message.get(_state.NDA_DST))}"
+    return f"the permanent neighbour {_network_state.address_of(message.get(_network_state.NDA_DST))}"
 
 
 def nexthop_words(message: Message) -> str:
     """A next hop object."""
-    return f"the next hop object {message.number(_state.NHA_ID)}"
+    return f"the next hop object {message.number(_network_state.NHA_ID)}"
 
 
 def differences(left: Plan) -> list[str]:

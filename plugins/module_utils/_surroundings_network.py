@@ -21,9 +21,13 @@ import os
 import struct
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _namespaces, _netlink, _network_match
-from ansible_collections.livemigrate.criu.plugins.module_utils import _network_plan as _plan
-from ansible_collections.livemigrate.criu.plugins.module_utils import _network_state as _state
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _namespaces,
+    _netlink,
+    _network_match,
+    _network_plan,
+    _network_state,
+)
 from ansible_collections.livemigrate.criu.plugins.module_utils._netlink import Message, Netlink
 from ansible_collections.livemigrate.criu.plugins.module_utils._network_plan import LinkChange, Made, Plan
 from ansible_collections.livemigrate.criu.plugins.module_utils._network_state import State
@@ -64,8 +68,8 @@ def seen(init: int, directory: str, ignored: t.Container[str] = ()) -> dict[str,
     :raises OSError: when it cannot be read.
     """
     settings = _endpoint_settings(directory)
-    state = _namespaces.inside(init, ["net"], _state.read)
-    mtus = _state.host_mtus({link.peer for link in state.links if link.peer})
+    state = _namespaces.inside(init, ["net"], _network_state.read)
+    mtus = _network_state.host_mtus({link.peer for link in state.links if link.peer})
     made = Made(state, _parsed(settings), {link.number: mtus[link.peer] for link in state.links if link.peer in mtus})
     if DEVICES_RULE in ignored:
         made = made._replace(state=_without(state, {link.number for link in made_inside(made)}))
@@ -98,7 +102,7 @@ def _parsed(settings: t.Mapping[str, t.Any]) -> list[_network_match.Endpoint]:
     return _network_match.endpoints({"NetworkSettings": {"Networks": settings}})
 
 
-def made_inside(made: Made) -> list[_state.Link]:
+def made_inside(made: Made) -> list[_network_state.Link]:
     """The devices that are not the engine's."""
     engine = _network_match.of_endpoints(made.state, made.endpoints)
     return [link for link in made.state.links if not link.is_loopback and link.number not in engine]
@@ -111,20 +115,26 @@ def _without(state: State, left_out: t.Container[int]) -> State:
         return not any(number is not None and number in left_out for number in numbers)
 
     names = {link.name for link in state.links if link.number in left_out}
-    nexthops = tuple(one for one in state.nexthops if stays(one.number(_state.NHA_OIF)))
-    ids = {one.number(_state.NHA_ID) for one in nexthops}
+    nexthops = tuple(one for one in state.nexthops if stays(one.number(_network_state.NHA_OIF)))
+    ids = {one.number(_network_state.NHA_ID) for one in nexthops}
 
     def route_stays(one: Message) -> bool:
-        several = [index for _flags, _weight, index, _rest in _state.hops(one.get(_state.RTA_MULTIPATH) or b"")]
-        known = one.number(_state.RTA_NH_ID)
-        return stays(one.number(_state.RTA_OIF), *several) and (known is None or known in ids)
+        several = [
+            index for _flags, _weight, index, _rest in _network_state.hops(one.get(_network_state.RTA_MULTIPATH) or b"")
+        ]
+        known = one.number(_network_state.RTA_NH_ID)
+        return stays(one.number(_network_state.RTA_OIF), *several) and (known is None or known in ids)
 
     return state._replace(
         links=tuple(link for link in state.links if link.number not in left_out),
-        addresses=tuple(one for one in state.addresses if stays(_state.ADDRESS_HEAD.unpack(one.head)[4])),
+        addresses=tuple(one for one in state.addresses if stays(_network_state.ADDRESS_HEAD.unpack(one.head)[4])),
         routes=tuple(filter(route_stays, state.routes)),
-        rules=tuple(one for one in state.rules if not {one.text(_state.FRA_IIF), one.text(_state.FRA_OIF)} & names),
-        neighbours=tuple(one for one in state.neighbours if stays(_state.NEIGHBOUR_HEAD.unpack(one.head)[3])),
+        rules=tuple(
+            one
+            for one in state.rules
+            if not {one.text(_network_state.FRA_IIF), one.text(_network_state.FRA_OIF)} & names
+        ),
+        neighbours=tuple(one for one in state.neighbours if stays(_network_state.NEIGHBOUR_HEAD.unpack(one.head)[3])),
         nexthops=nexthops,
     )
 
@@ -137,8 +147,8 @@ def carry(side: Side, source: t.Any) -> None:
 
 
 def _carry(made: Made) -> State:
-    before = _state.read()
-    todo = _plan.plan(made, before)
+    before = _network_state.read()
+    todo = _network_plan.plan(made, before)
     if not todo.is_empty:
         with Netlink() as netlink:
             _apply(netlink, made, before, todo)
@@ -147,15 +157,15 @@ def _carry(made: Made) -> State:
 
 def _apply(netlink: Netlink, made: Made, before: State, todo: Plan) -> None:
     for change in todo.links:
-        _change_link(netlink, change, change.mask & ~(_state.UP & ~change.flags))
+        _change_link(netlink, change, change.mask & ~(_network_state.UP & ~change.flags))
     for one in todo.delete_addresses:
         _try(netlink, _DELETE_ADDRESS, one)
     for one in todo.addresses:
         _add_address(netlink, one, before)
-    for one in sorted(todo.nexthops, key=lambda one: one.get(_state.NHA_GROUP) is not None):
+    for one in sorted(todo.nexthops, key=lambda one: one.get(_network_state.NHA_GROUP) is not None):
         _try(netlink, _NEW_NEXTHOP, one, _netlink.REPLACE)
     # The kernel has made routes for new addresses, and taken some away.
-    rest = _plan.plan(made, _state.read(), before)
+    rest = _network_plan.plan(made, _network_state.read(), before)
     for one in rest.delete_routes:
         _try(netlink, _DELETE_ROUTE, one)
     for one in rest.routes:
@@ -170,8 +180,10 @@ def _apply(netlink: Netlink, made: Made, before: State, todo: Plan) -> None:
         _try(netlink, _NEW_NEIGHBOUR, one, _netlink.REPLACE)
     for change in todo.links:
         # Last, because it takes the routes of the device away.
-        if change.mask & _state.UP & ~change.flags:
-            _change_link(netlink, LinkChange(change.number, change.name, flags=0, mask=_state.UP), _state.UP)
+        if change.mask & _network_state.UP & ~change.flags:
+            _change_link(
+                netlink, LinkChange(change.number, change.name, flags=0, mask=_network_state.UP), _network_state.UP
+            )
 
 
 def _try(netlink: Netlink, kind: int, message: Message, how: int = _netlink.ONLY) -> bool:
@@ -186,36 +198,41 @@ def _try(netlink: Netlink, kind: int, message: Message, how: int = _netlink.ONLY
 def _change_link(netlink: Netlink, change: LinkChange, mask: int) -> None:
     pairs: list[tuple[int, bytes]] = []
     if change.mac:
-        pairs.append((_state.IFLA_ADDRESS, bytes.fromhex(change.mac.replace(":", ""))))
+        pairs.append((_network_state.IFLA_ADDRESS, bytes.fromhex(change.mac.replace(":", ""))))
     if change.mtu:
-        pairs.append((_state.IFLA_MTU, struct.pack("=I", change.mtu)))
+        pairs.append((_network_state.IFLA_MTU, struct.pack("=I", change.mtu)))
     if change.txqlen >= 0:
-        pairs.append((_state.IFLA_TXQLEN, struct.pack("=I", change.txqlen)))
+        pairs.append((_network_state.IFLA_TXQLEN, struct.pack("=I", change.txqlen)))
     if change.alias is not None:
-        pairs.append((_state.IFLA_ALIAS, change.alias.encode()))
+        pairs.append((_network_state.IFLA_ALIAS, change.alias.encode()))
     if change.group >= 0:
-        pairs.append((_state.IFLA_GROUP, struct.pack("=I", change.group)))
+        pairs.append((_network_state.IFLA_GROUP, struct.pack("=I", change.group)))
     if mask:
-        _try(netlink, _NEW_LINK, Message(_state.LINK_HEAD.pack(0, 0, change.number, change.flags & mask, mask), ()))
+        _try(
+            netlink,
+            _NEW_LINK,
+            Message(_network_state.LINK_HEAD.pack(0, 0, change.number, change.flags & mask, mask), ()),
+        )
     for pair in pairs:
         # One by one: a device may take one and not the other.
-        _try(netlink, _NEW_LINK, Message(_state.LINK_HEAD.pack(0, 0, change.number, 0, 0), (pair,)))
+        _try(netlink, _NEW_LINK, Message(_network_state.LINK_HEAD.pack(0, 0, change.number, 0, 0), (pair,)))
     if change.altnames:
-        names = _netlink.packed((_state.IFLA_ALTNAME, name.encode() + b"\0") for name in change.altnames)
+        names = _netlink.packed((_network_state.IFLA_ALTNAME, name.encode() + b"\0") for name in change.altnames)
         message = Message(
-            _state.LINK_HEAD.pack(0, 0, change.number, 0, 0), ((_state.IFLA_PROPERTIES | _NESTED, names),)
+            _network_state.LINK_HEAD.pack(0, 0, change.number, 0, 0),
+            ((_network_state.IFLA_PROPERTIES | _NESTED, names),),
         )
         _try(netlink, _NEW_LINK_PROPERTY, message, _netlink.ADD)
 
 
 def _add_address(netlink: Netlink, address: Message, state: State) -> None:
-    family, _length, _flags, _scope, index = _state.ADDRESS_HEAD.unpack(address.head)
-    if family != _state.INET6:
+    family, _length, _flags, _scope, index = _network_state.ADDRESS_HEAD.unpack(address.head)
+    if family != _network_state.INET6:
         _try(netlink, _NEW_ADDRESS, address, _netlink.ADD)
         return
-    flags = address.number(_state.IFA_FLAGS) or 0
+    flags = address.number(_network_state.IFA_FLAGS) or 0
     # Nobody is asked whether it is free, which would take a second: the source has it.
-    now = address.with_attribute(_state.IFA_FLAGS, struct.pack("=I", flags | _state.NODAD))
+    now = address.with_attribute(_network_state.IFA_FLAGS, struct.pack("=I", flags | _network_state.NODAD))
     try:
         netlink.request(_NEW_ADDRESS, now, _netlink.ADD)
     except OSError as exc:
@@ -229,7 +246,7 @@ def _add_address(netlink: Netlink, address: Message, state: State) -> None:
         ):
             handle.write("0\n")
         _try(netlink, _NEW_ADDRESS, now, _netlink.ADD)
-    if not flags & _state.NODAD:
+    if not flags & _network_state.NODAD:
         _try(netlink, _NEW_ADDRESS, address, _netlink.REPLACE)
 
 
@@ -239,5 +256,5 @@ def compare(side: Side, source: t.Any) -> list[str]:
         return []
     made = made_of(source)
     before: State | None = side.notes.get(NAME)
-    now = _namespaces.inside(side.init, ["net"], _state.read)
-    return _plan.differences(_plan.plan(made, now, before))
+    now = _namespaces.inside(side.init, ["net"], _network_state.read)
+    return _network_plan.differences(_network_plan.plan(made, now, before))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 from collections.abc import Iterator
 from functools import partial
@@ -110,13 +109,11 @@ def _moved(source: Container, copy: Container, *ignored: str) -> list[str]:
 
 
 def _all(container: Container) -> str:
-    shown = "\n".join(
+    return "\n".join(
         container.ip(f"{family} {what}")
         for family in ("-4", "-6")
-        for what in ("address show", "route show table all", "rule show", "neighbour show nud permanent")
+        for what in ("address show scope global", "route show", "rule show", "neighbour show nud permanent")
     )
-    # What is left of a lifetime.
-    return re.sub(r"\d+sec", "", shown)
 
 
 def test_what_the_engine_made_is_left_alone(pair: tuple[Container, Container]) -> None:
@@ -169,10 +166,6 @@ def test_what_was_made_inside_is_made_on_the_copy(pair: tuple[Container, Contain
     for words, where, shown in MADE:
         assert shown in copy.ip(where), words
     assert "10.94.0.0/16 nhid 5" in copy.ip("route show")
-    # And once more: nothing is added twice.
-    before = _all(copy)
-    assert not _moved(source, copy)
-    assert _all(copy) == before
 
 
 def test_what_was_deleted_inside_is_deleted_on_the_copy(pair: tuple[Container, Container]) -> None:
