@@ -42,7 +42,7 @@ def look_ahead(side: Side) -> t.Any:  # noqa: ARG001
 
 
 def take(side: Side, ahead: t.Any) -> t.Any:  # noqa: ARG001
-    """Owner and mode of each of the files that is the container's own, and its text where the copy's is not to be the engine's."""
+    """Owner and mode of each of the files that is the container's own, and its text where it counts."""
     if not side.own_network:
         # They are those of the other container, or made of the host's own.
         return None

@@ -1,0 +1,190 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""The packet filter of a container's network namespace, as its programs have set it up: nftables and iptables.
+
+Left out are the tables of the fence (``_fence.py``) and of CRIU, and the rules by which the engine leads DNS to its resolver: the
+engine makes them on the copy with the ports that its resolver has there. iptables of the kind ``nf_tables`` keeps its rules in
+tables of nftables which nft alone cannot always make again, so those are saved and restored by iptables itself.
+"""
+
+from __future__ import annotations
+
+import re
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _fence, _held, _namespaces
+from ansible_collections.livemigrate.criu.plugins.module_utils._command import Runner, run
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
+
+NAME = "firewall"
+OF_PROCESSES = False
+
+_NFT = ["nft", "list", "ruleset"]
+#: nft tells and takes times of day in the local time of who asks
+_ENV = {"TZ": "UTC"}
+_TABLE = re.compile(r"^table (\S+) (\S+) \{.*?^\}\n", re.MULTILINE | re.DOTALL)
+_CRIU = re.compile(r"inet CRIU-\d+")
+# Tables that iptables has; arptables and ebtables have some too, which nft can read and write.
+_OF_IPTABLES = ("filter", "nat", "mangle", "raw", "security")
+# Chains of the engine's, for its resolver, and of CRIU's, while it locks the network.
+_FOREIGN = ("DOCKER_OUTPUT", "DOCKER_POSTROUTING", "CRIU")
+_ENGINE = re.compile(r"^:({0}) |^-A ({0}) | -j ({0})$".format("|".join(_FOREIGN)))
+# What counts by itself, and how long something still lasts.
+_MOVING = re.compile(r"packets \d+ bytes \d+|expires [0-9a-z]+|\[\d+:\d+\]|used \d+ \w+")
+
+#: the programs by family and kind: the kernel's older interface, and iptables over nftables
+_PROGRAMS = {
+    ("ip", "nft"): "iptables-nft",
+    ("ip6", "nft"): "ip6tables-nft",
+    ("ip", "legacy"): "iptables-legacy",
+    ("ip6", "legacy"): "ip6tables-legacy",
+}
+_LEGACY_NAMES = {"ip": "ip_tables_names", "ip6": "ip6_tables_names"}
+
+
+def look_ahead(side: Side) -> t.Any:  # noqa: ARG001
+    """Nothing: rules may change until the freeze, and are read beside the dump."""
+    return None
+
+
+def take(side: Side, ahead: t.Any, runner: Runner = run) -> t.Any:  # noqa: ARG001
+    """The rules of the source: ``nft``, a text; ``iptables``, texts by program. None where there are none."""
+    if not side.own_network:
+        return None
+    found = _read(side, runner)
+    return found if found["nft"] or found["iptables"] else None
+
+
+def _read(side: Side, runner: Runner) -> dict[str, t.Any]:
+    # nsenter(1) would be one more program for each.
+    return _namespaces.inside(side.init, ["net"], lambda: _read_here(side.init, runner))
+
+
+def _read_here(init: int, runner: Runner) -> dict[str, t.Any]:
+    tables = tables_of(_said(runner, _NFT))
+    native = {}
+    saved: dict[str, str] = {}
+    for family in ("ip", "ip6"):
+        program = _PROGRAMS[family, "nft"]
+        mine = {name: text for (its, name), text in tables.items() if its == family and name in _OF_IPTABLES}
+        if mine and all(_is_engines(text) for text in mine.values()):
+            continue
+        text = _saved(runner, program) if mine else None
+        if text is None:
+            # Made by nft under these names, or there is no iptables here.
+            native.update({(family, name): text for name, text in mine.items()})
+        elif text:
+            saved[program] = text
+    native.update(
+        {key: text for key, text in tables.items() if not (key[0] in ("ip", "ip6") and key[1] in _OF_IPTABLES)}
+    )
+    for family, names in _LEGACY_NAMES.items():
+        program = _PROGRAMS[family, "legacy"]
+        if _held.read(f"/proc/{init}/net/{names}").strip():
+            text = _saved(runner, program)
+            if text is None:
+                raise OSError(f"{program}-save cannot read its rules")
+            if text:
+                saved[program] = text
+    return {"nft": "".join(native[key] for key in sorted(native)), "iptables": saved}
+
+
+def _said(runner: Runner, argv: t.Sequence[str]) -> str:
+    try:
+        done = runner(argv, env=_ENV)
+    except MigrationError as exc:
+        raise OSError(exc.message) from exc
+    if done.rc != 0:
+        raise OSError(f"{argv[0]}: {done.output}")
+    return done.stdout
+
+
+def _saved(runner: Runner, program: str) -> str | None:
+    """What iptables saves, without what is the engine's; None where it is not there or does not know these tables."""
+    try:
+        done = runner([f"{program}-save", "-c"])
+    except MigrationError:
+        return None
+    return iptables_rules(done.stdout) if done.rc == 0 and "incompatible" not in done.output else None
+
+
+# -- pure functions -----------------------------------------------------------------------------------------------
+
+
+def tables_of(ruleset: str) -> dict[tuple[str, str], str]:
+    """The tables in what ``nft list ruleset`` says, by family and name, without the fence and CRIU's."""
+    found = {(one.group(1), one.group(2)): one.group(0) for one in _TABLE.finditer(ruleset)}
+    return {key: text for key, text in found.items() if key[1] != _fence.TABLE and not _CRIU.fullmatch(" ".join(key))}
+
+
+def _is_engines(table: str) -> bool:
+    """Whether a table of nftables holds the engine's rules for its resolver, and chains that do nothing."""
+    chain = ""
+    for line in table.splitlines()[1:-1]:
+        words = line.split()
+        if words[:1] == ["chain"]:
+            chain = words[1]
+        elif chain in _FOREIGN or not words or words == ["}"]:
+            continue
+        elif words[0] == "type":
+            if "policy accept;" not in line:
+                return False
+        elif words[-2:-1] != ["jump"] or words[-1] not in _FOREIGN:
+            return False
+    return True
+
+
+def iptables_rules(saved: str) -> str:
+    """What ``iptables-save -c`` says without the engine's chains and rules; nothing where the rest does nothing."""
+    parts = []
+    for table in re.findall(r"^\*.*?^COMMIT\n", saved, re.MULTILINE | re.DOTALL):
+        lines = [line for line in table.splitlines() if not _ENGINE.search(re.sub(r"^\[\d+:\d+\] ", "", line))]
+        # Chains of its own that nothing leads to are somebody's too.
+        if any("-A " in line or (line.startswith(":") and " ACCEPT " not in line) for line in lines):
+            parts.append("\n".join(lines) + "\n")
+    return "".join(parts)
+
+
+def standing(rules: t.Mapping[str, t.Any]) -> dict[str, str]:
+    """Rules without what moves by itself, by the program that reads them: by which those of two hosts are compared."""
+    return {name: _MOVING.sub("", text) for name, text in {"nft": rules["nft"], **rules["iptables"]}.items() if text}
+
+
+# -- on the copy --------------------------------------------------------------------------------------------------
+
+
+def carry(side: Side, source: t.Any, runner: Runner = run) -> None:
+    """Load the rules of the source."""
+
+    def load(argv: list[str], text: str) -> None:
+        try:
+            runner(argv, text=text, env=_ENV)
+        except MigrationError as exc:
+            raise OSError(exc.message) from exc
+
+    def work() -> None:
+        if source["nft"]:
+            load(["nft", "-f", "-"], source["nft"])
+        for program, text in source["iptables"].items():
+            load([f"{program}-restore", "-c", "--noflush"], text)
+
+    if side.own_network:
+        # What is not taken shows in the comparison.
+        _namespaces.inside(side.init, ["net"], work)
+
+
+def compare(side: Side, source: t.Any, runner: Runner = run) -> list[str]:
+    """The programs whose rules are not those of the source."""
+    if not side.own_network:
+        return []
+    wanted, now = standing(source), standing(_read(side, runner))
+    return [
+        f"the firewall rules that {program} lists"
+        for program, text in sorted(wanted.items())
+        if now.get(program, "") != text
+    ]
