@@ -28,6 +28,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _images,
     _mountinfo,
     _names,
+    _network_facts,
     _replaced_mounts,
     _session,
     _sockets,
@@ -319,6 +320,7 @@ def of_processes(inspect: Inspect, first: _sockets.Sockets | None = None) -> Fac
         "sockets": None,
         "lasting": [],
         "strangers": [],
+        "network_made": {},
     }
     on_host = (inspect.get("HostConfig") or {}).get("NetworkMode") == "host"
     with contextlib.suppress(MigrationError):
@@ -329,6 +331,10 @@ def of_processes(inspect: Inspect, first: _sockets.Sockets | None = None) -> Fac
             facts["strangers"] = _fence.lasting_strangers(init, group.pids)
         facts["sockets"] = _sockets.plain(now)
         facts["lasting"] = [list(map(str, one)) for one in _sockets.lasting(first or now, now)]
+    if _fence.refusal(inspect) is None:
+        # Where it cannot be told the comparison with the copy decides.
+        with contextlib.suppress(OSError):
+            facts["network_made"] = _network_facts.look(init, inspect)
     return facts
 
 

@@ -24,6 +24,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _rules_network,
     _rules_processes,
     _rules_room,
+    _rules_surroundings_network,
     _shim,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
@@ -45,6 +46,7 @@ TOPICS = {
     "Its mounts": _rules_mounts,
     "Its processes": _rules_processes,
     "Its network": _rules_network,
+    "Its network, as programs have changed it": _rules_surroundings_network,
     "The destination": _rules_destination,
     "Room": _rules_room,
 }

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.livemigrate.criu.plugins.module_utils import _network_facts
 from ansible_collections.livemigrate.criu.plugins.module_utils import _surroundings_network as topic
 from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
 from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
@@ -228,3 +229,27 @@ def test_a_route_over_somebody_who_is_not_there(pair: tuple[Container, Container
     source, copy = pair
     source.ip("route add 10.98.0.0/16 via 198.18.20.9")
     assert _moved(source, copy) == ["the route to 10.98.0.0/16 via 198.18.20.9"]
+
+
+def test_what_cannot_be_brought_over_is_seen(pair: tuple[Container, Container]) -> None:
+    source = pair[0]
+    inspect = json.loads((source.directory / "config.v2.json").read_text())
+    nothing = {"devices": [], "shaped": [], "gateways": [], "ipsec": 0, "ipsets": []}
+    assert _network_facts.look(source.sleeper.pid, inspect) == nothing
+    source.ip("link add br9 type bridge")
+    source.ip("neighbour replace 198.18.20.1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent")
+    source.ip("xfrm policy add src 10.1.0.0/16 dst 10.2.0.0/16 dir out")
+    _run(
+        f"nsenter --net=/proc/{source.sleeper.pid}/ns/net tc qdisc add dev eth1 root tbf rate 1mbit burst 4k latency 9ms"
+    )
+    seen = _network_facts.look(source.sleeper.pid, inspect)
+    told = {
+        "devices": ["br9 (bridge)"],
+        "shaped": ["eth1 (tbf)"],
+        "gateways": ["198.18.20.1"],
+        "ipsec": 1,
+        "ipsets": [],
+    }
+    assert seen == told
+    # The neighbour is left out.
+    assert sorted(_moved(*pair)) == ["the network device br9", "the traffic control of eth1 (tbf)"]

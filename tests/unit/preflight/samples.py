@@ -193,6 +193,7 @@ def container(**inspect: Any) -> Facts:
         "sockets": {"inet": [], "own_addresses": ["172.17.0.2"], "groups": [], "outside": []},
         "lasting": [],
         "strangers": [],
+        "network_made": {"devices": [], "shaped": [], "gateways": [], "ipsec": 0, "ipsets": []},
     }
 
 

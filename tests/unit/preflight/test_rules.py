@@ -682,6 +682,11 @@ TABLE: list[Row] = [
     Row("connections_kept", kept(sockets(INCOMING, lasting=(INCOMING,))), "198.51.100.7:40000"),
     Row("connections_kept", kept(sockets(INCOMING, lasting=(INCOMING,)), "bridge"), also=("connections_close",)),
     Row("network_strangers", of("strangers", to=[4711]), "4711"),
+    Row("network_devices_inside", of("network_made", "devices", to=["wg0 (wireguard)"]), "wg0 (wireguard)"),
+    Row("traffic_control_inside", of("network_made", "shaped", to=["eth0 (tbf)"]), "eth0 (tbf)"),
+    Row("ipsec_inside", of("network_made", "ipsec", to=3), "3 association(s)"),
+    Row("ipsets_inside", of("network_made", "ipsets", to=["blocked"]), "blocked"),
+    Row("gateway_neighbour_inside", of("network_made", "gateways", to=["172.17.0.1"]), "172.17.0.1"),
     # -- the destination: the container itself
     Row("name_taken", there("name_status", to="created"), "container one (status created)"),
     Row(

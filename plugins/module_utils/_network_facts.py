@@ -1,0 +1,84 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""What programs have made in a container's network that a move cannot bring over: the facts for the rules about it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _held,
+    _namespaces,
+    _netlink,
+    _network_match,
+    _network_plan,
+    _network_state,
+    _surroundings_network,
+)
+from ansible_collections.livemigrate.criu.plugins.module_utils._netlink import Netlink
+from ansible_collections.livemigrate.criu.plugins.module_utils._network_plan import Made
+
+# linux/xfrm.h, linux/netfilter/ipset/ip_set.h
+_GET_SA, _GET_POLICY = 18, 21
+_XFRM_REQUEST = bytes(64)
+_LIST_SETS = 6 << 8 | 7
+_SET_PROTOCOL, _SET_NAME = 1, 2
+_NAMED = 8
+
+
+def look(init: int, inspect: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """What is there now.
+
+    :param init: a process in the container's network namespace, which is its own.
+    :param inspect: the container's inspect data.
+    :raises OSError: when it cannot be read.
+    """
+
+    def read() -> tuple[_network_state.State, int, list[str]]:
+        return _network_state.read(), _ipsec(init), _ipsets()
+
+    state, ipsec, ipsets = _namespaces.inside(init, ["net"], read)
+    made = Made(state, _network_match.endpoints(inspect), {})
+    links = _network_match.of_endpoints(state, made.endpoints)
+    neighbours = [one for one in state.neighbours if _network_plan.is_for_gateway(one, links, state)]
+    return {
+        "devices": [
+            f"{link.name} ({link.kind})" if link.kind else link.name for link in _surroundings_network.made_inside(made)
+        ][:_NAMED],
+        "shaped": list(state.shaped)[:_NAMED],
+        "gateways": [_network_state.address_of(one.get(_network_state.NDA_DST)) for one in neighbours][:_NAMED],
+        "ipsec": ipsec,
+        "ipsets": ipsets[:_NAMED],
+    }
+
+
+def _has_netlink(init: int, protocol: int) -> bool:
+    """Whether the kernel answers to a protocol, without having it load a module."""
+    lines = _held.read(f"/proc/{init}/net/netlink").splitlines()[1:]
+    return any(line.split()[1:2] == [str(protocol)] for line in lines)
+
+
+def _ipsec(init: int) -> int:
+    """How many associations and policies of IPsec there are."""
+    found = 0
+    if _has_netlink(init, _netlink.XFRM):
+        with contextlib.suppress(OSError), Netlink(_netlink.XFRM) as netlink:
+            found = sum(len(netlink.dump(kind, _XFRM_REQUEST)) for kind in (_GET_SA, _GET_POLICY))
+    return found
+
+
+def _ipsets() -> list[str]:
+    """The names of the sets of ipset(8) in the namespace of the calling thread."""
+    if not os.path.isdir("/sys/module/ip_set"):
+        return []
+    for protocol in (7, 6):
+        with contextlib.suppress(OSError), Netlink(_netlink.NETFILTER) as netlink:
+            sets = netlink.dump(_LIST_SETS, bytes(4), _netlink.packed([(_SET_PROTOCOL, bytes([protocol]))]))
+            return sorted({one.text(_SET_NAME) for one in sets})
+    return []
