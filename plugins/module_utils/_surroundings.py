@@ -28,6 +28,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _surroundings_files,
     _surroundings_firewall,
+    _surroundings_mounts,
     _surroundings_network,
     _surroundings_sysctls,
 )
@@ -65,7 +66,13 @@ class Topic(t.Protocol):
         """In which points the held copy is not like the source: a part of a sentence each, without secrets."""
 
 
-_TOPICS: tuple[Topic, ...] = (_surroundings_sysctls, _surroundings_network, _surroundings_firewall, _surroundings_files)
+_TOPICS: tuple[Topic, ...] = (
+    _surroundings_sysctls,
+    _surroundings_network,
+    _surroundings_firewall,
+    _surroundings_files,
+    _surroundings_mounts,
+)
 
 
 def look_ahead(side: Side) -> dict[str, Data]:
