@@ -78,8 +78,8 @@ def looks_of(mountinfo: str, external: t.Sequence[str] = ()) -> dict[str, list[L
         look = [its[0], ",".join(sorted(options.split(","))), propagation, ",".join(sorted(own))]
         if place in external:
             look = ["", look[1], "", ""]
-        elif root != "/":
-            # A part of another file system: one of the engine's files, or what covers a place below /proc.
+        elif root != "/" or its[0].startswith("cgroup"):
+            # A part of another file system: one of the engine's files, what covers a place below /proc, a cgroup.
             look = ["", look[1], look[2], ""]
         found.setdefault(place, []).append((number, parent, look))
     return {place: _stacked(entries) for place, entries in found.items()}
