@@ -31,7 +31,8 @@ _PACKAGES = (
 )  # fmt: skip
 
 # What provision.yml would install on a Debian whose own CRIU works with the machine's kernel: unpacked once for all hosts
-# whose provisioning is not what a test is about.
+# whose provisioning is not what a test is about. No openssh-client: a host that has Docker and CRIU may lack small tools
+# and package lists.
 _PROVISIONED = ("docker.io", "docker-cli", "criu", "python3-docker")
 
 # A lab host shares its kernel with the machine: these units would reach through to it.
