@@ -225,7 +225,7 @@ def test_the_script_closes_stands_in_and_opens(net: Namespaces, tmp_path: Path) 
     (tmp_path / "addresses").write_text("198.51.100.7\n2001:db8:1::7\n")
     fence = Fence.of(net.container)
     # CRIU before 4.2 calls its script twice at each stage.
-    for _ in range(2):
+    for dummy in range(2):
         _network("prepare", net.container, tmp_path)
     assert fence.level() == ALL
     # What CRIU does: bind to the address that the container had, and find a way to anywhere.
@@ -238,7 +238,7 @@ def test_the_script_closes_stands_in_and_opens(net: Namespaces, tmp_path: Path) 
             one.connect((peer, 9))
     # Docker refuses an interface whose address a route of the main table holds.
     assert "2001:db8:1::" not in net.ip(net.container, "-6", "route", "show", "table", "main")
-    for _ in range(2):
+    for dummy in range(2):
         _network("plumbed", net.container, tmp_path)
     assert "livemigrate0" not in net.ip(net.container, "link")
     assert fence.level() == ALL
