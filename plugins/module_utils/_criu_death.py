@@ -44,7 +44,7 @@ def kernel_words(since: float, messages: str = _MESSAGES) -> str:
     with contextlib.suppress(OSError):
         descriptor = os.open(messages, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            for dummy in range(_MOST_RECORDS):
+            for _record in range(_MOST_RECORDS):
                 try:
                     record = os.read(descriptor, _RECORD_BYTES)
                 except BrokenPipeError:
@@ -60,7 +60,7 @@ def kernel_words(since: float, messages: str = _MESSAGES) -> str:
 
 def about_criu(record: str, since: float) -> str:
     """The words of a record of the kernel's log, if they are about the end of a CRIU and not older than *since*."""
-    head, _separator, words = record.partition(";")
+    head, _semicolon, words = record.partition(";")
     fields = head.split(",")
     if len(fields) < 3 or not fields[2].isdecimal() or int(fields[2]) < (since - 1) * 1e6:
         return ""

@@ -45,6 +45,7 @@ _PREFIX = "self-test-"
 _SECONDS = 120
 # A host that takes so long to run the container is slow. On others what does not end hangs.
 _SLOW_SECONDS = 3.0
+_UNIFIED = "/sys/fs/cgroup/cgroup.controllers"
 _NEEDS = ("systemd-run", "runc", "nsenter", "ip")
 # What is left of one that was cut off, and not by the end of its unit.
 _STALE_SECONDS = 600.0
@@ -96,6 +97,8 @@ def of_host(host_options: str, criu: str, version: str, runner: Runner = run) ->
     missing = [name for name in _NEEDS if shutil.which(name, path=SYSTEM_PATH) is None]
     if missing:
         return not_tried(f"It was not tried, because {' and '.join(missing)} cannot be found.")
+    if not os.path.exists(_UNIFIED):
+        return not_tried("It was not tried, because this host has cgroup version 1.")
     try:
         _durable.make_directory(_self_test_note.DIRECTORY)
         _sweep(_self_test_note.DIRECTORY)

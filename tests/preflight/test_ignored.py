@@ -68,7 +68,11 @@ FAILING: dict[str, Ignored] = {
     ),
     "mount_inside": Ignored(
         # In CRIU's mount stage, which by itself leaves a file system mounted on the host.
-        ("CRIU cannot restore the container: mnt-v2: Can't mount at", "Its whole log is /var/lib/livemigrate/logs/"),
+        (
+            "CRIU cannot restore the container: mnt",
+            "mnt-v2: Can't mount at",
+            "Its whole log is /var/lib/livemigrate/logs/",
+        ),
         ("--privileged",),
         then=(
             "docker exec $1 sh -c 'mkdir -p /m /t; mount -t tmpfs x /t; mkdir /t/u /t/w;"

@@ -189,8 +189,8 @@ def test_a_number_that_is_another_process_s_by_now_closes_nobody_s_network(net: 
 def test_more_connections_than_one_call_can_name_are_ended(net: Namespaces) -> None:
     number = 120
     with net.listener(128) as listener, contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(net.connect()) for dummy in range(number)]
-        servers = [stack.enter_context(listener.accept()[0]) for dummy in range(number)]
+        clients = [stack.enter_context(net.connect()) for _dummy in range(number)]
+        servers = [stack.enter_context(listener.accept()[0]) for _dummy in range(number)]
         assert len(servers) == number
         fence = Fence.of(net.container)
         fence.set(ALL)
@@ -225,7 +225,7 @@ def test_the_script_closes_stands_in_and_opens(net: Namespaces, tmp_path: Path) 
     (tmp_path / "addresses").write_text("198.51.100.7\n2001:db8:1::7\n")
     fence = Fence.of(net.container)
     # CRIU before 4.2 calls its script twice at each stage.
-    for dummy in range(2):
+    for _dummy in range(2):
         _network("prepare", net.container, tmp_path)
     assert fence.level() == ALL
     # What CRIU does: bind to the address that the container had, and find a way to anywhere.
@@ -238,7 +238,7 @@ def test_the_script_closes_stands_in_and_opens(net: Namespaces, tmp_path: Path) 
             one.connect((peer, 9))
     # Docker refuses an interface whose address a route of the main table holds.
     assert "2001:db8:1::" not in net.ip(net.container, "-6", "route", "show", "table", "main")
-    for dummy in range(2):
+    for _dummy in range(2):
         _network("plumbed", net.container, tmp_path)
     assert "livemigrate0" not in net.ip(net.container, "link")
     assert fence.level() == ALL

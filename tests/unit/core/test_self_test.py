@@ -74,6 +74,7 @@ class Host:
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(_self_test_note, "DIRECTORY", str(tmp_path / "run"))
     monkeypatch.setattr(_self_test, "_NEEDS", ("sh",))
+    monkeypatch.setattr(_self_test, "_UNIFIED", str(tmp_path))
     criu = tmp_path / "criu"
     criu.write_text("one")
     return Host()

@@ -86,7 +86,7 @@ def moved(restore: Restore) -> str:
 @pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
 def test_pre_resume_holds(restore: Restore, times: int) -> None:
     """CRIU before 4.2 calls its script twice at each stage."""
-    for dummy in range(times):
+    for _dummy in range(times):
         assert restore.run("pre-resume") == 0
     assert restore.frozen()
     assert (restore.shim.work / "held").read_text() == f"{restore.init.pid}\n{restore.cgroup}\n"
@@ -97,14 +97,14 @@ def test_pre_resume_holds(restore: Restore, times: int) -> None:
 
 
 def test_pre_restore_tells_where(restore: Restore) -> None:
-    for dummy in range(2):
+    for _dummy in range(2):
         assert restore.run("pre-restore", CRTOOLS_INIT_PID="") == 0
     assert (restore.shim.work / "restoring").read_text() == f"{restore.parent}\n{restore.cgroup}\n"
 
 
 def test_pre_restore_points_to_the_cgroup(restore: Restore) -> None:
     """The container's mount of its cgroups is made of that."""
-    for dummy in range(2):
+    for _dummy in range(2):
         assert restore.run("pre-restore", CRTOOLS_INIT_PID="") == 0
     assert os.readlink(restore.shim.work / "cgroup") == str(restore.cgroup)
 

@@ -266,7 +266,7 @@ def test_restore_that_is_killed(shim: Shim) -> None:
 def mounted() -> Iterator[list[Path]]:
     """Two places as CRIU makes them, with its file system in memory and one more mounted in that."""
     places = []
-    for dummy in range(2):
+    for _dummy in range(2):
         place = Path(f"/tmp/.criu.mntns.{secrets.token_hex(3)}")
         place.mkdir()
         for one in (place, place / "mnt-1"):
