@@ -31,6 +31,7 @@ import pytest
 
 from tests import lanes
 from tests.lab import Lab
+from tests.lab.shell import bound
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / ".cache" / "logs"
@@ -219,7 +220,8 @@ def run_tool(request: pytest.FixtureRequest) -> RunTool:
         words = [str(word) for word in argv]
         environment = {**os.environ, "NO_COLOR": "1", "ANSIBLE_NOCOLOR": "1", "PYTHONUNBUFFERED": "1", **(env or {})}
         process = subprocess.Popen(
-            words,
+            # A process of tests that is interrupted may be ended while it waits for this.
+            bound(*words),
             cwd=cwd,
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tests.conftest import LOGS, ROOT
+from tests.lab.shell import bound
 
 _TASK = re.compile(r"^TASK \[(?:livemigrate\.criu\.migrate : )?(.*?)\]")
 
@@ -35,14 +36,15 @@ class Migration:
         self._told = threading.Condition()
         self._ended = False
         self._process = subprocess.Popen(
-            [
+            # A process of tests that is interrupted may be ended while it waits for this.
+            bound(
                 "ansible-playbook",
                 "-i",
                 inventory or str(ROOT / ".lab" / "inventory"),
                 f"playbooks/{playbook}",
                 *(["-e", f"container={container}"] if container else []),
                 *arguments,
-            ],
+            ),
             cwd=ROOT,
             env={**os.environ, "ANSIBLE_NOCOLOR": "1", "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,
