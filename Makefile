@@ -4,18 +4,20 @@
 # is used (`make test PYTHON=python3.13 VENV=.venv-3.13`).
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV ?= .venv
+# The lab's hosts: a Debian release, and LAB=vm for virtual machines with a kernel of their own.
+LAB ?= nspawn
 FLAVOUR ?= trixie
 HOST ?= alpha
 
 READY := $(VENV)/.ready
 LINK := .tree/ansible_collections/livemigrate/criu
-LAB := python3 tests/lab/lab.py
+LAB_PY := python3 tests/lab/lab.py
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.tree
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit rules lab-up lab-down lab-status lab-shell pins clean
+.PHONY: help setup demo test test-vm lint unit rules matrix lab-up lab-down lab-status lab-shell pins clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +28,9 @@ demo: setup ## two real hosts on this machine, a running container moves from on
 test: setup ## everything: static checks, unit tests, then modules, scenarios and faults on the lab
 	@$(VENV)/bin/python -m pytest tests
 
+test-vm: setup ## stock Debian 12, 13 and forky as virtual machines: moves between kernels, real power cuts, WordPress
+	@$(VENV)/bin/python -m pytest tests/vm -m "vm or not vm"
+
 setup: $(READY) $(LINK)/galaxy.yml ## the tools in .venv, and the checkout where Ansible finds collections
 	@:
 
@@ -35,20 +40,23 @@ lint: setup ## the static checks alone (ruff, mypy, yamllint, ansible-lint, ansi
 unit: setup ## the unit tests alone
 	@$(VENV)/bin/python -m pytest tests/unit
 
-lab-up: setup ## start the lab's hosts (FLAVOUR=trixie or forky)
-	@$(LAB) up --flavour $(FLAVOUR)
+lab-up: setup ## start the lab's hosts (FLAVOUR=trixie or forky; LAB=vm for alpha and beta as virtual machines)
+	@$(LAB_PY) up --flavour $(if $(filter vm,$(LAB)),vm-$(FLAVOUR) alpha beta,$(FLAVOUR))
 
 lab-down: ## stop them; nothing stays behind
-	@$(LAB) down
+	@$(LAB_PY) down
 
 lab-status: ## what runs, and how to reach it
-	@$(LAB) status
+	@$(LAB_PY) status
 
 lab-shell: ## a root shell on one of them (HOST=alpha, beta or gamma)
-	@$(LAB) shell $(HOST)
+	@$(LAB_PY) shell $(HOST)
 
 rules: setup ## docs/rules.md and the versions in docs/support.md, from the rules of the preflight
 	@$(VENV)/bin/python tests/static/make_rules.py
+
+matrix: setup ## what the tests that ran have noted, into tests/matrix.json and the matrix in docs/support.md
+	@$(VENV)/bin/python -m tests.matrix
 
 pins: ## renew the lower part of requirements.txt after a change in its upper part
 	@sed -i '/^# --- brought in/q' requirements.txt

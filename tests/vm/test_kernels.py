@@ -12,11 +12,10 @@ from tests import matrix
 from tests.migration.conftest import Pair
 from tests.vm.conftest import SLOW, Start
 from tests.vm.stock import IN_FORCE, LIMITS, complaints, confinement
+from tests.vm.test_debian13 import WHAT
 from tests.workloads.host import Host
 
 pytestmark = pytest.mark.vm
-
-WHAT = "limits, AppArmor's docker-default, a published port"
 
 
 def test_from_debian_13_to_forky(debian13: Pair, forky: Host, start: Start) -> None:
