@@ -122,5 +122,5 @@ def start(request: pytest.FixtureRequest, lab_ground: Lab, tmp_path: Path) -> It
         return Moving(name, port, tmp_path, first, list(hosts))
 
     pair = Pair(lab_ground, watched[0], watched[-1])
-    with nothing_left(pair, names, hosts=watched, inventory=inventory):
+    with nothing_left(pair, names, hosts=watched, inventory=inventory, seconds=10 * SLOW):
         yield begin
