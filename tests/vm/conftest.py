@@ -27,6 +27,8 @@ _PORTS = itertools.count(9601)
 
 # An emulated machine takes ten times as long for everything, and shares two cores with another one.
 SLOW = 10
+# At the very worst: on a machine with nothing else to do it is two minutes.
+MOVE_SECONDS = 1800
 # A counter's ten counts a second are a fifth of such a machine.
 _CALMER = ("--env", "COUNTER_INTERVAL=1")
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests import matrix
 from tests.migration.conftest import Pair
-from tests.vm.conftest import SLOW, Start
+from tests.vm.conftest import MOVE_SECONDS, SLOW, Start
 from tests.vm.stock import IN_FORCE, LIMITS, complaints, confinement
 
 WHAT = "limits, AppArmor's docker-default, a published port"
@@ -27,7 +27,7 @@ def test_there_and_back(debian13: Pair, start: Start, engine: str, ways: int) ->
     assert confinement(here, moving.name) == IN_FORCE
     for source, destination in ((here, there), (there, here))[:ways]:
         chosen = () if engine == "runtime" else ("-e", f"migrate_engine={engine}")
-        output = moving.move(source, destination, *chosen).succeed(timeout=60 * SLOW)
+        output = moving.move(source, destination, *chosen).succeed(timeout=MOVE_SECONDS)
         assert f"Engine {engine}" in output
         # By the published port.
         moving.assert_runs_on(destination, timeout=6 * SLOW)
