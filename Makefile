@@ -4,6 +4,8 @@
 # is used (`make test PYTHON=python3.13 VENV=.venv-3.13`).
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV ?= .venv
+# The lab's hosts: a Debian release, and LAB=vm for virtual machines with a kernel of their own.
+LAB ?= nspawn
 FLAVOUR ?= trixie
 HOST ?= alpha
 # Processes of one session of tests: two for the first pairs of hosts, one for all else (tests/lanes.py).
@@ -11,14 +13,14 @@ LANES ?= 3
 
 READY := $(VENV)/.ready
 LINK := .tree/ansible_collections/livemigrate/criu
-LAB := python3 tests/lab/lab.py
+LAB_PY := python3 tests/lab/lab.py
 PYTEST := $(VENV)/bin/python -m pytest
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.tree
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-quick lint unit bench rules lab-up lab-down lab-status lab-shell pins clean
+.PHONY: help setup demo test test-quick test-vm lint unit bench rules matrix lab-up lab-down lab-status lab-shell pins clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +34,9 @@ test: setup ## everything: static checks, unit tests, modules, scenarios and fau
 test-quick: setup ## static checks, unit tests, and one container that moves there and back
 	@$(PYTEST) --numprocesses $(LANES) tests/static tests/unit "tests/scenarios/test_molecule.py::test_scenario[counter]"
 
+test-vm: setup ## stock Debian 12, 13 and forky as virtual machines: moves between kernels, real power cuts, WordPress
+	@$(PYTEST) tests/vm -m "vm or not vm"
+
 setup: $(READY) $(LINK)/galaxy.yml ## the tools in .venv, and the checkout where Ansible finds collections
 	@:
 
@@ -41,23 +46,26 @@ lint: setup ## the static checks alone (ruff, mypy, yamllint, ansible-lint, ansi
 unit: setup ## the unit tests alone
 	@$(PYTEST) tests/unit
 
-lab-up: setup ## start the lab's hosts (FLAVOUR=trixie or forky)
-	@$(LAB) up --flavour $(FLAVOUR)
+lab-up: setup ## start the lab's hosts (FLAVOUR=trixie or forky; LAB=vm for alpha and beta as virtual machines)
+	@$(LAB_PY) up --flavour $(if $(filter vm,$(LAB)),vm-$(FLAVOUR) alpha beta,$(FLAVOUR))
 
 lab-down: ## stop them; nothing stays behind
-	@$(LAB) down
+	@$(LAB_PY) down
 
 lab-status: ## what runs, and how to reach it
-	@$(LAB) status
+	@$(LAB_PY) status
 
 lab-shell: ## a root shell on one of them (HOST=alpha, beta or gamma)
-	@$(LAB) shell $(HOST)
+	@$(LAB_PY) shell $(HOST)
 
 bench: setup ## how long a small container stands still with this checkout and with another one (OTHER=directory)
 	@$(VENV)/bin/python -m tests.bench.compare_trees $(OTHER)
 
 rules: setup ## docs/rules.md and the versions in docs/support.md, from the rules of the preflight
 	@$(VENV)/bin/python tests/static/make_rules.py
+
+matrix: setup ## what the tests that ran have noted, into tests/matrix.json and the matrix in docs/support.md
+	@$(VENV)/bin/python -m tests.matrix
 
 pins: ## renew the lower part of requirements.txt after a change in its upper part
 	@sed -i '/^# --- brought in/q' requirements.txt

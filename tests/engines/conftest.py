@@ -61,8 +61,10 @@ class Moving:
         answer = wait_for_answer(self.url(host), timeout=timeout)
         assert answer.token == self.first.token, "it was started afresh"
         assert answer.count >= self.first.count, "its count went back"
-        time.sleep(0.4)
-        assert wait_for_answer(self.url(host), timeout=timeout).count > answer.count, "it does not count"
+        deadline = time.monotonic() + timeout
+        while wait_for_answer(self.url(host), timeout=timeout).count <= answer.count:
+            assert time.monotonic() < deadline, "it does not count"
+            time.sleep(0.2)
         for other in self.hosts:
             if other.name != host.name:
                 running = other.docker("ps", "--filter", f"name=^{self.name}", "--format", "{{.Names}} {{.State}}")

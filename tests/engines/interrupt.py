@@ -24,7 +24,7 @@ GIVEN_UP_WITHIN = 120 + 5 + 60
 
 # The one who works on a session holds the lock on its file; /proc/locks tells who that is.
 _MEET = r"""
-name=$1 phase=$2 signal=$3 file=$4 left=12000 d=
+name=$1 phase=$2 signal=$3 file=$4 left=$5 d=
 
 # Nothing but builtins while it matters: the phases are some hundredths of a second apart.
 has() {
@@ -62,20 +62,22 @@ class Meeting:
     """Waits on a host, from now on, for a session of a container to reach a phase; `decision` means its word is written.
 
     :param file: a pattern of a name that has to be there as well, for moments between two phases.
+    :param seconds: until then it must have been reached.
     """
 
-    def __init__(self, host: Host, name: str, phase: str, signal: str, file: str = "") -> None:
-        self._host, self._phase = host, phase
+    def __init__(self, host: Host, name: str, phase: str, signal: str, file: str = "", *, seconds: float = 120) -> None:
+        self._host, self._phase, self._seconds = host, phase, seconds
         self._done: subprocess.CompletedProcess[str] | None = None
         self._thread = threading.Thread(target=self._wait, args=(name, phase, signal, file), daemon=True)
         self._thread.start()
 
     def _wait(self, *words: str) -> None:
-        self._done = self._host.run(["sh", "-c", _MEET, "sh", *words], check=False, timeout=150)
+        turns = str(round(self._seconds * 100))
+        self._done = self._host.run(["sh", "-c", _MEET, "sh", *words, turns], check=False, timeout=self._seconds + 30)
 
-    def happened(self, timeout: float = 120) -> int:
+    def happened(self) -> int:
         """The process that was met. Fails the test if none was."""
-        self._thread.join(timeout)
+        self._thread.join(self._seconds)
         assert self._done is not None, f"the phase {self._phase} was never reached on {self._host.name}"
         assert self._done.returncode == 0, f"nobody was met at {self._phase}: exit code {self._done.returncode}"
         return int(self._done.stdout)
@@ -85,21 +87,27 @@ class Meeting:
         self._host.run(["kill", "-CONT", str(self.happened())])
 
 
-def wait_settled(moving: Moving, host: Host) -> None:
+def wait_settled(moving: Moving, host: Host, *, seconds: float = SETTLED_WITHIN) -> None:
     """Wait until the newest session of a container is closed on a host, by its watchdog alone."""
-    deadline = time.monotonic() + SETTLED_WITHIN
+    deadline = time.monotonic() + seconds
     while session_on(host, moving.name)["phases"][-1:] != ["closed"]:
         assert time.monotonic() < deadline, f"not settled: {session_on(host, moving.name)}"
         time.sleep(1)
 
 
-def with_a_held_copy(moving: Moving, source: Host, destination: Host) -> tuple[Migration, Meeting]:
-    """A handover in which the copy is held and nobody has told the source yet: the destination's agent is stopped."""
+def with_a_held_copy(
+    moving: Moving, source: Host, destination: Host, *, seconds: float = 120
+) -> tuple[Migration, Meeting]:
+    """A handover in which the copy is held and nobody has told the source yet: the destination's agent is stopped.
+
+    :param seconds: until then it must be as far as that.
+    """
     # The shim has to be told first, which follows the phase within a millisecond; the restore takes a hundred times that.
-    meeting = Meeting(destination, moving.name, "starting", "STOP", "/run/livemigrate/restores/*/ready")
+    file = "/run/livemigrate/restores/*/ready"
+    meeting = Meeting(destination, moving.name, "starting", "STOP", file, seconds=seconds)
     migration = moving.move(source, destination)
     meeting.happened()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + seconds / 6
     while destination.run(["sh", "-c", "ls /run/livemigrate/restores/*/waiting"], check=False).returncode != 0:
         assert time.monotonic() < deadline, "the shim never waited"
         time.sleep(0.1)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._spec import compare, unexpected
+from tests import matrix
 from tests.engines.conftest import Moving, containerd_store, criu_fails, gap_told, remove
 from tests.engines.state import assert_as_before, before
 from tests.migration.conftest import Pair
@@ -42,6 +43,7 @@ def test_ten_moves_under_constant_load(newer: Pair, start: Start) -> None:
             output = moving.move(source, destination).succeed()
             assert "Engine runtime" in output
             moving.assert_runs_on(destination)
+    matrix.note(*hosts, engine="runtime", what="a container under constant load, ten times")
     report = watch.report()
     assert not report.violations
     moved = hosts[0].inspect(moving.name)
@@ -83,10 +85,10 @@ def test_between_docker_versions_and_back(older: Pair, newer: Pair, start: Start
     """From Docker 26 to 28 and back; on 26 the engine runtime needs no experimental mode either."""
     hosts = [older.alpha, newer.alpha]
     moving = start(hosts[0], hosts)
-    moving.move(hosts[0], hosts[1]).succeed()
-    moving.assert_runs_on(hosts[1])
-    moving.move(hosts[1], hosts[0]).succeed()
-    moving.assert_runs_on(hosts[0])
+    for source, destination in ((hosts[0], hosts[1]), (hosts[1], hosts[0])):
+        moving.move(source, destination).succeed()
+        moving.assert_runs_on(destination)
+        matrix.note(source, destination, engine="runtime", what="a container, there and back")
 
 
 def test_after_the_move_it_is_a_container_like_any_other(newer: Pair, start: Start) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests import matrix
 from tests.engines.conftest import Moving, containerd_store, gap_told, remove
 from tests.migration.conftest import Pair
 from tests.workloads import database, wordpress_state
@@ -127,6 +128,7 @@ def _moves(pair: Pair, path: Path, flags: list[str], *ways: tuple[Host, Host], e
                 moving.assert_runs_on(there)
                 assert_all_there(moving.site(there), noted)
                 print(f"{here.name} to {there.name}: gap {gap_told(output):.2f} s")
+                matrix.note(here, there, engine=engine, what="WordPress (Apache and PHP), under load")
         report = watch.report()
         assert not report.violations
         assert all(visitors.pages.values()), visitors.pages

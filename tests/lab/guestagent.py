@@ -4,7 +4,7 @@
 
 """Commands in a virtual machine without its network: through QEMU's guest agent, on a serial port.
 
-As a script: guestagent.py SOCKET CMD... runs a command and ends with its exit code; 255 where the agent does not answer.
+As a script: guestagent.py PORT CMD... runs a command and ends with its exit code; 255 where the agent does not answer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import fcntl
 import itertools
 import json
 import os
-import socket
+import select
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -32,71 +32,87 @@ class AgentError(Exception):
 
 
 class _Agent:
-    """A connection to the agent. The port has room for one at a time: a lock beside the socket keeps others waiting."""
+    """The agent at the other end of two pipes."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
+    def __init__(self, to_agent: int, from_agent: int, seconds: float) -> None:
+        self._to_agent, self._from_agent, self._seconds = to_agent, from_agent, seconds
         self._rest = b""
 
     def ask(self, command: str, arguments: dict[str, Any]) -> Any:
         """The return value of a command of the agent's protocol."""
-        self._connection.settimeout(_ANSWER_SECONDS)
-        try:
-            self._connection.sendall(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
-            answer = json.loads(self._line())
-        except (OSError, ValueError) as error:
-            raise AgentError(f"the guest agent does not answer: {error}") from error
+        self._write(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
+        answer = json.loads(self._line())
         if "error" in answer:
             raise AgentError(f"the guest agent refuses {command}: {answer['error'].get('desc')}")
         return answer["return"]
 
-    def synchronise(self, seconds: float) -> None:
-        """Skip what an earlier connection left: the answer to our number is preceded by the byte 0xFF."""
+    def synchronise(self) -> None:
+        """Skip what others have left in the pipes: the answer to our number is preceded by the byte 0xFF."""
         number = next(_NUMBERS)
-        self._connection.settimeout(seconds)
         request = {"execute": "guest-sync-delimited", "arguments": {"id": number}}
-        try:
-            self._connection.sendall(b"\xff" + json.dumps(request).encode() + b"\n")
-            while True:
-                line = self._line().rpartition(b"\xff")[2]
-                with contextlib.suppress(ValueError):
-                    if json.loads(line).get("return") == number:
-                        return
-        except OSError as error:
-            raise AgentError(f"the guest agent does not answer: {error}") from error
+        self._write(b"\xff" + json.dumps(request).encode() + b"\n")
+        while True:
+            line = self._line().rpartition(b"\xff")[2]
+            with contextlib.suppress(ValueError):
+                if json.loads(line).get("return") == number:
+                    return
+
+    def _write(self, data: bytes) -> None:
+        while data:
+            if not select.select([], [self._to_agent], [], self._seconds)[1]:
+                raise AgentError("the guest agent takes nothing")
+            data = data[os.write(self._to_agent, data) :]
 
     def _line(self) -> bytes:
         while b"\n" not in self._rest:
-            data = self._connection.recv(1 << 16)
+            if not select.select([self._from_agent], [], [], self._seconds)[0]:
+                raise AgentError("the guest agent does not answer")
+            data = os.read(self._from_agent, 1 << 16)
             if not data:
-                raise ConnectionError("QEMU has closed the port")
+                raise AgentError("the machine went down")
             self._rest += data
         line, _newline, self._rest = self._rest.partition(b"\n")
         return line
 
 
+def make_port(path: Path) -> None:
+    """The pipes of a port, for a machine that starts. QEMU calls them so.
+
+    Pipes and no socket: QEMU holds both ends of them, where a socket without a client makes the agent ask ten times a second
+    whether there is one, which is a twentieth of an emulated processor.
+    """
+    for end in _ends(path):
+        end.unlink(missing_ok=True)
+        os.mkfifo(end, 0o600)
+
+
+def _ends(path: Path) -> tuple[Path, Path]:
+    return path.with_suffix(".in"), path.with_suffix(".out")
+
+
 @contextlib.contextmanager
 def _connected(path: Path, seconds: float) -> Iterator[_Agent]:
-    try:
-        directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
-    except OSError as error:
-        raise AgentError(f"there is no machine: {error}") from error
-    lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        _wait_for_lock(lock, seconds)
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(seconds)
-            try:
-                # The path of a socket may have 107 bytes; a checkout may lie deeper.
-                connection.connect(f"/proc/self/fd/{directory}/{path.name}")
-            except OSError as error:
-                raise AgentError(f"the machine is down: {error}") from error
-            agent = _Agent(connection)
-            agent.synchronise(seconds)
-            yield agent
-    finally:
-        os.close(lock)
-        os.close(directory)
+    """The agent at this port, which has room for one at a time: a lock beside it keeps others waiting."""
+    with contextlib.ExitStack() as opened:
+
+        def open_file(file: Path, flags: int) -> int:
+            descriptor = os.open(file, flags | os.O_CLOEXEC, 0o600)
+            opened.callback(os.close, descriptor)
+            return descriptor
+
+        try:
+            lock = open_file(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT)
+            _wait_for_lock(lock, seconds)
+            # Nobody has the other end where QEMU does not run: that is an error (ENXIO) for a writer that does not wait.
+            to_agent, from_agent = (
+                open_file(end, flags | os.O_NONBLOCK)
+                for end, flags in zip(_ends(path), (os.O_WRONLY, os.O_RDONLY), strict=True)
+            )
+        except OSError as error:
+            raise AgentError(f"the machine is down: {error}") from error
+        agent = _Agent(to_agent, from_agent, seconds)
+        agent.synchronise()
+        yield agent
 
 
 def _wait_for_lock(lock: int, seconds: float) -> None:
@@ -113,7 +129,7 @@ def _wait_for_lock(lock: int, seconds: float) -> None:
 
 
 def answers(path: Path, seconds: float = 2.0) -> bool:
-    """Whether the agent at this socket answers."""
+    """Whether the agent at this port answers."""
     try:
         with _connected(path, seconds):
             return True

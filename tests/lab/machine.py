@@ -143,6 +143,7 @@ class Machine(abc.ABC):
                 check=True,
                 cwd="/",
                 env={
+                    **{key: value for key, value in os.environ.items() if key.startswith("LIVEMIGRATE_LAB_")},
                     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
                     "LIVEMIGRATE_LAB_DIR": str(self.settings.directory),
                     "LIVEMIGRATE_LAB_CACHE": str(self.settings.cache),

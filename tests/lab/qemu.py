@@ -73,12 +73,13 @@ def machine_command(settings: Settings, machine: Path, base: Path, *, namespace:
     Standard input and output speak QMP. An end of the machine ends QEMU, also when the machine asked for a reboot.
     """
     accelerator = os.environ.get("LIVEMIGRATE_LAB_ACCEL") or "tcg,thread=multi"
+    processors = os.environ.get("LIVEMIGRATE_LAB_CPUS") or "1"
     memory = os.environ.get("LIVEMIGRATE_LAB_MEMORY") or "1280"
     return [
         "nsenter", f"--net=/run/netns/{namespace}",
         *_enter(
             settings, machine, base,
-            "qemu-system-x86_64", "-accel", accelerator, "-cpu", "Nehalem", "-smp", "2", "-m", memory,
+            "qemu-system-x86_64", "-accel", accelerator, "-cpu", "Nehalem", "-smp", processors, "-m", memory,
             "-display", "none", "-no-reboot", "-no-user-config", "-nodefaults", "-qmp", "stdio",
             "-chardev", f"file,id=console,path={_MACHINE}/console.log,append=on", "-serial", "chardev:console",
             "-kernel", f"{_BASE}/vmlinux", "-initrd", f"{_BASE}/initrd.img",
@@ -90,7 +91,7 @@ def machine_command(settings: Settings, machine: Path, base: Path, *, namespace:
             "-netdev", "tap,id=net,ifname=tap0,script=no,downscript=no",
             "-device", f"virtio-net-pci,netdev=net,mac={mac},romfile=",
             "-device", "virtio-rng-pci",
-            "-chardev", f"socket,id=agent,path={_MACHINE}/agent.sock,server=on,wait=off",
+            "-chardev", f"pipe,id=agent,path={_MACHINE}/agent",
             "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
         ),
     ]  # fmt: skip

@@ -9,6 +9,7 @@ LIVEMIGRATE_LAB_CACHE   base file systems, shared by all labs (default: ~/.cache
 LIVEMIGRATE_LAB_BRIDGE  name of the bridge, and prefix of every other kernel name (default: lmlab0)
 LIVEMIGRATE_LAB_NET     first three numbers of the lab's /24 (default: the first documentation range that is free)
 LIVEMIGRATE_LAB_MEMORY  MiB of each virtual machine (default: 1280)
+LIVEMIGRATE_LAB_CPUS    processors of each virtual machine (default: 1)
 LIVEMIGRATE_LAB_ACCEL   QEMU's accelerator (default: tcg,thread=multi; "kvm" where KVM works)
 
 Two labs may run side by side when their directory and bridge differ.

@@ -37,7 +37,7 @@ class VirtualMachine(Machine):
 
     @property
     def _agent(self) -> Path:
-        return self.directory / "agent.sock"
+        return self.directory / "agent"
 
     @property
     def _base(self) -> Path:
@@ -131,7 +131,7 @@ class VirtualMachine(Machine):
         network.plug(self.settings, self.name, self.octet, self.port, tap=True)
 
     def start(self, group: Path) -> subprocess.Popen[bytes]:
-        self._agent.unlink(missing_ok=True)
+        guestagent.make_port(self._agent)
         command = qemu.machine_command(
             self.settings,
             self.directory,

@@ -143,6 +143,7 @@ def nothing_left(
     *,
     hosts: Sequence[Host] = (),
     inventory: str = "",
+    seconds: float = _SECONDS_TO_GO,
 ) -> Iterator[None]:
     """Tidy up after a test, and fail where a settled session has left something; that is taken away all the same.
 
@@ -150,6 +151,7 @@ def nothing_left(
     :param also: removes what else the test made, once the containers are gone.
     :param hosts: where it makes them, if not on the pair alone.
     :param inventory: as for :func:`forget`.
+    :param seconds: that things may take to go by themselves.
     """
     hosts = hosts or pair.hosts
     before = {host.name: snapshot(host) for host in hosts}
@@ -165,7 +167,7 @@ def nothing_left(
             also()
         told = []
         for host in hosts:
-            left = _new(host, before[host.name], _SECONDS_TO_GO)
+            left = _new(host, before[host.name], seconds)
             if left:
                 sessions = sorted(set(_SESSION.findall("\n".join(left))))
                 host.run(["sh", "-c", _TAKE_AWAY, "sh", *sessions])

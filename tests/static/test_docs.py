@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests import matrix
 from tests.conftest import ROOT, RunTool
 from tests.static.make_rules import stale
 
@@ -91,6 +92,13 @@ def test_the_list_of_rules_is_up_to_date() -> None:
     assert stale() == []
     text = (ROOT / "docs" / "rules.md").read_text(encoding="utf-8")
     assert "| `name_taken` | error |" in text
+
+
+def test_the_matrix_is_up_to_date() -> None:
+    """The matrix in docs/support.md says what tests/matrix.json says (`make matrix` writes it)."""
+    assert matrix.SUPPORT.read_text(encoding="utf-8") == matrix.text()
+    # Whoever changes the one by hand and not the other is found: the table is not empty.
+    assert "| from | to |" in matrix.text()
 
 
 @pytest.mark.parametrize("role", ROLES)

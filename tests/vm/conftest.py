@@ -27,8 +27,20 @@ _PORTS = itertools.count(9601)
 
 # An emulated machine takes ten times as long for everything, and shares two cores with another one.
 SLOW = 10
+# At the very worst: on a machine with nothing else to do it is two minutes.
+MOVE_SECONDS = 1800
+# A counter's ten counts a second are a fifth of such a machine.
+_CALMER = ("--env", "COUNTER_INTERVAL=1")
 
 Start = Callable[..., Moving]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _pipelining() -> Iterator[None]:
+    """Ansible's modules go through one SSH command each and not through five; the tests in tests/scenarios go without."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANSIBLE_PIPELINING", "true")
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -107,10 +119,10 @@ def start(request: pytest.FixtureRequest, lab_ground: Lab, tmp_path: Path) -> It
         # Of a session of tests that was killed.
         forget(watched, [name], inventory)
         names.append(name)
-        host.start(name, RECIPES["counter"].tag, ["--publish", f"{port}:8080", *arguments], command)
+        host.start(name, RECIPES["counter"].tag, ["--publish", f"{port}:8080", *_CALMER, *arguments], command)
         first = wait_for_answer(url or f"http://{host.address}:{port}/", timeout=60 * SLOW)
         return Moving(name, port, tmp_path, first, list(hosts))
 
     pair = Pair(lab_ground, watched[0], watched[-1])
-    with nothing_left(pair, names, hosts=watched, inventory=inventory):
+    with nothing_left(pair, names, hosts=watched, inventory=inventory, seconds=10 * SLOW):
         yield begin

@@ -16,7 +16,7 @@ from tests.engines.echo import Client
 from tests.engines.state import assert_as_before, before
 from tests.engines.test_connections import Neighbour, neighbour
 from tests.migration.conftest import Pair
-from tests.vm.conftest import SLOW
+from tests.vm.conftest import MOVE_SECONDS, SLOW
 from tests.vm.stock import complaints
 
 __all__ = ["neighbour"]
@@ -32,9 +32,9 @@ def test_they_go_on_where_the_address_stays(debian13: Pair, neighbour: Callable[
     silent = Client(moving.address, pause=3600)
     was = before(moving, source, destination)
     with criu_fails(destination):
-        moving.move(source, destination).fail_with("the container stayed here", timeout=60 * SLOW)
+        moving.move(source, destination).fail_with("the container stayed here", timeout=MOVE_SECONDS)
     assert_as_before(moving, was, source, destination)
-    output = moving.move(source, destination).succeed(timeout=60 * SLOW)
+    output = moving.move(source, destination).succeed(timeout=MOVE_SECONDS)
     assert "3 connection(s) went on, 0 were closed" in output
     moving.assert_runs_on(destination, timeout=6 * SLOW)
     for client in (*clients, silent):

@@ -10,13 +10,12 @@ import pytest
 
 from tests import matrix
 from tests.migration.conftest import Pair
-from tests.vm.conftest import SLOW, Start
+from tests.vm.conftest import MOVE_SECONDS, SLOW, Start
 from tests.vm.stock import IN_FORCE, LIMITS, complaints, confinement
+from tests.vm.test_debian13 import WHAT
 from tests.workloads.host import Host
 
 pytestmark = pytest.mark.vm
-
-WHAT = "limits, AppArmor's docker-default, a published port"
 
 
 def test_from_debian_13_to_forky(debian13: Pair, forky: Host, start: Start) -> None:
@@ -38,7 +37,7 @@ def test_from_debian_13_to_debian_12_is_refused(debian13: Pair, debian12: Host, 
 
 def _moves(start: Start, source: Host, destination: Host) -> None:
     moving = start(source, [source, destination], *LIMITS)
-    moving.move(source, destination).succeed(timeout=60 * SLOW)
+    moving.move(source, destination).succeed(timeout=MOVE_SECONDS)
     moving.assert_runs_on(destination, timeout=6 * SLOW)
     assert confinement(destination, moving.name) == IN_FORCE
     assert not complaints(destination)
@@ -48,6 +47,6 @@ def _moves(start: Start, source: Host, destination: Host) -> None:
 
 def _is_refused(start: Start, source: Host, destination: Host, rule: str) -> None:
     moving = start(source, [source, destination], *LIMITS)
-    moving.move(source, destination).fail_with(rule, timeout=60 * SLOW)
+    moving.move(source, destination).fail_with(rule, timeout=MOVE_SECONDS)
     moving.assert_runs_on(source, timeout=6 * SLOW)
     matrix.note(source, destination, engine="runtime", what=WHAT, result=f"refused: `{rule}`")

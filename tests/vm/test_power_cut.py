@@ -17,6 +17,8 @@ from tests.vm.conftest import SLOW, Start
 
 pytestmark = pytest.mark.vm
 
+_FREEZES_WITHIN = 60 * SLOW
+_SETTLES_WITHIN = 60 * SLOW
 _LINES = "yes 'a line of a file' | head -n 20000"
 
 
@@ -34,11 +36,11 @@ def test_the_destination_loses_power_while_the_copy_is_held(debian13: Pair, star
     """Nothing of it has run: the destination says REFUSED after its boot, the source goes on."""
     source, destination = debian13.hosts
     moving = start(source, [source, destination], "--restart", "unless-stopped")
-    migration, _meeting = with_a_held_copy(moving, source, destination)
+    migration, _meeting = with_a_held_copy(moving, source, destination, seconds=_FREEZES_WITHIN)
     debian13.lab.power_cut(destination.name)
     migration.kill()
     debian13.lab.boot(destination.name)
-    wait_settled(moving, source)
+    wait_settled(moving, source, seconds=_SETTLES_WITHIN)
     moving.assert_runs_on(source, timeout=6 * SLOW)
     deadline = time.monotonic() + 6 * SLOW
     while destination.docker("ps", "-aq", "--filter", f"name={moving.name}"):
@@ -50,16 +52,16 @@ def test_the_destination_loses_power_at_the_decision(debian13: Pair, start: Star
     """RUN is on its disk: the source never goes on, and the copy begins afresh, as after any power cut."""
     source, destination = debian13.hosts
     moving = start(source, [source, destination], "--restart", "always")
-    meeting = Meeting(destination, moving.name, "run", "STOP")
+    meeting = Meeting(destination, moving.name, "run", "STOP", seconds=_FREEZES_WITHIN)
     migration = moving.move(source, destination)
-    meeting.happened(30 * SLOW)
+    meeting.happened()
     debian13.lab.power_cut(destination.name)
     migration.kill()
     time.sleep(3)
     assert source.inspect(moving.name)["State"]["Paused"], "it goes on without the destination's word"
     debian13.lab.boot(destination.name)
     assert session_on(destination, moving.name)["decision"] == "RUN", "its word is lost with its page cache"
-    wait_settled(moving, source)
+    wait_settled(moving, source, seconds=_SETTLES_WITHIN)
     running = [host.name for host in debian13.hosts if host.docker("ps", "-q", "--filter", f"name=^{moving.name}$")]
     assert running == [destination.name]
 
@@ -68,13 +70,13 @@ def test_the_source_loses_power_while_it_is_frozen(debian13: Pair, start: Start)
     """What it had written down is on its disk: after its boot it knows the session, gives it up, and starts the container."""
     source, destination = debian13.hosts
     moving = start(source, [source, destination], "--restart", "always")
-    meeting = Meeting(source, moving.name, "dumped", "STOP")
+    meeting = Meeting(source, moving.name, "dumped", "STOP", seconds=_FREEZES_WITHIN)
     migration = moving.move(source, destination)
-    meeting.happened(30 * SLOW)
+    meeting.happened()
     debian13.lab.power_cut(source.name)
     migration.kill()
     debian13.lab.boot(source.name)
-    wait_settled(moving, source)
+    wait_settled(moving, source, seconds=_SETTLES_WITHIN)
     assert session_on(source, moving.name)["decision"] != "GO_SENT"
     deadline = time.monotonic() + 30 * SLOW
     while not source.docker("ps", "-q", "--filter", f"name=^{moving.name}$"):

@@ -11,7 +11,7 @@ import pytest
 from tests.engines.conftest import criu_fails
 from tests.engines.state import assert_as_before, before
 from tests.migration.conftest import Pair
-from tests.vm.conftest import SLOW, Start
+from tests.vm.conftest import MOVE_SECONDS, Start
 from tests.vm.stock import IN_FORCE, LIMITS, complaints, confinement
 
 pytestmark = pytest.mark.vm
@@ -24,12 +24,12 @@ def test_before_the_freeze_and_after_it(debian13: Pair, start: Start) -> None:
     was = before(moving, source, destination)
     destination.run(["systemd-run", "--unit=port-taker", "python3", "-m", "http.server", str(moving.port)])
     try:
-        moving.move(source, destination).fail_with("port_taken", timeout=60 * SLOW)
+        moving.move(source, destination).fail_with("port_taken", timeout=MOVE_SECONDS)
     finally:
         destination.run(["systemctl", "stop", "port-taker"])
     assert_as_before(moving, was, source, destination)
     with criu_fails(destination):
-        moving.move(source, destination).fail_with("the container stayed here", timeout=60 * SLOW)
+        moving.move(source, destination).fail_with("the container stayed here", timeout=MOVE_SECONDS)
     assert_as_before(moving, was, source, destination)
     assert confinement(source, moving.name) == IN_FORCE
     for host in debian13.hosts:

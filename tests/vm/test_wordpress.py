@@ -15,7 +15,7 @@ from tests import matrix
 from tests.conftest import ROOT, RunTool
 from tests.engines.test_wordpress import assert_all_there, running_site
 from tests.migration.conftest import Pair
-from tests.vm.conftest import SLOW
+from tests.vm.conftest import MOVE_SECONDS, SLOW
 from tests.vm.stock import complaints
 from tests.workloads import wordpress_state
 
@@ -27,10 +27,10 @@ def test_there_and_back(debian13: Pair, run_tool: RunTool, tmp_path: Path) -> No
     lab_up = [sys.executable, ROOT / "tests" / "lab" / "lab.py", "up", "gamma"]
     run_tool(lab_up, name="lab-up-gamma", timeout=1200, show=r"\S")
     here, there = debian13.hosts
-    with running_site(debian13, tmp_path, ["--memory", "512m"], timeout=60 * SLOW) as (moving, password):
+    with running_site(debian13, tmp_path, ["--memory", "512m"], timeout=MOVE_SECONDS) as (moving, password):
         noted = wordpress_state.fill(moving.site(here), "admin", password)
         for source, destination in ((here, there), (there, here)):
-            moving.move(source, destination).succeed(timeout=90 * SLOW)
+            moving.move(source, destination).succeed(timeout=MOVE_SECONDS)
             moving.assert_runs_on(destination, timeout=6 * SLOW)
             assert_all_there(moving.site(destination), noted, timeout=30 * SLOW)
             matrix.note(source, destination, engine="runtime", what="WordPress (Apache and PHP)")
