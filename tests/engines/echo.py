@@ -10,12 +10,10 @@ They run on this machine, which is on the bridge of the lab's hosts, so that a c
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import threading
 import time
 
-from tests.lab.api import Lab
 from tests.workloads.host import Host
 
 PORT = 9000
@@ -27,14 +25,14 @@ NETWORK = "engine-wan"
 _ABOVE = 100
 
 
-def join(lab: Lab, *hosts: Host) -> None:
+def join(*hosts: Host) -> None:
     """Make a macvlan network of the lab's own subnet on hosts, as somebody does whose containers have addresses of their own."""
     for host in hosts:
         device = host.run(["sh", "-c", "ip -o route show default | sed 's/.* dev \\([^ ]*\\).*/\\1/'"]).stdout.strip()
         gateway = host.run(["sh", "-c", "ip -o route show default | sed 's/.* via \\([^ ]*\\).*/\\1/'"]).stdout.strip()
         host.docker("network", "rm", NETWORK, check=False)
         host.docker(
-            *("network", "create", "--driver", "macvlan", "--subnet", f"{lab.settings.network}.0/24"),
+            *("network", "create", "--driver", "macvlan", "--subnet", f"{_network(host)}.0/24"),
             *("--gateway", gateway, "--opt", f"parent={device}", NETWORK),
         )
 
@@ -46,9 +44,14 @@ def leave(*hosts: Host) -> None:
         host.docker("network", "rm", NETWORK, check=False)
 
 
-def address(lab: Lab, host: Host) -> str:
+def _network(host: Host) -> str:
+    """The first three numbers of the addresses on the lab's bridge."""
+    return host.address.rpartition(".")[0]
+
+
+def address(host: Host) -> str:
     """An address on the lab's bridge that no host has: one for what is started on this host."""
-    return f"{lab.settings.network}.{_ABOVE + int(host.address.rpartition('.')[2])}"
+    return f"{_network(host)}.{_ABOVE + int(host.address.rpartition('.')[2])}"
 
 
 class Client:
@@ -70,11 +73,14 @@ class Client:
             thread.start()
 
     def _send(self) -> None:
-        with contextlib.suppress(OSError):
+        try:
             while not self._stop.wait(self._pause if self.sent else 0):
                 self._say()
             self._say()
             self._connection.shutdown(socket.SHUT_WR)
+        except OSError as exc:
+            # The kernel tells a reset once, to whichever of the two threads asks first; the other sees an end.
+            self.error = self.error or f"{type(exc).__name__}: {exc}"
 
     def _say(self) -> None:
         self._connection.sendall(b"%08d\n" % self.sent)
@@ -96,6 +102,7 @@ class Client:
                         return
                     self.received += 1
         except OSError as exc:
+            # A broken pipe that the other thread has met says less.
             self.error = f"{type(exc).__name__}: {exc}"
 
     def end(self) -> None:
@@ -111,7 +118,9 @@ class Client:
 
     def is_told(self, timeout: float) -> bool:
         """Whether the connection ends, by a reset or otherwise, within so many seconds."""
-        self._threads[1].join(timeout)
+        deadline = time.monotonic() + timeout
+        for thread in self._threads[::-1]:
+            thread.join(max(0.0, deadline - time.monotonic()))
         return not self._threads[1].is_alive()
 
     def assert_whole(self) -> None:

@@ -43,14 +43,14 @@ class Neighbour(Moving):
 
 
 @pytest.fixture
-def neighbour(lab_ground: Lab, start: Start) -> Iterator[Callable[..., Neighbour]]:
+def neighbour(start: Start) -> Iterator[Callable[..., Neighbour]]:
     """A function that starts a counter with an echo service at an address of the lab's bridge: neighbour(host, hosts)."""
     joined: list[Host] = []
 
     def begin(host: Host, hosts: list[Host], *arguments: str, command: tuple[str, ...] = echo.COMMAND) -> Neighbour:
-        echo.join(lab_ground, *hosts)
+        echo.join(*hosts)
         joined.extend(hosts)
-        address = echo.address(lab_ground, host)
+        address = echo.address(host)
         moving = start(
             host,
             hosts,
