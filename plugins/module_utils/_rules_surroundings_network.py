@@ -45,7 +45,7 @@ def traffic_control_inside(case: Case) -> _Found:
         )
 
 
-@rule(ERROR, "IPsec in the container's network", "run", "processes", volatile=True)
+@rule(ERROR, "policies and associations of IPsec", "run", "processes", volatile=True)
 def ipsec_inside(case: Case) -> _Found:
     number = _made(case, "ipsec")
     if number:
