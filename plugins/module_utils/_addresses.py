@@ -30,6 +30,13 @@ class Addresses(t.NamedTuple):
         """Whether a connection goes on: on an address at which it is found, or between two ends within the container."""
         return connection.address in self.reachable or connection.peer in self.there or connection.peer.is_loopback
 
+    def and_made_inside(self, addresses: t.Iterable[str]) -> Addresses:
+        """With the addresses that programs have set inside: they are carried over, so that sockets may be bound to them.
+
+        :param addresses: see ``_network_facts.py``.
+        """
+        return self._replace(there=self.there | {ipaddress.ip_address(one) for one in addresses})
+
     def as_data(self) -> dict[str, list[str]]:
         """As plain data."""
         return {"there": sorted(map(str, self.there)), "reachable": sorted(map(str, self.reachable))}

@@ -23,6 +23,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _dump_options,
     _fence,
     _finding,
+    _network_facts,
     _rules_network,
     _runc,
     _self_test_note,
@@ -117,6 +118,8 @@ def make_plan(session: Session, inspect: Inspect, *, keeps: bool, close_connecti
     after = Addresses.parse(told)
     if not keeps or not told["keeps"]:
         after = after._replace(reachable=frozenset())
+    with contextlib.suppress(OSError):
+        after = after.and_made_inside(_network_facts.look(init, inspect)["addresses"])
     pids = [init, *group.pids()]
     sockets = _sockets.look(pids)
 

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import typing as t
 
@@ -23,6 +24,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._netlink import Netlink
 from ansible_collections.livemigrate.criu.plugins.module_utils._network_plan import Made
+from ansible_collections.livemigrate.criu.plugins.module_utils._network_state import State
 
 # linux/xfrm.h, linux/netfilter/ipset/ip_set.h
 _GET_SA, _GET_POLICY = 18, 21
@@ -40,14 +42,16 @@ def look(init: int, inspect: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     :raises OSError: when it cannot be read.
     """
 
-    def read() -> tuple[_network_state.State, int, list[str]]:
+    def read() -> tuple[State, int, list[str]]:
         return _network_state.read(), _ipsec(init), _ipsets()
 
     state, ipsec, ipsets = _namespaces.inside(init, ["net"], read)
     made = Made(state, _network_match.endpoints(inspect), {})
     links = _network_match.of_endpoints(state, made.endpoints)
+    engine = {address for endpoint in made.endpoints for address, _length in endpoint.addresses.values()}
     neighbours = [one for one in state.neighbours if _network_plan.is_for_gateway(one, links, state)]
     return {
+        "addresses": sorted(_made_inside(state, links, engine)),
         "devices": [
             f"{link.name} ({link.kind})" if link.kind else link.name for link in _surroundings_network.made_inside(made)
         ][:_NAMED],
@@ -56,6 +60,16 @@ def look(init: int, inspect: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
         "ipsec": ipsec,
         "ipsets": ipsets[:_NAMED],
     }
+
+
+def _made_inside(state: State, links: t.Container[int], engine: t.Container[bytes]) -> t.Iterator[str]:
+    """The addresses that were set inside and are carried over: those of the engine's devices and of the loopback."""
+    for one in state.addresses:
+        link = state.link(_network_state.ADDRESS_HEAD.unpack(one.head)[4])
+        address = one.get(_network_state.IFA_LOCAL) or one.get(_network_state.IFA_ADDRESS) or b""
+        known = link is not None and (link.is_loopback or link.number in links)
+        if known and address not in engine and not ipaddress.ip_address(address).is_loopback:
+            yield _network_state.address_of(address)
 
 
 def _has_netlink(init: int, protocol: int) -> bool:

@@ -51,7 +51,9 @@ def view(container: _finding.Facts, there: _finding.Facts | None, *, close_conne
     return View(
         _sockets.of_plain(container["sockets"]),
         tuple(_sockets.socket_of(words) for words in container["lasting"]),
-        _addresses.after(container["inspect"], container["inspect"], drivers),
+        _addresses.after(container["inspect"], container["inspect"], drivers).and_made_inside(
+            (container.get("network_made") or {}).get("addresses", ())
+        ),
         close_connections,
     )
 
