@@ -246,6 +246,7 @@ def test_what_cannot_be_brought_over_is_seen(pair: tuple[Container, Container]) 
     )
     seen = _network_facts.look(source.sleeper.pid, inspect)
     told = {
+        "addresses": ["10.77.0.5"],
         "devices": ["br9 (bridge)"],
         "shaped": ["eth1 (tbf)"],
         "gateways": ["198.18.20.1"],
