@@ -27,6 +27,8 @@ Key = tuple[t.Any, ...]
 
 # Said by newer kernels only, or by nobody in particular: they make no difference between two rules or addresses.
 _RULE_SUPPRESS_PREFIX, _RULE_PROTOCOL = 14, 21
+# Linux 6.14: RTA_FLOWLABEL.
+_RTA_LAST = 31
 _KERNEL_RULES = (0, 32766, 32767)
 _RTA_VIA_FREE = (
     _network_state.RTA_OIF,
@@ -222,8 +224,9 @@ def _address(match: Match, message: Message) -> Message:
 
 
 def route_key(route: Message) -> Key:
-    """By which two routes are the same."""
-    return _plain_key(route.without(_network_state.RTA_EXPIRES))
+    """By which two routes are the same. What a newer kernel tells in addition makes no difference."""
+    kept = route.without(_network_state.RTA_EXPIRES)
+    return _plain_key(kept._replace(attributes=tuple(one for one in kept.attributes if one[0] & 0x3FFF <= _RTA_LAST)))
 
 
 def _by_scope(route: Message) -> int:
