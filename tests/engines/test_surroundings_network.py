@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -33,9 +32,10 @@ NETWORK_MADE = [
     ("ip route add default via {way} src {me} table 100", "ip route show table 100", "via {way} dev {one} src {me}"),
     ("ip rule add from {me} table 100", "ip rule show", "from {me} lookup 100"),
     (f"ip -6 route add {SIX}:8::/64 via {SIX}::1", "ip -6 route show", f"{SIX}:8::/64 via {SIX}::1 dev {{two}}"),
-    ("ip neighbour add 198.18.67.9 lladdr 02:00:00:00:00:09 dev {two} nud permanent", "ip neighbour show", "02:00:00:00:00:09"),
     ("ip link set {one} mtu 1380", "ip link show {one}", "mtu 1380"),
     ("ip link set {two} address 02:00:00:00:00:99", "ip link show {two}", "02:00:00:00:00:99"),
+    # After that: another MAC address takes all neighbours away.
+    ("ip neighbour add 198.18.67.9 lladdr 02:00:00:00:00:09 dev {two} nud permanent", "ip neighbour show", "02:00:00:00:00:09"),
     ("nft add table inet mine", "nft list ruleset", "table inet mine {"),
     ("nft add chain inet mine c { type filter hook input priority 5 ; }", "nft list ruleset", "priority filter + 5"),
     ("nft add rule inet mine c iif {one} counter accept", "nft list ruleset", 'iif "{one}" counter packets'),
@@ -103,12 +103,11 @@ def _mounts(host: Host, name: str) -> dict[str, list[list[str]]]:
 
 
 def _files(host: Host, name: str) -> str:
-    show = "cat /etc/hosts /etc/resolv.conf /etc/hostname; ls -ln /etc/hosts /etc/resolv.conf /etc/hostname"
-    # Not when they were written, nor how long they are.
-    return re.sub(r"( \d+){4} .* /etc", " /etc", host.docker("exec", name, "sh", "-c", show))
+    three = "/etc/hosts /etc/resolv.conf /etc/hostname"
+    return host.docker("exec", name, "sh", "-c", f"cat {three}; stat -c '%a %u %g %n' {three}")
 
 
-def test_what_was_made_inside_there_and_back(older: Pair, newer: Pair, start: Start, network: str) -> None:
+def test_what_was_made_inside_there_and_back(older: Pair, newer: Pair, network: str, start: Start) -> None:
     """Between Docker versions that name devices otherwise and mask other places, to a host where the address is another one."""
     hosts = [older.alpha, newer.alpha]
     rights = ("--cap-add", "NET_ADMIN", "--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined")
