@@ -211,7 +211,9 @@ def _delegate(look: _Look, directory: str, wanted: Below) -> None:
 
 
 def compare(side: Side, source: t.Any) -> list[str]:
-    """What of the copy's cgroups is not as it was."""
+    """What of the copy's cgroups is not as it was; of those that its programs have made only while it is held."""
+    if not side.group.frozen:
+        source = {**source, "below": {}}
     return differences(source, take(side, None))
 
 

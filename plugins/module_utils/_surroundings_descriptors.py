@@ -155,6 +155,8 @@ def _information(path: str) -> tuple[int, list[str]]:
 def carry(side: Side, source: t.Any) -> None:
     """Give everything without a name its owner and mode, and every description the flags that can be changed."""
     look = _Look(side)
+    # What runs already may have changed them itself.
+    frozen = side.group.frozen
     for number, table in source.items():
         pid = side.processes.get(number)
         if pid is None:
@@ -165,7 +167,7 @@ def carry(side: Side, source: t.Any) -> None:
             with contextlib.suppress(OSError):
                 if wanted.owner is not None:
                     _give(look, f"/proc/{pid}/fd/{name}", wanted.owner)
-                if wanted.flags & _CHANGEABLE:
+                if frozen and wanted.flags & _CHANGEABLE:
                     _set_flags(pid, int(name), wanted.flags)
 
 
@@ -203,8 +205,8 @@ def _call(number: int, *arguments: int) -> int:
 
 
 def compare(side: Side, source: t.Any) -> list[str]:
-    """The descriptors that the copy does not have as the source had them."""
-    return differences(source, take(side, None))
+    """The descriptors that a held copy does not have as the source had them. One that runs opens and closes as it likes."""
+    return differences(source, take(side, None)) if side.group.frozen else []
 
 
 def differences(source: t.Mapping[str, t.Any], copy: t.Mapping[str, t.Any]) -> list[str]:

@@ -96,6 +96,19 @@ def test_what_cannot_be_carried_is_told(group: Group) -> None:
         ]
 
 
+def test_a_copy_that_runs_already_gets_owners_and_is_not_compared(group: Group) -> None:
+    """As with the engine `api`: its programs may have opened and changed what they like."""
+    with inhabited(group, "original", ORIGINAL) as original, inhabited(group, "copy", COPY) as copy:
+        source = _sent(descriptors.take(original, None))
+        copy.group.thaw()
+        descriptors.carry(copy, source)
+        assert _found(copy, 100) == (1000, 1001, 0o620)
+        assert descriptors.compare(copy, source) == []
+        copy.group.freeze()
+        (told,) = (line for line in descriptors.compare(copy, source) if "descriptor 10" in line)
+        assert told.startswith("descriptor 101 of process 1 (pipe) has the flags")
+
+
 def test_a_file_with_a_name_keeps_the_owner_that_its_copy_has(group: Group, tmp_path: Path) -> None:
     """Files of the container are copied with their owners; what is bound from the host is the host's own."""
     (tmp_path / "theirs").write_text("")
