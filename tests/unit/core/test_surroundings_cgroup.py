@@ -126,7 +126,7 @@ def _one(**settings: str) -> dict[str, Any]:
 
 def test_limits_in_force() -> None:
     """Changed by hand; not there, where the host cannot limit that; and of no matter."""
-    source = _one(memory_max="1048576", pids_max="max", cpu_max="50000 100000", io_weight="default 100")
+    source = _one(memory_max="1048576", pids_max="max", cpu_max="50000 100000", io_weight="default 50")
     assert cgroup.differences(source, source) == []
     assert cgroup.differences(source, _one(memory_max="max", cpu_max="50000 100000")) == [
         "its cgroup has memory.max max and not 1048576"
