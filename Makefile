@@ -6,7 +6,7 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV ?= .venv
 FLAVOUR ?= trixie
 HOST ?= alpha
-# Processes of one session of tests: one for each pair of hosts, and one for what needs no host (tests/lanes.py).
+# Processes of one session of tests: two for the first pairs of hosts, one for all else (tests/lanes.py).
 LANES ?= 3
 
 READY := $(VENV)/.ready

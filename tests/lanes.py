@@ -5,10 +5,10 @@
 """Which tests may run at the same time: those that use different hosts.
 
 `make test` starts several pytest processes (pytest-xdist's workers). Tests of one lane run one after another in one of
-them; files of tests without a lane run wherever there is room. The lanes of hosts are the two pairs of the lab, and the
-virtual machines, which come last; a test names another lane by the mark ``lane``.
+them; files of tests without a lane run wherever there is room. The lanes of hosts are the pairs of the lab, and the virtual
+machines, which come last; a test names another lane by the mark ``lane``.
 
-A test that uses both pairs belongs to one lane and borrows the hosts of the other: locks see to it that nobody else uses them
+A test that uses two pairs belongs to one lane and borrows the hosts of the other: locks see to it that nobody else uses them
 meanwhile. The comparison of what a host holds before and after a test would else find somebody else's containers.
 """
 
@@ -26,9 +26,9 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
-# Lane: fixtures that tell a test on its hosts. A test of both lanes is in the first one, whose hosts are bare at the
-# beginning: the roles' scenarios have been there when it comes.
-FIXTURES = {"trixie": ("pair", "older"), "forky": ("newer",), "vm": ("stock",)}
+# Lane: fixtures that tell a test on its hosts. A test of two lanes is in the first one: trixie's hosts are bare at the
+# beginning, and the roles' scenarios have been there when it comes.
+FIXTURES = {"trixie": ("pair", "older"), "forky": ("newer",), "preflight": ("hosts",), "vm": ("stock",)}
 # The directory of static checks: what they build is built once.
 TOGETHER = "static"
 # These begin at once, in this order; the others as they are collected.

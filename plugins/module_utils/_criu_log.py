@@ -14,6 +14,7 @@ import re
 import time
 import typing as t
 
+from ansible_collections.livemigrate.criu.plugins.module_utils import _criu_death
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 
 # Where runc lets CRIU look for options; the role checkpointing names a log file there.
@@ -94,6 +95,11 @@ def told(code: str, configuration: str = CONFIGURATION) -> t.Iterator[None]:
         if exc.code != code or path is None:
             raise
         lines = errors(read(path, began))
+        if _criu_death.ended_without_answer(exc.message):
+            log = read(path, began)
+            doing = f"while it {'dumped' if code == 'dump_failed' else 'restored'} the container"
+            death = _criu_death.sentence(doing, log, began)
+            raise MigrationError(code, f"{death} The engine says: {exc.message}", **exc.details, criu=lines) from None
         if not lines:
             raise
         raise MigrationError(code, f"{exc.message} CRIU says: {' / '.join(lines)}", **exc.details, criu=lines) from None

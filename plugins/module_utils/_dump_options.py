@@ -162,6 +162,14 @@ def _decided(*, kept: bool, deleted: Deleted) -> list[str]:
     ]
 
 
+def names_network_lock(host: str) -> bool:
+    """Whether the host's own file says how to lock the network: a move with the engine ``runtime`` leaves that line out.
+
+    :param host: its text.
+    """
+    return any(_name(line) == "network-lock" for line in host.splitlines())
+
+
 def _with_reserve(size: int) -> int:
     """A file may come to occupy more than it did when it was looked at: its file system writes later, and ahead."""
     return size + size // 8 + (1 << 20)

@@ -18,7 +18,7 @@ import shutil
 import time
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _mark, _names
+from ansible_collections.livemigrate.criu.plugins.module_utils import _criu_failure, _mark, _names
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
@@ -95,6 +95,7 @@ def prune(engine: Engine, *, state_root: str = STATE_ROOT, volatile_root: str = 
             if os.path.basename(path) not in known:
                 shutil.rmtree(path, ignore_errors=True)
     _mark.prune(containers, state_root=state_root, volatile_root=volatile_root)
+    _criu_failure.prune(state_root)
 
 
 def prune_beside(engine: Engine, session: Session) -> None:

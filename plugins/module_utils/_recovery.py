@@ -14,7 +14,13 @@ import shutil
 import time
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _destination, _names, _old_records, _source
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _criu_failure,
+    _destination,
+    _names,
+    _old_records,
+    _source,
+)
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import Channel
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
@@ -24,6 +30,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
     LEASE_SECONDS,
     RUN,
     SOURCE,
+    STATE_ROOT,
     Session,
 )
 
@@ -232,4 +239,6 @@ def clean(*, session: str | None, container: str | None, check_mode: bool) -> di
                 shutil.rmtree(found.directory)
     if not check_mode:
         _old_records.prune(engine)
+        if session is None and container is None:
+            _criu_failure.prune(STATE_ROOT, 0)
     return {"changed": changed, "removed": removed, "sessions": stories(None, container) if session is None else []}

@@ -86,7 +86,24 @@ def _fails_when_tried(facts: Facts) -> bool:
 def criu_works(case: Case) -> _Found:
     for where, facts in case.hosts():
         if _fails_when_tried(facts):
-            yield f"CRIU does not work on the {where}: {' '.join(facts['reasons'])}", _NEWER_CRIU
+            lines = facts["self_test"].get("host_lines")
+            yield (
+                f"CRIU does not work on the {where}: {' '.join(facts['reasons'])}",
+                "Take these lines out of that file, or out of checkpointing_criu_options." if lines else _NEWER_CRIU,
+            )
+
+
+@rule(
+    ERROR, "options of the host with which CRIU fails or crashes", "run (4.1.1)", "source", "destination", engine="api"
+)
+def criu_options_work(case: Case) -> _Found:
+    for where, facts in case.hosts():
+        error = (facts.get("self_test") or {}).get("host_file_error")
+        if error:
+            yield (
+                f"With /etc/criu/runc.conf of the {where} as it is, CRIU fails: {error}",
+                "Take network-lock out of it (CRIU up to 4.2 crashes over that), or use migrate_engine: runtime.",
+            )
 
 
 @rule(INFO, "a CRIU that could not be tried", "run", "source", "destination")

@@ -76,6 +76,8 @@ def not_tried(why: str) -> Facts:
         "seconds": 0.0,
         "options": [],
         "refused_options": [],
+        "host_lines": [],
+        "host_file_error": None,
         "error": why,
         "from_note": False,
     }
@@ -88,7 +90,8 @@ def of_host(host_options: str, criu: str, version: str, runner: Runner = run) ->
     :param criu: the path of the program.
     :param version: of it.
     :returns: ``ok`` (None where it could not be tried), ``steps`` and ``seconds``, ``options`` of the dump, ``refused_options``
-        that this CRIU cannot take, ``error`` in words.
+        that this CRIU cannot take, ``host_lines`` of the host's own file without which it works, ``host_file_error`` where that
+        file fails as it is, as the engine ``api`` has it, and ``error`` in words.
     """
     missing = [name for name in _NEEDS if shutil.which(name, path=SYSTEM_PATH) is None]
     if missing:
@@ -150,6 +153,7 @@ def _try(host_options: str, criu: str, version: str, runner: Runner) -> Facts:
 
     first = attempt = once(host_options, skip_lock)
     refused: list[str] = []
+    host_lines: list[str] = []
     error = attempt.error
     if attempt.failed == "dump" and not attempt.undecided:
         own = _dump_options.kept_lines(host_options)
@@ -158,16 +162,24 @@ def _try(host_options: str, criu: str, version: str, runner: Runner) -> Facts:
             if attempt.ok:
                 refused, error = [_dump_options.SKIP_LOCK], ""
         if not attempt.ok and own and once("", skip_lock).ok:
+            host_lines = own
             error = f"{first.error} It succeeds without these lines of {_criu_log.CONFIGURATION}: {', '.join(own)}."
     ok: bool | None = attempt.ok
     if first.failed == "run" or first.undecided:
         ok, error = None, f"It could not be tried: {first.error}"
+    whole = Attempt({}, "", "")
+    if attempt.ok and _dump_options.names_network_lock(host_options):
+        # What a move by runc leaves out the engine's own checkpoint does not.
+        files = {**_options("", skip_lock=False), "options.dump": host_options}
+        whole = _attempt(files, criu, runner)
     return {
         "ok": ok,
         "steps": (attempt if attempt.ok else first).steps,
         "seconds": round(time.monotonic() - began, 3),
         "options": _used(host_options, skip_lock=skip_lock and not refused),
         "refused_options": refused,
+        "host_lines": host_lines,
+        "host_file_error": whole.error or None,
         "error": error or None,
         "from_note": False,
     }
@@ -193,7 +205,15 @@ def _attempt(options: dict[str, str], criu: str, runner: Runner) -> Attempt:
         done = runner(_unit(unit, criu, place), timeout=_SECONDS + 10)
         return _outcome(done, place, began)
     finally:
+        _remove_places(os.path.join(place, "restore", "restore.log"))
         shutil.rmtree(place, ignore_errors=True)
+
+
+def _remove_places(log: str) -> None:
+    """A restore that fails leaves the directory in which it gathered mounts; those went with the unit."""
+    for place in set(re.findall(r"/tmp/\.criu\.mntns\.\w{6}\b", _criu_log.read(log))):  # noqa: S108 - CRIU's own choice
+        with contextlib.suppress(OSError):
+            os.rmdir(place)
 
 
 def _unit(unit: str, criu: str, place: str) -> list[str]:

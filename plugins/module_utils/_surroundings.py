@@ -147,11 +147,27 @@ def bring_over(side: Side, source: t.Mapping[str, Data]) -> list[str]:
     :param source: what :class:`Reading` returned on the source.
     :returns: in which points the two still differ, see :func:`sentence`.
     """
+    source = _in_terms_of_the_copy(side, source)
     asked = [topic for topic in _TOPICS if source.get(topic.NAME) is not None]
     side.find_processes()
     with ThreadPoolExecutor(max_workers=max(1, len(asked))) as pool:
         found = list(pool.map(lambda topic: _brought(topic, side, source[topic.NAME]), asked))
     return [difference for differences in found for difference in differences]
+
+
+def _in_terms_of_the_copy(side: Side, source: t.Mapping[str, Data]) -> t.Mapping[str, Data]:
+    """The same with the names that network devices have on the copy: the engine may have given them in another order."""
+    network = source.get(_surroundings_network.NAME)
+    if network is None:
+        return source
+    try:
+        names = _surroundings_network.device_names(side, network)
+    except OSError:
+        # The topic itself will say so.
+        return source
+    topics = (_surroundings_sysctls, _surroundings_firewall)
+    renamed = {one.NAME: one.renamed(source[one.NAME], names) for one in topics if source.get(one.NAME) is not None}
+    return {**source, **renamed}
 
 
 def sentence(differences: t.Sequence[str]) -> str:

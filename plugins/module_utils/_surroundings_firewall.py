@@ -155,6 +155,23 @@ def standing(rules: t.Mapping[str, t.Any]) -> dict[str, str]:
     return {name: _MOVING.sub("", text) for name, text in {"nft": rules["nft"], **rules["iptables"]}.items() if text}
 
 
+def renamed(source: t.Any, names: t.Mapping[str, str]) -> t.Any:
+    """The same for network devices that are called otherwise.
+
+    :param source: what :func:`take` returned.
+    :param names: what devices are called on the copy, by their names on the source; empty for one that is not there.
+    """
+    changed = {name: new for name, new in names.items() if new and new != name}
+    if not changed:
+        return source
+    device = re.compile(r"(?<![\w.-])({})(?![\w.-])".format("|".join(map(re.escape, changed))))
+
+    def put(text: str) -> str:
+        return device.sub(lambda found: changed[found.group(0)], text)
+
+    return {"nft": put(source["nft"]), "iptables": {name: put(text) for name, text in source["iptables"].items()}}
+
+
 # -- on the copy --------------------------------------------------------------------------------------------------
 
 

@@ -139,20 +139,37 @@ def _without(state: State, left_out: t.Container[int]) -> State:
     )
 
 
+def _as_made(side: Side) -> State:
+    """The copy's network as its engine has made it: as it was when it was first looked at."""
+    if NAME not in side.notes:
+        side.notes[NAME] = _namespaces.inside(side.init, ["net"], _network_state.read)
+    found: State = side.notes[NAME]
+    return found
+
+
+def device_names(side: Side, source: t.Any) -> dict[str, str]:
+    """What the copy's devices are called, by their names on the source; nothing for one that the copy does not have.
+
+    :raises OSError: when the copy's network cannot be read.
+    """
+    made = made_of(source)
+    match = _network_match.Match(made.state, made.endpoints, _as_made(side)) if side.own_network else None
+    links = {link.name: match.link(link.number) for link in made.state.links} if match is not None else {}
+    return {name: link.name if link is not None else "" for name, link in links.items()}
+
+
 def carry(side: Side, source: t.Any) -> None:
     """Bring about on the copy what was made inside."""
     if side.own_network:
-        made = made_of(source)
-        side.notes[NAME] = _namespaces.inside(side.init, ["net"], lambda: _carry(made))
+        made, before = made_of(source), _as_made(side)
+        _namespaces.inside(side.init, ["net"], lambda: _carry(made, before))
 
 
-def _carry(made: Made) -> State:
-    before = _network_state.read()
+def _carry(made: Made, before: State) -> None:
     todo = _network_plan.plan(made, before)
     if not todo.is_empty:
         with Netlink() as netlink:
             _apply(netlink, made, before, todo)
-    return before
 
 
 def _apply(netlink: Netlink, made: Made, before: State, todo: Plan) -> None:
@@ -254,7 +271,6 @@ def compare(side: Side, source: t.Any) -> list[str]:
     """What is not on the copy as it was on the source."""
     if not side.own_network:
         return []
-    made = made_of(source)
-    before: State | None = side.notes.get(NAME)
+    made, before = made_of(source), _as_made(side)
     now = _namespaces.inside(side.init, ["net"], _network_state.read)
     return _network_plan.differences(_network_plan.plan(made, now, before))

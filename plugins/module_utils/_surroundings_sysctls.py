@@ -172,6 +172,27 @@ def _order(name: str) -> tuple[int, str]:
     return next((number for number, first in enumerate(_FIRST) if name.startswith(first)), len(_FIRST)), name
 
 
+def renamed(source: t.Any, names: t.Mapping[str, str]) -> t.Any:
+    """The same for network devices that are called otherwise; without those that are not there.
+
+    :param source: what :func:`take` returned.
+    :param names: what devices are called on the copy, by their names on the source; empty for one that is not there.
+    """
+    if all(name == new for name, new in names.items()):
+        return source
+
+    def new_name(name: str) -> str:
+        device = _OF_DEVICE.fullmatch(name)
+        new = names.get(device.group(3)) if device else None
+        return name if device is None or new is None else new and f"{device.group(1)}{new}{device.group(4)}"
+
+    values = {new_name(name): value for name, value in source["values"].items()}
+    return {
+        "values": {name: value for name, value in values.items() if name},
+        "set": sorted(filter(None, map(new_name, source["set"]))),
+    }
+
+
 def carry(side: Side, source: t.Any) -> None:
     """Write what differs."""
     kinds, values = _kinds(side), source["values"]

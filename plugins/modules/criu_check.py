@@ -301,6 +301,17 @@ self_test:
       type: list
       elements: str
       sample: []
+    host_lines:
+      description: Lines of C(/etc/criu/runc.conf) without which it would succeed.
+      type: list
+      elements: str
+      sample: []
+    host_file_error:
+      description:
+        - Where C(/etc/criu/runc.conf) names C(network-lock), what becomes of a dump with that file as it is, which the engine
+          C(api) makes. V(null) where that succeeds or was not asked.
+      type: str
+      sample: "CRIU 4.1.1 crashed on kernel 6.12.117 while it dumped a small container."
     from_note:
       description: Whether this is what an earlier try has noted.
       type: bool

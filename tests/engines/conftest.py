@@ -117,32 +117,40 @@ def provision(run_tool: RunTool, inventory: str, name: str, *arguments: str) -> 
 
 
 @pytest.fixture(scope="session")
-def forky_base(run_tool: RunTool) -> None:
-    """The base of forky's hosts is in the cache. Made while another process of this session starts the other hosts."""
-    run_tool([sys.executable, LAB_SCRIPT, "base", "forky"], name="lab-base-forky", timeout=1200, show=r"\S")
+def forky_base(run_tool: RunTool) -> str:
+    """The flavour of forky's hosts; its base is in the cache, made while another process starts the other hosts."""
+    flavour = "forky-ready"
+    run_tool([sys.executable, LAB_SCRIPT, "base", flavour], name="lab-base-forky", timeout=1200, show=r"\S")
+    return flavour
+
+
+def start_pair(lab: Lab, flavour: str, names: Sequence[str], run_tool: RunTool, directory: Path) -> Pair:
+    """Two hosts of a flavour, provisioned, with the counter's image. directory: for an inventory."""
+    mark = "-".join(names)
+    run_tool(
+        [sys.executable, LAB_SCRIPT, "up", *names, "--flavour", flavour],
+        name=f"lab-up-{mark}",
+        timeout=1200,
+        show=r"\S",
+    )
+    inventory = write_inventory(directory / f"{mark}.yml", source=[names[0]], destination=[names[1]])
+    provision(run_tool, inventory, f"provision-{mark}")
+    found = Pair(lab, Host.of_lab(names[0]), Host.of_lab(names[1]))
+    for host in found.hosts:
+        host.load(RECIPES["counter"])
+    return found
 
 
 @pytest.fixture(scope="session")
 def newer(
-    forky_base: None,  # noqa: ARG001 - made before the lab is waited for
+    # Before the lab, which another process may be making.
+    forky_base: str,
     lab: Lab,
     run_tool: RunTool,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Pair:
-    """delta and epsilon with Docker 28.5, provisioned, with the counter's image."""
-    names = ["delta", "epsilon"]
-    run_tool(
-        [sys.executable, LAB_SCRIPT, "up", *names, "--flavour", "forky"],
-        name="lab-up-forky",
-        timeout=1200,
-        show=r"\S",
-    )
-    path = tmp_path_factory.mktemp("inventories") / "newer.yml"
-    provision(run_tool, write_inventory(path, source=names[:1], destination=names[1:]), "engines-provision")
-    found = Pair(lab, Host.of_lab(names[0]), Host.of_lab(names[1]))
-    for host in (found.alpha, found.beta):
-        host.load(RECIPES["counter"])
-    return found
+    """delta and epsilon with Docker 28.5."""
+    return start_pair(lab, forky_base, ["delta", "epsilon"], run_tool, tmp_path_factory.mktemp("newer"))
 
 
 @pytest.fixture

@@ -18,17 +18,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from . import aptsource
-from .settings import Settings
+from .settings import READY, Settings, suite_of
 from .shell import LabError, bound, exclusive, note, run
 
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
-# Neither docker nor criu: the collection's roles bring those.
+# Neither docker nor criu, but for the flavours that are told to have them: the collection's roles bring those.
 _PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "openssh-server", "sudo", "python3", "python3-apt", "iproute2", "iptables",
     "nftables", "iputils-ping", "netbase", "curl", "rsync", "zstd", "xz-utils", "procps", "psmisc", "lsof", "kmod",
     "ca-certificates", "acl", "attr", "less",
 )  # fmt: skip
+
+# What provision.yml would install on a Debian whose own CRIU works with the machine's kernel: unpacked once for all hosts
+# whose provisioning is not what a test is about. No openssh-client: a host that has Docker and CRIU may lack small tools
+# and package lists.
+_PROVISIONED = ("docker.io", "docker-cli", "criu", "python3-docker")
 
 # A lab host shares its kernel with the machine: these units would reach through to it.
 _MASKED = (
@@ -127,7 +132,7 @@ def bootstrap(
 
 
 def _build(root: Path, flavour: str, mirror: aptsource.Mirror) -> None:
-    bootstrap(root, flavour, _PACKAGES, mirror)
+    bootstrap(root, suite_of(flavour), [*_PACKAGES, *(_PROVISIONED if flavour.endswith(READY) else ())], mirror)
     write_files(root, _FILES, _MASKED)
     forget_identity(root)
 

@@ -27,12 +27,14 @@ from .shell import LabError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DEFAULT_HOSTS = ("alpha", "beta", "gamma")
-# A flavour is a Debian release, with "vm-" before it for a virtual machine; a "-bare" one has no Docker and no CRIU yet.
-VIRTUAL, BARE = "vm-", "-bare"
+# A flavour is a Debian release, with "vm-" before it for a virtual machine. Docker and CRIU are on virtual machines but for
+# the "-bare" ones, and on no others but the "-ready" ones.
+VIRTUAL, BARE, READY = "vm-", "-bare", "-ready"
 VM_SUITES = ("bookworm", "trixie", "forky")
 FLAVOURS = (
     "trixie",
     "forky",
+    f"forky{READY}",
     *(f"{VIRTUAL}{suite}" for suite in VM_SUITES),
     *(f"{VIRTUAL}{suite}{BARE}" for suite in VM_SUITES),
 )
@@ -126,7 +128,7 @@ def _stored(path: Path) -> dict[str, Any]:
 
 def suite_of(flavour: str) -> str:
     """The Debian release of a flavour."""
-    return flavour.removeprefix(VIRTUAL).removesuffix(BARE)
+    return flavour.removeprefix(VIRTUAL).removesuffix(BARE).removesuffix(READY)
 
 
 def check_host_name(name: str) -> str:

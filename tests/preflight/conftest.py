@@ -11,22 +11,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.conftest import forky_base, newer
+from tests.conftest import RunTool
+from tests.engines.conftest import forky_base, start_pair
+from tests.lab.api import Lab
 from tests.migration.conftest import Pair
 from tests.migration.inventory import write_inventory
 from tests.preflight.ground import PLACE, ground
 
-__all__ = ["forky_base", "newer"]
+__all__ = ["forky_base"]
 
 
 @pytest.fixture(scope="session")
-def hosts(newer: Pair) -> Pair:
-    """The hosts of the fixture newer; hold.py lies on both, so that to mount it is no finding."""
+def hosts(forky_base: str, lab_ground: Lab, run_tool: RunTool, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """zeta and eta with Docker 28.5; hold.py lies on both, so that to mount it is no finding."""
+    found = start_pair(lab_ground, forky_base, ["zeta", "eta"], run_tool, tmp_path_factory.mktemp("pair"))
     program = (Path(__file__).parent / "hold.py").read_text(encoding="utf-8")
-    for host in newer.hosts:
+    for host in found.hosts:
         host.run(["mkdir", "-p", PLACE])
         host.run(["tee", f"{PLACE}/hold.py"], text_input=program)
-    return newer
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -130,6 +130,10 @@ SCENES: dict[str, Scene] = {
             "devices_open": "/dev/fuse",
             "pipe_without_writer": "/pipe (",
             "huge_pages": "1 huge page(s) of 2 MiB; the destination has 0 left",
+            "network_devices_inside": "pfbr9 (bridge)",
+            "traffic_control_inside": "pfbr9 (tbf)",
+            "ipsec_inside": "1 association(s) and policies",
+            "gateway_neighbour_inside": "172.17.0.1",
         },
         warnings={"sleep_ends": "(for 6000 s)"},
         arguments=(
@@ -139,6 +143,12 @@ SCENES: dict[str, Scene] = {
         kinds=(
             *("io_uring", "mptcp", "inotify", "namespace", "traced", "multicast", "bound", "unix", "out", "userfault"),
             *("fuse", "deleted", "lock", "pipe", "sleep", "huge"),
+        ),
+        then=(
+            "pid=$(docker inspect --format '{{.State.Pid}}' $1); n=\"nsenter -n -t $pid\"; $n ip link add pfbr9 type bridge;"
+            "$n tc qdisc add dev pfbr9 root tbf rate 1mbit burst 4k latency 9ms;"
+            "$n ip xfrm policy add src 10.1.0.0/16 dst 10.2.0.0/16 dir out;"
+            "$n ip neighbour replace 172.17.0.1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent"
         ),
         before=(
             # The lab's hosts have one kernel: what the container takes is the destination's too.

@@ -58,7 +58,9 @@ def versions() -> str:
     text = _row("versions", "state", "why", "rests on") + _row(*["---"] * 4)
     for fault in _support.CRIU_FAULTS:
         why = fault.sentence.format(criu="N", kernel="K")
-        text += _row(fault.title, "remarked" if fault.usable else "refused", why, fault.source)
+        state = "remarked" if fault.usable else "refused"
+        state += ", where CRIU could not be tried" if fault.tried else ""
+        text += _row(fault.title, state, why, fault.source)
     for engine in _support.ENGINE_FAULTS:
         why = engine.sentence.format(engine="N", containerd="N")
         text += _row(f"Docker Engine {engine.title}", "refused with the engine `api`", why, engine.source)

@@ -49,6 +49,14 @@ def test_the_errors_are_told_and_nothing_else(configuration: Path) -> None:
     assert len(failure.details["criu"]) == 2
 
 
+def test_a_criu_that_died_is_called_dead(configuration: Path) -> None:
+    with pytest.raises(MigrationError) as caught, _criu_log.told("dump_failed", str(configuration)):
+        raise MigrationError("dump_failed", "Cannot checkpoint container x: read unixpacket @->@: EOF")
+    assert "ended on kernel" in caught.value.message
+    assert "while it dumped the container" in caught.value.message
+    assert caught.value.message.endswith("The engine says: Cannot checkpoint container x: read unixpacket @->@: EOF")
+
+
 def test_a_log_from_before_is_somebody_elses(configuration: Path) -> None:
     old = time.time() - 60
     os.utime(configuration.parent / "criu.log", (old, old))

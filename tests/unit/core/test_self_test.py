@@ -103,7 +103,7 @@ def test_what_works_is_tried_once_until_something_changes(host: Host, tmp_path: 
 
 def test_it_is_tried_with_the_options_of_a_move(host: Host, tmp_path: Path) -> None:
     _ask(host, tmp_path, "external=mnt[/x]:x\nnetwork-lock=nftables\n")
-    [options] = host.tries
+    options = host.tries[0]
     assert "external=mnt[/x]:x" in options["options.dump"].splitlines()
     assert "network-lock" not in options["options.dump"] + options["options.restore"]
     assert options["options.environment"] == "network-lock=skip\n"
@@ -139,6 +139,16 @@ def test_lines_of_the_host_that_break_every_dump_are_named(host: Host, tmp_path:
     told = _ask(host, tmp_path, "nonsense\ntcp-close\n")
     assert told["ok"] is False
     assert str(told["error"]).endswith("It succeeds without these lines of /etc/criu/runc.conf: nonsense.")
+    assert told["host_lines"] == ["nonsense"]
+
+
+def test_a_file_of_the_host_that_kills_criu_is_told(host: Host, tmp_path: Path) -> None:
+    """With the engine api it is used as it is."""
+    host.answer, host.log = (lambda options: CRASHED if "network-lock" in options["options.dump"] else GOOD), LOG[:20]
+    told = _ask(host, tmp_path, "tcp-close\nnetwork-lock nftables\n")
+    assert (told["ok"], told["error"]) == (True, None)
+    assert "crashed or was killed" in str(told["host_file_error"])
+    assert _ask(host, tmp_path, "tcp-close\n")["host_file_error"] is None
 
 
 def test_a_crash_is_called_one(host: Host, tmp_path: Path) -> None:

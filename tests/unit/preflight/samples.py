@@ -61,7 +61,7 @@ def host() -> Facts:
         options={"ghost-limit": "256M", "file-locks": ""}, features=dict.fromkeys(_facts.FEATURES, True)
     )
     facts["self_test"] = {"ok": True, "steps": {"run": 0.1, "dump": 0.2, "restore": 0.2}, "seconds": 0.5, "options": []}
-    facts["self_test"].update(refused_options=[], error=None, from_note=False)
+    facts["self_test"].update(refused_options=[], host_lines=[], host_file_error=None, error=None, from_note=False)
     facts["kernel"].update(release="6.12.1", machine="x86_64", cgroup_version=2, lsm=["capability", "apparmor"])
     facts["kernel"].update(config={"CONFIG_UNIX_DIAG": True}, time_namespace=True, page_size=4096)
     facts["cpu"] = {"model": "One", "instructions": ["avx", "avx2", "sse4_2"]}

@@ -294,6 +294,12 @@ TABLE: list[Row] = [
     *each_side("criu_usable", unusable, "CRIU cannot be used"),
     *each_side("criu_works", fails_when_tried, "CRIU does not work", "sockets: Can't get 1:16 opt"),
     *each_side(
+        "criu_options_work",
+        lambda side: on(side, "self_test", "host_file_error", to="CRIU 4.1.1 crashed on kernel 6.12.1."),
+        "CRIU 4.1.1 crashed",
+        engine="api",
+    ),
+    *each_side(
         "criu_not_tried",
         lambda side: all_of(
             on(side, "self_test", "ok", to=None), on(side, "self_test", "error", to="runc is missing.")
