@@ -33,6 +33,7 @@ _SETTINGS = (
     *("memory.low", "memory.min", "memory.oom.group", "memory.swap.high", "memory.swap.max", "memory.zswap.max"),
     *("memory.high", "memory.max"),
 )
+_LIMITS = ("cpu.max", "cpuset.cpus", "memory.max", "pids.max")
 _HUGE = ("hugetlb.", ".max")
 # Lines with the numbers that this host gives its disks: only whether there are as many can be told.
 _OF_DISKS = ("io.max", "io.latency")
@@ -211,7 +212,9 @@ def _delegate(look: _Look, directory: str, wanted: Below) -> None:
 
 
 def compare(side: Side, source: t.Any) -> list[str]:
-    """What of the copy's cgroups is not as it was."""
+    """What of the copy's cgroups is not as it was; of those that its programs have made only while it is held."""
+    if not side.group.frozen:
+        source = {**source, "below": {}}
     return differences(source, take(side, None))
 
 
@@ -237,8 +240,8 @@ def differences(source: t.Mapping[str, t.Any], copy: t.Mapping[str, t.Any]) -> l
 def _of_one(one: Cgroup, other: Cgroup) -> t.Iterator[str]:
     for name, value in one["settings"].items():
         now = other["settings"].get(name)
-        if now is None and not _is_a_limit(value):
-            # A host without this controller sets no limit either.
+        if now is None and not (name in _LIMITS and _is_a_limit(value)):
+            # A host without this controller. That is what it is like there; but a limit is not lost in silence.
             continue
         if now != value:
             yield f"has {name} {_told(now)} and not {_told(value)}"
@@ -251,8 +254,8 @@ def _of_one(one: Cgroup, other: Cgroup) -> t.Iterator[str]:
 
 
 def _is_a_limit(value: str) -> bool:
-    """Whether a setting is not what a new cgroup has."""
-    return value not in ("max", "", "0", "0.00", "100", "default 100") and not value.startswith("max ")
+    """Whether one of the limits is not what a new cgroup has."""
+    return value not in ("max", "") and not value.startswith("max ")
 
 
 def _told(value: str | None) -> str:

@@ -33,6 +33,7 @@ OF_PROCESSES = True
 _CHANGEABLE = os.O_APPEND | os.O_ASYNC | os.O_DIRECT | os.O_NOATIME | os.O_NONBLOCK
 # What a program notices of a description. How its file was looked up (O_DIRECTORY and so on) has no effect on it any more.
 _NOTICED = _CHANGEABLE | os.O_ACCMODE | os.O_CLOEXEC | os.O_DSYNC | os.O_SYNC | os.O_PATH
+_TERMINAL = "terminal"
 # Major numbers of the terminals that devpts makes.
 _TERMINALS = range(136, 144)
 # pidfd_open(2) and pidfd_getfd(2) have one number on every architecture.
@@ -135,7 +136,7 @@ def _kind(status: os.stat_result, place: str) -> str:
         # anon_inode:[eventfd] and its like.
         return os.readlink(place)
     if stat.S_ISCHR(status.st_mode) and os.major(status.st_rdev) in _TERMINALS:
-        return "terminal"
+        return _TERMINAL
     return kind
 
 
@@ -155,6 +156,8 @@ def _information(path: str) -> tuple[int, list[str]]:
 def carry(side: Side, source: t.Any) -> None:
     """Give everything without a name its owner and mode, and every description the flags that can be changed."""
     look = _Look(side)
+    # What runs already may have changed them itself.
+    frozen = side.group.frozen
     for number, table in source.items():
         pid = side.processes.get(number)
         if pid is None:
@@ -165,7 +168,7 @@ def carry(side: Side, source: t.Any) -> None:
             with contextlib.suppress(OSError):
                 if wanted.owner is not None:
                     _give(look, f"/proc/{pid}/fd/{name}", wanted.owner)
-                if wanted.flags & _CHANGEABLE:
+                if frozen and wanted.flags & _CHANGEABLE:
                     _set_flags(pid, int(name), wanted.flags)
 
 
@@ -203,8 +206,8 @@ def _call(number: int, *arguments: int) -> int:
 
 
 def compare(side: Side, source: t.Any) -> list[str]:
-    """The descriptors that the copy does not have as the source had them."""
-    return differences(source, take(side, None))
+    """The descriptors that a held copy does not have as the source had them. One that runs opens and closes as it likes."""
+    return differences(source, take(side, None)) if side.group.frozen else []
 
 
 def differences(source: t.Mapping[str, t.Any], copy: t.Mapping[str, t.Any]) -> list[str]:
@@ -231,7 +234,9 @@ def _of_one(one: Descriptor, other: Descriptor) -> t.Iterator[str]:
     if one.kind != other.kind:
         yield f"is a {other.kind} and no {one.kind}"
         return
-    if (one.flags ^ other.flags) & _NOTICED:
+    # Of a terminal that was opened by ioctl(TIOCGPTPEER), as runc does, Linux tells O_CLOEXEC whether it is set or not.
+    noticed = _NOTICED & ~os.O_CLOEXEC if one.kind == _TERMINAL else _NOTICED
+    if (one.flags ^ other.flags) & noticed:
         yield f"({one.kind}) has the flags {other.flags:#o} and not {one.flags:#o}"
     if sorted(one.details) != sorted(other.details):
         yield f"({one.kind}) is in another state"

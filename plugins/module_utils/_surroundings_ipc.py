@@ -113,8 +113,8 @@ def _control(kind: str, number: int, command: int, buffer: t.Any) -> None:
 
 
 def compare(side: Side, source: t.Any) -> list[str]:
-    """The objects that the copy does not have as the source had them."""
-    return differences(source, take(side, None) or {})
+    """The objects that a held copy does not have as the source had them."""
+    return differences(source, take(side, None) or {}) if side.group.frozen else []
 
 
 def differences(source: t.Mapping[str, t.Any], copy: t.Mapping[str, t.Any]) -> list[str]:

@@ -26,7 +26,7 @@ def _family(pid: int) -> list[int]:
 
 @contextmanager
 def inhabited(group: Group, name: str, program: str, *prefix: str) -> Iterator[Side]:
-    """Run a program in a cgroup below another one.
+    """Run a program in a cgroup below another one, and freeze it when it is ready.
 
     :param program: Python text; when its end is reached it says so and sleeps.
     :param prefix: a command that runs the program.
@@ -41,6 +41,8 @@ def inhabited(group: Group, name: str, program: str, *prefix: str) -> Iterator[S
             init = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text())
             for pid in _family(init):
                 group.put(pid, name)
-            yield Side(init, TaskGroup(str(path)), "/nonexistent", own_network=False)
+            made = TaskGroup(str(path))
+            made.freeze()
+            yield Side(init, made, "/nonexistent", own_network=False)
         finally:
             process.kill()

@@ -67,7 +67,6 @@ def test_cgroups_below_are_made_and_the_frozen_tasks_moved(group: Group) -> None
             "its cgroup app is missing",
             "its cgroup app/inner is missing",
         ]
-        copy.group.freeze()
         cgroup.carry(copy, source)
         assert copy.group.frozen
         assert cgroup.compare(copy, source) == []
@@ -76,7 +75,6 @@ def test_cgroups_below_are_made_and_the_frozen_tasks_moved(group: Group) -> None
         app = Path(copy.group.path) / "app"
         assert (app / "cgroup.max.descendants").read_text() == "7\n"
         assert ((app / "cgroup.procs").stat().st_uid, (app / "cgroup.threads").stat().st_uid) == (1000, 0)
-        copy.group.thaw()
 
 
 def test_a_thread_in_a_cgroup_of_its_own(group: Group) -> None:
@@ -128,7 +126,7 @@ def _one(**settings: str) -> dict[str, Any]:
 
 def test_limits_in_force() -> None:
     """Changed by hand; not there, where the host cannot limit that; and of no matter."""
-    source = _one(memory_max="1048576", pids_max="max", cpu_max="50000 100000", io_weight="default 100")
+    source = _one(memory_max="1048576", pids_max="max", cpu_max="50000 100000", io_weight="default 50")
     assert cgroup.differences(source, source) == []
     assert cgroup.differences(source, _one(memory_max="max", cpu_max="50000 100000")) == [
         "its cgroup has memory.max max and not 1048576"

@@ -81,6 +81,16 @@ def test_owners_modes_and_flags_are_carried(group: Group) -> None:
         assert "flags:\t0104001" in flags or "flags:\t04001" in flags
 
 
+def test_a_terminal_as_runc_opens_it(group: Group) -> None:
+    """Linux 6.18 tells O_CLOEXEC of every descriptor for it; once restored it does not."""
+    by_ioctl = "fcntl.ioctl(os.openpty()[0], 0x5441, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)"
+    opened, restored = (f"import fcntl, os\nos.dup2({how}, 100)\n" for how in (by_ioctl, "os.openpty()[1]"))
+    with inhabited(group, "original", opened) as original, inhabited(group, "copy", restored) as copy:
+        source = _sent(descriptors.take(original, None))
+        descriptors.carry(copy, source)
+        assert not [line for line in descriptors.compare(copy, source) if "descriptor 100" in line]
+
+
 def test_what_cannot_be_carried_is_told(group: Group) -> None:
     """A counter behind an eventfd, a descriptor too few and one too many, another thing under the same number."""
     changed = _OPEN.format(count=8) + "os.close(104)\nat(107, 0)\nat(106, os.memfd_create('other'))\n"
@@ -94,6 +104,19 @@ def test_what_cannot_be_carried_is_told(group: Group) -> None:
             "descriptor 106 of process 1 is a file and no character device",
             f"descriptor 107 of process 1 ({source['1']['0'][0]}) is too much",
         ]
+
+
+def test_a_copy_that_runs_already_gets_owners_and_is_not_compared(group: Group) -> None:
+    """As with the engine `api`: its programs may have opened and changed what they like."""
+    with inhabited(group, "original", ORIGINAL) as original, inhabited(group, "copy", COPY) as copy:
+        source = _sent(descriptors.take(original, None))
+        copy.group.thaw()
+        descriptors.carry(copy, source)
+        assert _found(copy, 100) == (1000, 1001, 0o620)
+        assert descriptors.compare(copy, source) == []
+        copy.group.freeze()
+        (told,) = (line for line in descriptors.compare(copy, source) if "descriptor 10" in line)
+        assert told.startswith("descriptor 101 of process 1 (pipe) has the flags")
 
 
 def test_a_file_with_a_name_keeps_the_owner_that_its_copy_has(group: Group, tmp_path: Path) -> None:
