@@ -265,11 +265,13 @@ def docker_facts(run: Runner, get: t.Callable[[str], Facts] = engine_get) -> Fac
     try:
         info = get("/info")
         root = info.get("DockerRootDir")
+        init = _host_files.find_init(info.get("InitBinary"))
         return {
             "installed": installed,
             "running": True,
             "error": None,
-            "init_binary": _host_files.find_init(info.get("InitBinary")),
+            "init_binary": init,
+            "init_bytes": _host_files.size(init),
             "containerd_root": _facts_machine.containerd_root(root),
             **parse_engine(get("/version"), info),
         }
@@ -284,6 +286,7 @@ def docker_facts(run: Runner, get: t.Callable[[str], Facts] = engine_get) -> Fac
         "running": False,
         "error": error,
         "init_binary": None,
+        "init_bytes": None,
         "containerd_root": None,
     }
     # Keys are there always, so that a play can name them without asking first.

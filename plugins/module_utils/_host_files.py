@@ -47,6 +47,14 @@ def find_init(configured: str | None, places: t.Sequence[str] = PLACES, path: st
     return shutil.which(name, path=path)
 
 
+def size(path: str | None) -> int | None:
+    """The size in bytes of a file or of what a link leads to; None where there is none."""
+    try:
+        return os.stat(path).st_size if path else None
+    except OSError:
+        return None
+
+
 # As many as the kernel follows in one path.
 _MOST_LINKS = 40
 # What a line of CRIU's configuration can hold: it ends a word at a blank, a line at a number sign, and a name at a bracket.

@@ -419,6 +419,26 @@ def init_missing(case: Case) -> _Found:
         )
 
 
+@rule(
+    ERROR,
+    "a container with `--init`, and another docker-init on the destination",
+    "run",
+    "container",
+    "source",
+    "destination",
+)
+def init_differs(case: Case) -> _Found:
+    ours, theirs = ((facts or {}).get("docker", {}).get("init_bytes") for facts in (case.source, case.destination))
+    if (case.inspect.get("HostConfig") or {}).get("Init") and ours and theirs and ours != theirs:
+        yield (
+            (
+                f"The container runs under the source's docker-init, which has {ours} bytes; that of the destination has {theirs}. "
+                "CRIU restores a program only where its file has the same size."
+            ),
+            'Bring the source\'s file to the destination, and name it there with "init-path" in daemon.json.',
+        )
+
+
 @rule(ERROR, "places below /proc and /sys that the destination's kernel lacks", "criu#1240", "container", "there")
 def masked_path_missing(case: Case) -> _Found:
     _container, there = _both(case)

@@ -539,6 +539,10 @@ docker:
       description: Where the engine finds the first process of containers made with C(--init), V(null) where it finds none.
       type: str
       sample: /usr/bin/docker-init
+    init_bytes:
+      description: The size of that file in bytes. CRIU restores a program only where its file has the size that it had.
+      type: int
+      sample: 1033896
     api_engine:
       description: Whether this engine can restore a checkpoint through its own API.
       type: dict

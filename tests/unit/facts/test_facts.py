@@ -182,7 +182,7 @@ def test_what_is_no_engine_is_told_as_such(engine_socket: str, page: str, told: 
 
 def test_a_host_without_an_engine_has_the_same_keys(tmp_path: Path) -> None:
     facts = _facts.docker_facts(run, lambda path: _engine_socket.engine_get(path, str(tmp_path / "nothing")))
-    own = {"installed", "running", "error", "init_binary", "containerd_root"}
+    own = {"installed", "running", "error", "init_binary", "init_bytes", "containerd_root"}
     full = {*own, *_facts.parse_engine(*captured("docker_26.1.5"))}
     assert set(facts) == full
     assert "socket does not exist" in facts["error"]

@@ -52,7 +52,13 @@ def gathered() -> Facts:
 def host() -> Facts:
     """A host on which nothing is missing."""
     facts = copy.deepcopy(gathered())
-    engine = {"installed": True, "running": True, "error": None, "init_binary": "/usr/bin/docker-init"}
+    engine = {
+        "installed": True,
+        "running": True,
+        "error": None,
+        "init_binary": "/usr/bin/docker-init",
+        "init_bytes": 800,
+    }
     engine["containerd_root"] = "/var/lib/containerd"
     facts["docker"] = {**engine, **_facts.parse_engine(VERSION, INFO)}
     facts["docker"]["shim"] = {"registered": True, "path": "/x", "installed": True, "version": "1"}

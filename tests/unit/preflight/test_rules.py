@@ -830,6 +830,13 @@ TABLE: list[Row] = [
     ),
     Row("init_missing", all_of(created(Init=True), there("init", to=None)), "--init"),
     Row("init_missing", there("init", to=None)),
+    Row(
+        "init_differs",
+        all_of(created(Init=True), on("destination", "docker", "init_bytes", to=900)),
+        "has 800 bytes; that of the destination has 900",
+    ),
+    Row("init_differs", on("destination", "docker", "init_bytes", to=900)),
+    Row("init_differs", all_of(created(Init=True), on("destination", "docker", "init_bytes", to=None))),
     Row("masked_path_missing", there("missing_places", to=["/proc/asound"]), "/proc/asound"),
     Row("device_missing", there("missing_devices", to=["/dev/fuse"]), "/dev/fuse"),
     Row(
