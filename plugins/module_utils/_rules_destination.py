@@ -432,8 +432,8 @@ def init_differs(case: Case) -> _Found:
     if (case.inspect.get("HostConfig") or {}).get("Init") and ours and theirs and ours != theirs:
         yield (
             (
-                f"The container runs under the source's docker-init, which has {ours} bytes; that of the destination has {theirs}. "
-                "CRIU restores a program only where its file has the same size."
+                f"The container runs under the source's docker-init, which has {ours} bytes; that of the destination has "
+                f"{theirs}. CRIU restores a program only where its file has the same size."
             ),
             'Bring the source\'s file to the destination, and name it there with "init-path" in daemon.json.',
         )
