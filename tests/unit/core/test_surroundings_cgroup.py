@@ -138,11 +138,11 @@ def test_limits_in_force() -> None:
 
 def test_limits_of_disks_are_counted() -> None:
     """Their numbers are each host's own."""
-    source, copy = _one(), _one()
-    source["own"]["disks"] = {"io.max": 2}
-    copy["own"]["disks"] = {"io.max": 1}
-    assert cgroup.differences(source, copy) == ["its cgroup lacks limits of disks (io.max)"]
-    assert cgroup.differences(copy, source) == []
+    more, fewer = _one(), _one()
+    more["own"]["disks"] = {"io.max": 2}
+    fewer["own"]["disks"] = {"io.max": 1}
+    assert cgroup.differences(more, fewer) == ["its cgroup lacks limits of disks (io.max)"]
+    assert cgroup.differences(fewer, more) == []
 
 
 def test_the_namespace() -> None:
