@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 from . import access, aptsource, cgroups
 from .settings import Settings, write_json
-from .shell import LabError, is_alive, run, wait_for
+from .shell import LabError, exclusive, is_alive, run, wait_for
 
 _READY_STATES = ("running", "degraded")
 # Keys of the supervisor's record that name a process.
@@ -124,8 +124,12 @@ class Machine(abc.ABC):
 
     def power_on(self) -> None:
         """Start the host's supervisor, which starts the host; returns at once."""
-        if self.is_running():
-            return
+        # Whoever boots it at the same time must not start a second system on its disk.
+        with exclusive(self.directory / "power.lock"):
+            if not self.is_running():
+                self._start_supervisor()
+
+    def _start_supervisor(self) -> None:
         # What is still in its cgroup then belongs to a supervisor that died alone.
         self.power_cut()
         group = cgroups.create(self.settings, self.name)

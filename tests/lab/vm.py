@@ -29,7 +29,8 @@ class VirtualMachine(Machine):
 
     # Emulated, beside another one that starts and a busy machine.
     boot_seconds: ClassVar[int] = 600
-    poll_seconds: ClassVar[float] = 1.0
+    # Each question costs it a part of a second.
+    poll_seconds: ClassVar[float] = 3.0
 
     @property
     def _disk(self) -> Path:

@@ -51,12 +51,12 @@ def stock(
 ) -> Callable[..., list[Host]]:
     """A function that has virtual machines running and provisioned, with the playbook's defaults and the counter's image.
 
-    stock("trixie", "vma", "vmb") -> these two hosts.
+    stock("trixie", "vma", "vmb") -> these two hosts. arguments: of ansible-playbook, where the defaults are not what is wanted.
     """
     ready: dict[str, Host] = {}
     directory = tmp_path_factory.mktemp("inventories")
 
-    def hosts(suite: str, *names: str) -> list[Host]:
+    def hosts(suite: str, *names: str, arguments: Sequence[str] = ()) -> list[Host]:
         new = [name for name in names if name not in ready]
         if new:
             script = ROOT / "tests" / "lab" / "lab.py"
@@ -68,7 +68,7 @@ def stock(
             )
             inventory = write_inventory(directory / f"{'-'.join(new)}.yml", source=new[:1], destination=new[1:])
             run_tool(
-                ["ansible-playbook", "-i", inventory, "playbooks/provision.yml"],
+                ["ansible-playbook", "-i", inventory, "playbooks/provision.yml", *arguments],
                 name=f"provision-{'-'.join(new)}",
                 timeout=1800,
                 show=r"^TASK",
@@ -94,6 +94,12 @@ def forky(stock: Callable[..., list[Host]]) -> Host:
 
 
 @pytest.fixture(scope="session")
+def debian13_newer_criu(stock: Callable[..., list[Host]]) -> Host:
+    """Debian 13 with forky's CRIU, as one prepares it for moves to and from forky."""
+    return stock("trixie", "vmn", arguments=["-e", "criu_extra_suite=forky"])[0]
+
+
+@pytest.fixture(scope="session")
 def debian12(stock: Callable[..., list[Host]]) -> Host:
     """Debian 12: kernel 6.1, CRIU 3.17, Docker 20.10."""
     return stock("bookworm", "vmo")[0]
@@ -106,7 +112,7 @@ def start(request: pytest.FixtureRequest, lab_ground: Lab, tmp_path: Path) -> It
     At the end the hosts of the test hold what they held before it.
     """
     watched: list[Host] = []
-    for name in ("debian13", "forky", "debian12"):
+    for name in ("debian13", "forky", "debian13_newer_criu", "debian12"):
         if name in request.fixturenames:
             found = request.getfixturevalue(name)
             watched += found.hosts if isinstance(found, Pair) else [found]

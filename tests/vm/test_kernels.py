@@ -27,6 +27,11 @@ def test_from_forky_to_debian_13_is_refused(debian13: Pair, forky: Host, start: 
     _is_refused(start, forky, debian13.alpha, "criu_not_older")
 
 
+def test_between_kernels_in_both_directions(debian13_newer_criu: Host, forky: Host, start: Start) -> None:
+    """Kernel 6.12 and 7.2, with one CRIU on both: there and back."""
+    _moves(start, debian13_newer_criu, forky, back=True)
+
+
 def test_from_debian_12_to_debian_13(debian13: Pair, debian12: Host, start: Start) -> None:
     _moves(start, debian12, debian13.alpha)
 
@@ -35,14 +40,16 @@ def test_from_debian_13_to_debian_12_is_refused(debian13: Pair, debian12: Host, 
     _is_refused(start, debian13.alpha, debian12, "criu_not_older")
 
 
-def _moves(start: Start, source: Host, destination: Host) -> None:
+def _moves(start: Start, source: Host, destination: Host, *, back: bool = False) -> None:
     moving = start(source, [source, destination], *LIMITS)
-    moving.move(source, destination).succeed(timeout=MOVE_SECONDS)
-    moving.assert_runs_on(destination, timeout=6 * SLOW)
-    assert confinement(destination, moving.name) == IN_FORCE
-    assert not complaints(destination)
-    assert not complaints(source)
-    matrix.note(source, destination, engine="runtime", what=WHAT)
+    ways = [(source, destination), (destination, source)]
+    for here, there in ways if back else ways[:1]:
+        moving.move(here, there).succeed(timeout=MOVE_SECONDS)
+        moving.assert_runs_on(there, timeout=6 * SLOW)
+        assert confinement(there, moving.name) == IN_FORCE
+        matrix.note(here, there, engine="runtime", what=WHAT)
+    for host in (source, destination):
+        assert not complaints(host)
 
 
 def _is_refused(start: Start, source: Host, destination: Host, rule: str) -> None:
