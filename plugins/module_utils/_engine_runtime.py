@@ -30,6 +30,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _dump_options,
     _durable,
     _fence,
+    _finding,
     _mark,
     _proof,
     _runc,
@@ -331,12 +332,12 @@ def _bring_surroundings(session: Session, copy: Side, source: t.Mapping[str, t.A
         return []
     text = _surroundings.sentence(left)
     spec = _durable.read_json(session.memory_path("inbox", "spec.json")) or {}
-    if "surroundings_differ" in spec.get("ignore_rules", ()):
+    if _finding.SURROUNDINGS_DIFFER in spec.get("ignore_rules", ()):
         return [text]
     raise MigrationError(
-        "surroundings_differ",
+        _finding.SURROUNDINGS_DIFFER,
         f"{text} It was discarded, and the original goes on at its host. If it can do without that, move it with "
-        "surroundings_differ in migrate_ignore_rules.",
+        f"{_finding.SURROUNDINGS_DIFFER} in migrate_ignore_rules.",
         differences=left,
     )
 

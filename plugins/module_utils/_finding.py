@@ -131,6 +131,9 @@ def _known(case: Case, need: str) -> bool:
 
 RULES: dict[str, Rule] = {}
 
+#: what is found only while the copy is held, so that it is no rule of the preflight; it can be ignored like one
+SURROUNDINGS_DIFFER = "surroundings_differ"
+
 
 def rule(
     severity: str,

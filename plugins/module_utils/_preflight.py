@@ -100,7 +100,7 @@ def require_known(ids: t.Iterable[str]) -> None:
     :raises MigrationError: ``rule_unknown``.
     """
     for wanted in ids:
-        if wanted not in _finding.RULES:
+        if wanted not in _finding.RULES and wanted != _finding.SURROUNDINGS_DIFFER:
             close = difflib.get_close_matches(wanted, _finding.RULES, n=2)
             hint = f" Did you mean {' or '.join(close)}?" if close else ""
             raise MigrationError("rule_unknown", f"There is no rule {wanted!r} to be ignored (docs/rules.md).{hint}")

@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / ".tree"))
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _preflight, _support  # noqa: E402
+from ansible_collections.livemigrate.criu.plugins.module_utils import _finding, _preflight, _support  # noqa: E402
 
 BEGIN = "<!-- made by make rules -->"
 END = "<!-- end of what is made -->"
@@ -39,6 +39,9 @@ message has the facts in it, and its remedy says what to do. `migrate_fail_on` i
 * `error`: the move would fail, or lose something. `warning`: it changes something for somebody. `info`: good to know.
 * *last moment*: asked again when the session opens, just before anything is touched.
 * Where it comes from: an issue or pull request; *run*, seen on a host; *by reading*, source code or documentation.
+
+One more name counts in `migrate_ignore_rules`: `{_finding.SURROUNDINGS_DIFFER}`. It is no rule of the preflight, because it is
+found only while the copy is held: the copy's processes would see something else than the original's. Ignored, it is a warning.
 """
     for topic, module in _preflight.TOPICS.items():
         text += f"\n## {topic}\n\n`{module.__name__.rpartition('.')[2]}.py`\n\n"

@@ -74,6 +74,10 @@ def test_what_is_ignored_is_told_and_does_not_count() -> None:
     assert [one.rule for one in verdict.failing(ERROR)] == ["engine_rootless"]
 
 
+def test_what_only_the_held_copy_shows_can_be_ignored_too() -> None:
+    assert judge(samples.case(), ignore=["surroundings_differ"]).findings == judge(samples.case()).findings
+
+
 def test_a_rule_that_does_not_exist_cannot_be_ignored() -> None:
     with pytest.raises(MigrationError, match=r"no rule 'name_takn'.*Did you mean name_taken"):
         judge(samples.case(), ignore=["name_takn"])
