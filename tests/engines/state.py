@@ -24,7 +24,8 @@ grep frozen $cgroup/cgroup.events
 for p in $(cat $cgroup/cgroup.procs); do
     # The counter's own sleep comes and goes.
     test "$(cat /proc/$p/comm 2>/dev/null)" = sleep || grep -H -E '^(ShdPnd|SigPnd|State)' /proc/$p/status | sed 's/(.*//'
-done | grep -v 'State:.[SR]'
+    # A child of the counter's that has just ended comes and goes, too (SIGCHLD).
+done | sed 's/0000000000010000$/0000000000000000/' | grep -v 'State:.[SR]'
 ls $cgroup | grep -v '^cgroup\.\|\.' ; ls -d /proc/$pid/root/tmp
 docker inspect --format '{{json .HostConfig.RestartPolicy}} {{.State.Status}} {{.State.Pid}} {{.Id}}' "$1"
 find /proc/$pid/root/etc /proc/$pid/root/usr -xdev -printf '%P %m %u %T@\n' | sort | md5sum
