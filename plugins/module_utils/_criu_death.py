@@ -25,6 +25,8 @@ _NO_ANSWER = re.compile(r"(unixpacket|criu-xprt-\w+)\b.*(\bEOF|connection reset|
 _MESSAGES = "/dev/kmsg"
 # "criu[812]: segfault at 48 ip ...", "traps: criu[812] general protection fault", "Killed process 812 (criu)".
 _ABOUT_CRIU = re.compile(r"\bcriu\[\d+\]|\(criu\)")
+# CRIU looks at its own state as it goes, and ends itself where that cannot be: "BUG at criu/action-scripts.c:172".
+_OWN_WORDS = re.compile(r"\bBUG at \S+")
 _RECORD_BYTES = 8192
 _MOST_RECORDS = 100_000
 
@@ -86,11 +88,13 @@ def sentence(doing: str, log: str, began: float, runner: Runner = run) -> str:
     :param began: when it was started, in seconds since 1970.
     """
     noted = kernel_words(time.monotonic() - max(0.0, time.time() - began))
+    own = _OWN_WORDS.search(log)
+    told = f"the kernel has noted: {noted}" if noted else f"its log ends with: {own.group()}" if own else ""
     which = f"CRIU {version(log, runner)}".rstrip()
-    if noted:
+    if told:
         return (
-            f"{which} crashed on kernel {os.uname().release} {doing}; the kernel has noted: {noted}. Bring another CRIU to this "
-            "host (role livemigrate.criu.criu, for example with criu_extra_suite or criu_method: source); "
+            f"{which} crashed on kernel {os.uname().release} {doing}; {told}. Bring another CRIU to this host "
+            "(role livemigrate.criu.criu, for example with criu_extra_suite or criu_method: source); "
             "playbooks/preflight.yml then tries it."
         )
     return (

@@ -99,12 +99,6 @@ def debian13_newer_criu(stock: Callable[..., list[Host]]) -> Host:
     return stock("trixie", "vmn", arguments=["-e", "criu_extra_suite=forky"])[0]
 
 
-@pytest.fixture(scope="session")
-def debian12(stock: Callable[..., list[Host]]) -> Host:
-    """Debian 12: kernel 6.1, CRIU 3.17, Docker 20.10."""
-    return stock("bookworm", "vmo")[0]
-
-
 @pytest.fixture
 def start(request: pytest.FixtureRequest, lab_ground: Lab, tmp_path: Path) -> Iterator[Start]:
     """A function that starts a counter on a host: start(host, hosts, *arguments of docker run, command=, url=).
@@ -112,7 +106,7 @@ def start(request: pytest.FixtureRequest, lab_ground: Lab, tmp_path: Path) -> It
     At the end the hosts of the test hold what they held before it.
     """
     watched: list[Host] = []
-    for name in ("debian13", "forky", "debian13_newer_criu", "debian12"):
+    for name in ("debian13", "forky", "debian13_newer_criu"):
         if name in request.fixturenames:
             found = request.getfixturevalue(name)
             watched += found.hosts if isinstance(found, Pair) else [found]

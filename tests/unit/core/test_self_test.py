@@ -234,6 +234,18 @@ def test_the_kernels_words_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "livemigrate.criu.criu" in said
 
 
+def test_its_own_words_are_told_where_the_kernel_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian 12's CRIU 3.17.1, restoring with an action script in the options file."""
+    monkeypatch.setattr(_criu_death, "kernel_words", lambda _since: "")
+    log = (
+        "(00.000429) Version: 3.17.1 (gitid 0)\n"
+        "(00.049893) Error (criu/action-scripts.c:172): BUG at criu/action-scripts.c:172\n"
+    )
+    said = _criu_death.sentence("while it restored a small container", log, 0.0)
+    assert said.startswith(f"CRIU 3.17.1 crashed on kernel {os.uname().release} while it restored a small container")
+    assert "its log ends with: BUG at criu/action-scripts.c:172. " in said
+
+
 def test_its_config_is_json(tmp_path: Path) -> None:
     config = _self_test_bundle.write(str(tmp_path), "livemigrate-self-test-x.service")
     assert json.loads(json.dumps(config)) == config
