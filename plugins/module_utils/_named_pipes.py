@@ -13,14 +13,12 @@ the move it waited. A reader whose writers have come and gone before is told so 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import select
 import typing as t
 
-# System calls of all architectures that have the numbers from 424 on in common.
-_PIDFD_OPEN, _PIDFD_GETFD = 434, 438
+from ansible_collections.livemigrate.criu.plugins.module_utils._borrowed_descriptor import borrowed
 
 
 class Reader(t.NamedTuple):
@@ -74,19 +72,10 @@ def _has_ended(reader: Reader) -> bool:
 
     Nothing of the pipe or of its position changes. Where the kernel cannot be asked (before Linux 5.6) the answer is no.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    process = libc.syscall(_PIDFD_OPEN, reader.pid, 0)
-    if process < 0:
-        return False
     try:
-        copy = libc.syscall(_PIDFD_GETFD, process, reader.descriptor, 0)
-        if copy < 0:
-            return False
-        try:
+        with borrowed(reader.pid, reader.descriptor) as copy:
             asked = select.poll()
             asked.register(copy, select.POLLIN)
             return any(events & select.POLLHUP for _descriptor, events in asked.poll(0))
-        finally:
-            os.close(copy)
-    finally:
-        os.close(process)
+    except OSError:
+        return False

@@ -16,12 +16,12 @@ Files that have a name have their owner from the copy of the container's files.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import os
 import stat
 import typing as t
 
+from ansible_collections.livemigrate.criu.plugins.module_utils._borrowed_descriptor import borrowed
 from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_ids import Ids
 from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
 from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import read
@@ -36,9 +36,6 @@ _NOTICED = _CHANGEABLE | os.O_ACCMODE | os.O_CLOEXEC | os.O_DSYNC | os.O_SYNC | 
 _TERMINAL = "terminal"
 # Major numbers of the terminals that devpts makes.
 _TERMINALS = range(136, 144)
-# pidfd_open(2) and pidfd_getfd(2) have one number on every architecture.
-_PIDFD_OPEN, _PIDFD_GETFD = 434, 438
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 # Of the lines of fdinfo (see proc(5)), by their key: which words behind it are the descriptor's own. The others are times that
 # go by, and numbers of this host.
@@ -184,25 +181,10 @@ def _give(look: _Look, place: str, wanted: t.Sequence[int]) -> None:
 
 def _set_flags(pid: int, number: int, wanted: int) -> None:
     """Set the flags of a description that another process has open, through a descriptor of our own for it."""
-    process = _call(_PIDFD_OPEN, pid, 0)
-    try:
-        ours = _call(_PIDFD_GETFD, process, number, 0)
-    finally:
-        os.close(process)
-    try:
+    with borrowed(pid, number) as ours:
         now = fcntl.fcntl(ours, fcntl.F_GETFL)
         if (now ^ wanted) & _CHANGEABLE:
             fcntl.fcntl(ours, fcntl.F_SETFL, (now & ~_CHANGEABLE) | (wanted & _CHANGEABLE))
-    finally:
-        os.close(ours)
-
-
-def _call(number: int, *arguments: int) -> int:
-    answer = int(_LIBC.syscall(number, *arguments))
-    if answer < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
-    return answer
 
 
 def compare(side: Side, source: t.Any) -> list[str]:
