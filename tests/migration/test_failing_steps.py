@@ -6,7 +6,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from tests.migration.conftest import Counter, Pair
+from tests.migration.migration import Migration
+from tests.workloads.host import Host
 from tests.workloads.watch import Watch
 
 
@@ -26,12 +31,9 @@ def test_destination_refuses_because_a_port_is_taken(counter: Counter, pair: Pai
 
 def test_restore_fails(counter: Counter, pair: Pair) -> None:
     """CRIU on the destination cannot restore (an option it does not know makes it fail)."""
-    conf = "/etc/criu/runc.conf"
-    pair.beta.run(["sh", "-c", f"cp -p {conf} {conf}.kept; echo no-such-option >> {conf}"])
-    try:
-        counter.migrate().fail_with("Restore the container on the destination", "the container stayed here")
-    finally:
-        pair.beta.run(["mv", f"{conf}.kept", conf])
+    migration = counter.migrate()
+    with _option_unknown_to_criu(pair.beta, after=migration):
+        migration.fail_with("Restore the container on the destination", "the container stayed here")
     counter.assert_untouched()
     counter.migrate().succeed()
     counter.assert_runs_on(pair.beta, pair.alpha)
@@ -39,17 +41,34 @@ def test_restore_fails(counter: Counter, pair: Pair) -> None:
 
 def test_dump_fails(counter: Counter, pair: Pair) -> None:
     """CRIU on the source cannot dump: the container goes on at once."""
-    conf = "/etc/criu/runc.conf"
-    pair.alpha.run(["sh", "-c", f"cp -p {conf} {conf}.kept; echo no-such-option >> {conf}"])
-    try:
-        with Watch([counter.url(pair.alpha)], token=counter.first.token) as watch:
-            counter.migrate().fail_with("Freeze the container and dump its memory", "the container stayed here")
-    finally:
-        pair.alpha.run(["mv", f"{conf}.kept", conf])
+    with Watch([counter.url(pair.alpha)], token=counter.first.token) as watch:
+        migration = counter.migrate()
+        with _option_unknown_to_criu(pair.alpha, after=migration):
+            migration.fail_with("Freeze the container and dump its memory", "the container stayed here")
     report = watch.report()
     assert not report.violations
     assert report.longest_gap < 5, "a failed dump kept the container frozen"
     counter.assert_untouched()
+
+
+def test_criu_that_fails_is_told_before_anything_is_touched(counter: Counter, pair: Pair) -> None:
+    """The same option, in the file from the beginning: the preflight has tried CRIU with it."""
+    with _option_unknown_to_criu(pair.beta):
+        counter.migrate().fail_with("[criu_works]", "no-such-option", "Nothing has been touched")
+    counter.assert_untouched()
+
+
+@contextmanager
+def _option_unknown_to_criu(host: Host, *, after: Migration | None = None) -> Iterator[None]:
+    """An option in the host's own file that makes every CRIU fail; written once the preflight of a migration has tried CRIU."""
+    if after:
+        after.until_task("Open the session on the source")
+    conf = "/etc/criu/runc.conf"
+    host.run(["sh", "-c", f"cp -p {conf} {conf}.kept; echo no-such-option >> {conf}"])
+    try:
+        yield
+    finally:
+        host.run(["mv", f"{conf}.kept", conf])
 
 
 def test_transfer_is_cut(counter: Counter, pair: Pair) -> None:
