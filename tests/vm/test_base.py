@@ -14,7 +14,7 @@ from tests.conftest import LAB_SCRIPT, RunTool
 from tests.lab.settings import load_settings
 
 
-@pytest.mark.vm
+@pytest.mark.stock
 @pytest.mark.lab
 @pytest.mark.lane("images")
 def test_the_base_of_debian_13_is_made(run_tool: RunTool) -> None:

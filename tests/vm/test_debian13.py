@@ -13,7 +13,7 @@ from tests.migration.conftest import Pair
 from tests.vm.conftest import MOVE_SECONDS, SLOW, Start
 from tests.vm.stock import IN_FORCE, LIMITS, complaints, confinement
 
-pytestmark = pytest.mark.vm
+pytestmark = pytest.mark.stock
 
 WHAT = "limits, AppArmor's docker-default, a published port"
 
