@@ -48,11 +48,12 @@ def parse(mountinfo: str) -> list[KernelMount]:
             continue
         optional = [word.partition(":")[0] for word in words[6:]]
         propagation = ",".join(word for word in optional if word in ("shared", "master"))
-        found.append(KernelMount(_unescape(words[4]), right.split()[0], _unescape(words[3]), propagation))
+        found.append(KernelMount(unescape(words[4]), right.split()[0], unescape(words[3]), propagation))
     return found
 
 
-def _unescape(text: str) -> str:
+def unescape(text: str) -> str:
+    """A place as the programs of the container call it: the kernel escapes what would break its lines."""
     for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         text = text.replace(code, character)
     return text

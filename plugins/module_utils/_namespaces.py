@@ -7,7 +7,8 @@
 """Running a function in the namespaces of another process, or in fresh ones.
 
 Linux gives namespaces to threads, so the function runs in a thread of its own, which ends with it. Only for the kinds that a
-thread of a larger program may change alone: network, IPC and UTS (see setns(2)).
+thread of a larger program may change alone: network, IPC, UTS, and mounts (see setns(2)). In the mount namespace of another
+process the thread finds that one's files, programs and libraries and no others: nothing may be imported or started there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import threading
 import typing as t
 
 # By sched.h. The names are those of /proc/PID/ns.
-_FLAGS = {"net": 0x40000000, "ipc": 0x08000000, "uts": 0x04000000}
+_FLAGS = {"net": 0x40000000, "ipc": 0x08000000, "uts": 0x04000000, "mnt": 0x00020000}
+# By sched.h: root and working directory of its own, without which the kernel lets no thread into another mount namespace.
+_CLONE_FS = 0x00000200
 
 Result = t.TypeVar("Result")
 
@@ -27,12 +30,14 @@ def inside(pid: int, kinds: t.Iterable[str], function: t.Callable[[], Result]) -
     """Run a function in namespaces of a process; programs that it starts are in them too.
 
     :param pid: the process, as this host numbers it.
-    :param kinds: out of ``net``, ``ipc`` and ``uts``.
+    :param kinds: out of ``net``, ``ipc``, ``uts`` and ``mnt``, that one last.
     :raises OSError: when the process is gone, or as the function does.
     """
 
     def enter() -> None:
         for kind in kinds:
+            if kind == "mnt":
+                _call("unshare", _CLONE_FS)
             descriptor = os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
             try:
                 _call("setns", descriptor, _FLAGS[kind])

@@ -6,19 +6,22 @@
 
 """The mounts of a container: where, of which kind, with which options and in which order above each other.
 
-CRIU mounts all of them again, those that were made, changed or taken away inside too, so there is nothing to carry: this is the
-proof. Of a volume or bind mount its place and its own options are compared: the file system is the host's, and so are the mounts
-that may lie below it.
+CRIU mounts all of them again, those that were made, changed or taken away inside too. Options of a mount that it loses are set
+again (CRIU 4.1.1: a part of a file system that is mounted strictatime, as /dev/null is over /proc/keys, comes back relatime).
+Of a volume or bind mount its place and its own options are compared: the file system is the host's, and so are the mounts that
+may lie below it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import re
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _held
+from ansible_collections.livemigrate.criu.plugins.module_utils import _held, _mountinfo, _namespaces
 from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
 
 NAME = "mounts"
@@ -32,6 +35,19 @@ _OPTIONS = {
     "mqueue": re.compile(r"ro|rw"),
 }
 _PROPAGATION = ("shared", "master", "unbindable")
+
+# By sys/mount.h: options of a mount, by the words of the kernel's table of mounts.
+_FLAGS = {
+    "ro": 1,
+    "nosuid": 2,
+    "nodev": 4,
+    "noexec": 8,
+    "nosymfollow": 256,
+    "noatime": 1024,
+    "nodiratime": 2048,
+    "relatime": 1 << 21,
+}
+_MS_REMOUNT, _MS_BIND, _MS_STRICTATIME = 32, 4096, 1 << 24
 
 #: kind, options of the mount, how it is propagated, options of its file system; empty what is the host's
 Look = list[str]
@@ -99,7 +115,40 @@ def _stacked(entries: list[tuple[str, str, Look]]) -> list[Look]:
 
 
 def carry(side: Side, source: t.Any) -> None:
-    """Nothing: CRIU has mounted them."""
+    """Give mounts the options that they have on the source. Of several at one place only the uppermost can be reached."""
+    wanted = other_options(source["looks"], _read(side.init, source["external"]))
+    if wanted:
+        _namespaces.inside(side.init, ["mnt"], lambda: _set_options(wanted))
+
+
+def other_options(source: t.Mapping[str, t.Sequence[Look]], copy: t.Mapping[str, t.Sequence[Look]]) -> dict[str, str]:
+    """The options that a mount of the copy should have, by the places where it has others."""
+    return {
+        place: was[-1][1]
+        for place, was in source.items()
+        if len(copy.get(place, ())) == len(was) and copy[place][-1][1] != was[-1][1]
+    }
+
+
+def _set_options(wanted: t.Mapping[str, str]) -> None:
+    """In the mount namespace of the copy. What fails is found by the comparison."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for place, options in wanted.items():
+        with contextlib.suppress(KeyError):
+            path = os.fsencode(_mountinfo.unescape(place))
+            libc.mount(None, path, None, ctypes.c_ulong(_MS_REMOUNT | _MS_BIND | flags(options)), None)
+
+
+def flags(options: str) -> int:
+    """The flags of mount(2) for the options of a mount, as /proc/PID/mountinfo has them.
+
+    :raises KeyError: for an option that mount(2) does not know.
+    """
+    words = set(options.split(",")) - {"rw"}
+    found = 0 if words & {"noatime", "relatime"} else _MS_STRICTATIME
+    for word in words:
+        found |= _FLAGS[word]
+    return found
 
 
 def compare(side: Side, source: t.Any) -> list[str]:

@@ -6,9 +6,20 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_mounts import differences, looks_of
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_mounts import (
+    carry,
+    compare,
+    differences,
+    flags,
+    looks_of,
+)
 
 # Of a container of Docker 28.5.2, shortened.
 SOURCE = """\
@@ -59,3 +70,37 @@ def test_other_mounts_are_told(old: str, new: str, told: str) -> None:
     if old.startswith("43 41"):
         changed = changed.replace("42 43 0:191", "42 41 0:191")
     assert any(told in one for one in differences(_looks(SOURCE), _looks(changed)))
+
+
+def test_options_that_the_restore_has_lost_are_set_again() -> None:
+    """Of a real mount: with the options that the kernel of this machine tells of it."""
+    mounts = (
+        "mount -t tmpfs -o strictatime,nosuid t /tmp && : > '/tmp/a b' && : > /tmp/c && mount --bind /tmp/c '/tmp/a b'"
+    )
+    lose = "mount -o remount,bind,relatime,ro '/tmp/a b'; mount -o remount,bind,suid,noexec /tmp"
+    program = f"{mounts}; echo made; read word; {lose}; echo lost; read word"
+    with subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "made\n"
+            side: Any = SimpleNamespace(init=process.pid)
+            source = {"external": [], "looks": looks_of(Path(f"/proc/{process.pid}/mountinfo").read_text())}
+            process.stdin.write("on\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "lost\n"
+            assert len(compare(side, source)) == 2
+            carry(side, source)
+            assert not compare(side, source)
+        finally:
+            process.stdin.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "number"),
+    [("rw,nosuid", 2 | 1 << 24), ("ro,nosuid,nodev,noexec,relatime", 15 | 1 << 21), ("rw,noatime,nodiratime", 3072)],
+)
+def test_flags_of_mount(options: str, number: int) -> None:
+    assert flags(options) == number
