@@ -11,6 +11,7 @@ nspawn leaves directories of the same name in some of those too.
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 from .settings import Settings
@@ -55,10 +56,10 @@ def processes(settings: Settings, name: str) -> list[int]:
     group = _group(settings, name)
     found: list[int] = []
     if group.is_dir():
-        for path in (group / "cgroup.procs", *group.rglob("cgroup.procs")):
-            # A cgroup may vanish while we look.
+        # A cgroup may vanish while we look: walk() goes on then, rglob() would not.
+        for directory, _directories, _files in os.walk(group):
             with contextlib.suppress(OSError):
-                found += [int(line) for line in path.read_text().split()]
+                found += [int(line) for line in Path(directory, "cgroup.procs").read_text().split()]
     return sorted(set(found))
 
 
@@ -80,9 +81,6 @@ def remove(settings: Settings, name: str = "") -> None:
 
 def remove_tree(top: Path) -> None:
     """rmdir a cgroup and all below it. Those that hold processes stay."""
-    directories = [path for path in top.rglob("*") if path.is_dir()]
-    for path in sorted(directories, key=lambda path: len(path.parts), reverse=True):
+    for directory, _directories, _files in os.walk(top, topdown=False):
         with contextlib.suppress(OSError):
-            path.rmdir()
-    with contextlib.suppress(OSError):
-        top.rmdir()
+            os.rmdir(directory)

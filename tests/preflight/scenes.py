@@ -23,6 +23,8 @@ class Scene:
     """One container between two hosts."""
 
     errors: Told
+    #: what is said of it as well, and keeps nobody from moving it
+    warnings: Told = field(default_factory=dict)
     #: for docker run; ``{source}`` and ``{destination}`` are the hosts' addresses
     arguments: tuple[str, ...] = ()
     #: what hold.py holds in it
@@ -40,7 +42,7 @@ class Scene:
     options: str = "{}"
     #: with the engine api as well, and what that one adds
     api: Told = field(default_factory=dict)
-    #: what that one warns of, which keeps nobody from moving it
+    #: what is warned of with that one alone
     api_warnings: Told = field(default_factory=dict)
     #: what the engine says of it
     state: str = "running"

@@ -77,7 +77,7 @@ def test_all_that_is_bad_is_told_and_nothing_is_touched(clean: Pair, inventory: 
         traces = [snapshot(host) for host in clean.hosts]
         was = look(clean.alpha, NAME) if scene.exists else {}
         counted = count(clean.alpha, NAME) if scene.exists else 0
-        _assert_told(clean, inventory, scene.errors, "-e", scene.options)
+        _assert_told(clean, inventory, scene.errors, "-e", scene.options, warnings=scene.warnings)
         if scene.api:
             errors = {**scene.errors, **scene.api}
             _assert_told(clean, inventory, errors, "-e", '{"migrate_engine": "api"}', warnings=scene.api_warnings)
