@@ -4,7 +4,7 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""The program that acts for a session when no Ansible task does: ``settle`` (watchdog, boot), ``serve`` (channel) and ``start``.
+"""The program that acts for a session: ``settle`` (watchdog, boot), ``serve`` (channel), ``start``, and ``step`` for a module.
 
 It is a zip application in the session's directory, see ``_agent_package.py``. Exit codes: 0 done or nothing to do, 75 to be
 tried again (systemd does), anything else a failure that the journal of systemd tells.
@@ -12,6 +12,7 @@ tried again (systemd does), anything else a failure that the journal of systemd 
 
 from __future__ import annotations
 
+import json
 import sys
 import typing as t
 
@@ -21,6 +22,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _destination,
     _room,
     _source,
+    _steps,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
@@ -81,6 +83,19 @@ def serve(session: Session, command: str) -> int:
     return _channel_server.serve(session, command, words, talks)
 
 
+def step(session: Session, name: str) -> int:
+    """Do a step for a module (``_step_call.py``): parameters on standard input, what became of it on standard output, as JSON."""
+    params = json.load(sys.stdin)
+    try:
+        answer = {"result": _steps.run(name, session, params)}
+    except MigrationError as exc:
+        answer = {"failure": exc.as_failure()}
+    except Exception as exc:  # noqa: BLE001 - a defect of ours, told with its traceback by the module
+        answer = {"failure": MigrationError.unexpected(exc).as_failure()}
+    json.dump(answer, sys.stdout)
+    return 0
+
+
 def check(session: Session) -> int:
     """Whether the agent could do its work: everything imported, the engine answering, the session's lock to be had."""
     Engine().version()
@@ -89,7 +104,7 @@ def check(session: Session) -> int:
 
 
 def main(argv: t.Sequence[str] | None = None) -> int:
-    """``settle SESSION``, ``start SESSION``, ``check SESSION`` or ``serve SESSION COMMAND``."""
+    """``settle SESSION``, ``start SESSION``, ``check SESSION``, ``serve SESSION COMMAND`` or ``step SESSION NAME``."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         if len(words) == 2 and words[0] == "settle":
@@ -107,8 +122,12 @@ def main(argv: t.Sequence[str] | None = None) -> int:
             return check(Session(words[1]))
         if len(words) == 3 and words[0] == "serve":
             return serve(Session(words[1]), words[2])
+        if len(words) == 3 and words[0] == "step":
+            return step(Session(words[1]), words[2])
     except MigrationError as exc:
         sys.stderr.write(exc.message + "\n")
         return 1
-    sys.stderr.write("usage: agent settle SESSION | start SESSION | check SESSION | serve SESSION COMMAND" + "\n")
+    sys.stderr.write(
+        "usage: agent settle SESSION | start SESSION | check SESSION | serve SESSION COMMAND | step SESSION NAME" + "\n"
+    )
     return 2

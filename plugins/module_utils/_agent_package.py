@@ -17,7 +17,6 @@ import importlib.util
 import io
 import marshal
 import re
-import sys
 import typing as t
 import zipfile
 
@@ -114,10 +113,4 @@ def check(session: Session, command: t.Sequence[str], runner: Runner = run) -> N
 def install(session: Session) -> tuple[str, ...]:
     """Put the agent into a session's directory; returns its command line."""
     _durable.write(session.path("agent.pyz"), build())
-    return command(session)
-
-
-def command(session: Session) -> tuple[str, ...]:
-    """The command line of a session's agent."""
-    # -I: nothing from the caller's environment or working directory gets imported by what runs as root.
-    return (sys.executable, "-I", "-B", session.path("agent.pyz"))
+    return session.agent

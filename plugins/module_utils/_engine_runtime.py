@@ -19,7 +19,6 @@ import time
 import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
-    _agent_package,
     _armed_start,
     _bound_files,
     _checkpoint_dir,
@@ -235,7 +234,7 @@ def arm(session: Session, engine: Engine) -> None:
     """Give the copy its name and let a unit wait for the checkpoint, so that nothing of that is left for the frozen time."""
     engine.rename(session.data("created")["container_id"], session.facts["container_name"])
     _durable.write_json(session.memory_path("surroundings.json"), _surroundings.look_ahead_there())
-    _armed_start.arm(session, _agent_package.command(session))
+    _armed_start.arm(session, session.agent)
 
 
 def _options(session: Session, network: _connections.Arrangement) -> list[str]:

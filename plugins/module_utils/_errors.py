@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import traceback
 import typing as t
 
 
@@ -29,6 +30,20 @@ class MigrationError(Exception):
     def of(cls, exc: BaseException, code: str) -> MigrationError:
         """An error as it is, or any other exception as one of that code."""
         return exc if isinstance(exc, cls) else cls(code, f"{type(exc).__name__}: {exc}")
+
+    @classmethod
+    def unexpected(cls, exc: BaseException) -> MigrationError:
+        """A defect of ours, while it is handled: with its traceback among the details."""
+        return cls(
+            "unexpected",
+            f"Unexpected error, please report it: {type(exc).__name__}: {exc}",
+            traceback="".join(traceback.format_exception(type(exc), exc, exc.__traceback__)),
+        )
+
+    @classmethod
+    def from_failure(cls, failure: t.Mapping[str, t.Any]) -> MigrationError:
+        """The error that another process has told with :meth:`as_failure`."""
+        return cls(failure["code"], failure["message"], **failure["details"])
 
     def as_failure(self) -> dict[str, t.Any]:
         """The form in which modules and the agent return it."""

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import signal
-import traceback
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
@@ -37,15 +36,19 @@ def run_module(body: Body, **module_arguments: t.Any) -> None:
     try:
         result = body(module.params, module.check_mode)
     except MigrationError as exc:
-        module.fail_json(msg=exc.message, failure=exc.as_failure())
+        _fail(module, exc)
     except Exception as exc:  # noqa: BLE001 (a defect of ours, told with its traceback)
-        module.fail_json(
-            msg=f"Unexpected error, please report it: {type(exc).__name__}: {exc}",
-            failure={"code": "unexpected", "message": str(exc), "details": {}},
-            exception=traceback.format_exc(),
-        )
+        _fail(module, MigrationError.unexpected(exc))
     else:
         for warning in result.pop("warnings", []):
             module.warn(warning)
         result.setdefault("changed", False)
         module.exit_json(**result)
+
+
+def _fail(module: AnsibleModule, exc: MigrationError) -> t.NoReturn:
+    traceback = exc.details.pop("traceback", None)
+    # Ansible shows it with -vvv.
+    module.fail_json(msg=exc.message, failure=exc.as_failure(), **({"exception": traceback} if traceback else {}))
+    # fail_json() has no types: it does not return.
+    raise SystemExit(1)

@@ -24,6 +24,7 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 import threading
 import time
 import typing as t
@@ -247,6 +248,12 @@ class Session:
         """A path in the directory that never reaches a disk."""
         os.makedirs(self.volatile, mode=0o700, exist_ok=True)
         return os.path.join(self.volatile, *parts)
+
+    @property
+    def agent(self) -> tuple[str, ...]:
+        """The command line of its agent, see ``_agent_package.py``: of the interpreter that runs the modules."""
+        # -I: nothing from the caller's environment or working directory gets imported by what runs as root.
+        return (sys.executable, "-I", "-B", self.path("agent.pyz"))
 
     # -- journal -----------------------------------------------------------------------------------------------
 

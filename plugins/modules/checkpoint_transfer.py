@@ -80,36 +80,18 @@ failure:
       type: dict
 """
 
-import time
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _source, _transfer
-from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
+from ansible_collections.livemigrate.criu.plugins.module_utils import _step_call
 from ansible_collections.livemigrate.criu.plugins.module_utils._module import run_module
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
-
-SENDERS: dict[str, t.Callable[[Session], dict[str, t.Any]]] = {
-    "spec": lambda session: {"bytes": _transfer.send_spec(session)},
-    "image": lambda session: {"bytes": _transfer.send_image(session, Engine())},
-    "content": lambda session: {"bytes": _transfer.send_content(session, Engine(), running=True)},
-    "checkpoint": lambda session: {"bytes": _source.send_checkpoint(session, Engine())},
-}
 
 
 def _body(params: dict[str, t.Any], check_mode: bool) -> dict[str, t.Any]:
     session = Session(params["session"])
     if check_mode:
         return {"changed": True, "bytes": 0, "seconds": 0.0}
-    started = time.monotonic()
-    with session.locked():
-        try:
-            told = SENDERS[params["what"]](session)
-        except BaseException:
-            if params["what"] == "checkpoint":
-                # The container is frozen; it goes on here and now, not when the playbook gets to its rescue.
-                _source.settle(session, Engine())
-            raise
-    return {"changed": True, **told, "seconds": time.monotonic() - started}
+    return _step_call.call(session, f"{params['what']}_sent", {})
 
 
 def main() -> None:

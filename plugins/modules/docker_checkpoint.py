@@ -118,7 +118,7 @@ failure:
 import time
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _engines, _freeze, _names, _source
+from ansible_collections.livemigrate.criu.plugins.module_utils import _names, _step_call
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._module import run_module
@@ -126,21 +126,6 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session import S
 
 Params = dict[str, t.Any]
 Result = dict[str, t.Any]
-
-
-def _dump_session(session: Session, check_mode: bool) -> Result:
-    if check_mode:
-        return {"changed": True}
-    engine = Engine()
-    _engines.require(session, _engines.API)
-    with session.locked():
-        try:
-            _freeze.freeze(session, engine)
-            return {"changed": True, **_source.dump(session, engine)}
-        except BaseException:
-            # Every moment counts for a frozen service: it goes on here and now, not when the playbook gets to its rescue.
-            _source.settle(session, engine)
-            raise
 
 
 def _dump(engine: Engine, container: str, checkpoint: str, leave_running: bool) -> float:
@@ -171,7 +156,8 @@ def _dump(engine: Engine, container: str, checkpoint: str, leave_running: bool) 
 
 def _body(params: Params, check_mode: bool) -> Result:
     if params["session"] is not None:
-        return _dump_session(Session(params["session"]), check_mode)
+        session = Session(params["session"])
+        return {"changed": True} if check_mode else _step_call.call(session, "dumped", {})
     engine = Engine()
     container = _names.container_name(params["container"])
     inspect = engine.inspect(container)

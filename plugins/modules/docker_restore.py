@@ -106,7 +106,7 @@ failure:
 import time
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _destination, _names, _room
+from ansible_collections.livemigrate.criu.plugins.module_utils import _names, _step_call
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._module import run_module
@@ -120,14 +120,7 @@ def _step(params: Params, check_mode: bool) -> Result:
     session = Session(params["session"])
     if check_mode:
         return {"changed": True}
-    engine = Engine()
-    with session.locked():
-        if params["state"] == "examined":
-            image = _room.image_state(session, engine)
-            return {"changed": image == "pulled", "image": image}
-        if params["state"] == "created":
-            return {"changed": True, **_room.create(session, engine, overwrite=params["overwrite_data"])}
-        return {"changed": True, **_destination.start(session, engine)}
+    return _step_call.call(session, params["state"], {"overwrite_data": params["overwrite_data"]})
 
 
 def _restore(params: Params, check_mode: bool) -> Result:

@@ -272,30 +272,24 @@ failure:
 
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import (
-    _agent,
-    _channel,
-    _destination,
-    _examine,
-    _handover,
-    _names,
-    _recovery,
-    _session,
-    _source,
-)
-from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
+from ansible_collections.livemigrate.criu.plugins.module_utils import _names, _session, _step_call
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._module import run_module
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
 
-# Named here for Ansible to pack it, so that _agent_package finds its source.
-AGENT = _agent.main
-
 Params = dict[str, t.Any]
 Result = dict[str, t.Any]
 
+# Imports within functions: steps of a session that is open, which are most of a move, need little of the code, and compiling
+# what lies in Ansible's zip takes 0.3 s of a processor.
+
 
 def _open(params: Params, check_mode: bool) -> Result:
+    # For Ansible, which packs what a module imports: _agent_package finds the agent's source then.
+    from ansible_collections.livemigrate.criu.plugins.module_utils import (
+        _agent,  # noqa: F401 # pylint: disable=unused-import
+    )
+
     if params["role"] == _session.SOURCE:
         return _open_source(params, check_mode)
     missing = [key for key in ("session", "container_id", "channel_user", "public_key") if not params[key]]
@@ -308,6 +302,8 @@ def _open(params: Params, check_mode: bool) -> Result:
     facts["container_name"] = _names.container_name(params["container"])
     if check_mode:
         return {"changed": True, "session": params["session"], "host_keys": []}
+    from ansible_collections.livemigrate.criu.plugins.module_utils import _destination
+
     session, host_keys = _destination.open_session(
         params["session"], facts, channel_user=params["channel_user"], public_key=params["public_key"]
     )
@@ -315,6 +311,9 @@ def _open(params: Params, check_mode: bool) -> Result:
 
 
 def _open_source(params: Params, check_mode: bool) -> Result:
+    from ansible_collections.livemigrate.criu.plugins.module_utils import _examine, _source
+    from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
+
     engine = Engine()
     if check_mode:
         inspect = _examine.require_movable(engine, params["container"], ignore_rules=params["ignore_rules"])
@@ -338,57 +337,31 @@ def _open_source(params: Params, check_mode: bool) -> Result:
     }
 
 
-def _connect(session: Session, params: Params) -> Result:
-    with session.locked():
-        _channel.set_peer(session, params["peer"])
-        _source.probe(session)
-    return {"changed": True}
+def _step(session: Session, params: Params) -> Result:
+    if params["state"] == "committed" and session.ended:
+        # By its watchdog.
+        return _outcome(session)
+    return _step_call.call(
+        session, params["state"], {key: params[key] for key in ("peer", "close_connections", "wait")}
+    )
 
 
-def _prepared(session: Session, params: Params) -> Result:
-    with session.locked():
-        warnings = _source.prepared(session, Engine(), close_connections=params["close_connections"])
-    return {"changed": True, "warnings": warnings}
-
-
-def _hand_over(session: Session, _params: Params) -> Result:
-    with session.locked():
-        return {"changed": True, **_handover.hand_over(session, Engine())}
-
-
-def _go(session: Session, _params: Params) -> Result:
-    with session.locked():
-        _source.go(session)
-    return {"changed": True}
-
-
-def _commit(session: Session, params: Params) -> Result:
-    with session.locked():
-        outcome = _source.settle(session, Engine(), timeout=params["wait"])
-    if outcome != _session.RUN:
+def _outcome(session: Session) -> Result:
+    if not session.reached("committed"):
         raise MigrationError(
             "refused", "The destination refused; the source goes on with the container.", session=session.id
         )
-    return {"changed": True, "outcome": outcome, "gap": session.data("committed").get("gap")}
-
-
-STEPS: dict[str, t.Callable[[Session, Params], Result]] = {
-    "connected": _connect,
-    "prepared": _prepared,
-    "handed_over": _hand_over,
-    "go": _go,
-    "committed": _commit,
-}
+    return {"changed": True, "outcome": _session.RUN, "gap": session.data("committed").get("gap")}
 
 
 def _body(params: Params, check_mode: bool) -> Result:
     state = params["state"]
     if state == "opened":
         return _open(params, check_mode)
-    if state in STEPS:
-        if check_mode:
-            return {"changed": True}
-        return STEPS[state](Session(params["session"]), params)
+    if state in ("connected", "prepared", "handed_over", "go", "committed"):
+        return {"changed": True} if check_mode else _step(Session(params["session"]), params)
+    from ansible_collections.livemigrate.criu.plugins.module_utils import _recovery
+
     only = {"session": params["session"], "container": params["container"]}
     if state == "settled":
         options = {key: params[key] for key in ("role", "wait", "abandoned", "peer_settled", "destination_lost")}

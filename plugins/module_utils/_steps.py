@@ -1,0 +1,138 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""What modules do with a session that is open: each step by its name.
+
+The session's agent runs them (``_agent.py``), asked by ``_step_call.py``. Each works under the session's lock. Parameters and
+results are those of the module, plain data.
+"""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _channel,
+    _destination,
+    _engines,
+    _freeze,
+    _handover,
+    _room,
+    _session,
+    _source,
+    _transfer,
+)
+from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
+
+Params = t.Mapping[str, t.Any]
+Result = dict[str, t.Any]
+
+
+# -- on the source ------------------------------------------------------------------------------------------------
+
+
+def _connected(session: Session, params: Params) -> Result:
+    _channel.set_peer(session, params["peer"])
+    _source.probe(session)
+    return {"changed": True}
+
+
+def _sent(send: t.Callable[[], int]) -> Result:
+    started = time.monotonic()
+    return {"changed": True, "bytes": send(), "seconds": time.monotonic() - started}
+
+
+def _checkpoint_sent(session: Session, _params: Params) -> Result:
+    engine = Engine()
+    try:
+        return _sent(lambda: _source.send_checkpoint(session, engine))
+    except BaseException:
+        # The container is frozen; it goes on here and now, not when the playbook gets to its rescue.
+        _source.settle(session, engine)
+        raise
+
+
+def _prepared(session: Session, params: Params) -> Result:
+    warnings = _source.prepared(session, Engine(), close_connections=params["close_connections"])
+    return {"changed": True, "warnings": warnings}
+
+
+def _dumped(session: Session, _params: Params) -> Result:
+    engine = Engine()
+    _engines.require(session, _engines.API)
+    try:
+        _freeze.freeze(session, engine)
+        return {"changed": True, **_source.dump(session, engine)}
+    except BaseException:
+        # Every moment counts for a frozen service: it goes on here and now, not when the playbook gets to its rescue.
+        _source.settle(session, engine)
+        raise
+
+
+def _handed_over(session: Session, _params: Params) -> Result:
+    return {"changed": True, **_handover.hand_over(session, Engine())}
+
+
+def _go(session: Session, _params: Params) -> Result:
+    _source.go(session)
+    return {"changed": True}
+
+
+def _committed(session: Session, params: Params) -> Result:
+    outcome = _source.settle(session, Engine(), timeout=params["wait"])
+    if outcome != _session.RUN:
+        raise MigrationError(
+            "refused", "The destination refused; the source goes on with the container.", session=session.id
+        )
+    return {"changed": True, "outcome": outcome, "gap": session.data("committed").get("gap")}
+
+
+# -- on the destination -------------------------------------------------------------------------------------------
+
+
+def _examined(session: Session, _params: Params) -> Result:
+    image = _room.image_state(session, Engine())
+    return {"changed": image == "pulled", "image": image}
+
+
+def _created(session: Session, params: Params) -> Result:
+    return {"changed": True, **_room.create(session, Engine(), overwrite=params["overwrite_data"])}
+
+
+def _started(session: Session, _params: Params) -> Result:
+    return {"changed": True, **_destination.start(session, Engine())}
+
+
+_STEPS: dict[str, t.Callable[[Session, Params], Result]] = {
+    "connected": _connected,
+    "spec_sent": lambda session, _params: _sent(lambda: _transfer.send_spec(session)),
+    "image_sent": lambda session, _params: _sent(lambda: _transfer.send_image(session, Engine())),
+    "content_sent": lambda session, _params: _sent(lambda: _transfer.send_content(session, Engine(), running=True)),
+    "prepared": _prepared,
+    "dumped": _dumped,
+    "checkpoint_sent": _checkpoint_sent,
+    "handed_over": _handed_over,
+    "go": _go,
+    "committed": _committed,
+    "examined": _examined,
+    "created": _created,
+    "started": _started,
+}
+
+
+def run(name: str, session: Session, params: Params) -> Result:
+    """Do a step.
+
+    :param name: a key of the table above.
+    :param params: of the module, as far as the step reads them.
+    :returns: what the module returns; ``warnings`` where there are any.
+    :raises MigrationError: as the step does; ``session_locked``.
+    """
+    with session.locked():
+        return _STEPS[name](session, params)

@@ -1,0 +1,104 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A module has a step done by the session's agent: what it answers, and what is said where it does not."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _agent, _step_call, _steps
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import SOURCE, Session
+
+ECHO = "import json, sys; json.dump({'result': {'argv': sys.argv[1:], **json.load(sys.stdin)}}, sys.stdout)"
+REFUSES = """import sys; print('{"failure": {"code": "no_space", "message": "Full.", "details": {"free": 1}}}')"""
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Session:
+    return Session.open(
+        "20260101T000000Z-abcdef",
+        SOURCE,
+        {"container_id": "c" * 64, "container_name": "one"},
+        state_root=str(tmp_path / "state"),
+        volatile_root=str(tmp_path / "run"),
+    )
+
+
+def _agent_is(session: Session, program: str) -> None:
+    Path(session.path("agent.pyz")).write_text(program)
+
+
+def test_parameters_and_result(session: Session) -> None:
+    _agent_is(session, ECHO)
+    assert _step_call.call(session, "go", {"wait": 5}) == {"argv": ["step", session.id, "go"], "wait": 5}
+
+
+def test_an_error_is_the_step_s_own(session: Session) -> None:
+    _agent_is(session, REFUSES)
+    with pytest.raises(MigrationError, match=r"^Full\.$") as caught:
+        _step_call.call(session, "go", {})
+    assert caught.value.as_failure() == {"code": "no_space", "message": "Full.", "details": {"free": 1}}
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", "The step go was killed by SIGKILL."),
+        (
+            "raise SystemExit('no room')",
+            "The step go ended with exit code 1 and no answer. It said: no room",
+        ),
+    ],
+)
+def test_an_agent_that_ends_without_an_answer(session: Session, program: str, said: str) -> None:
+    _agent_is(session, program)
+    with pytest.raises(MigrationError) as caught:
+        _step_call.call(session, "go", {})
+    assert (caught.value.code, caught.value.message) == ("step_ended", said)
+
+
+def test_a_session_that_is_over(session: Session) -> None:
+    session.enter("aborted")
+    session.enter("closed")
+    with pytest.raises(MigrationError, match="brought to its end meanwhile") as caught:
+        _step_call.call(session, "go", {})
+    assert caught.value.code == "session_over"
+
+
+def test_one_that_ends_while_its_agent_is_started(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent's file is gone: that is no defect to report."""
+    answers = iter([False, True])
+    monkeypatch.setattr(Session, "ended", property(lambda _self: next(answers)))
+    with pytest.raises(MigrationError) as caught:
+        _step_call.call(session, "go", {})
+    assert caught.value.code == "session_over"
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [(MigrationError("cannot_move", "No."), "cannot_move"), (ZeroDivisionError("oh"), "unexpected")],
+)
+def test_the_agent_tells_what_a_step_raised(
+    session: Session,
+    raised: Exception,
+    code: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_arguments: Any) -> dict[str, Any]:
+        raise raised
+
+    monkeypatch.setattr(_steps, "run", fail)
+    monkeypatch.setattr("sys.stdin", io.StringIO("{}"))
+    assert _agent.step(session, "go") == 0
+    failure = json.loads(capsys.readouterr().out)["failure"]
+    assert failure["code"] == code
+    assert ("traceback" in failure["details"]) == (code == "unexpected")
