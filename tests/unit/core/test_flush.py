@@ -124,8 +124,11 @@ def test_an_error_that_another_program_was_told_of_is_told_here_too(tmp_path: Pa
         told = []
         with Flush([str(disk.place)], host="destination") as early:
             (disk.place / "file").write_bytes(os.urandom(_TOO_MUCH))
-            argv = ["sync", "-f", str(disk.place)]
-            codes = [subprocess.run(argv, capture_output=True, check=False).returncode for _time in range(2)]
+            codes: list[int] = []
+            # Not all of it need fail at the first time.
+            while codes[-1:] != [0] and len(codes) < 20:
+                argv = ["sync", "-f", str(disk.place)]
+                codes.append(subprocess.run(argv, capture_output=True, check=False).returncode)
             with Flush([str(disk.place)], host="destination") as late:
                 for name, flush in (("late", late), ("early", early)):
                     try:
@@ -134,7 +137,9 @@ def test_an_error_that_another_program_was_told_of_is_told_here_too(tmp_path: Pa
                         told.append(name)
         return codes, told
 
-    assert with_own_mounts(work) == ([1, 0], ["early"])
+    codes, told = with_own_mounts(work)
+    assert (codes[0], codes[-1]) == (1, 0)
+    assert told == ["early"]
 
 
 def test_a_disk_that_hangs_is_not_waited_for_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
