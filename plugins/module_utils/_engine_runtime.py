@@ -294,14 +294,7 @@ def hold(
     flush.begin()
     patience = memory_timeout(_checkpoint_dir.total_bytes(received))
     group = _restore(session, mark, _START_SECONDS + patience)
-    proof = _proof.check(fingerprints, _proof.take(group.pids()))
-    if proof["recognised"] != proof["processes"]:
-        # None of them has run, so none can have ended.
-        raise MigrationError(
-            "not_a_restore",
-            f"Only {proof['recognised']} of {proof['processes']} processes were restored as they were.",
-            **proof,
-        )
+    proof = _prove(fingerprints, group)
     network.end_what_stays_behind(_held(mark).init)
     ahead = _durable.read_json(session.memory_path("surroundings.json"))
     warnings = _bring_surroundings(
@@ -339,6 +332,22 @@ def _restore(session: Session, mark: Mark, seconds: float) -> TaskGroup:
     if not group.frozen:
         raise MigrationError("not_held", "The restored copy is not frozen; it is not trusted.")
     return group
+
+
+def _prove(source: _proof.Fingerprints, group: TaskGroup) -> dict[str, int]:
+    """Make sure that the held tasks are the source's, every one of them.
+
+    :raises MigrationError: ``not_a_restore``.
+    """
+    proof = _proof.check(source, _proof.take(group.pids()))
+    if proof["recognised"] != proof["processes"]:
+        # None of them has run, so none can have ended.
+        raise MigrationError(
+            "not_a_restore",
+            f"Only {proof['recognised']} of {proof['processes']} processes were restored as they were.",
+            **proof,
+        )
+    return proof
 
 
 def _bring_surroundings(session: Session, copy: Side, source: t.Mapping[str, t.Any]) -> list[str]:
