@@ -20,6 +20,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _armed_start,
     _channel_server,
     _destination,
+    _durable_content,
     _room,
     _source,
     _steps,
@@ -79,7 +80,10 @@ def serve(session: Session, command: str) -> int:
         "verdict": lambda: _destination.verdict(session),
         "bye": lambda: _destination.bye(session, Engine()),
     }
-    talks = {"handover": lambda: _destination.converse(session, sys.stdin.buffer, sys.stdout.buffer)}
+    talks = {
+        "handover": lambda: _destination.converse(session, sys.stdin.buffer, sys.stdout.buffer),
+        _durable_content.WORD: lambda: _durable_content.converse(session, sys.stdin.buffer, sys.stdout.buffer),
+    }
     return _channel_server.serve(session, command, words, talks)
 
 

@@ -23,6 +23,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _channel_server,
     _checkpoint_dir,
     _connections,
+    _durable_content,
     _engine_api,
     _engine_runtime,
     _engines,
@@ -34,6 +35,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
 from ansible_collections.livemigrate.criu.plugins.module_utils._announce import Announcer
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._flush import Flush
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
     DESTINATION,
     REFUSED,
@@ -147,10 +149,24 @@ def converse(session: Session, source: t.BinaryIO, answers: t.BinaryIO) -> None:
     with one that says nothing any more: only what comes from it keeps the watchdog away.
     """
     _engines.require(session, _engines.RUNTIME)
+    last_word = _LastWord(answers)
+    with contextlib.ExitStack() as stack:
+        try:
+            # Before the last pass, which begins when the source has heard that all is ready. None where a talk that was cut off
+            # has come as far as a restore: the copy is held, or there will be none.
+            flush = stack.enter_context(_durable_content.arriving(session)) if session.phase == "created" else None
+        except (MigrationError, OSError) as exc:
+            last_word.tell(exc)
+            return
+        _converse(session, source, answers, last_word, flush)
+
+
+def _converse(
+    session: Session, source: t.BinaryIO, answers: t.BinaryIO, last_word: _LastWord, flush: Flush | None
+) -> None:
     place = _engine_runtime.checkpoint_place(session)
     received: _checkpoint_dir.Manifest = {}
     announcer: Announcer | None = None
-    last_word = _LastWord(answers)
     listener = _talk.Listener(source, session.renew)
     _talk.say(answers, {"ready": True})
     while True:
@@ -161,7 +177,7 @@ def converse(session: Session, source: t.BinaryIO, answers: t.BinaryIO) -> None:
             if "put" in message:
                 received[message["put"]] = _talk.take(listener, message, place)
             elif "hold" in message:
-                _talk.say(answers, _hold(session, received, message["hold"], last_word))
+                _talk.say(answers, _hold(session, received, message["hold"], last_word, flush))
                 # While the source decides.
                 announcer = _connections.announcer(session, _engine_runtime.init_of(session))
             elif "run" in message:
@@ -176,14 +192,21 @@ def converse(session: Session, source: t.BinaryIO, answers: t.BinaryIO) -> None:
 
 
 def _hold(
-    session: Session, received: _checkpoint_dir.Manifest, told: _talk.Message, last_word: _LastWord
+    session: Session,
+    received: _checkpoint_dir.Manifest,
+    told: _talk.Message,
+    last_word: _LastWord,
+    flush: Flush | None,
 ) -> dict[str, t.Any]:
     with session.locked():
         _require_undecided(session)
-        with _or_refused(session, last_word.tell):
+        if flush is None:
+            raise MigrationError("restore_failed", "This copy was restored already, in a talk that was cut off.")
+        # What was made is taken away with it: nothing of it may be kept busy by us.
+        with _or_refused(session, last_word.tell), flush:
             network = _connections.Arrangement.parse(told["network"])
             return _engine_runtime.hold(
-                session, received, told["manifest"], told["fingerprints"], network, told["surroundings"]
+                session, received, told["manifest"], told["fingerprints"], network, told["surroundings"], flush
             )
 
 

@@ -25,6 +25,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _checkpoint_dir,
     _criu_log,
     _durable,
+    _durable_content,
     _fence,
     _proof,
     _runc,
@@ -161,7 +162,8 @@ def arm(session: Session, engine: Engine) -> None:
 def start(session: Session, engine: Engine) -> dict[str, t.Any]:
     """Restore the copy, which runs then, prove it, and decide RUN.
 
-    :raises MigrationError: ``no_space``, ``checkpoint_corrupt``, ``restore_failed``, ``not_a_restore``, ``already_refused``.
+    :raises MigrationError: ``no_space``, ``checkpoint_corrupt``, ``flush_failed``, ``restore_failed``, ``not_a_restore``,
+        ``already_refused``.
     """
     container = session.data("created")["container_id"]
     manifest, source = _checkpoint_dir.arrived(session.memory_path("inbox"))
@@ -171,9 +173,12 @@ def start(session: Session, engine: Engine) -> dict[str, t.Any]:
     size = _checkpoint_dir.total_bytes(manifest)
     _require_space(data_root, 2 * size)
     _checkpoint_dir.verify(_trees.checkpoint_directory(data_root, container, session.id), manifest)
-    _trees.adopt_log(data_root, session.facts["container_id"], container)
-    _bound_files.adopt(session)
-    engine.rename(container, session.facts["container_name"])
+    # What has come is on the disk already (_source.send_checkpoint); here it gets its places and names.
+    with _durable_content.arriving(session) as flush:
+        _trees.adopt_log(data_root, session.facts["container_id"], container)
+        _bound_files.adopt(session)
+        engine.rename(container, session.facts["container_name"])
+        flush.now(_durable_content.FROZEN_SECONDS)
     session.enter("starting")
     began = time.monotonic()
     with _criu_log.told("restore_failed"):

@@ -28,6 +28,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _criu_log,
     _dump_options,
     _durable,
+    _durable_content,
     _fence,
     _finding,
     _mark,
@@ -42,6 +43,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
 from ansible_collections.livemigrate.criu.plugins.module_utils._announce import Announcer
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine, memory_timeout
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._flush import Flush
 from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Held, Mark
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import RUN, Session
 from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
@@ -260,17 +262,22 @@ def hold(
     fingerprints: _proof.Fingerprints,
     network: _connections.Arrangement,
     surroundings: t.Mapping[str, t.Any],
+    flush: Flush,
 ) -> dict[str, t.Any]:
     """Restore the copy with every task frozen, prove that it is the source's, and let it have the surroundings that it had there.
+
+    Beside that its files are written to the disk: what was durable on the source is so here before it may be told to run.
 
     :param received: what arrived.
     :param sent: what the source says it has sent.
     :param fingerprints: the source's, see ``_proof.py``.
     :param network: what the source says of the container's network.
     :param surroundings: the source's, see ``_surroundings.py``.
-    :returns: ``processes``, ``recognised``, ``seconds`` of the restore.
+    :param flush: the file systems of the copy's files, open since before the last pass.
+    :returns: ``processes``, ``recognised``, ``seconds`` of all of it, ``flush_seconds``, and ``flush_waited``: for how many of
+        ``seconds`` nothing was left to be done but to wait for the disk.
     :raises MigrationError: ``checkpoint_corrupt``, ``restore_failed`` with CRIU's own words, ``not_a_restore``,
-        ``surroundings_differ``.
+        ``surroundings_differ``, ``flush_failed``.
     """
     container = session.data("created")["container_id"]
     mark = Mark.of(session)
@@ -282,27 +289,12 @@ def hold(
     _prepare_network(mark, network)
     mark.set_sysctls(_surroundings_sysctls.for_restore(surroundings.get(_surroundings_sysctls.NAME)))
     session.enter("starting")
-    began, wall = time.monotonic(), time.time()
-    mark.set_ready()
-    deadline = began + _START_SECONDS + memory_timeout(_checkpoint_dir.total_bytes(received))
-    while not mark.waiting:
-        said = _armed_start.outcome(session)
-        if said is not None:
-            raise _restore_failed(session, mark, said or "it says that it did, but nothing holds it", wall)
-        if time.monotonic() >= deadline:
-            raise _restore_failed(session, mark, f"it is not done after {deadline - began:.0f} seconds", wall)
-        time.sleep(_POLL_SECONDS)
-    group = TaskGroup(_held(mark).cgroup)
-    if not group.frozen:
-        raise MigrationError("not_held", "The restored copy is not frozen; it is not trusted.")
-    proof = _proof.check(fingerprints, _proof.take(group.pids()))
-    if proof["recognised"] != proof["processes"]:
-        # None of them has run, so none can have ended.
-        raise MigrationError(
-            "not_a_restore",
-            f"Only {proof['recognised']} of {proof['processes']} processes were restored as they were.",
-            **proof,
-        )
+    began = time.monotonic()
+    # Everything that came has its place by now.
+    flush.begin()
+    patience = memory_timeout(_checkpoint_dir.total_bytes(received))
+    group = _restore(session, mark, _START_SECONDS + patience)
+    proof = _prove(fingerprints, group)
     network.end_what_stays_behind(_held(mark).init)
     ahead = _durable.read_json(session.memory_path("surroundings.json"))
     warnings = _bring_surroundings(
@@ -316,8 +308,46 @@ def hold(
         ),
         surroundings,
     )
+    waited = flush.finish(_durable_content.FROZEN_SECONDS + patience)
     session.enter("held")
-    return {"seconds": time.monotonic() - began, "warnings": warnings, **proof}
+    seconds = time.monotonic() - began
+    return {"seconds": seconds, "flush_seconds": flush.seconds, "flush_waited": waited, "warnings": warnings, **proof}
+
+
+def _restore(session: Session, mark: Mark, seconds: float) -> TaskGroup:
+    """Have the shim restore the copy, whose checkpoint is whole, and return its tasks, which are frozen.
+
+    :raises MigrationError: ``restore_failed``, ``not_held``.
+    """
+    began, wall = time.monotonic(), time.time()
+    mark.set_ready()
+    while not mark.waiting:
+        said = _armed_start.outcome(session)
+        if said is not None:
+            raise _restore_failed(session, mark, said or "it says that it did, but nothing holds it", wall)
+        if time.monotonic() >= began + seconds:
+            raise _restore_failed(session, mark, f"it is not done after {seconds:.0f} seconds", wall)
+        time.sleep(_POLL_SECONDS)
+    group = TaskGroup(_held(mark).cgroup)
+    if not group.frozen:
+        raise MigrationError("not_held", "The restored copy is not frozen; it is not trusted.")
+    return group
+
+
+def _prove(source: _proof.Fingerprints, group: TaskGroup) -> dict[str, int]:
+    """Make sure that the held tasks are the source's, every one of them.
+
+    :raises MigrationError: ``not_a_restore``.
+    """
+    proof = _proof.check(source, _proof.take(group.pids()))
+    if proof["recognised"] != proof["processes"]:
+        # None of them has run, so none can have ended.
+        raise MigrationError(
+            "not_a_restore",
+            f"Only {proof['recognised']} of {proof['processes']} processes were restored as they were.",
+            **proof,
+        )
+    return proof
 
 
 def _bring_surroundings(session: Session, copy: Side, source: t.Mapping[str, t.Any]) -> list[str]:

@@ -13,7 +13,6 @@ call that starts the copy waits for its checkpoint. See ``_destination.converse`
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 import typing as t
 
@@ -30,6 +29,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _transfer,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import Channel
+from ansible_collections.livemigrate.criu.plugins.module_utils._conversation import Conversation
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine, memory_timeout
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import RUN, Session
@@ -37,78 +37,6 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import Tas
 
 # Seconds for an answer, besides what memory takes.
 _ANSWER_SECONDS = 60.0
-
-
-class Conversation:
-    """The source's end of the talk."""
-
-    def __init__(self, channel: Channel) -> None:
-        self._process = channel.converse("handover")
-        # How long it was waited for when that was too long.
-        self._patience: float | None = None
-        self.output = t.cast("t.BinaryIO", self._process.stdin)
-        self._input = t.cast("t.BinaryIO", self._process.stdout)
-
-    def __enter__(self) -> Conversation:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        # The other end takes a closed connection for the end of the talk and decides nothing by itself.
-        with contextlib.suppress(OSError):
-            self.output.close()
-        self._input.close()
-        self._process.terminate()
-        self._process.wait()
-
-    def hang_up(self) -> None:
-        """End the connection at once, whoever is saying something."""
-        self._process.kill()
-
-    @contextlib.contextmanager
-    def within(self, seconds: float) -> t.Iterator[None]:
-        """Hang up when what is said or awaited in between takes longer: the container stands still meanwhile.
-
-        A host whose disk hangs goes on answering SSH's own questions, so that those do not end the connection.
-        """
-
-        def give_up() -> None:
-            self._patience = seconds
-            self.hang_up()
-
-        timer = threading.Timer(seconds, give_up)
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-
-    def hear(self) -> _talk.Message:
-        """The next answer.
-
-        :raises MigrationError: the failure that the other end told; ``destination_unreachable`` when it has hung up.
-        """
-        answer = None
-        with contextlib.suppress(ValueError):
-            answer = _talk.hear(self._input)
-        if answer is None:
-            why = "The destination has hung up in the middle of the handover."
-            if self._patience is not None:
-                why = f"The destination did not answer within {self._patience:g} seconds in the middle of the handover."
-            raise MigrationError("destination_unreachable", why)
-        failure = answer.get("failure")
-        if failure:
-            raise MigrationError(failure["code"], failure["message"], **failure.get("details", {}))
-        return answer
-
-    def ask(self, message: _talk.Message) -> _talk.Message:
-        """Say something and hear the answer.
-
-        :raises MigrationError: as :meth:`hear`.
-        """
-        # Where it has hung up, its last words say why.
-        with contextlib.suppress(BrokenPipeError):
-            _talk.say(self.output, message)
-        return self.hear()
 
 
 def _send(
@@ -150,14 +78,14 @@ def hand_over(session: Session, engine: Engine) -> dict[str, t.Any]:
 
     A failure before the decision lets the container go on here at once.
 
-    :returns: ``gap``, ``seconds`` of ``dump``, ``transfer`` and ``restore``, ``bytes``, ``checkpoint_bytes``, ``processes``,
-        ``recognised``, ``criu`` (its statistics), ``connections``, ``warnings``.
+    :returns: ``gap``, ``seconds`` of ``dump``, ``transfer``, ``restore`` and ``flush``, ``bytes``, ``checkpoint_bytes``,
+        ``processes``, ``recognised``, ``criu`` (its statistics), ``connections``, ``warnings``.
     :raises MigrationError: what went wrong; ``refused`` when the destination refused after the decision.
     """
     _engines.require(session, _engines.RUNTIME)
     with contextlib.ExitStack() as stack:
         try:
-            talk = stack.enter_context(Conversation(Channel(session)))
+            talk = stack.enter_context(Conversation(Channel(session), "handover"))
             stack.enter_context(_runc.unit_ready(session.id, _engine_runtime.options_file(session)))
             with talk.within(_ANSWER_SECONDS):
                 talk.hear()
@@ -194,7 +122,12 @@ def hand_over(session: Session, engine: Engine) -> dict[str, t.Any]:
         raise MigrationError("refused", "The destination refused; the source goes on with the container.")
     return {
         "gap": session.data("committed")["gap"],
-        "seconds": {"dump": dumped["seconds"], "transfer": transfer, "restore": held["seconds"]},
+        "seconds": {
+            "dump": dumped["seconds"],
+            "transfer": transfer,
+            "restore": held["seconds"] - held["flush_waited"],
+            "flush": held["flush_waited"],
+        },
         "bytes": sent,
         "checkpoint_bytes": dumped["bytes"],
         "processes": held["processes"],

@@ -21,6 +21,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _container_facts,
     _destination_facts,
     _durable,
+    _durable_content,
     _engines,
     _finding,
     _host_files,
@@ -36,6 +37,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._command import r
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._finding import ERROR, Case, Settings
+from ansible_collections.livemigrate.criu.plugins.module_utils._flush import Flush
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
 
 # What a copy would have to be made on top of, or into: that is refused here whatever rules a user ignores.
@@ -269,7 +271,10 @@ def _seed_layer(engine: Engine, past: t.Sequence[Session], created: t.Mapping[st
         if old is not None and old["Image"] == created["Image"]:
             layer, target = _trees.layer(old), _trees.upper_directory(created)
             argv = ["rsync", *_channel.RSYNC_ARCHIVE, *layer.options, layer.path + "/", target + "/"]
-            run_checked(run, argv, "seed_failed", "copy the layer of the old copy", timeout=3600)
+            with Flush([target], host="destination") as flush:
+                run_checked(run, argv, "seed_failed", "copy the layer of the old copy", timeout=3600)
+                # At once: an error would not be told to who flushes the rest of the layer later.
+                flush.now(_durable_content.RUNNING_SECONDS)
             return
 
 

@@ -24,6 +24,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _connections,
     _container_facts,
     _durable,
+    _durable_content,
     _engines,
     _examine,
     _freeze,
@@ -42,7 +43,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import Channel
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel_server import KEY_LIFE_SECONDS
-from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
+from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine, memory_timeout
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
     ABORT,
@@ -214,13 +215,20 @@ def dump(session: Session, engine: Engine) -> dict[str, t.Any]:
 
 
 def send_checkpoint(session: Session, engine: Engine) -> int:
-    """The last pass while everything stands still (engine ``api``): content, checkpoint, manifest; returns the bytes sent."""
+    """The last pass while everything stands still (engine ``api``): content, checkpoint, manifest; returns the bytes sent.
+
+    All of it is on the destination's disk then. The checkpoint need not be, but lies on the same file system as the layer.
+    """
     _engines.require(session, _engines.API)
     inspect = engine.inspect(session.facts["container_id"])
     checkpoint = _trees.checkpoint(_engines.of(session).images(session))
     inbox = _trees.Tree("inbox", session.memory_path("outbox"), ("--delete",))
     content = _transfer.changed(session, _transfer.content_trees(session, inspect))
-    sent = _transfer.send_trees(session, [checkpoint, *content, inbox], running=False)
+    sent = _durable_content.send(
+        session,
+        lambda: _transfer.send_trees(session, [checkpoint, *content, inbox], running=False),
+        seconds=_durable_content.FROZEN_SECONDS + memory_timeout(session.data("dumped")["bytes"]),
+    )
     session.enter("sent", bytes=sent)
     return sent
 

@@ -15,7 +15,13 @@ import time
 import typing as t
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _bound_files, _durable, _trees
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _bound_files,
+    _durable,
+    _durable_content,
+    _flush,
+    _trees,
+)
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import Channel
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import run, run_checked
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
@@ -31,6 +37,8 @@ _PARALLEL_TREES = 4
 _CLOCK_TOLERANCE_SECONDS = 1.0
 # How long a container stands still for its last changes at most.
 _LAST_PASS_SECONDS = 300.0
+# How long the source's own disk may take for what the container has written.
+_WRITE_OUT_SECONDS = 600.0
 # A change time is that of the kernel's last tick, not of the moment.
 _MARGIN_SECONDS = 1.0
 
@@ -70,22 +78,32 @@ def content_trees(session: Session, inspect: Inspect) -> list[_trees.Tree]:
 def send_content(session: Session, engine: Engine, *, running: bool) -> int:
     """Bring writable layer, log, volumes and named bind mounts up to date on the destination; returns the bytes sent.
 
-    :param running: whether the container still runs: then files may change meanwhile, and a second pass follows.
+    :param running: whether the container still runs: then files may change meanwhile, and a second pass follows. What has been
+        sent is on the destination's disk when this returns, so that little is left to be written there in the frozen time.
     """
     inspect = engine.inspect(session.facts["container_id"])
     trees = content_trees(session, inspect)
-    if running:
+    if not running:
+        return send_trees(session, trees, running=False)
+
+    def pass_ahead() -> int:
         # From here on every write moves a file's time, those through shared memory maps too: the pages that were dirty are
         # written out, and the next store to one is seen by the kernel. See _send_tree.
         began = _moment()
         write_out([tree.path for tree in trees])
         _durable.write_json(session.memory_path("content_sent.json"), began)
-    return send_trees(session, trees, running=running)
+        return send_trees(session, trees, running=True)
+
+    return _durable_content.send(session, pass_ahead, seconds=_durable_content.RUNNING_SECONDS)
 
 
 def write_out(paths: t.Sequence[str]) -> None:
-    """Make the file systems of these directories durable."""
-    run_checked(run, ["sync", "-f", *paths], "sync_failed", "write the container's files to disk", timeout=600)
+    """Make the file systems of these directories durable, on the source.
+
+    :raises MigrationError: ``flush_failed``.
+    """
+    with _flush.Flush(paths, host="source") as flush:
+        flush.now(_WRITE_OUT_SECONDS)
 
 
 def send_trees(session: Session, trees: t.Sequence[_trees.Tree], *, running: bool) -> int:

@@ -229,10 +229,13 @@ checkpoint_bytes:
   returned: O(state=handed_over)
   type: int
 seconds:
-  description: How long V(dump), V(transfer) and V(restore) took.
+  description:
+    - How long V(dump), V(transfer) and V(restore) took.
+    - V(flush) is how long it took after that until the last changes of the container's files were on the destination's disk.
+      They are written there beside the restore.
   returned: O(state=handed_over)
   type: dict
-  sample: {dump: 0.21, transfer: 0.25, restore: 0.31}
+  sample: {dump: 0.21, transfer: 0.25, restore: 0.31, flush: 0.0}
 processes:
   description: How many processes the source had.
   returned: O(state=handed_over)

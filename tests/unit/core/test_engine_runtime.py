@@ -31,6 +31,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._addresses import
 from ansible_collections.livemigrate.criu.plugins.module_utils._checkpoint_dir import Manifest
 from ansible_collections.livemigrate.criu.plugins.module_utils._connections import Arrangement
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._flush import Flush
 from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Mark
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import DESTINATION, REFUSED, RUN, Session
 from tests.unit.core.groups import Group, Shim
@@ -74,6 +75,9 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
 NETWORK = Arrangement(False, False, (), NO_ADDRESSES)
 """A container without a network of its own, and without connections."""
 
+FLUSH = Flush([], host="destination")
+"""A copy without files; those that have some are in test_durable_content.py."""
+
 
 @pytest.fixture
 def session(make_session: MakeSession, tmp_path: Path) -> Session:
@@ -97,7 +101,7 @@ def shim(mark: Mark, group: Group, init: int) -> Shim:
 
 
 def _hold(session: Session, group: Group) -> dict[str, Any]:
-    return _engine_runtime.hold(session, MANIFEST, MANIFEST, _proof.take(group.pids()), NETWORK, {})
+    return _engine_runtime.hold(session, MANIFEST, MANIFEST, _proof.take(group.pids()), NETWORK, {}, FLUSH)
 
 
 @pytest.fixture
@@ -213,7 +217,7 @@ def test_the_network_of_a_copy_is_arranged_before_the_engine_starts(
     surroundings = {"sysctls": {"values": {"net/core/somaxconn": "333"}, "set": ["net/core/somaxconn"]}}
     with shim, pytest.MonkeyPatch.context() as patch:
         patch.setattr(Mark, "set_ready", lambda _self: note())
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, _proof.take(group.pids()), network, surroundings)
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, _proof.take(group.pids()), network, surroundings, FLUSH)
     assert seen["fence"] == _fence.rules(_fence.ALL)
     assert seen["open"] == _fence.LIFT
     assert seen["addresses"] == "192.0.2.7\n2001:db8::7\n"
@@ -230,7 +234,7 @@ def test_the_network_of_others_is_not_closed(session: Session, mark: Mark, shim:
 def test_what_arrived_otherwise_is_not_restored(session: Session, mark: Mark) -> None:
     received: Manifest = {**MANIFEST, "pstree.img": {"size": 1, "sha256": "c" * 64}}
     with pytest.raises(MigrationError) as caught:
-        _engine_runtime.hold(session, received, MANIFEST, {"1": "f"}, NETWORK, {})
+        _engine_runtime.hold(session, received, MANIFEST, {"1": "f"}, NETWORK, {}, FLUSH)
     assert caught.value.code == "checkpoint_corrupt"
     assert (session.phase, mark.ready) == ("created", False)
 
@@ -254,7 +258,7 @@ def test_a_start_that_comes_to_nothing_is_told_with_criu_s_words(
     Path(mark.path("work", "restore.log")).write_text("(00.1) fine\n(00.2) Error (criu/files.c:1): no such file\n")
     _engine_says(session, said)
     with pytest.raises(MigrationError) as caught:
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {})
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {}, FLUSH)
     assert caught.value.code == "restore_failed"
     assert told in caught.value.message
     assert "CRIU says: no such file." in caught.value.message
@@ -268,7 +272,7 @@ def test_a_restore_that_fails_is_told_by_its_cause_and_its_log_is_kept(session: 
     frames = "failed to create task for container: failed to create shim task: OCI runtime create failed: "
     _engine_says(session, f"{frames}livemigrate: container 5ba60768a9e0 could not be restored: no such file")
     with pytest.raises(MigrationError) as caught:
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {})
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {}, FLUSH)
     kept = Path(session.state_root, "logs", f"{session.id}-restore.log")
     assert caught.value.message == (
         f"CRIU cannot restore the container: no such file. Its whole log is {kept} on the destination, for 14 days."
@@ -288,7 +292,7 @@ def test_what_the_action_script_says_is_the_cause(session: Session, mark: Mark) 
     Path(mark.path("failed")).write_text("setup-namespaces: no device can stand in for that of the copy\n")
     _engine_says(session, "livemigrate: container 5ba60768a9e0 could not be restored: setup-namespaces: no device")
     with pytest.raises(MigrationError, match="restore the container: setup-namespaces: no device can stand in"):
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {})
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {}, FLUSH)
 
 
 def test_a_criu_that_dies_in_a_restore_is_called_dead(session: Session, mark: Mark) -> None:
@@ -296,14 +300,14 @@ def test_a_criu_that_dies_in_a_restore_is_called_dead(session: Session, mark: Ma
     Path(mark.path("work", "restore.log")).write_text("(00.0) Version: 4.1.1 (gitid 0)\n(00.1) fine\n")
     _engine_says(session, "livemigrate: container 5ba60768a9e0 could not be restored: read unixpacket @->@: EOF")
     with pytest.raises(MigrationError, match=r"^CRIU 4\.1\.1 ended on kernel .* while it restored the container"):
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {})
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {}, FLUSH)
 
 
 def test_a_restore_that_does_not_end_is_given_up(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_engine_runtime, "_START_SECONDS", 0.1)
     monkeypatch.setattr(_engine_runtime, "memory_timeout", lambda size: 0.0)
     with pytest.raises(MigrationError, match="not done after 0 seconds") as caught:
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {})
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {}, FLUSH)
     assert caught.value.code == "restore_failed"
 
 
@@ -324,13 +328,13 @@ def test_a_copy_whose_cgroup_is_gone_is_not_trusted(session: Session, shim: Shim
 def test_a_shim_that_does_not_tell_what_it_holds_is_not_trusted(session: Session, mark: Mark) -> None:
     Path(mark.path("waiting")).write_text("1\n")
     with pytest.raises(MigrationError, match="did not tell") as caught:
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {})
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {}, FLUSH)
     assert caught.value.code == "not_held"
 
 
 def test_a_copy_of_something_else_is_not_held(session: Session, shim: Shim) -> None:
     with shim, pytest.raises(MigrationError) as caught:
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "0" * 64}, NETWORK, {})
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "0" * 64}, NETWORK, {}, FLUSH)
     assert caught.value.code == "not_a_restore"
     assert (session.phase, session.decision) == ("starting", None)
 
@@ -358,7 +362,7 @@ def test_a_copy_that_sees_something_else_is_not_held(
     session: Session, shim: Shim, group: Group, unlike: dict[str, str]
 ) -> None:
     with shim, pytest.raises(MigrationError, match=r"what the original saw: /dev/stdout belongs.*goes on") as caught:
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, _proof.take(group.pids()), NETWORK, unlike)
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, _proof.take(group.pids()), NETWORK, unlike, FLUSH)
     assert caught.value.code == "surroundings_differ"
     assert (session.phase, session.decision) == ("starting", None)
 
@@ -367,7 +371,7 @@ def test_who_does_not_heed_that_is_told_so(session: Session, shim: Shim, group: 
     os.makedirs(session.memory_path("inbox"), exist_ok=True)
     Path(session.memory_path("inbox", "spec.json")).write_text('{"ignore_rules": ["surroundings_differ"]}')
     with shim:
-        told = _engine_runtime.hold(session, MANIFEST, MANIFEST, _proof.take(group.pids()), NETWORK, unlike)
+        told = _engine_runtime.hold(session, MANIFEST, MANIFEST, _proof.take(group.pids()), NETWORK, unlike, FLUSH)
         assert session.phase == "held"
     assert told["warnings"] == ["The copy does not see what the original saw: /dev/stdout belongs to somebody else."]
 
@@ -376,7 +380,7 @@ def test_a_copy_of_which_a_process_is_missing_is_not_held(session: Session, shim
     """None of them has run, so none can have ended."""
     source = {**_proof.take(group.pids()), "7": "0" * 64}
     with shim, pytest.raises(MigrationError, match="1 of 2 processes") as caught:
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, source, NETWORK, {})
+        _engine_runtime.hold(session, MANIFEST, MANIFEST, source, NETWORK, {}, FLUSH)
     assert caught.value.code == "not_a_restore"
     assert (session.phase, session.decision) == ("starting", None)
 

@@ -28,8 +28,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._addresses import NO_ADDRESSES
 from ansible_collections.livemigrate.criu.plugins.module_utils._connections import Arrangement
+from ansible_collections.livemigrate.criu.plugins.module_utils._conversation import Conversation
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._handover import Conversation
 from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Mark
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import REFUSED, RUN, Session
 from tests.unit.core.groups import Group, Shim
@@ -56,7 +56,7 @@ class Process:
 
 def _talk_with(code: str) -> Conversation:
     channel: Any = Process(code)
-    return Conversation(channel)
+    return Conversation(channel, "handover")
 
 
 NETWORK = Arrangement(False, False, (), NO_ADDRESSES).as_data()
@@ -111,7 +111,7 @@ def test_an_answer_that_is_no_message(code: str) -> None:
 
 def test_the_last_words_of_one_that_has_hung_up_are_heard() -> None:
     channel: Any = Process(_SAY_FAILURE)
-    with Conversation(channel) as talk:
+    with Conversation(channel, "handover") as talk:
         channel.process.wait(10)
         with pytest.raises(MigrationError) as caught:
             talk.ask({"hold": {"manifest": "x" * PAGES}})
@@ -140,7 +140,7 @@ def test_files_for_one_that_has_hung_up_break_and_its_last_words_are_heard(tmp_p
 def test_the_talk_ends_with_its_block(code: str) -> None:
     channel: Any = Process(code)
     began = time.monotonic()
-    with Conversation(channel) as talk:
+    with Conversation(channel, "handover") as talk:
         _talk.say(talk.output, {"run": True})
     assert channel.process.poll() is not None
     assert time.monotonic() - began < 10
@@ -148,7 +148,7 @@ def test_the_talk_ends_with_its_block(code: str) -> None:
 
 def test_a_failure_in_the_middle_ends_the_talk_too() -> None:
     channel: Any = Process("time.sleep(60)")
-    with pytest.raises(ZeroDivisionError), Conversation(channel):
+    with pytest.raises(ZeroDivisionError), Conversation(channel, "handover"):
         raise ZeroDivisionError
     assert channel.process.poll() is not None
 
@@ -156,7 +156,7 @@ def test_a_failure_in_the_middle_ends_the_talk_too() -> None:
 def test_an_answer_that_does_not_come_is_not_waited_for_for_ever() -> None:
     channel: Any = Process("time.sleep(60)")
     began = time.monotonic()
-    with Conversation(channel) as talk, talk.within(0.2), pytest.raises(MigrationError) as caught:
+    with Conversation(channel, "handover") as talk, talk.within(0.2), pytest.raises(MigrationError) as caught:
         talk.ask({"run": True})
     assert caught.value.code == "destination_unreachable"
     assert time.monotonic() - began < 10
@@ -166,7 +166,7 @@ def test_a_destination_that_takes_no_more_bytes_is_not_waited_for_for_ever(tmp_p
     (tmp_path / "pages-1.img").write_bytes(bytes(PAGES))
     channel: Any = Process("time.sleep(60)")
     began = time.monotonic()
-    with Conversation(channel) as talk, pytest.raises(BrokenPipeError), talk.within(0.2):
+    with Conversation(channel, "handover") as talk, pytest.raises(BrokenPipeError), talk.within(0.2):
         _talk.put(talk.output, str(tmp_path))
     assert time.monotonic() - began < 10
 
@@ -214,7 +214,7 @@ def test_a_checkpoint_travels_is_held_and_let_go(
     runtime_wire: Wire, destination: Session, images: Path, group: Group, init: int
 ) -> None:
     mark = Mark.of(destination)
-    with Shim(mark, group, init), Conversation(runtime_wire.channel) as talk:
+    with Shim(mark, group, init), Conversation(runtime_wire.channel, "handover") as talk:
         assert talk.hear() == {"ready": True}
         manifest, sent = _talk.put(talk.output, str(images))
         assert sent == sum(path.stat().st_size for path in images.iterdir())
@@ -246,7 +246,7 @@ def test_a_source_that_hangs_up_while_it_is_held_decides_nothing(
     runtime_wire: Wire, destination: Session, images: Path, group: Group, init: int
 ) -> None:
     with Shim(Mark.of(destination), group, init):
-        with Conversation(runtime_wire.channel) as talk:
+        with Conversation(runtime_wire.channel, "handover") as talk:
             talk.hear()
             manifest, _sent = _talk.put(talk.output, str(images))
             talk.ask(
@@ -262,7 +262,7 @@ def test_a_source_that_hangs_up_while_it_is_held_decides_nothing(
         assert _stands(destination) == ("held", None)
         assert group.frozen
         # A second talk goes on where the first was cut off.
-        with Conversation(runtime_wire.channel) as talk:
+        with Conversation(runtime_wire.channel, "handover") as talk:
             talk.hear()
             assert talk.ask({"run": True})["decision"] == RUN
     assert not group.frozen
@@ -271,7 +271,7 @@ def test_a_source_that_hangs_up_while_it_is_held_decides_nothing(
 def test_a_source_that_hangs_up_in_the_middle_of_a_file_decides_nothing(
     runtime_wire: Wire, destination: Session
 ) -> None:
-    with Conversation(runtime_wire.channel) as talk:
+    with Conversation(runtime_wire.channel, "handover") as talk:
         talk.hear()
         _talk.say(talk.output, {"put": "pages-1.img", "size": PAGES})
         talk.output.write(b"x" * 10)
@@ -300,7 +300,7 @@ def test_what_the_other_end_does_not_take_is_told(kind: str, runtime_wire: Wire,
     message, code = REFUSED_MESSAGES[kind]
     there = Path(Mark.of(destination).images, "there.img")
     there.write_text("old")
-    with Conversation(runtime_wire.channel) as talk:
+    with Conversation(runtime_wire.channel, "handover") as talk:
         talk.hear()
         with pytest.raises(MigrationError) as caught:
             talk.ask(message)
@@ -315,7 +315,7 @@ def test_what_the_other_end_does_not_take_is_told(kind: str, runtime_wire: Wire,
 
 def test_a_line_that_is_no_message_ends_the_talk(runtime_wire: Wire, destination: Session) -> None:
     for line, code in ((b"rubbish\n", "channel_failed"), (b"[]\n", "channel_failed")):
-        with Conversation(runtime_wire.channel) as talk:
+        with Conversation(runtime_wire.channel, "handover") as talk:
             talk.hear()
             talk.output.write(line)
             talk.output.flush()
@@ -327,12 +327,12 @@ def test_a_line_that_is_no_message_ends_the_talk(runtime_wire: Wire, destination
 
 def test_a_destination_that_has_refused_says_so(runtime_wire: Wire, destination: Session) -> None:
     destination.decide(REFUSED)
-    with Conversation(runtime_wire.channel) as talk:
+    with Conversation(runtime_wire.channel, "handover") as talk:
         talk.hear()
         with pytest.raises(MigrationError) as caught:
             talk.ask({"hold": {"manifest": {}, "fingerprints": {}, "network": NETWORK, "surroundings": {}}})
     assert caught.value.code == "already_refused"
-    with Conversation(runtime_wire.channel) as talk:
+    with Conversation(runtime_wire.channel, "handover") as talk:
         talk.hear()
         assert talk.ask({"run": True})["decision"] == REFUSED
 
@@ -342,14 +342,14 @@ def test_a_word_that_was_decided_already_is_only_repeated(runtime_wire: Wire, de
     destination.enter("held")
     destination.decide(RUN)
     destination.enter("run", container_id=OTHER_CONTAINER, running_since=time.clock_gettime(time.CLOCK_BOOTTIME))
-    with Conversation(runtime_wire.channel) as talk:
+    with Conversation(runtime_wire.channel, "handover") as talk:
         talk.hear()
         assert talk.ask({"run": True})["decision"] == RUN
     assert [entry["phase"] for entry in destination.journal].count("run") == 1
 
 
 def test_a_session_of_the_other_engine_says_why_it_does_not_talk(wire: Wire) -> None:
-    with Conversation(wire.channel) as talk, pytest.raises(MigrationError) as caught:
+    with Conversation(wire.channel, "handover") as talk, pytest.raises(MigrationError) as caught:
         talk.hear()
     assert caught.value.code == "wrong_engine"
 
@@ -357,7 +357,7 @@ def test_a_session_of_the_other_engine_says_why_it_does_not_talk(wire: Wire) -> 
 def test_a_destination_that_does_not_know_the_word_says_so(runtime_wire: Wire) -> None:
     """One with an older agent."""
     runtime_wire.say_instead("handover-2")
-    with Conversation(runtime_wire.channel) as talk, pytest.raises(MigrationError) as caught:
+    with Conversation(runtime_wire.channel, "handover") as talk, pytest.raises(MigrationError) as caught:
         talk.hear()
     assert caught.value.code == "channel_refused"
 

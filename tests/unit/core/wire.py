@@ -45,8 +45,11 @@ session = Session({session!r}, **{roots!r})
 def handover():
     from {package} import _destination
     _destination.converse(session, sys.stdin.buffer, sys.stdout.buffer)
+def transfer():
+    from {package} import _durable_content
+    _durable_content.converse(session, sys.stdin.buffer, sys.stdout.buffer)
 words = {{"ping": lambda: {{"host": "here"}}, "stumble": lambda: 1 / 0}}
-sys.exit(_channel_server.serve(session, command, words, {{"handover": handover}}))
+sys.exit(_channel_server.serve(session, command, words, {{"handover": handover, "transfer": transfer}}))
 """
 
 
