@@ -21,7 +21,7 @@ import re
 import subprocess
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _durable
+from ansible_collections.livemigrate.criu.plugins.module_utils import _confinement, _durable
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import Runner, run, run_checked
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
@@ -251,14 +251,15 @@ class Channel:
         :param names: a file with relative names, a NUL after each: send only these, whatever their times say.
         :returns: the bytes that went through the channel.
         """
-        argv = ["rsync", *RSYNC_ARCHIVE, *extra, "-e", " ".join(self._ssh())]
+        argv = ["rsync", *RSYNC_ARCHIVE, *extra, "-e", " ".join((*_confinement.OUTSIDE, *self._ssh()))]
         if not running:
             argv.append(f"--timeout={_FROZEN_STALL_SECONDS}")
         if names:
-            argv += [f"--files-from={names}", "--from0", "--no-recursive", "--ignore-times"]
-        argv += [source.rstrip("/") + "/", f"{self._rsync_destination}:{target}"]
-        # rsync ends by itself when the connection dies (ServerAliveInterval); no bound on its time would fit every size.
-        done = self._run(argv, timeout=_NO_LIMIT)
+            argv += ["--files-from=-", "--from0", "--no-recursive", "--ignore-times"]
+        argv += [_confinement.directory(source).rstrip("/") + "/", f"{self._rsync_destination}:{target}"]
+        with open(names or os.devnull, "rb") as listed:
+            # rsync ends by itself when the connection dies (ServerAliveInterval); no bound on its time would fit every size.
+            done = _confinement.run(argv, source, timeout=_NO_LIMIT, stdin=listed)
         if done.rc not in ((0, _RSYNC_VANISHED) if running else (0,)):
             raise MigrationError(
                 "transfer_failed",

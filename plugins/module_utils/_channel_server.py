@@ -22,13 +22,12 @@ import pwd
 import re
 import shlex
 import signal
-import subprocess
 import sys
 import time
 import typing as t
 import uuid
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _durable
+from ansible_collections.livemigrate.criu.plugins.module_utils import _confinement, _durable
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import Runner, run
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import STATE_ROOT, Session
@@ -241,16 +240,12 @@ def rsync_server_argv(words: t.Sequence[str], targets: t.Mapping[str, str]) -> l
     if not any(option.startswith("--timeout=") for option in options):
         # A source that has lost its power says nothing for hours.
         options = [*options, f"--timeout={_STALL_SECONDS}"]
-    return ["rsync", "--server", *options, ".", place.rstrip("/") + "/"]
+    return ["rsync", "--server", *options, ".", _confinement.directory(place).rstrip("/") + "/"]
 
 
 def _run_rsync(session: Session, argv: t.Sequence[str]) -> int:
-    # In the agent, where there is no AnsibleModule, with this very process's own streams.
-    with (
-        session.alive(),
-        subprocess.Popen(argv) as process,  # pylint: disable=ansible-bad-function
-        _noted(session, process.pid),
-    ):
+    # With this very process's own streams.
+    with session.alive(), _confinement.start(argv, argv[-1]) as process, _noted(session, process.pid):
         return process.wait()
 
 

@@ -45,6 +45,14 @@ class Runner(t.Protocol):
     ) -> Completed: ...
 
 
+def environment(additions: t.Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of programs: ours, with the C locale and with every place in which programs are."""
+    full = dict(os.environ, LC_ALL="C", LANGUAGE="C", **(additions or {}))
+    # An empty part would mean the working directory.
+    parts = [part for part in full.get("PATH", "").split(":") if part]
+    return dict(full, PATH=":".join([*parts, SYSTEM_PATH]))
+
+
 def run(
     argv: t.Sequence[str],
     *,
@@ -60,10 +68,6 @@ def run(
     :param env: additions to the environment.
     :raises MigrationError: ``program_missing`` or ``program_timeout``.
     """
-    full_env = dict(os.environ, LC_ALL="C", LANGUAGE="C", **(env or {}))
-    # An empty part would mean the working directory.
-    parts = [part for part in full_env.get("PATH", "").split(":") if part]
-    full_env["PATH"] = ":".join([*parts, SYSTEM_PATH])
     try:
         # Not run_command: watchdog and channel run without Ansible, and AnsibleModule's has no time-out.
         done = subprocess.run(  # pylint: disable=ansible-bad-function
@@ -72,7 +76,7 @@ def run(
             stdin=subprocess.DEVNULL if text is None else None,
             capture_output=True,
             timeout=timeout,
-            env=full_env,
+            env=environment(env),
             check=False,
         )
     except FileNotFoundError:

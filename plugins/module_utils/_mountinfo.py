@@ -36,6 +36,8 @@ class KernelMount(t.NamedTuple):
     kind: str
     root: str
     propagation: str
+    options: str
+    """Those of the mount itself, not those of its file system."""
 
 
 def parse(mountinfo: str) -> list[KernelMount]:
@@ -48,7 +50,7 @@ def parse(mountinfo: str) -> list[KernelMount]:
             continue
         optional = [word.partition(":")[0] for word in words[6:]]
         propagation = ",".join(word for word in optional if word in ("shared", "master"))
-        found.append(KernelMount(unescape(words[4]), right.split()[0], unescape(words[3]), propagation))
+        found.append(KernelMount(unescape(words[4]), right.split()[0], unescape(words[3]), propagation, words[5]))
     return found
 
 

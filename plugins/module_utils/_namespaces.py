@@ -48,9 +48,11 @@ def inside(pid: int, kinds: t.Iterable[str], function: t.Callable[[], Result]) -
 
 
 def inside_fresh(kinds: t.Iterable[str], function: t.Callable[[], Result]) -> Result:
-    """Run a function in new namespaces, which end with it: as the kernel makes them on this host today.
+    """Run a function in new namespaces, which end with it and with the programs that it has started.
 
-    :param kinds: out of ``net``, ``ipc`` and ``uts``.
+    As the kernel makes them on this host today; that of mounts has what this process's has.
+
+    :param kinds: out of ``net``, ``ipc``, ``uts`` and ``mnt``.
     :raises OSError: as the function does.
     """
     flags = 0

@@ -284,12 +284,10 @@ def test_a_place_that_was_not_prepared_is_told(wire: Wire, content: Path) -> Non
 
 
 def test_files_that_vanish_are_normal_while_the_service_runs_and_an_error_when_it_does_not(
-    wire: Wire, content: Path, monkeypatch: pytest.MonkeyPatch
+    wire: Wire, content: Path
 ) -> None:
     wire.prepare("layer")
-    monkeypatch.setenv("PATH", f"{content}/bin:{os.environ['PATH']}")
-    (content / "bin").mkdir()
-    fake = content / "bin" / "rsync"
+    fake = wire.programs / "rsync"
     # rsync's own code for it (man rsync, EXIT VALUES); a real race would not come every time.
     fake.write_text("#!/bin/sh\necho 'Total bytes sent: 5'\nexit 24\n")
     fake.chmod(0o755)

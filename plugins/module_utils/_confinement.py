@@ -1,0 +1,198 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""Programs that work on one directory of this host and can reach no other file of it, whatever lies in that directory.
+
+rsync works as root on directories whose content others decide: a container that still runs, or the other end of the channel.
+Who may change a directory while rsync works on it can put a symbolic link into the place of a directory, and rsync before 3.5
+follows that to anywhere. So it runs in a private mount namespace with a root directory of its own. In that there are the
+directory, under its own name, and the host's programs, which cannot be written to. The directory is mounted ``nosymfollow``:
+the kernel follows no link that lies in it, while links can still be read and made (Linux 5.10; before that a link leads
+to what the private root holds, which is the host's programs at most). It is mounted ``nodev`` too: a device node that has
+taken the place of a file cannot be opened.
+
+The namespace is made in a thread, which has it for itself, and not by unshare(1) and mount(8): those would be the start of seven
+programs in the frozen time. It goes with the last program in it. The host's other mounts are let go of before the program
+starts, so that none is kept busy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import shutil
+import subprocess
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _mountinfo, _namespaces
+from ansible_collections.livemigrate.criu.plugins.module_utils._command import Completed, environment
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+
+# By sys/mount.h. A kernel that does not know the last one, before Linux 5.10, does without it and says nothing.
+_RDONLY, _NOSUID, _NODEV, _NOEXEC, _NOSYMFOLLOW = 1, 2, 4, 8, 256
+_REMOUNT, _BIND, _REC, _PRIVATE = 32, 4096, 1 << 14, 1 << 18
+_DETACH = 2
+_FLAGS = {"ro": _RDONLY, "nosuid": _NOSUID, "nodev": _NODEV, "noexec": _NOEXEC, "nosymfollow": _NOSYMFOLLOW}
+
+# Where the private root is put together: a directory that every host has and nobody keeps anything in. It is covered in the
+# namespace only.
+_SCAFFOLD = "/sys"
+# What programs and their libraries lie in.
+_PROGRAMS = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
+_FILES = ("/etc/ld.so.cache", "/dev/null", "/dev/urandom")
+_HOST = "/.livemigrate-host"
+
+# Loaded once: it costs more than the calls.
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+#: The beginning of the command line of a program that is started from within, and runs as if it were not.
+OUTSIDE = ("nsenter", f"--mount={_HOST}/mnt")
+
+
+def directory(path: str) -> str:
+    """The name by which a confined program knows a directory: its own, without links."""
+    return os.path.realpath(path)
+
+
+def start(argv: t.Sequence[str], path: str, **streams: t.Any) -> subprocess.Popen[bytes]:
+    """Start a program that sees a directory and the host's programs, and nothing else.
+
+    :param argv: the program and its arguments; the directory is to be named there by what :func:`directory` says.
+    :param path: the directory; what is mounted below it is seen too.
+    :param streams: ``stdin``, ``stdout`` and ``stderr``, as for Popen.
+    :raises MigrationError: ``program_missing``, ``confinement_failed``.
+    """
+    surroundings = environment()
+    program = shutil.which(argv[0], path=surroundings["PATH"])
+    if program is None:
+        raise MigrationError(
+            "program_missing", f"The program {argv[0]} is not installed on this host.", program=argv[0]
+        )
+    program = os.path.realpath(program)
+
+    def enter_and_start() -> subprocess.Popen[bytes]:
+        _make_root(directory(path), program)
+        # Without close_fds: that wants /proc in the child, which is not there, or tries every number. Python's own are not
+        # inherited anyway. Not run_command: this is no process of AnsibleModule's, but the thread's.
+        return subprocess.Popen(  # pylint: disable=ansible-bad-function
+            list(argv), executable=program, env=surroundings, close_fds=False, **streams
+        )
+
+    try:
+        return _namespaces.inside_fresh(("mnt",), enter_and_start)
+    except OSError as exc:
+        raise MigrationError(
+            "confinement_failed",
+            f"{argv[0]} cannot be started for {path} in a mount namespace of its own ({exc}), without which a symbolic link in "
+            "there could lead it to other files of this host. The modules need root with all capabilities (CAP_SYS_ADMIN).",
+            path=path,
+        ) from None
+
+
+def run(argv: t.Sequence[str], path: str, *, timeout: float, stdin: t.IO[bytes] | None = None) -> Completed:
+    """Run a program as :func:`start` does, and return what it answered, whatever its exit code.
+
+    :param timeout: seconds after which the program is killed.
+    :param stdin: a file that it may read; without it, standard input is empty.
+    :raises MigrationError: as :func:`start`; ``program_timeout``.
+    """
+    with contextlib.ExitStack() as stack:
+        source = stdin or stack.enter_context(open(os.devnull, "rb"))
+        process = stack.enter_context(start(argv, path, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+        try:
+            stdout, stderr = process.communicate(timeout=timeout)
+        except BaseException as exc:
+            process.kill()
+            if not isinstance(exc, subprocess.TimeoutExpired):
+                raise
+            raise MigrationError(
+                "program_timeout",
+                f"{argv[0]} did not finish within {timeout:g} seconds and was killed.",
+                program=argv[0],
+                timeout=timeout,
+            ) from None
+    return Completed(process.returncode, stdout.decode("utf-8", "replace"), stderr.decode("utf-8", "replace"))
+
+
+def _make_root(tree: str, program: str) -> None:
+    """Leave nothing in this thread's mount namespace but a directory and the host's programs.
+
+    Nothing of Python's that reads a file may follow, but for the start of the program.
+    """
+    _mount(None, "/", _REC | _PRIVATE)
+    top = sorted({*_PROGRAMS, program.split("/")[1]})
+    links = {name: os.readlink("/" + name) for name in top if os.path.islink("/" + name)}
+    places = ["/" + name for name in top if name not in links and os.path.isdir("/" + name)]
+    places += filter(os.path.exists, _FILES)
+    proc = os.open("/proc", os.O_PATH | os.O_CLOEXEC)
+    try:
+        _mount("tmpfs", _SCAFFOLD, _NOSUID | _NODEV | _NOEXEC, "tmpfs", "mode=755,size=1m")
+        for name, target in links.items():
+            os.symlink(target, f"{_SCAFFOLD}/{name}")
+        for place in places:
+            _bind(place, _SCAFFOLD + place)
+        # The first thread of this process has not left the host's namespace.
+        _bind(f"/proc/{os.getpid()}/ns", _SCAFFOLD + _HOST)
+        # Last: it may lie below one of the others.
+        _bind(tree, _SCAFFOLD + tree)
+        os.chdir(_SCAFFOLD)
+        _libc("pivot_root", b".", b".")
+        # The old root now lies upon the new one.
+        _libc("umount2", b".", _DETACH)
+        os.chdir("/")
+        mounts = _mountinfo.parse(_read("thread-self/mountinfo", proc))
+    finally:
+        os.close(proc)
+    for mount in mounts:
+        try:
+            _mount(None, mount.place, _REMOUNT | _BIND | _kept(mount) | _restrictions(mount.place, tree))
+        except OSError as exc:
+            # One that another mount covers cannot be reached, by nobody.
+            if exc.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EINVAL) or mount.place in ("/", tree):
+                raise
+
+
+def _read(name: str, parent: int) -> str:
+    """A file of /proc, which may be nowhere any more. Names of mounts need not be UTF-8."""
+    with open(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=parent), "rb") as handle:
+        return os.fsdecode(handle.read())
+
+
+def _restrictions(place: str, tree: str) -> int:
+    if f"{place}/".startswith(tree.rstrip("/") + "/"):
+        return _NOSYMFOLLOW | _NOSUID | _NODEV | _NOEXEC
+    return _RDONLY | _NOSUID | (0 if place.startswith("/dev/") else _NODEV)
+
+
+def _kept(mount: _mountinfo.KernelMount) -> int:
+    """What a mount has been restricted by before, which a remount would lift. (Times of access stay by themselves.)"""
+    flags = 0
+    for name in mount.options.split(","):
+        flags |= _FLAGS.get(name, 0)
+    return flags
+
+
+def _bind(source: str, place: str) -> None:
+    """Mount a directory or file, and what is mounted below it, at a place that is made for it."""
+    if os.path.isdir(source):
+        os.makedirs(place, exist_ok=True)
+    else:
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    _mount(source, place, _BIND | _REC)
+
+
+def _mount(source: str | None, place: str, flags: int, kind: str | None = None, data: str | None = None) -> None:
+    encoded = [None if text is None else os.fsencode(text) for text in (source, place, kind, data)]
+    _libc("mount", *encoded[:3], ctypes.c_ulong(flags), encoded[3])
+
+
+def _libc(name: str, *arguments: t.Any) -> None:
+    if getattr(_LIBC, name)(*arguments) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")
