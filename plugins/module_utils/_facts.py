@@ -27,6 +27,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _host_files,
     _huge_pages,
     _images,
+    _rsync_facts,
     _self_test,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import SYSTEM_PATH, Runner
@@ -356,6 +357,7 @@ def host_facts(
         "kernel": kernel,
         "docker": docker,
         "tools": {name: which(name) for name in TOOLS},
+        "rsync": _rsync_facts.look(),
         "memory": parse_meminfo(_held.read("/proc/meminfo")),
         "huge_pages": _huge_pages.pools(),
         "cpu": _facts_machine.parse_cpuinfo(_held.read("/proc/cpuinfo")),

@@ -136,6 +136,35 @@ def tools_present(case: Case) -> _Found:
             yield f"The {where} lacks {' and '.join(missing)}.", "playbooks/provision.yml installs the packages."
 
 
+@rule(ERROR, "an rsync that cannot be confined to the directory it works on", "run", "source", "destination")
+def rsync_confined(case: Case) -> _Found:
+    for where, facts in case.hosts():
+        if facts["rsync"]["error"]:
+            yield (
+                f"rsync on the {where} cannot be kept from the host's other files: {facts['rsync']['error']}",
+                "Where the host is a container itself, it has to be one that may mount (systemd-nspawn, or a privileged one).",
+            )
+
+
+# The first one that does not follow links which somebody has put in its way (CVE-2026-53797, CVE-2026-53801 and others).
+_SAFE_RSYNC = (3, 5)
+
+
+@rule(WARNING, "an rsync before 3.5 on a kernel before 5.10: it follows links", "run", "source", "destination")
+def rsync_follows_links(case: Case) -> _Found:
+    for where, facts in case.hosts():
+        version = facts["rsync"]["version"]
+        if facts["rsync"]["follows_links"] and version and not at_least(parse_version(version), _SAFE_RSYNC):
+            yield (
+                (
+                    f"The {where}'s kernel {facts['kernel']['release']} cannot be told to follow no symbolic link, and its rsync "
+                    f"{version} follows one that is put into its way while it works. The container could lead it to the host's "
+                    "programs (/usr), though to no other files."
+                ),
+                "Bring rsync 3.5 or newer, or Linux 5.10 or newer.",
+            )
+
+
 @rule(ERROR, "no tar or gzip, by which CRIU packs file systems in memory", "run", "source", "destination")
 def archive_tools(case: Case) -> _Found:
     for where, facts in case.hosts():

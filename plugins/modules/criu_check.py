@@ -560,6 +560,23 @@ tools:
   returned: always
   type: dict
   sample: {"iptables": "/usr/sbin/iptables", "nft": null}
+rsync:
+  description: The rsync of this host, and whether it can be confined to the directory that it works on. Found out by doing it.
+  returned: always
+  type: dict
+  contains:
+    version:
+      description: Its version, V(null) where there is none.
+      type: str
+      sample: 3.2.7
+    error:
+      description: Why it cannot be confined; empty where it can, or where there is none.
+      type: str
+      sample: ""
+    follows_links:
+      description: Whether symbolic links in that directory are followed, as before Linux 5.10. V(null) where that is not known.
+      type: bool
+      sample: false
 memory:
   description: Memory of the host.
   returned: always

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _confinement
+from ansible_collections.livemigrate.criu.plugins.module_utils import _confinement, _rsync_facts
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import Channel
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import Completed
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
@@ -205,6 +205,30 @@ def test_a_program_that_does_not_end_is_killed(tree: Path) -> None:
     with pytest.raises(MigrationError) as caught:
         _confinement.run(["sleep", "60"], str(tree), timeout=0.1)
     assert caught.value.code == "program_timeout"
+
+
+# -- what the preflight is told of it ------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("rsync") is None, reason="rsync is not installed")
+@pytest.mark.parametrize("follows", [False, True])
+def test_the_preflight_is_told_whether_the_kernel_can_be_told_to_follow_no_link(
+    follows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if follows:
+        monkeypatch.setattr(_confinement, "_NOSYMFOLLOW", 0)  # as an old kernel takes it
+    told = _rsync_facts.look()
+    assert (told["error"], told["follows_links"]) == ("", follows)
+    assert told["version"].startswith("3.")
+
+
+def test_the_preflight_is_told_why_it_cannot_be_confined_and_not_that_there_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_confinement, "_SCAFFOLD", "/sys/no/such/place")
+    assert "No such file or directory" in _rsync_facts.look()["error"]
+    monkeypatch.setattr(shutil, "which", lambda *_arguments, **_keywords: None)
+    assert _rsync_facts.look() == {"version": None, "error": "", "follows_links": None}
 
 
 # -- rsync, while the directory is changed under its hands ---------------------------------------------------------------

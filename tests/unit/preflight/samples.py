@@ -76,6 +76,7 @@ def host() -> Facts:
     facts.update(usable=not verdict.reasons, reasons=verdict.reasons, remarks=verdict.remarks)
     facts["python"]["docker_py"] = "7.1.0"
     facts["tools"].update(dict.fromkeys(facts["tools"], "/usr/bin/x"))
+    facts["rsync"] = {"version": "3.2.7", "error": "", "follows_links": False}
     facts["memory"] = {"total_bytes": 8 << 30, "available_bytes": 4 << 30}
     facts["tmpfs_free_bytes"] = 4 << 30
     facts["huge_pages"] = {"2048": huge_page_pool(), "1048576": huge_page_pool(nr_hugepages=0, free_hugepages=0)}

@@ -120,6 +120,10 @@ def fails_when_tried(side: str) -> Change:
     return change
 
 
+def rsync(side: str, version: str | None, *, follows_links: bool = True) -> Change:
+    return on(side, "rsync", to={"version": version, "error": "", "follows_links": follows_links})
+
+
 def disk(side: str, path: str, free: int) -> Change:
     def change(case: Facts) -> None:
         for one in case[side]["disk"]:
@@ -312,6 +316,17 @@ TABLE: list[Row] = [
     *each_side("tools_present", lambda side: on(side, "tools", "ssh", to=None), "lacks ssh"),
     *each_side("tools_present", lambda side: on(side, "tools", "nft", to=None), "lacks nft"),
     Row("tools_present", on("source", "tools", "zstd", to=None)),
+    *each_side(
+        "rsync_confined",
+        lambda side: on(side, "rsync", "error", to="rsync cannot be started: Operation not permitted."),
+        "Operation not permitted",
+    ),
+    *each_side("rsync_follows_links", lambda side: rsync(side, "3.2.7"), "3.2.7", "6.12.1"),
+    *each_side("rsync_follows_links", lambda side: rsync(side, "3.4.4"), "3.4.4"),
+    Row("rsync_follows_links", rsync("source", "3.5.0")),
+    Row("rsync_follows_links", rsync("source", "3.10")),
+    Row("rsync_follows_links", rsync("source", "3.2.7", follows_links=False)),
+    Row("rsync_follows_links", rsync("source", None)),
     *each_side("archive_tools", lambda side: on(side, "tools", "tar", to=None), "lacks tar", "/dev/shm"),
     *each_side(
         "network_lock",
