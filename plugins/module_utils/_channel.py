@@ -21,7 +21,7 @@ import re
 import subprocess
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _confinement, _durable
+from ansible_collections.livemigrate.criu.plugins.module_utils import _confinement, _durable, _names
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import Runner, run, run_checked
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
@@ -62,6 +62,9 @@ _NO_LIMIT = float(7 * 24 * 3600)
 # What is heard when the destination's half has been closed: its key is gone or, through a connection that stands, its agent.
 _REVOKED = re.compile(r"Permission denied \(|can't open file '[^']*/agent\.pyz'")
 
+# A kind and a key, and maybe a comment; OpenSSH's names of kinds may have an @ in them.
+_HOST_KEY = re.compile(r"([a-z0-9][a-z0-9.@-]*) ([A-Za-z0-9+/]+=*)(?: .*)?\Z")
+
 _SENT = re.compile(r"^Total bytes sent: (\d+)", re.MULTILINE)
 
 
@@ -99,18 +102,27 @@ def make_key(session: Session, runner: Runner = run) -> str:
 def set_peer(session: Session, peer: t.Mapping[str, t.Any]) -> None:
     """Note where the destination is and pin its host keys.
 
-    :param peer: ``address``, ``port``, ``user``, ``host_keys`` (lines as in /etc/ssh/ssh_host_*_key.pub).
+    :param peer: ``address``, ``port``, ``user``, ``host_keys`` (lines as in /etc/ssh/ssh_host_*_key.pub). The account and the
+        keys are what the destination says of itself.
+    :raises MigrationError: ``invalid_name`` for an account or address that is none; ``channel_failed``.
     """
+    place = {
+        "address": _names.address(peer["address"]),
+        "port": int(peer["port"]),
+        "user": _names.account(peer["user"]),
+    }
     lines = []
     for key in peer["host_keys"]:
-        kind, blob = key.split()[:2]
-        lines.append(f"{_HOST_KEY_ALIAS} {kind} {blob}\n")
+        found = _HOST_KEY.match(key)
+        if not found:
+            raise MigrationError("channel_failed", f"{key!r}, of the destination's SSH daemon, is no public host key.")
+        lines.append(f"{_HOST_KEY_ALIAS} {found.group(1)} {found.group(2)}\n")
     if not lines:
         raise MigrationError(
             "channel_failed", "The destination's SSH daemon has no host key; the channel cannot be trusted."
         )
     _durable.write(session.path("known_hosts"), "".join(lines).encode())
-    _durable.write_json(session.path("peer.json"), {key: peer[key] for key in ("address", "port", "user")})
+    _durable.write_json(session.path("peer.json"), place)
 
 
 class Channel:
@@ -126,13 +138,14 @@ class Channel:
                 f"The channel of session {session.id} was never opened or is closed already.",
                 session=session.id,
             )
-        self._destination = f"{peer['user']}@{peer['address']}"
-        # To rsync two colons mean a daemon, so an IPv6 address stands in brackets.
-        address = f"[{peer['address']}]" if ":" in peer["address"] else peer["address"]
-        self._rsync_destination = f"{peer['user']}@{address}"
-        self._port = int(peer["port"])
+        self._address, self._user, self._port = str(peer["address"]), str(peer["user"]), int(peer["port"])
+        self._destination = f"{self._user}@{self._address}"
 
-    def _ssh(self) -> list[str]:
+    def _ssh(self, *more: str) -> list[str]:
+        """ssh up to where the address and a word follow.
+
+        :param more: further options.
+        """
         options = {
             "BatchMode": "yes",
             "IdentitiesOnly": "yes",
@@ -157,14 +170,15 @@ class Channel:
         argv = ["ssh", "-F", "none", "-T", "-p", str(self._port)]
         for name, value in options.items():
             argv += ["-o", f"{name}={value}"]
-        return argv
+        # What comes from the destination can be no option: each stands where ssh looks for nothing else.
+        return [*argv, "-l", self._user, *more, "--"]
 
     def call(self, word: str, *, timeout: float = 60.0) -> dict[str, t.Any]:
         """Say one word to the destination's agent and return its answer.
 
         :raises MigrationError: ``destination_unreachable`` when no answer came; the agent's own failure when it told one.
         """
-        done = self._run([*self._ssh(), self._destination, word], timeout=timeout)
+        done = self._run([*self._ssh(), self._address, word], timeout=timeout)
         return self._answer(done.rc, done.stdout, done.stderr)
 
     def _answer(self, rc: int, stdout: str, stderr: str) -> dict[str, t.Any]:
@@ -203,7 +217,7 @@ class Channel:
         sent = 0
         # Not run_command: that would want the whole stream in memory.
         with subprocess.Popen(  # pylint: disable=ansible-bad-function
-            [*self._ssh(), self._destination, word],
+            [*self._ssh(), self._address, word],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -230,7 +244,7 @@ class Channel:
     def converse(self, word: str) -> subprocess.Popen[bytes]:
         """Say one word and keep talking: standard input and output are the destination's ends of the talk."""
         process = subprocess.Popen(  # pylint: disable=ansible-bad-function
-            [*self._ssh(), self._destination, word],
+            [*self._ssh(), self._address, word],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -256,7 +270,9 @@ class Channel:
             argv.append(f"--timeout={_FROZEN_STALL_SECONDS}")
         if names:
             argv += ["--files-from=-", "--from0", "--no-recursive", "--ignore-times"]
-        argv += [_confinement.directory(source).rstrip("/") + "/", f"{self._rsync_destination}:{target}"]
+        # To rsync two colons mean a daemon, so an IPv6 address stands in brackets.
+        address = f"[{self._address}]" if ":" in self._address else self._address
+        argv += ["--", _confinement.directory(source).rstrip("/") + "/", f"{address}:{target}"]
         with open(names or os.devnull, "rb") as listed:
             # rsync ends by itself when the connection dies (ServerAliveInterval); no bound on its time would fit every size.
             done = _confinement.run(argv, source, timeout=_NO_LIMIT, stdin=listed)
@@ -273,4 +289,4 @@ class Channel:
     def hang_up(self) -> None:
         """End the shared connection."""
         with contextlib.suppress(MigrationError):
-            self._run([*self._ssh(), "-O", "exit", self._destination], timeout=10)
+            self._run([*self._ssh("-O", "exit"), self._address], timeout=10)

@@ -15,6 +15,7 @@ import pwd
 import re
 import typing as t
 
+from ansible_collections.livemigrate.criu.plugins.module_utils import _names
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import Runner
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 
@@ -66,13 +67,18 @@ def look(run: Runner, user: str, address: str | None = None) -> Facts:
     """
     facts: Facts = {"user": user, "prints": "", "fails": "", "refused": ""}
     try:
-        account = pwd.getpwnam(user)
+        account = pwd.getpwnam(_names.account(user))
     except KeyError:
         facts["fails"] = "there is no such account"
+        return facts
+    except MigrationError:
+        facts["fails"] = (
+            "the channel takes letters, digits, '_', '.' and '-' in its name, and no '-' or '.' at its beginning"
+        )
         return facts
     with contextlib.suppress(MigrationError, OSError):
         facts["prints"], facts["fails"] = _what_is_printed(run, account)
     with contextlib.suppress(MigrationError, OSError):
-        come = address or "127.0.0.1"
+        come = _names.address(address or "127.0.0.1")
         facts["refused"] = parse_sshd(run(["sshd", "-T", "-C", f"user={user},host={come},addr={come}"]).stdout, user)
     return facts

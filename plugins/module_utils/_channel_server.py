@@ -27,7 +27,7 @@ import time
 import typing as t
 import uuid
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _confinement, _durable
+from ansible_collections.livemigrate.criu.plugins.module_utils import _confinement, _durable, _names
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import Runner, run
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import STATE_ROOT, Session
@@ -138,10 +138,10 @@ def authorise(session: Session, user: str, public_key: str, agent: t.Sequence[st
     A user other than root gets a sudo rule for that one command as well, which goes with the session.
 
     :param agent: the command line of the agent on this host.
-    :raises MigrationError: ``channel_failed``.
+    :raises MigrationError: ``channel_failed``; ``invalid_name``.
     """
     try:
-        pwd.getpwnam(user)
+        pwd.getpwnam(_names.account(user))
     except KeyError:
         raise MigrationError("channel_failed", f"There is no user {user} on the destination for the channel.") from None
     kind, blob = [*public_key.split(), "", ""][:2]

@@ -18,6 +18,7 @@ import socket
 import time
 import typing as t
 
+from ansible_collections.livemigrate.criu.plugins.module_utils import _names
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import Runner
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 
@@ -157,7 +158,7 @@ def _host_keys_of(run: Runner, address: str, port: int) -> list[str]:
     # Each kind is a connection of its own, and sshd counts those against us that do not log in.
     for kinds in ("ed25519", "ecdsa,rsa"):
         with contextlib.suppress(MigrationError):
-            shown = run(["ssh-keyscan", "-T", "5", "-p", str(port), "-t", kinds, address], timeout=15).stdout
+            shown = run(["ssh-keyscan", "-T", "5", "-p", str(port), "-t", kinds, "--", address], timeout=15).stdout
             keys = [" ".join(line.split()[1:3]) for line in shown.splitlines() if not line.startswith("#")]
             if keys:
                 return keys
@@ -168,7 +169,10 @@ def peer_facts(run: Runner, address: str, port: int, seconds: float = _PEER_SECO
     """Whether this host reaches another one's SSH daemon, how long that takes, and by which device.
 
     Nobody logs in: the daemon greets whoever connects.
+
+    :raises MigrationError: ``invalid_name`` for an address that is none.
     """
+    _names.address(address)
     facts: Facts = {
         "address": address,
         "port": port,

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import re
 import secrets
 import time
@@ -21,6 +22,10 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._errors import Mi
 NAME_PATTERN = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 ID_PATTERN = re.compile(r"[0-9a-f]{64}")
 SESSION_PATTERN = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
+# What other hosts tell of themselves becomes an argument of programs: it may look like no option, and like no second word.
+_ACCOUNT = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,63}")
+_HOST_NAME = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,252}")
+_SCOPE = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]*")
 # A name that a user may give to a container in this collection: Docker's rule, with a bound that keeps
 # NAME-moved-SESSION a legal file name.
 NAME_LIMIT = 200
@@ -75,6 +80,43 @@ def checkpoint_name(value: str) -> str:
             "invalid_name",
             f"{value!r} is not a checkpoint name: it takes 2 to {NAME_LIMIT} characters out of letters, digits, '_', '.' "
             "and '-', the first one a letter or a digit.",
+            value=value,
+        )
+    return value
+
+
+def account(value: str) -> str:
+    """The name of an account of a host.
+
+    :raises MigrationError: ``invalid_name``.
+    """
+    if not _ACCOUNT.fullmatch(value):
+        raise MigrationError(
+            "invalid_name",
+            f"{value!r} is not the name of an account that the channel can use: it takes up to 64 characters out of letters, "
+            "digits, '_', '.' and '-', the first one a letter, a digit or '_'. Name another account in migrate_channel_user.",
+            value=value,
+        )
+    return value
+
+
+def address(value: str) -> str:
+    """A host's name or address; an IPv6 address may name the interface that leads to it.
+
+    :raises MigrationError: ``invalid_name``.
+    """
+    if _HOST_NAME.fullmatch(value):
+        return value
+    number, percent, scope = value.partition("%")
+    try:
+        ipaddress.ip_address(number)
+    except ValueError:
+        number = ""
+    if not number or (percent and not _SCOPE.fullmatch(scope)):
+        raise MigrationError(
+            "invalid_name",
+            f"{value!r} is neither a host's name nor an address. Set migrate_destination_address to what the source finds the "
+            "destination under.",
             value=value,
         )
     return value

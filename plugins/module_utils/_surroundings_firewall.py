@@ -188,6 +188,9 @@ def carry(side: Side, source: t.Any, runner: Runner = run) -> None:
         if source["nft"]:
             load(["nft", "-f", "-"], source["nft"])
         for program, text in source["iptables"].items():
+            if program not in _PROGRAMS.values():
+                # It came from the other host, and shows in the comparison.
+                continue
             load([f"{program}-restore", "-c", "--noflush"], text)
 
     if side.own_network:

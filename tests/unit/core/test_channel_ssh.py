@@ -56,9 +56,8 @@ class Line:
 
     def ssh(self, *words: str, options: tuple[str, ...] = (), stdin: str = "") -> subprocess.CompletedProcess[str]:
         """What the key's holder can try with an ssh of his own."""
-        argv = self.channel._ssh()
         return subprocess.run(
-            [*argv, *options, f"{self.user}@{self.host.address}", *words],
+            [*self.channel._ssh(*options), self.host.address, *words],
             input=stdin,
             capture_output=True,
             text=True,

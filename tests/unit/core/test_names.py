@@ -62,7 +62,70 @@ BAD_SESSIONS = [
     "20261123T034500Z-3f9a1g",
 ]
 
+GOOD_ACCOUNTS = ["root", "ops", "r", "_apt", "4ops", "first.last", "svc-move_1", "a" * 64]
+# By the time they reach ssh, sshd and sudo they would be an option, a second setting, a pattern or another host's name.
+BAD_ACCOUNTS = [
+    *(
+        "",
+        "-l",
+        "-oProxyCommand=id",
+        ".ops",
+        "..",
+        "ops,user=root",
+        "ops@beta",
+        "ops root",
+        "ops\n",
+        "\nops",
+        "ops\0",
+        "ops:x",
+    ),
+    *("ALL=(ALL)", "%wheel", "#0", "ops*", "../ops", "a" * 65, "ops\u0661", "DOMAIN\\ops"),
+]
+GOOD_ADDRESSES = [
+    *(
+        "beta",
+        "b",
+        "beta.example.com",
+        "198.51.100.12",
+        "2001:db8::1",
+        "::1",
+        "fe80::1%eth0",
+        "fe80::1%br-0.5",
+        "a_b",
+        "10",
+    ),
+    "a" * 253,
+]
+BAD_ADDRESSES = [
+    *(
+        "",
+        "-oProxyCommand=id",
+        "-",
+        ".beta",
+        "root@beta",
+        "beta:22",
+        "[::1]",
+        "beta example",
+        "beta\n",
+        "\nbeta",
+        "beta/x",
+    ),
+    *(
+        "fe80::1%",
+        "fe80::1%-o",
+        "fe80::1%a,user=root",
+        "fe80::1%a%b",
+        "::1/128",
+        "be;ta",
+        "b\u0661",
+        "a" * 254,
+        "beta\0",
+    ),
+]
+
 CASES = [
+    pytest.param(_names.account, GOOD_ACCOUNTS, BAD_ACCOUNTS, "invalid_name", id="account"),
+    pytest.param(_names.address, GOOD_ADDRESSES, BAD_ADDRESSES, "invalid_name", id="address"),
     pytest.param(_names.container_name, GOOD_NAMES, BAD_NAMES, "invalid_name", id="container_name"),
     pytest.param(_names.checkpoint_name, GOOD_NAMES, [*BAD_NAMES, "/web"], "invalid_name", id="checkpoint_name"),
     pytest.param(_names.container_id, GOOD_IDS, BAD_IDS, "invalid_id", id="container_id"),

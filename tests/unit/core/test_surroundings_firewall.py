@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -89,3 +90,17 @@ def test_from_one_namespace_into_another(carried: bool) -> None:
         if carried:
             topic.carry(copy, data)
         assert topic.compare(copy, data) == ([] if carried else ["the firewall rules that nft lists"])
+
+
+@pytest.mark.usefixtures("needs_namespaces")
+def test_a_source_names_no_program_of_its_own(tmp_path: Path) -> None:
+    """Which program loads the rules came from the other host: it is one of a few, or none."""
+    program = tmp_path / "program-restore"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    program.chmod(0o755)
+    rules_of_theirs = {"nft": "", "iptables": {str(tmp_path / "program"): "*filter\nCOMMIT\n"}}
+    with namespaces() as pair:
+        copy = Side(pair.client, TaskGroup("/nowhere"), "", own_network=True)
+        topic.carry(copy, rules_of_theirs)
+        assert not (tmp_path / "ran").exists()
+        assert topic.compare(copy, rules_of_theirs) != []
