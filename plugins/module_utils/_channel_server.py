@@ -15,7 +15,6 @@ code. Words: ``ping``, ``image-load`` (a stream follows), ``addresses``, ``trans
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import pwd
@@ -25,12 +24,16 @@ import signal
 import sys
 import time
 import typing as t
-import uuid
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _confinement, _durable, _names
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _authorized_keys,
+    _confinement,
+    _durable,
+    _names,
+)
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import Runner, run
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import STATE_ROOT, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
 
 SUDOERS_DIRECTORY = "/etc/sudoers.d"
 # How long a key is good for when nobody revokes it.
@@ -51,25 +54,6 @@ _TARGET = re.compile(r"(inbox|layer|log|checkpoint|bind/\d+|volume/[a-zA-Z0-9][a
 # -- letting the key in -------------------------------------------------------------------------------------------
 
 
-def authorized_keys_path(user: str, runner: Runner = run) -> str:
-    """The file in which sshd looks up a user's keys, asked of sshd itself.
-
-    :raises MigrationError: ``channel_failed`` where sshd reads no such file.
-    """
-    account = pwd.getpwnam(user)
-    pattern = ".ssh/authorized_keys"
-    with contextlib.suppress(MigrationError):
-        done = runner(["sshd", "-T", "-C", f"user={user},host=localhost,addr=127.0.0.1"])
-        for line in done.stdout.splitlines():
-            if line.lower().startswith("authorizedkeysfile "):
-                pattern = line.split()[1]
-    if pattern == "none":
-        raise MigrationError("channel_failed", f"sshd accepts no key files for {user} (AuthorizedKeysFile none).")
-    meanings = {"%%": "%", "%h": account.pw_dir, "%u": user}
-    pattern = re.sub(r"%[%hu]", lambda found: meanings[found.group()], pattern)
-    return os.path.join(account.pw_dir, pattern)
-
-
 def _marker(session: str) -> str:
     return f"livemigrate:{session}"
 
@@ -77,48 +61,6 @@ def _marker(session: str) -> str:
 def _without(lines: t.Iterable[bytes], session: str) -> list[bytes]:
     end = b" " + _marker(session).encode()
     return [line for line in lines if not line.endswith(end)]
-
-
-def _rewrite_keys(path: str, user: str, change: t.Callable[[list[bytes]], list[bytes]]) -> None:
-    """Change an authorized_keys file in one step, one session at a time; owner and mode stay, or become what sshd demands."""
-    _durable.make_directory(STATE_ROOT)
-    fd = os.open(os.path.join(STATE_ROOT, "authorized_keys.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        _rewrite_keys_locked(path, user, change)
-    finally:
-        os.close(fd)
-
-
-def _rewrite_keys_locked(path: str, user: str, change: t.Callable[[list[bytes]], list[bytes]]) -> None:
-    account = pwd.getpwnam(user)
-    # sshd refuses a key file under a directory that is not its user's; a shared one (AuthorizedKeysFile /etc/...) is root's.
-    directory = os.path.dirname(path)
-    if not os.path.isdir(directory):
-        os.makedirs(directory, mode=0o700)
-        os.chown(directory, account.pw_uid, account.pw_gid)
-    try:
-        # Bytes: what the file's owner wrote, line ends included, is none of our business.
-        with open(path, "rb") as handle:
-            before = handle.read()
-        status: os.stat_result | None = os.stat(path)
-    except FileNotFoundError:
-        before, status = b"", None
-    lines = before.split(b"\n")
-    last = lines.pop()
-    after = b"".join(line + b"\n" for line in change([*lines, *([last] if last else [])]))
-    if after == before:
-        return
-    temporary = f"{path}.{uuid.uuid4().hex}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(fd, "wb") as handle:
-        os.fchown(fd, status.st_uid if status else account.pw_uid, status.st_gid if status else account.pw_gid)
-        os.fchmod(fd, (status.st_mode & 0o777) if status else 0o600)
-        handle.write(after)
-        handle.flush()
-        os.fsync(fd)
-    os.rename(temporary, path)
-    _durable.sync_directory(directory)
 
 
 def _key_options(command: str, runner: Runner) -> str:
@@ -160,23 +102,34 @@ def authorise(session: Session, user: str, public_key: str, agent: t.Sequence[st
     # sshd hands the client's own words over in this variable; quoted, they reach the agent as one argument.
     command = serve + ' \\"$SSH_ORIGINAL_COMMAND\\"'
     line = f"{_key_options(command, runner)} {kind} {blob} {_marker(session.id)}"
-    _rewrite_keys(
-        authorized_keys_path(user, runner),
+    _authorized_keys.rewrite(
+        _authorized_keys.path_of(user, runner),
         user,
         lambda lines: [*_without(lines, session.id), line.encode()],
     )
 
 
 def revoke(session: Session, runner: Runner = run) -> None:
-    """Take the session's key and sudo rule away; doing it twice is fine."""
-    user = session.facts.get("channel_user")
-    if user:
-        with contextlib.suppress(KeyError):
-            path = authorized_keys_path(user, runner)
-            if os.path.exists(path):
-                _rewrite_keys(path, user, lambda lines: _without(lines, session.id))
+    """Take the session's sudo rule and key away; doing it twice is fine.
+
+    :raises MigrationError: ``channel_failed`` where root's own file of keys cannot be changed.
+    """
     with contextlib.suppress(FileNotFoundError):
         os.unlink(_sudoers_path(session.id))
+    user = session.facts.get("channel_user")
+    if not user:
+        return
+    try:
+        path = _authorized_keys.path_of(user, runner)
+        if os.path.exists(path):
+            _authorized_keys.rewrite(path, user, lambda lines: _without(lines, session.id))
+    except KeyError:
+        # There is no such account any more.
+        return
+    except MigrationError:
+        # A session has to come to its end whatever an account makes of its own file. Without the sudo rule its key does nothing.
+        if user == "root":
+            raise
 
 
 def _sudoers_path(session: str) -> str:

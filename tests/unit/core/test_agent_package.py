@@ -199,6 +199,7 @@ def test_rsync_s_server_side_answers_as_the_others_do_and_loads_less(python: str
         "_names",
         "_command",
         "_errors",
+        "_authorized_keys",
         "_confinement",
         "_mountinfo",
         "_namespaces",

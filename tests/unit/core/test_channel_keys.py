@@ -6,19 +6,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import mmap
 import os
 import pwd
 import shutil
+import signal
 import stat
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _channel, _channel_server
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _authorized_keys,
+    _channel,
+    _channel_server,
+)
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import Completed, run
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import DESTINATION, Session
@@ -58,7 +66,7 @@ class Host:
 
 @pytest.fixture
 def host(disk: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
-    monkeypatch.setattr(_channel_server, "STATE_ROOT", str(disk / "locks"))
+    monkeypatch.setattr(_authorized_keys, "STATE_ROOT", str(disk / "locks"))
     monkeypatch.setattr(_channel_server, "SUDOERS_DIRECTORY", str(disk / "sudoers.d"))
     (disk / "sudoers.d").mkdir()
     return Host(disk)
@@ -68,6 +76,16 @@ def host(disk: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
 def sessions(make_session: MakeSession) -> Iterator[Session]:
     """Destination halves, each for another container."""
     return (make_session(DESTINATION, container=f"{number:064x}", channel_user=ME) for number in itertools.count())
+
+
+def _home_of_nobody(host: Host) -> Path:
+    """A home directory that is that account's own, as homes are."""
+    home = host.file.parent.parent
+    home.mkdir(exist_ok=True)
+    home.parent.chmod(0o755)
+    account = pwd.getpwnam("nobody")
+    os.chown(home, account.pw_uid, account.pw_gid)
+    return home
 
 
 def _authorise(host: Host, session: Session, user: str = ME, key: str = KEY) -> None:
@@ -201,11 +219,24 @@ def test_owner_and_mode_stay(host: Host, sessions: Iterator[Session]) -> None:
 @pytest.mark.usefixtures("needs_root")
 def test_a_new_file_is_its_user_s_and_private_as_the_daemon_demands(host: Host, sessions: Iterator[Session]) -> None:
     account = pwd.getpwnam("nobody")
-    host.file.parent.parent.mkdir()
+    _home_of_nobody(host)
     _authorise(host, next(sessions), user="nobody")
     for path, mode in ((host.file, 0o600), (host.file.parent, 0o700)):
         status = path.stat()
         assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (mode, account.pw_uid, account.pw_gid)
+
+
+@pytest.mark.usefixtures("needs_root")
+def test_in_a_directory_of_root_s_the_file_is_the_account_s_to_read(host: Host, sessions: Iterator[Session]) -> None:
+    """AuthorizedKeysFile /etc/ssh/keys/%u: the account cannot write there, and sshd reads as the account."""
+    with tempfile.TemporaryDirectory(prefix="lm", dir="/usr/local") as directory:
+        Path(directory).chmod(0o755)
+        host.daemon_says = f"authorizedkeysfile {directory}/keys/%u"
+        _authorise(host, next(sessions), user="nobody")
+        status = Path(directory, "keys", "nobody").stat()
+        assert (stat.S_IMODE(status.st_mode), status.st_uid) == (0o600, pwd.getpwnam("nobody").pw_uid)
+        assert stat.S_IMODE(Path(directory, "keys").stat().st_mode) == 0o755
+        assert Path(directory, "keys").stat().st_uid == 0
 
 
 def test_a_session_has_one_line_and_only_its_own_goes(host: Host, sessions: Iterator[Session]) -> None:
@@ -259,6 +290,207 @@ def test_a_change_that_is_killed_leaves_the_file_of_before_or_after(host: Host, 
     assert len(seen) == 2
 
 
+# -- an account that means harm ----------------------------------------------------------------------------------------
+
+
+SECRET = "root:$6$only-root-reads-this"
+
+
+def _away(path: Path) -> None:
+    if os.path.lexists(path):
+        os.rename(path, f"{path}.{len(os.listdir(path.parent))}")
+
+
+def _link(path: Path, target: Path) -> None:
+    _away(path)
+    os.symlink(target, path)
+
+
+def _empty(path: Path) -> None:
+    _away(path)
+    with open(path, "w", encoding="ascii"):
+        pass
+
+
+# What the account does to its own files, at any moment.
+Trick = Callable[[Path, Path], None]
+TRICKS: dict[str, Trick] = {
+    "a link to a file of root's": lambda home, prey: _link(home / ".ssh" / "authorized_keys", prey / "shadow"),
+    "a file of its own": lambda home, _prey: _empty(home / ".ssh" / "authorized_keys"),
+    "a link to a directory of root's": lambda home, prey: _link(home / ".ssh", prey),
+}
+
+
+def _make_directory(home: Path, _prey: Path) -> None:
+    (home / ".ssh").mkdir(0o700)
+
+
+def _make_link(home: Path, prey: Path) -> None:
+    _make_directory(home, prey)
+    TRICKS["a link to a file of root's"](home, prey)
+
+
+BEFORE: dict[str, Trick] = {
+    "nothing": lambda _home, _prey: None,
+    "a directory": _make_directory,
+    "a link to a file of root's": _make_link,
+    "a link to a directory of root's": TRICKS["a link to a directory of root's"],
+}
+# What asks or changes something by a path or a descriptor: before any of these the account may come in between.
+_CALLS = ("open", "stat", "lstat", "fstat", "mkdir", "chown", "fchown", "fchmod", "rename", "readlink", "listdir")
+
+
+@contextlib.contextmanager
+def _as_nobody() -> Iterator[None]:
+    """With that account's rights, whether this process is root or has become that account already."""
+    if os.geteuid() != 0:
+        yield
+        return
+    account = pwd.getpwnam("nobody")
+    os.setegid(account.pw_gid)
+    os.seteuid(account.pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+def _interfered(step: int, trick: Callable[[], object], work: Callable[[], object]) -> bool:
+    """Do some work in a process, and a trick before its *step*-th call; returns whether it came to that."""
+    # The work may be done by yet another process.
+    left = mmap.mmap(-1, 1)
+    left[0] = step
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            if left[0]:
+                left[0] -= 1
+                if not left[0]:
+                    with contextlib.suppress(OSError), _as_nobody():
+                        trick()
+            return call(*args, **kwargs)
+
+        return wrapper
+
+    child = os.fork()
+    if child == 0:
+        for name in _CALLS:
+            setattr(os, name, counted(getattr(os, name)))
+        with contextlib.suppress(MigrationError, OSError):
+            work()
+        os._exit(0)
+    os.waitpid(child, 0)
+    return left[0] == 0
+
+
+@pytest.mark.usefixtures("needs_root")
+@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize("trick", TRICKS)
+def test_whatever_an_account_puts_into_the_way_it_gets_nothing_of_root_s(
+    before: str, trick: str, disk: Path, monkeypatch: pytest.MonkeyPatch, host: Host
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _fd: None)
+    prey = disk / "prey"
+    prey.mkdir(0o700)
+    (prey / "shadow").write_text(SECRET)
+    (prey / "shadow").chmod(0o600)
+    home = host.file.parent.parent
+
+    def work() -> None:
+        _authorized_keys.rewrite(str(host.file), "nobody", lambda lines: [*lines, b"a key"])
+
+    for step in itertools.count(1):
+        _home_of_nobody(host)
+        with _as_nobody():
+            BEFORE[before](home, prey)
+        came = _interfered(step, lambda: TRICKS[trick](home, prey), work)
+        assert {path.name for path in prey.iterdir()} == {"shadow"}, step
+        assert (prey.stat().st_uid, (prey / "shadow").stat().st_uid) == (0, 0), step
+        assert (prey / "shadow").read_text() == SECRET, step
+        for path in home.rglob("*"):
+            if not path.is_symlink():
+                assert path.owner() == "nobody", (step, path)
+                assert not path.is_file() or SECRET not in path.read_text(), (step, path)
+        shutil.rmtree(home)
+        if not came:
+            break
+    assert step > 10, "the calls are no longer those that the work is made of"
+
+
+@pytest.mark.usefixtures("needs_root")
+@pytest.mark.parametrize(
+    "kind", ["a pipe", "a directory", "another's", "a file of root's", "too large", "not to be written"]
+)
+def test_what_cannot_be_changed_as_the_account_is_told_and_nothing_hangs(
+    kind: str, host: Host, make_session: MakeSession, disk: Path
+) -> None:
+    account = pwd.getpwnam("nobody")
+    home = _home_of_nobody(host)
+    host.file.parent.mkdir(mode=0o700)
+    os.chown(host.file.parent, account.pw_uid, account.pw_gid)
+    if kind == "a pipe":
+        os.mkfifo(host.file)
+    elif kind == "a directory":
+        host.file.mkdir()
+    elif kind == "too large":
+        os.truncate(os.open(host.file, os.O_CREAT | os.O_WRONLY), 5 << 20)
+    elif kind == "not to be written":
+        os.chown(host.file.parent, 0, 0)
+        host.file.parent.chmod(0o755)
+    else:
+        target = disk / "theirs" if kind == "a file of root's" else host.file
+        target.write_text(SECRET)
+        target.chmod(0o600)
+        if target != host.file:
+            host.file.symlink_to(target)
+    before = {path: path.lstat().st_ino for path in home.rglob("*")}
+    session = make_session(DESTINATION, channel_user="nobody")
+    with pytest.raises(MigrationError) as caught:
+        _authorise(host, session, user="nobody")
+    assert caught.value.code == "channel_failed"
+    assert "migrate_channel_user" in caught.value.message
+    assert {path: path.lstat().st_ino for path in home.rglob("*")} == before
+    # And it keeps no session from its end: without its sudo rule a key does nothing.
+    (disk / "sudoers.d" / f"livemigrate-{session.id}").write_text("")
+    _channel_server.revoke(session, host.run)
+    assert list((disk / "sudoers.d").iterdir()) == []
+
+
+@pytest.mark.usefixtures("needs_root")
+def test_a_link_of_the_account_s_own_stays_one(host: Host, make_session: MakeSession) -> None:
+    account = pwd.getpwnam("nobody")
+    home = _home_of_nobody(host)
+    (home / ".ssh").mkdir()
+    (home / "dotfiles").mkdir()
+    (home / "dotfiles" / "keys").write_text(f"{ADMIN}\n")
+    host.file.symlink_to("../dotfiles/keys")
+    for path in home.rglob("*"):
+        os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
+    session = make_session(DESTINATION, channel_user="nobody")
+    _authorise(host, session, user="nobody")
+    assert os.readlink(host.file) == "../dotfiles/keys"
+    assert len((home / "dotfiles" / "keys").read_text().splitlines()) == 2
+    _channel_server.revoke(session, host.run)
+    assert os.readlink(host.file) == "../dotfiles/keys"
+    assert (home / "dotfiles" / "keys").read_text() == f"{ADMIN}\n"
+
+
+@pytest.mark.usefixtures("needs_root")
+def test_a_child_that_does_not_answer_is_ended(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    _home_of_nobody(host)
+    monkeypatch.setattr(_authorized_keys, "_SECONDS", 0.2)
+    parent = os.getpid()
+
+    def stand_still(_lines: list[bytes]) -> list[bytes]:
+        assert os.getpid() != parent
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return []
+
+    with pytest.raises(MigrationError, match=r"nothing came of it within 0.2 seconds"):
+        _authorized_keys.rewrite(str(host.file), "nobody", stand_still)
+
+
 # -- where -----------------------------------------------------------------------------------------------------------
 
 HOME = pwd.getpwnam(ME).pw_dir
@@ -279,14 +511,14 @@ HOME = pwd.getpwnam(ME).pw_dir
 )
 def test_the_file_is_the_one_that_the_daemon_reads(says: str | None, path: str, host: Host) -> None:
     host.daemon_says = says
-    assert _channel_server.authorized_keys_path(ME, host.run) == path
+    assert _authorized_keys.path_of(ME, host.run) == path
     assert host.said == [["sshd", "-T", "-C", f"user={ME},host=localhost,addr=127.0.0.1"]]
 
 
 def test_a_daemon_that_reads_no_file_is_told(host: Host) -> None:
     host.daemon_says = "authorizedkeysfile none"
     with pytest.raises(MigrationError) as caught:
-        _channel_server.authorized_keys_path(ME, host.run)
+        _authorized_keys.path_of(ME, host.run)
     assert caught.value.code == "channel_failed"
 
 
@@ -302,7 +534,7 @@ def test_host_keys_are_lines_of_kind_and_key() -> None:
 def test_another_user_gets_a_sudo_rule_for_the_one_command_that_goes_with_the_session(
     host: Host, make_session: MakeSession, disk: Path
 ) -> None:
-    host.file.parent.parent.mkdir()
+    _home_of_nobody(host)
     session = make_session(DESTINATION, channel_user="nobody")
     _authorise(host, session, user="nobody")
     (rule,) = (disk / "sudoers.d").iterdir()
