@@ -44,6 +44,9 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import group_of_id
 
+# How often a session is looked at that has its word and whose source has not come to hear it.
+_UNHEARD_LOOK_SECONDS = 3600.0
+
 
 def open_session(
     session: str, facts: t.Mapping[str, t.Any], *, channel_user: str, public_key: str
@@ -391,8 +394,8 @@ def bye(session: Session, engine: Engine) -> dict[str, t.Any]:
 def settle(session: Session, engine: Engine, *, heard: bool = False) -> str | None:
     """Bring the destination's half to its end. The caller holds its lock.
 
-    :param heard: whether the source knows the outcome. Until it does, a REFUSED stays here to be asked for, and the
-        channel with it.
+    :param heard: whether the source knows the outcome. Until it does, the word stays here to be asked for; the channel and a
+        watchdog that seldom looks stay with it for the life of the key, and after that the word alone.
     :returns: ``RUN`` or ``REFUSED``.
     """
     if session.ended:
@@ -402,15 +405,15 @@ def settle(session: Session, engine: Engine, *, heard: bool = False) -> str | No
     if _decide(session, engine, "nobody finished it") == RUN:
         finish(session, engine)
         _after_reboot(session, engine)
-    if heard or not may_ask or _key_expired(session):
+    if heard or not may_ask:
         close(session)
+        return session.decision
+    key_left = float(session.facts["opened"]) + _channel_server.KEY_LIFE_SECONDS - time.time()
+    if key_left < 0:
+        close(session, keep=True)
     else:
-        _watchdog.disarm(session.id)
+        session.rest(min(_UNHEARD_LOOK_SECONDS, key_left + 1))
     return session.decision
-
-
-def _key_expired(session: Session) -> bool:
-    return time.time() - float(session.facts["opened"]) > _channel_server.KEY_LIFE_SECONDS
 
 
 def _after_reboot(session: Session, engine: Engine) -> None:
@@ -426,8 +429,11 @@ def _after_reboot(session: Session, engine: Engine) -> None:
             engine.start(container)
 
 
-def close(session: Session) -> None:
-    """End the session on this host; a refused one leaves nothing, one that runs here leaves its record."""
+def close(session: Session, *, keep: bool = False) -> None:
+    """End the session on this host; one that runs here leaves its record, a refused one that its source knows of nothing.
+
+    :param keep: whether the record stays in any case, for a source that has not heard of it.
+    """
     _channel_server.revoke(session)
     _watchdog.disarm(session.id)
-    session.close(keep=session.decision == RUN)
+    session.close(keep=keep or session.decision == RUN)

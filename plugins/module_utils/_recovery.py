@@ -83,6 +83,9 @@ def story(session: Session) -> str:
             )
         elif session.decision == ABORT:
             text = "being given up; the container is about to go on here"
+    if session.lease_left > 2 * LEASE_SECONDS and phase in ("run", "refused"):
+        # Nobody is at work on it: it waits for the other host, see _destination.settle.
+        return text
     if session.lease_left > 0:
         return f"{text} (at work, or waiting {session.lease_left:.0f} s for a sign of life)"
     return f"{text} (abandoned)"

@@ -448,7 +448,11 @@ class Session:
 
     def renew(self) -> None:
         """A sign of life: the watchdog leaves the session alone for some time from now."""
-        expires = time.clock_gettime(time.CLOCK_BOOTTIME) + self._lease_seconds()
+        self.rest(self._lease_seconds())
+
+    def rest(self, seconds: float) -> None:
+        """Let the watchdog leave the session alone for that time, or until this host starts again."""
+        expires = time.clock_gettime(time.CLOCK_BOOTTIME) + seconds
         # Never beside close(), which takes the directory away.
         with self._renewing:
             if self._over:
