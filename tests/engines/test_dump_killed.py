@@ -18,7 +18,7 @@ from tests.workloads.host import Host
 Start = Callable[..., Moving]
 
 # Long enough to be met in the middle of it: some tenths of a second.
-BALLAST_MB = 300
+BALLAST_MB = 160
 
 # Waits for the first 20 MB of memory in the images, then ends what dumps: by its name, or the whole unit in one of two ways.
 _CUT_OFF = r"""
