@@ -24,6 +24,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _room,
     _source,
     _steps,
+    _watchdog,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
@@ -58,7 +59,12 @@ def settle(session: Session) -> int:
 def _settle(session: Session) -> str | None:
     # The attempt itself is no sign of life. One that began before this one got the lock is.
     with session.locked(timeout=1, alive=False):
-        if session.ended or session.lease_left > 0:
+        if session.ended:
+            # Its closing was cut off at the very end.
+            session.close(keep=True)
+            _watchdog.disarm(session.id)
+            return None
+        if session.lease_left > 0:
             return None
         if session.role == SOURCE:
             try:

@@ -84,6 +84,9 @@ HELD_LEASE_SECONDS = 120.0
 _HOLDER = "holder"
 _BALLAST_BYTES = 256 << 10
 
+#: the program that acts for a session, see ``_agent_package.py``
+AGENT = "agent.pyz"
+
 _KEPT_AFTER_CLOSE = frozenset({"session.json", "journal", "decision"})
 
 
@@ -253,7 +256,7 @@ class Session:
     def agent(self) -> tuple[str, ...]:
         """The command line of its agent, see ``_agent_package.py``: of the interpreter that runs the modules."""
         # -I: nothing from the caller's environment or working directory gets imported by what runs as root.
-        return (sys.executable, "-I", "-B", self.path("agent.pyz"))
+        return (sys.executable, "-I", "-B", self.path(AGENT))
 
     # -- journal -----------------------------------------------------------------------------------------------
 
@@ -504,7 +507,7 @@ class Session:
             _durable.sync_directory(self.state_root)
             return
         for entry in os.listdir(self.directory):
-            if entry not in _KEPT_AFTER_CLOSE:
+            if entry not in (*_KEPT_AFTER_CLOSE, AGENT):
                 target = self.path(entry)
                 if os.path.isdir(target) and not os.path.islink(target):
                     shutil.rmtree(target)
@@ -512,9 +515,11 @@ class Session:
                     os.unlink(target)
         _durable.sync_directory(self.directory)
         self.release_claim()
-        # Last: a session that is cut off before this is closed again by whoever settles it.
+        # A session that is cut off before this is closed again by whoever settles it. That may be the agent, which goes last.
         if not self.ended:
             self.enter("closed")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path(AGENT))
 
     def summary(self) -> dict[str, t.Any]:
         """What a person or playbook may know of it."""
