@@ -120,16 +120,16 @@ class TaskGroup:
                 f"Container {inspect['Name'].lstrip('/')} is not running (status: {inspect['State'].get('Status')}): it has no "
                 "memory to move. Start it first, or move it by ordinary means.",
             )
-        # Its first process may be in a cgroup that the container has made itself, and with one of the host's in another altogether:
-        # what is frozen there may leave tasks of the container running, and stop others.
+        # Its first process may be in a cgroup that the container has made itself, or in a foreign one: who freezes that may leave
+        # tasks of the container running, and stop others.
         path = cgroup_of(pid)
         found = _named_part(inspect["Id"], path)
         if not found:
             raise MigrationError(
                 "cgroup_unknown",
-                f"The first process of container {inspect['Name'].lstrip('/')} is in the cgroup {path}, and none above that bears the "
-                "container's id: which tasks are the container's cannot be told. It has been moved there, by itself or by somebody; "
-                "start the container anew.",
+                f"The first process of container {inspect['Name'].lstrip('/')} is in the cgroup {path}, which is not below one "
+                "that bears the container's id: which tasks are the container's cannot be told. It has been moved there, by itself "
+                "or by somebody; start the container anew.",
                 cgroup=path,
             )
         return cls(found)
