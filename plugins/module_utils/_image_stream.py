@@ -9,8 +9,8 @@
 ``docker load`` takes any number of images under any names from a tar archive, and a name that another image had is that one's no
 more: whoever holds the channel's key could put an image of his own under the name of a well-known one. So nothing is passed on as
 it came. Members that no ``docker save`` writes end the load; blobs and layers are passed on, which are found by their digests;
-the two files that say what the archive holds are read, judged and written anew. The engine believes an archive when it has seen the
-end of it, so one that breaks off here has loaded nothing.
+the two files that say what the archive holds are read, judged and written anew. The engine believes an archive when it has seen
+the end of it, so one that breaks off here has loaded nothing.
 """
 
 from __future__ import annotations
