@@ -29,7 +29,7 @@ import threading
 import time
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _durable, _holder, _names
+from ansible_collections.livemigrate.criu.plugins.module_utils import _durable, _holder, _memory_place, _names
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 
 STATE_ROOT = "/var/lib/livemigrate"
@@ -246,6 +246,12 @@ class Session:
     def path(self, *parts: str) -> str:
         """A path in the durable directory."""
         return os.path.join(self.directory, *parts)
+
+    def keep_out_of_swap(self) -> None:
+        """Have the kernel never swap out what is kept in memory for it, where it can. To be called once, first of all."""
+        if _memory_place.keep_out_of_swap(self.volatile):
+            # What was in the directory is below it.
+            self.renew()
 
     def memory_path(self, *parts: str) -> str:
         """A path in the directory that never reaches a disk."""
@@ -500,7 +506,7 @@ class Session:
             self._require_legal(self.phase, "closed")
         with self._renewing:
             self._over = True
-            shutil.rmtree(self.volatile, ignore_errors=True)
+            _memory_place.remove(self.volatile)
         if not keep:
             self.release_claim()
             shutil.rmtree(self.directory)

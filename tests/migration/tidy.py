@@ -49,6 +49,7 @@ for s in "$@"; do
   grep -lsx "$s" /var/lib/livemigrate/locks/* | xargs -r rm -f
   docker ps -aq --filter "name=^livemigrate-$s" | xargs -r docker rm -fv
   grep -lsx "$s" /var/lib/livemigrate/restores/*/session | xargs -r -n1 dirname | xargs -r rm -rf
+  umount -l "/run/livemigrate/$s" 2>/dev/null
   rm -rf "/run/livemigrate/$s" "/var/lib/livemigrate/$s"
 done
 systemctl daemon-reload
