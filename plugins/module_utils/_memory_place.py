@@ -26,7 +26,9 @@ def _call(name: str, *arguments: object) -> None:
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
-    if getattr(libc, name)(*arguments) != 0:
+    # mount(2) takes its flags as a long.
+    words = [ctypes.c_ulong(one) if isinstance(one, int) else one for one in arguments]
+    if getattr(libc, name)(*words) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{name}: {os.strerror(number)}")
 

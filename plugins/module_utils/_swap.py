@@ -21,12 +21,12 @@ _SET_FLAG = 0
 
 def has_noswap() -> bool:
     """Whether this kernel has file systems in memory that it does not swap out, asked of itself; nothing is mounted for that."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    context = libc.syscall(_FSOPEN, b"tmpfs", 0)
+    libc, long = ctypes.CDLL(None), ctypes.c_long
+    context = libc.syscall(long(_FSOPEN), b"tmpfs", long(0))
     if context < 0:
         return False
     try:
-        return bool(libc.syscall(_FSCONFIG, context, _SET_FLAG, b"noswap", None, 0) == 0)
+        return bool(libc.syscall(long(_FSCONFIG), long(context), long(_SET_FLAG), b"noswap", None, long(0)) == 0)
     finally:
         os.close(context)
 
