@@ -21,13 +21,15 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _channel_server,
     _destination,
     _durable_content,
+    _image_stream,
     _room,
     _source,
     _steps,
+    _watchdog,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import SOURCE, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import PREPARING_LEASE_SECONDS, SOURCE, Session
 
 TRY_AGAIN = 75
 
@@ -58,7 +60,12 @@ def settle(session: Session) -> int:
 def _settle(session: Session) -> str | None:
     # The attempt itself is no sign of life. One that began before this one got the lock is.
     with session.locked(timeout=1, alive=False):
-        if session.ended or session.lease_left > 0:
+        if session.ended:
+            # Its closing was cut off at the very end.
+            session.close(keep=True)
+            _watchdog.disarm(session.id)
+            return None
+        if session.lease_left > 0:
             return None
         if session.role == SOURCE:
             try:
@@ -75,7 +82,7 @@ def serve(session: Session, command: str) -> int:
     """Answer one call through the channel."""
     words: dict[str, t.Callable[[], dict[str, t.Any]]] = {
         "ping": lambda: {"host": _source.host_identity()},
-        "image-load": lambda: _room.load_image(session, Engine(), sys.stdin.buffer),
+        "image-load": lambda: _load_image(session),
         "addresses": lambda: _room.addresses(session),
         "verdict": lambda: _destination.verdict(session),
         "bye": lambda: _destination.bye(session, Engine()),
@@ -98,6 +105,13 @@ def step(session: Session, name: str) -> int:
         answer = {"failure": MigrationError.unexpected(exc).as_failure()}
     json.dump(answer, sys.stdout)
     return 0
+
+
+def _load_image(session: Session) -> dict[str, t.Any]:
+    # An engine with a store of its own writes the whole image to its disk before the first byte of it comes.
+    stream = _image_stream.Steady(sys.stdin.buffer, PREPARING_LEASE_SECONDS)
+    with session.locked():
+        return _room.load_image(session, Engine(), stream)
 
 
 def check(session: Session) -> int:

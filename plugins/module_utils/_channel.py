@@ -209,7 +209,7 @@ class Channel:
             )
         failure = answer.get("failure")
         if failure:
-            raise MigrationError(failure["code"], failure["message"], **failure.get("details", {}))
+            raise MigrationError.from_failure(failure)
         return answer
 
     def stream(self, word: str, chunks: t.Iterable[bytes]) -> tuple[dict[str, t.Any], int]:

@@ -76,7 +76,7 @@ class Conversation:
             raise MigrationError("destination_unreachable", why)
         failure = answer.get("failure")
         if failure:
-            raise MigrationError(failure["code"], failure["message"], **failure.get("details", {}))
+            raise MigrationError.from_failure(failure)
         return answer
 
     def ask(self, message: _talk.Message) -> _talk.Message:

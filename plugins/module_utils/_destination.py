@@ -59,6 +59,7 @@ def open_session(
     data_root = Engine().info()["DockerRootDir"]
     opened = Session.open(session, DESTINATION, dict(facts, channel_user=channel_user, data_root=data_root))
     try:
+        opened.keep_out_of_swap()
         agent = _agent_package.install(opened)
         inbox = opened.memory_path("inbox")
         os.makedirs(inbox, mode=0o700, exist_ok=True)

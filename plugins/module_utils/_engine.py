@@ -277,8 +277,8 @@ class Engine:
             client._raise_for_status(answer)
             yield from answer.iter_content(1 << 20)
 
-    def load_image(self, stream: t.BinaryIO) -> str:
-        """``docker load`` from a stream; returns what the engine said."""
+    def load_image(self, stream: t.Iterable[bytes]) -> str:
+        """``docker load`` of an archive in pieces; returns what the engine said."""
         with _told("load the image", "image_load_failed"):
             said = [entry.get("stream") or entry.get("error") or "" for entry in self._patient().load_image(stream)]
             return "".join(said).strip()

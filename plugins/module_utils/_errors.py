@@ -8,23 +8,32 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _printable
+
+# What is told has lines where programs' words are quoted. Nothing else that is invisible gets into it.
+_KEPT = "\n\t"
+_CODE = re.compile(r"[a-z][a-z0-9_]{0,60}")
 
 
 class MigrationError(Exception):
     """Something that cannot be done, told for people and for programs.
+
+    What containers and programs have put into its texts is made visible here, whoever shows them later (see ``_printable.py``).
 
     :param code: short stable name in snake_case, e.g. ``container_not_found``; programs branch on it.
     :param message: a full sentence that names the cause and, where there is one, the remedy.
     :param details: facts for the report, plain data, never a secret (no environment, no key, no spec).
     """
 
-    def __init__(self, code: str, message: str, **details: t.Any) -> None:
-        super().__init__(message)
+    def __init__(self, code: str, message: str, /, **details: t.Any) -> None:
         self.code = code
-        self.message = message
-        self.details = details
+        self.message = _printable.text(message, _KEPT)
+        self.details: dict[str, t.Any] = _printable.data(details, _KEPT)
+        super().__init__(self.message)
 
     @classmethod
     def of(cls, exc: BaseException, code: str) -> MigrationError:
@@ -41,9 +50,13 @@ class MigrationError(Exception):
         )
 
     @classmethod
-    def from_failure(cls, failure: t.Mapping[str, t.Any]) -> MigrationError:
-        """The error that another process has told with :meth:`as_failure`."""
-        return cls(failure["code"], failure["message"], **failure["details"])
+    def from_failure(cls, failure: t.Any) -> MigrationError:
+        """The error that another process, perhaps of the other host, has told with :meth:`as_failure`; it may be anything."""
+        told = failure if isinstance(failure, dict) else {}
+        code, message, details = told.get("code"), told.get("message"), told.get("details")
+        if not isinstance(code, str) or not _CODE.fullmatch(code) or not isinstance(message, str):
+            return cls("channel_failed", f"A failure was told that cannot be understood: {str(failure)[:200]}")
+        return cls(code, message, **(details if isinstance(details, dict) else {}))
 
     def as_failure(self) -> dict[str, t.Any]:
         """The form in which modules and the agent return it."""

@@ -29,6 +29,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _images,
     _rsync_facts,
     _self_test,
+    _swap,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import SYSTEM_PATH, Runner
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine_socket import engine_get
@@ -366,6 +367,7 @@ def host_facts(
         "ssh_host_keys": _channel_server.host_keys(),
         "disk": disk_facts(paths),
         # Where a session keeps what must not reach a disk.
+        "swap": _swap.facts(),
         "tmpfs_free_bytes": disk_facts(["/run"])[0]["free_bytes"],
         "python": python_facts(),
         "usable": not verdict.reasons,

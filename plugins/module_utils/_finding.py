@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.livemigrate.criu.plugins.module_utils import _printable
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 
 Facts = t.Mapping[str, t.Any]
@@ -25,9 +26,7 @@ INFO = "info"
 SEVERITIES = (ERROR, WARNING, INFO)
 
 
-class Finding(t.NamedTuple):
-    """Something a person should know. Never holds a secret: no environment, no arguments, no label values."""
-
+class _Finding(t.NamedTuple):
     #: id of the rule: a stable name in snake_case
     rule: str
     #: the fact, one sentence
@@ -38,6 +37,19 @@ class Finding(t.NamedTuple):
     severity: str = ERROR
     #: the variable of the role migrate that lifts it, where one does
     variable: str = ""
+
+
+class Finding(_Finding):
+    """Something a person should know. Never holds a secret: no environment, no arguments, no label values.
+
+    Names that a container or the other host has given are made visible here, whoever shows them later (see ``_printable.py``).
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, rule: str, message: str, remedy: str, severity: str = ERROR, variable: str = "") -> Finding:
+        """Both sentences are one line each: a line end in them is not ours."""
+        return super().__new__(cls, rule, _printable.text(message), _printable.text(remedy), severity, variable)
 
     @property
     def code(self) -> str:

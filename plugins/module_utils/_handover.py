@@ -23,6 +23,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _engine_runtime,
     _engines,
     _freeze,
+    _printable,
     _runc,
     _source,
     _talk,
@@ -68,9 +69,27 @@ def _send(
     network = _connections.Arrangement.of(plan, established=found["kept"] > 0).as_data()
     with talk.within(_ANSWER_SECONDS + patience):
         copy = {"manifest": manifest, "fingerprints": fingerprints, "network": network, "surroundings": surroundings}
-        told = talk.ask({"hold": copy})
+        told = _of_copy(talk.ask({"hold": copy}))
     session.enter("held", **told)
     return sent, told
+
+
+def _of_copy(told: _talk.Message) -> dict[str, t.Any]:
+    """What the destination tells of the held copy: numbers and sentences, and nothing else that it may think of.
+
+    :raises MigrationError: ``channel_failed``.
+    """
+    try:
+        return {
+            **{name: float(told[name]) for name in ("seconds", "flush_seconds", "flush_waited")},
+            **{name: int(told[name]) for name in ("processes", "recognised")},
+            "warnings": [_printable.text(str(warning)) for warning in told["warnings"]],
+        }
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise MigrationError(
+            "channel_failed",
+            f"The destination tells something of the copy that cannot be understood: {str(told)[:200]}",
+        ) from None
 
 
 def hand_over(session: Session, engine: Engine) -> dict[str, t.Any]:

@@ -13,6 +13,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.livemigrate.criu.plugins.module_utils import _printable
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 
 Result = dict[str, t.Any]
@@ -41,7 +42,7 @@ def run_module(body: Body, **module_arguments: t.Any) -> None:
         _fail(module, MigrationError.unexpected(exc))
     else:
         for warning in result.pop("warnings", []):
-            module.warn(warning)
+            module.warn(_printable.text(warning))
         result.setdefault("changed", False)
         module.exit_json(**result)
 

@@ -18,7 +18,7 @@ import shutil
 import time
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _criu_failure, _mark, _names
+from ansible_collections.livemigrate.criu.plugins.module_utils import _criu_failure, _mark, _memory_place, _names
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
@@ -93,7 +93,7 @@ def prune(engine: Engine, *, state_root: str = STATE_ROOT, volatile_root: str = 
     for root in (state_root, volatile_root):
         for path in _cut_off(root):
             if os.path.basename(path) not in known:
-                shutil.rmtree(path, ignore_errors=True)
+                _memory_place.remove(path)
     _mark.prune(containers, state_root=state_root, volatile_root=volatile_root)
     _criu_failure.prune(state_root)
 

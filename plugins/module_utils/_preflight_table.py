@@ -11,6 +11,7 @@ from __future__ import annotations
 import textwrap
 import typing as t
 
+from ansible_collections.livemigrate.criu.plugins.module_utils import _printable
 from ansible_collections.livemigrate.criu.plugins.module_utils._finding import Finding
 from ansible_collections.livemigrate.criu.plugins.module_utils._preflight import Verdict
 
@@ -65,7 +66,8 @@ def render(verdict: Verdict, columns: int) -> str:
     lines.append(f"Engine: {verdict.engine} ({verdict.engine_reason}).")
     if verdict.prediction is not None:
         lines += expectation(verdict.prediction)
-    return "\n".join(lines)
+    # The rest of it are words of both hosts: names of devices, why an engine was chosen.
+    return "\n".join(map(_printable.text, lines))
 
 
 def _row(severity: str, one: Finding, first: int, second: int, columns: int) -> list[str]:

@@ -19,6 +19,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _destination,
     _names,
     _old_records,
+    _printable,
     _source,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import Channel
@@ -110,7 +111,8 @@ def _is_of(session: Session, name: str) -> bool:
 
 def stories(session: str | None = None, container: str | None = None) -> list[dict[str, t.Any]]:
     """Summaries of sessions, each with its story."""
-    return [dict(found.summary(), story=story(found)) for found in chosen(session, container)]
+    # The journal holds what a container, and the other host, call things.
+    return [_printable.data(dict(found.summary(), story=story(found))) for found in chosen(session, container)]
 
 
 def moved(container: str) -> dict[str, t.Any] | None:
@@ -122,12 +124,13 @@ def moved(container: str) -> dict[str, t.Any] | None:
             newest = found
     if newest is None or Engine().find(name) is not None:
         return None
-    return {
+    told = {
         "peer": newest.facts.get("peer_name"),
         "session": newest.id,
         "container_id": newest.data("committed").get("destination_container_id"),
         "story": story(newest),
     }
+    return t.cast("dict[str, t.Any]", _printable.data(told))
 
 
 def settle(

@@ -25,6 +25,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _engines,
     _finding,
     _host_files,
+    _image_stream,
     _images,
     _networks,
     _old_records,
@@ -70,11 +71,14 @@ def image_state(session: Session, engine: Engine) -> str:
     return "missing"
 
 
-def load_image(session: Session, engine: Engine, stream: t.BinaryIO) -> dict[str, t.Any]:
-    """Take an image in from the channel; what is loaded but not the container's own image goes again.
+def load_image(session: Session, engine: Engine, stream: _image_stream.Stream) -> dict[str, t.Any]:
+    """Take the container's image in from the channel, and nothing else. The caller holds the session's lock.
 
-    :raises MigrationError: ``image_load_failed``.
+    :param stream: what ``docker save`` wrote.
+    :raises MigrationError: ``image_load_failed``; ``channel_refused`` where it is not the time for it.
     """
+    if session.phase != "opened" or session.decision is not None:
+        raise MigrationError("channel_refused", f"Session {session.id} takes no image in phase {session.phase}.")
     image = read_spec(session)["image"]
     # Noted first: what a refusal has to take away again, however far this gets, and what the tags pointed at before.
     tags = {tag: (engine.find_image(tag) or {}).get("Id") for tag in image["tags"]}
@@ -82,14 +86,25 @@ def load_image(session: Session, engine: Engine, stream: t.BinaryIO) -> dict[str
     _durable.write_json(session.path("image_brought.json"), {"image": image, "tags": tags, "kept": kept})
     for before, name in kept.items():
         engine.tag_image(before, name)
-    said = engine.load_image(stream)
+    said = engine.load_image(_image_stream.only(stream, image))
     loaded = _images.find(engine, image)
     if loaded is None:
+        _put_names_back(engine, tags)
         raise MigrationError(
             "image_load_failed",
             f"The image that was sent is not the container's image {image['id']}: {said or 'nothing was loaded'}",
         )
     return {"loaded": loaded["Id"]}
+
+
+def _put_names_back(engine: Engine, tags: t.Mapping[str, str | None]) -> None:
+    """Another image has come under these names than the container's: they go back to whatever had them before."""
+    for tag, before in tags.items():
+        now = engine.find_image(tag)
+        if now is not None and now["Id"] != before:
+            engine.remove_image(tag)
+            if before:
+                engine.tag_image(before, tag)
 
 
 def own_past(session: Session) -> list[Session]:

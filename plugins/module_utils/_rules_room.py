@@ -11,7 +11,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import _huge_pages, _prediction
-from ansible_collections.livemigrate.criu.plugins.module_utils._finding import ERROR, Case, Facts, Told, rule
+from ansible_collections.livemigrate.criu.plugins.module_utils._finding import ERROR, WARNING, Case, Facts, Told, rule
 
 _Found = t.Iterator[Told]
 
@@ -70,6 +70,25 @@ def checkpoint_room(case: Case) -> _Found:
                     if case.settings.engine == "api"
                     else "Make room there.",
                 )
+
+
+@rule(
+    WARNING, "a memory image that may be swapped out to a disk", "tmpfs(5)", "source", "destination", engine="runtime"
+)
+def swap_in_the_clear(case: Case) -> _Found:
+    for where, facts in case.hosts():
+        swap = facts.get("swap") or {}
+        if swap.get("in_the_clear") and not swap.get("noswap"):
+            yield (
+                (
+                    f"The container's memory images and settings lie in /run on the {where}, and the kernel there may swap them "
+                    f"out to {', '.join(swap['in_the_clear'])}, which is not encrypted: there they outlive the move."
+                ),
+                (
+                    "Boot a kernel of 6.4 or later there, encrypt the swap space (crypttab(5), option swap), or turn it off for "
+                    "the move (swapoff -a)."
+                ),
+            )
 
 
 # A place, the bytes that a checkpoint takes there, and the bytes that are free.

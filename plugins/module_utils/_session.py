@@ -29,7 +29,7 @@ import threading
 import time
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _durable, _holder, _names
+from ansible_collections.livemigrate.criu.plugins.module_utils import _durable, _holder, _memory_place, _names
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 
 STATE_ROOT = "/var/lib/livemigrate"
@@ -83,6 +83,9 @@ HELD_LEASE_SECONDS = 120.0
 
 _HOLDER = "holder"
 _BALLAST_BYTES = 256 << 10
+
+#: the program that acts for a session, see ``_agent_package.py``
+AGENT = "agent.pyz"
 
 _KEPT_AFTER_CLOSE = frozenset({"session.json", "journal", "decision"})
 
@@ -244,6 +247,12 @@ class Session:
         """A path in the durable directory."""
         return os.path.join(self.directory, *parts)
 
+    def keep_out_of_swap(self) -> None:
+        """Have the kernel never swap out what is kept in memory for it, where it can. To be called once, first of all."""
+        if _memory_place.keep_out_of_swap(self.volatile):
+            # What was in the directory is below it.
+            self.renew()
+
     def memory_path(self, *parts: str) -> str:
         """A path in the directory that never reaches a disk."""
         os.makedirs(self.volatile, mode=0o700, exist_ok=True)
@@ -253,7 +262,7 @@ class Session:
     def agent(self) -> tuple[str, ...]:
         """The command line of its agent, see ``_agent_package.py``: of the interpreter that runs the modules."""
         # -I: nothing from the caller's environment or working directory gets imported by what runs as root.
-        return (sys.executable, "-I", "-B", self.path("agent.pyz"))
+        return (sys.executable, "-I", "-B", self.path(AGENT))
 
     # -- journal -----------------------------------------------------------------------------------------------
 
@@ -497,14 +506,14 @@ class Session:
             self._require_legal(self.phase, "closed")
         with self._renewing:
             self._over = True
-            shutil.rmtree(self.volatile, ignore_errors=True)
+            _memory_place.remove(self.volatile)
         if not keep:
             self.release_claim()
             shutil.rmtree(self.directory)
             _durable.sync_directory(self.state_root)
             return
         for entry in os.listdir(self.directory):
-            if entry not in _KEPT_AFTER_CLOSE:
+            if entry not in (*_KEPT_AFTER_CLOSE, AGENT):
                 target = self.path(entry)
                 if os.path.isdir(target) and not os.path.islink(target):
                     shutil.rmtree(target)
@@ -512,9 +521,11 @@ class Session:
                     os.unlink(target)
         _durable.sync_directory(self.directory)
         self.release_claim()
-        # Last: a session that is cut off before this is closed again by whoever settles it.
+        # A session that is cut off before this is closed again by whoever settles it. That may be the agent, which goes last.
         if not self.ended:
             self.enter("closed")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path(AGENT))
 
     def summary(self) -> dict[str, t.Any]:
         """What a person or playbook may know of it."""

@@ -99,6 +99,7 @@ def open_session(
         },
     )
     try:
+        session.keep_out_of_swap()
         public_key = _channel.make_key(session)
         networks = [engine.find_network(endpoint.name) for endpoint in _spec.networks(inspect)]
         outbox = session.memory_path("outbox")

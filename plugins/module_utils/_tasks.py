@@ -46,7 +46,8 @@ def cgroup_of(pid: int) -> str:
     :raises MigrationError: ``process_gone``; ``cgroup_v1`` where the host has no version 2 hierarchy for it.
     """
     try:
-        with open(f"/proc/{pid}/cgroup", encoding="utf-8") as handle:
+        # A container may call its own cgroups what it likes.
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as handle:
             lines = handle.read().splitlines()
     except FileNotFoundError:
         raise MigrationError("process_gone", f"Process {pid} has ended.", pid=pid) from None
@@ -93,9 +94,10 @@ def _named_part(container_id: str, said: str) -> str:
     """The part of a cgroup's path that ends with the container's own; empty where none bears its name."""
     if said.startswith(_CGROUPS + "/") and os.path.normpath(said) == said:
         parts = said.split("/")
-        for name in _names_of(container_id):
-            if name in parts:
-                return "/".join(parts[: parts.index(name) + 1])
+        for depth, part in enumerate(parts, 1):
+            # The uppermost: below it the container gives names.
+            if part in _names_of(container_id):
+                return "/".join(parts[:depth])
     return ""
 
 
@@ -107,9 +109,9 @@ class TaskGroup:
 
     @classmethod
     def of_container(cls, inspect: t.Mapping[str, t.Any]) -> TaskGroup:
-        """The group of a running container.
+        """The group of a running container: the cgroup that bears its id, wherever below that its first process is.
 
-        :raises MigrationError: ``container_not_running``, or as :func:`cgroup_of`.
+        :raises MigrationError: ``container_not_running``; ``cgroup_unknown``; or as :func:`cgroup_of`.
         """
         pid = int(inspect["State"].get("Pid") or 0)
         if not pid:
@@ -118,9 +120,19 @@ class TaskGroup:
                 f"Container {inspect['Name'].lstrip('/')} is not running (status: {inspect['State'].get('Status')}): it has no "
                 "memory to move. Start it first, or move it by ordinary means.",
             )
-        # Its first process may be in a cgroup that the container has made itself.
+        # Its first process may be in a cgroup that the container has made itself, or in a foreign one: who freezes that may leave
+        # tasks of the container running, and stop others.
         path = cgroup_of(pid)
-        return cls(_named_part(str(inspect.get("Id") or ""), path) or path)
+        found = _named_part(inspect["Id"], path)
+        if not found:
+            raise MigrationError(
+                "cgroup_unknown",
+                f"The first process of container {inspect['Name'].lstrip('/')} is in the cgroup {path}, which is not below one "
+                "that bears the container's id: which tasks are the container's cannot be told. It has been moved there, by "
+                "itself or by somebody; start the container anew.",
+                cgroup=path,
+            )
+        return cls(found)
 
     @property
     def exists(self) -> bool:

@@ -261,6 +261,20 @@ channel_login:
       description: Why the SSH daemon would not let a key in.
       type: str
       sample: ""
+swap:
+  description: Whether what a session keeps in memory may be read from a disk afterwards.
+  returned: always
+  type: dict
+  contains:
+    noswap:
+      description: Whether the kernel has file systems in memory that are never swapped out (6.4 and later).
+      type: bool
+      sample: true
+    in_the_clear:
+      description: Swap spaces that are neither encrypted nor in memory themselves.
+      type: list
+      elements: str
+      sample: ["/dev/vda2"]
 tmpfs_free_bytes:
   description: Room in the file system in memory where a session keeps a checkpoint.
   returned: always

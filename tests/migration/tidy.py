@@ -39,8 +39,8 @@ done
 _TAKE_AWAY = r"""
 for s in "$@"; do
   systemctl stop "livemigrate-$s*" 2>/dev/null
-  systemctl --quiet disable "livemigrate-$s.timer" 2>/dev/null
-  rm -f /etc/systemd/system/livemigrate-$s.* /etc/systemd/system/*.wants/livemigrate-$s.*
+  rm -f "/var/lib/livemigrate/watchdog/sessions/$s"
+  systemctl stop "livemigrate-settle@$s.service" 2>/dev/null
   for note in /run/livemigrate/$s/transfer.*; do test -e "$note" && kill -KILL "${note##*.}" 2>/dev/null; done
   for keys in /root/.ssh/authorized_keys /home/*/.ssh/authorized_keys; do
     test -e "$keys" && sed -i "/ livemigrate:$s\$/d" "$keys"
@@ -49,10 +49,17 @@ for s in "$@"; do
   grep -lsx "$s" /var/lib/livemigrate/locks/* | xargs -r rm -f
   docker ps -aq --filter "name=^livemigrate-$s" | xargs -r docker rm -fv
   grep -lsx "$s" /var/lib/livemigrate/restores/*/session | xargs -r -n1 dirname | xargs -r rm -rf
+  umount -l "/run/livemigrate/$s" 2>/dev/null
   rm -rf "/run/livemigrate/$s" "/var/lib/livemigrate/$s"
 done
 systemctl daemon-reload
-for s in "$@"; do systemctl reset-failed "livemigrate-$s*" 2>/dev/null; done
+if [ -z "$(ls -A /var/lib/livemigrate/watchdog/sessions 2>/dev/null)" ]; then
+  systemctl stop livemigrate-watchdog.timer 2>/dev/null
+  rm -f /etc/systemd/system/livemigrate-watchdog.* /etc/systemd/system/livemigrate-settle@.service
+  rm -f /etc/systemd/system/*.wants/livemigrate-watchdog.timer
+  systemctl daemon-reload
+fi
+for s in "$@"; do systemctl reset-failed "livemigrate-$s*" "livemigrate-settle@$s.service" 2>/dev/null; done
 rm -rf /tmp/ctrd-checkpoint*
 true
 """

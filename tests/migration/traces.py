@@ -19,7 +19,7 @@ docker ps -a --no-trunc --format 'container {{.ID}} {{.Names}} {{.State}}' | sor
 docker volume ls --format 'volume {{.Name}}' | sort
 docker network ls --format 'network {{.Name}}' | sort
 docker images -a --no-trunc --format 'image {{.ID}} {{.Repository}}:{{.Tag}}' | sort
-for d in /run/livemigrate /var/lib/livemigrate/locks; do
+for d in /run/livemigrate /var/lib/livemigrate/locks /var/lib/livemigrate/watchdog/sessions; do
   ls -A $d 2>/dev/null | grep -vxE '[.]lock|restores|self-test[.]json' | sed "s,^,$d/,"
 done
 for s in /var/lib/livemigrate/2*; do test -d "$s" && (cd "$s" && ls -A | sed "s,^,$s/,"); done

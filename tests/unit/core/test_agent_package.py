@@ -203,6 +203,8 @@ def test_rsync_s_server_side_answers_as_the_others_do_and_loads_less(python: str
         "_confinement",
         "_mountinfo",
         "_namespaces",
+        "_printable",
+        "_memory_place",
     }
 
 

@@ -208,6 +208,32 @@ def test_a_container_that_does_not_run_has_no_group() -> None:
         assert f"web is not running (status: {state['Status']})" in caught.value.message
 
 
+@pytest.mark.parametrize("name", [f"docker-{CONTAINER}.scope", CONTAINER])
+@pytest.mark.parametrize("below", ["", "init.scope", "a/b", f"x/docker-{CONTAINER}.scope", CONTAINER, "\udcff\udcfe"])
+def test_a_container_s_group_is_the_one_that_bears_its_id(
+    name: str, below: str, group: Group, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of its tasks are meant, in whatever cgroup it has put its first one."""
+    monkeypatch.setattr(_tasks, "_CGROUPS", str(unified()))
+    path = Path(group.path) / "some.slice" / name
+    (path / below).mkdir(parents=True)
+    counter = start(below=f"some.slice/{name}/{below}")
+    assert TaskGroup.of_container({"Id": CONTAINER, "Name": "/web", "State": {"Pid": counter.pid}}).path == str(path)
+
+
+@pytest.mark.parametrize("other", ["elsewhere", f"docker-{'c' * 64}.scope", f"docker-{CONTAINER[:12]}.scope"])
+def test_a_container_whose_first_process_is_in_a_foreign_group_has_none(
+    other: str, group: Group, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Freezing that would stop others and leave the container's own tasks running."""
+    monkeypatch.setattr(_tasks, "_CGROUPS", str(unified()))
+    (Path(group.path) / other).mkdir()
+    counter = start(below=other)
+    with pytest.raises(MigrationError) as caught:
+        TaskGroup.of_container({"Id": CONTAINER, "Name": "/web", "State": {"Pid": counter.pid}})
+    assert caught.value.code == "cgroup_unknown"
+
+
 # -- holding ---------------------------------------------------------------------------------------------------------
 
 

@@ -79,6 +79,7 @@ def host() -> Facts:
     facts["rsync"] = {"version": "3.2.7", "error": "", "follows_links": False}
     facts["memory"] = {"total_bytes": 8 << 30, "available_bytes": 4 << 30}
     facts["tmpfs_free_bytes"] = 4 << 30
+    facts["swap"] = {"noswap": True, "in_the_clear": []}
     facts["huge_pages"] = {"2048": huge_page_pool(), "1048576": huge_page_pool(nr_hugepages=0, free_hugepages=0)}
     facts["disk"] = [
         {"path": path, "free_bytes": 10 << 30, "total_bytes": 20 << 30, "filesystem": "ext4", "device": device}

@@ -865,6 +865,14 @@ TABLE: list[Row] = [
     ),
     Row("apparmor_profile_missing", inspect(AppArmorProfile="own")),
     # -- room
+    *each_side(
+        "swap_in_the_clear",
+        lambda side: on(side, "swap", to={"noswap": False, "in_the_clear": ["/dev/vda2"]}),
+        "/dev/vda2",
+        "lie in /run",
+    ),
+    Row("swap_in_the_clear", on("source", "swap", to={"noswap": True, "in_the_clear": ["/dev/vda2"]})),
+    Row("swap_in_the_clear", on("source", "swap", to={"noswap": False, "in_the_clear": []})),
     *each_side("disk_free", lambda side: disk(side, "/tmp", (512 << 20) - 1), "/tmp", "has 511 MiB left"),
     Row("disk_free", disk("source", "/tmp", 512 << 20)),
     Row("disk_free", on("source", "disk", to=[])),

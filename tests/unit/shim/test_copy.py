@@ -217,6 +217,41 @@ def test_no_other_way_in(shim: Shim, command: str) -> None:
     assert shim.calls() == []
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        # Whether it takes a value decides where the command is.
+        ["--later-flag", "value", "create"],
+        ["--later-flag", "create"],
+        ["--later-flag=value", "start"],
+        ["-x", "state", "create"],
+        ["--root", "/x", "--later-flag", "delete", "start"],
+        ["--bundle", "state", "start"],
+        ["--", "create"],
+        # A command of a later runc, or one under another name.
+        ["launch"],
+        ["Create"],
+        ["init"],
+        [],
+        ["--root"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("held", [False, True], ids=["awaited", "held"])
+def test_what_it_does_not_know_is_refused(shim: Shim, arguments: list[str], held: bool) -> None:
+    """It may be one more way to start the container, which may be running elsewhere."""
+    shim.await_copy()
+    if held:
+        shim.hold()
+    text = refused(shim, shim.run(*shim.globals(), *arguments, CONTAINER))
+    assert "does not know" in text
+    assert "not started afresh" in text
+    # It is this container alone that is protected.
+    other = CONTAINER[:-1] + "0"
+    assert shim.run(*arguments, other).returncode == 0
+    assert shim.calls() == [[*arguments, other]]
+
+
 @pytest.mark.parametrize("session", ['"; rm -rf /', "a\\b", "../x", ""])
 def test_session_that_is_no_id(shim: Shim, session: str) -> None:
     shim.await_copy(session)

@@ -62,7 +62,13 @@ def test_mark_of_another_container_counts_for_nothing(shim: Shim) -> None:
     assert len(shim.calls()) == 3
 
 
-@pytest.mark.parametrize("command", ["state", "kill", "delete", "ps", "events", "pause"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("checkpoint", "delete", "events", "exec", "features", "help", "kill"),
+        *("list", "pause", "ps", "spec", "state", "update"),
+    ],
+)
 def test_other_commands_reach_a_waiting_copy(shim: Shim, command: str) -> None:
     shim.await_copy()
     shim.hold()
