@@ -24,10 +24,11 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _room,
     _source,
     _steps,
+    _watchdog,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import SOURCE, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import SOURCE, Session, remove_remains
 
 TRY_AGAIN = 75
 
@@ -58,7 +59,12 @@ def settle(session: Session) -> int:
 def _settle(session: Session) -> str | None:
     # The attempt itself is no sign of life. One that began before this one got the lock is.
     with session.locked(timeout=1, alive=False):
-        if session.ended or session.lease_left > 0:
+        if session.ended:
+            # Its closing was cut off at the very end.
+            session.close_again()
+            _watchdog.disarm(session.id)
+            return None
+        if session.lease_left > 0:
             return None
         if session.role == SOURCE:
             try:
@@ -115,8 +121,11 @@ def main(argv: t.Sequence[str] | None = None) -> int:
             try:
                 session = Session(words[1])
             except MigrationError as exc:
-                # Closed and gone while systemd still had the start in its queue.
+                # Closed and gone while systemd still had the start in its queue, or cut off in the middle of that.
                 sys.stderr.write(exc.message + "\n")
+                if exc.code == "session_unknown":
+                    remove_remains(words[1])
+                    _watchdog.disarm(words[1])
                 return 0
             return settle(session)
         if len(words) == 2 and words[0] == "start":

@@ -23,7 +23,7 @@ import zipfile
 from ansible_collections.livemigrate.criu.plugins.module_utils import _durable
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import Runner, run
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import AGENT, Session
 
 if t.TYPE_CHECKING:
     from importlib.abc import InspectLoader
@@ -112,5 +112,5 @@ def check(session: Session, command: t.Sequence[str], runner: Runner = run) -> N
 
 def install(session: Session) -> tuple[str, ...]:
     """Put the agent into a session's directory; returns its command line."""
-    _durable.write(session.path("agent.pyz"), build())
+    _durable.write(session.path(AGENT), build())
     return session.agent
