@@ -29,7 +29,12 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import PREPARING_LEASE_SECONDS, SOURCE, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
+    PREPARING_LEASE_SECONDS,
+    SOURCE,
+    Session,
+    remove_remains,
+)
 
 TRY_AGAIN = 75
 
@@ -62,7 +67,7 @@ def _settle(session: Session) -> str | None:
     with session.locked(timeout=1, alive=False):
         if session.ended:
             # Its closing was cut off at the very end.
-            session.close(keep=True)
+            session.close_again()
             _watchdog.disarm(session.id)
             return None
         if session.lease_left > 0:
@@ -129,8 +134,11 @@ def main(argv: t.Sequence[str] | None = None) -> int:
             try:
                 session = Session(words[1])
             except MigrationError as exc:
-                # Closed and gone while systemd still had the start in its queue.
+                # Closed and gone while systemd still had the start in its queue, or cut off in the middle of that.
                 sys.stderr.write(exc.message + "\n")
+                if exc.code == "session_unknown":
+                    remove_remains(words[1])
+                    _watchdog.disarm(words[1])
                 return 0
             return settle(session)
         if len(words) == 2 and words[0] == "start":

@@ -61,6 +61,9 @@ _NO_LIMIT = float(7 * 24 * 3600)
 
 # What is heard when the destination's half has been closed: its key is gone or, through a connection that stands, its agent.
 _REVOKED = re.compile(r"Permission denied \(|can't open file '[^']*/agent\.pyz'")
+# What ssh says, with this exit code, when it could not connect. Everything else comes from a host that is there.
+_NOT_CONNECTED = re.compile(r"^ssh: (connect to host .* port \d+: |Could not resolve hostname )", re.MULTILINE)
+_SSH_FAILED = 255
 
 # A kind and a key, and maybe a comment; OpenSSH's names of kinds may have an @ in them.
 _HOST_KEY = re.compile(r"([a-z0-9][a-z0-9.@-]*) ([A-Za-z0-9+/]+=*)(?: .*)?\Z")
@@ -176,7 +179,8 @@ class Channel:
     def call(self, word: str, *, timeout: float = 60.0) -> dict[str, t.Any]:
         """Say one word to the destination's agent and return its answer.
 
-        :raises MigrationError: ``destination_unreachable`` when no answer came; the agent's own failure when it told one.
+        :raises MigrationError: ``destination_unreachable`` when no answer came (its detail ``connected`` is false where ssh could
+            not connect); ``channel_revoked``; the agent's own failure when it told one.
         """
         done = self._run([*self._ssh(), self._address, word], timeout=timeout)
         return self._answer(done.rc, done.stdout, done.stderr)
@@ -197,7 +201,9 @@ class Channel:
         if not isinstance(answer, dict) and _REVOKED.search(stderr):
             raise MigrationError(
                 "channel_revoked",
-                f"The destination {self._destination} does not let this session in any more: its half has been closed.",
+                f"The destination {self._destination} does not let this session in any more: its half has been closed, or the "
+                "session's key has expired (after a day) or was taken out of authorized_keys. recover.yml, run for both hosts, "
+                "carries the destination's word.",
                 address=self._destination,
             )
         if not isinstance(answer, dict):
@@ -206,6 +212,7 @@ class Channel:
                 f"The destination {self._destination} (port {self._port}) gave no answer through the channel: "
                 f"{stderr.strip() or stdout.strip() or f'ssh ended with code {rc}'}",
                 address=self._destination,
+                connected=rc != _SSH_FAILED or not _NOT_CONNECTED.search(stderr),
             )
         failure = answer.get("failure")
         if failure:

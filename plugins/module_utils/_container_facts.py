@@ -35,6 +35,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _sockets,
     _spec,
     _spec_create,
+    _starting_units,
     _trees,
     _volumes,
 )
@@ -353,7 +354,7 @@ def gather(
     """The container of that name, or why there is nothing to tell of it (``found`` is false then, and ``error`` says why).
 
     :param bind_mounts: host paths of bind mounts whose content is to move.
-    :param sizes: whether to count what its files take, for a second at most.
+    :param sizes: whether to count what its files take, for a second at most, and to ask systemd who starts it.
     :param lasting: whether to look twice at its connections, 0.3 s apart.
     :param meanwhile: what can be done between the two looks.
     """
@@ -386,6 +387,7 @@ def gather(
         "processes": None,
     }
     if sizes:
+        facts["started_by"] = _starting_units.of(inspect)
         deadline = time.monotonic() + 1.0
         counted, complete = tree_bytes(layer, deadline) if layer else (0, False)
         moved = {entry["name"]: tree_bytes(entry["path"], deadline) for entry in volumes if entry["travels"]}

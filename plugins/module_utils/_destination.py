@@ -27,8 +27,9 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _engine_api,
     _engine_runtime,
     _engines,
+    _old_copy,
+    _restart_policy,
     _room,
-    _spec,
     _talk,
     _watchdog,
 )
@@ -134,7 +135,7 @@ def start(session: Session, engine: Engine) -> dict[str, t.Any]:
             if announcer is not None:
                 announcer.send()
     try:
-        finish(session, engine)
+        warnings += finish(session, engine)
     except (MigrationError, OSError) as exc:
         # It runs here, for good; what is left to do is done again when the source says bye.
         warnings.append(f"The container runs here, but tidying up is not complete: {exc}")
@@ -259,20 +260,36 @@ def _word(session: Session, reason: str = "") -> dict[str, t.Any]:
     return answer
 
 
-def finish(session: Session, engine: Engine) -> None:
-    """What follows RUN: restart policy, no checkpoint left, the superseded old copy removed. May be repeated."""
+def finish(session: Session, engine: Engine) -> list[str]:
+    """What follows RUN: restart policy, no checkpoint left, the superseded old copy removed. May be repeated.
+
+    :returns: why an old copy is left alone, for a person; ``cleanup.yml`` says it again.
+    """
     container = session.data("run")["container_id"]
     inspect = engine.find(container)
+    left = []
     if inspect is not None:
-        policy = session.data("created")["policy"]
-        if _spec.restart_policy(inspect) != policy:
-            engine.set_restart_policy(container, policy)
-        for earlier in _room.own_past(session):
-            # Its memory is outdated and its volumes are the new copy's now.
-            engine.remove(earlier.facts["container_id"])
+        _restart_policy.put(session, engine, container, inspect, session.data("created")["policy"])
+        left = _remove_superseded(session, engine)
     # Also where somebody has removed the container meanwhile: its memory must not stay.
     _engines.of(session).finish(session, engine, container)
     _remove_secrets(session)
+    return left
+
+
+def _remove_superseded(session: Session, engine: Engine) -> list[str]:
+    """Remove the old copies that earlier moves have left here: their memory is outdated, their volumes are the new copy's now."""
+    left = []
+    for earlier in _room.own_past(session):
+        old = engine.find(earlier.facts["container_id"])
+        try:
+            if old is not None:
+                _old_copy.remove(earlier, engine, old)
+        except MigrationError as exc:
+            if exc.code != "old_copy_in_use":
+                raise
+            left.append(exc.message)
+    return left
 
 
 def _remove_secrets(session: Session) -> None:
@@ -385,6 +402,20 @@ def verdict(session: Session) -> dict[str, t.Any]:
         return _word(session)
 
 
+def word(session: Session) -> dict[str, t.Any]:
+    """:func:`verdict` for who carries it to the source by another way than the channel, also that of a half that is closed.
+
+    :returns: ``session``, ``decision``, and for RUN ``container_id``; plain data that may take its time.
+    :raises MigrationError: ``not_a_destination``; as :func:`verdict`.
+    """
+    if session.role != DESTINATION:
+        raise MigrationError(
+            "not_a_destination", f"Session {session.id} is a source here; the word that counts is the destination's."
+        )
+    told = _word(session) if session.ended else verdict(session)
+    return {"session": session.id, **{key: told[key] for key in ("decision", "container_id") if key in told}}
+
+
 def bye(session: Session, engine: Engine) -> dict[str, t.Any]:
     """The source is done with this session: settle and close it."""
     with session.locked():
@@ -396,25 +427,29 @@ def settle(session: Session, engine: Engine, *, heard: bool = False) -> str | No
     """Bring the destination's half to its end. The caller holds its lock.
 
     :param heard: whether the source knows the outcome. Until it does, the word stays here to be asked for; the channel and a
-        watchdog that seldom looks stay with it for the life of the key, and after that the word alone.
+        watchdog that seldom looks stay with it for the life of the key, and after that the word alone, for recover.yml to carry.
     :returns: ``RUN`` or ``REFUSED``.
     """
+    decision = session.decision
     if session.ended:
-        return session.decision
+        if heard and decision == REFUSED:
+            session.close(keep=False)
+        return decision
     # A source that was never told that this host is ready can never have handed over: it has nothing to ask.
     may_ask = session.reached("created") is not None
     if _decide(session, engine, "nobody finished it") == RUN:
         finish(session, engine)
         _after_reboot(session, engine)
+    decision = session.decision
     if heard or not may_ask:
         close(session)
-        return session.decision
+        return decision
     key_left = float(session.facts["opened"]) + _channel_server.KEY_LIFE_SECONDS - time.time()
     if key_left < 0:
         close(session, keep=True)
     else:
         session.rest(min(_UNHEARD_LOOK_SECONDS, key_left + 1))
-    return session.decision
+    return decision
 
 
 def _after_reboot(session: Session, engine: Engine) -> None:
@@ -433,8 +468,10 @@ def _after_reboot(session: Session, engine: Engine) -> None:
 def close(session: Session, *, keep: bool = False) -> None:
     """End the session on this host; one that runs here leaves its record, a refused one that its source knows of nothing.
 
+    The watchdog goes last: it finishes what is cut off before.
+
     :param keep: whether the record stays in any case, for a source that has not heard of it.
     """
     _channel_server.revoke(session)
-    _watchdog.disarm(session.id)
     session.close(keep=keep or session.decision == RUN)
+    _watchdog.disarm(session.id)

@@ -21,6 +21,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _held,
     _host_files,
     _images,
+    _old_copy,
     _session,
     _sockets,
 )
@@ -177,6 +178,17 @@ def taken(ports: t.Iterable[Wanted], listening: t.Iterable[Wanted]) -> list[str]
     return sorted(told.values())
 
 
+def _old_copies_in_use(asks: Asks, past: t.Iterable[_session.Session]) -> list[Facts]:
+    """The old copies that earlier moves of the container have left here and that a move back must not remove."""
+    found = []
+    for earlier in past:
+        old = asks.find(earlier.facts["container_id"])
+        why = _old_copy.why_in_use(earlier, old) if old else ""
+        if why:
+            found.append({"why": why, "remedy": _old_copy.remedy(earlier)})
+    return found
+
+
 def gather(asks: Asks, wanted: Wanted) -> Facts:
     """What this host has for a container.
 
@@ -195,6 +207,7 @@ def gather(asks: Asks, wanted: Wanted) -> Facts:
     host = wanted["inspect"].get("HostConfig") or {}
     devices = [str(one.get("PathOnHost") if isinstance(one, dict) else one) for one in host.get("Devices") or []]
     return {
+        "old_copies_in_use": _old_copies_in_use(asks, past),
         "name_status": taken_by["State"]["Status"] if taken_by else None,
         "image": {"present": image is not None},
         "networks": networks,

@@ -152,10 +152,13 @@ class Engine:
                 if exc.status_code != 409:
                     raise
 
-    def remove(self, container: str) -> None:
-        """Remove it with its anonymous files but not its volumes; one that is not there is fine."""
+    def remove(self, container: str, *, force: bool = True) -> None:
+        """Remove it with its anonymous files but not its volumes; one that is not there is fine.
+
+        :param force: also where it runs, which the engine refuses otherwise.
+        """
         with _told(f"remove container {container}"), contextlib.suppress(self._errors.NotFound):
-            self._client.remove_container(container, force=True, v=False)
+            self._client.remove_container(container, force=force, v=False)
 
     def rename(self, container: str, name: str) -> None:
         """Give a container another name."""

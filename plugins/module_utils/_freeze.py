@@ -16,6 +16,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _engines,
     _examine,
     _network_lock,
+    _restart_policy,
     _spec,
     _watchdog,
 )
@@ -58,7 +59,7 @@ def freeze(session: Session, engine: Engine) -> None:
     )
     _watchdog.prove(session.id)
     # A restart policy would start the image afresh beside the restored copy as soon as the old copy is killed.
-    engine.set_restart_policy(container, {"Name": "no", "MaximumRetryCount": 0})
+    _restart_policy.put(session, engine, container, inspect, _restart_policy.NEVER)
     session.enter("armed")
     foreign: list[str] = []
     for _attempt in range(FOREIGN_ATTEMPTS):

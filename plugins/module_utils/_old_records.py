@@ -6,8 +6,9 @@
 """Records of sessions that are over: which of them are needed still, and for how long the others are kept.
 
 A record is needed as long as what it tells of is on this host: the old copy that a move has left, a container that came here (it
-tells under which ids that lived before), and data that a container has left, which its way back may overwrite. All others are
-what a person may want to read: the newest of them, for some weeks.
+tells under which ids that lived before), and data that a container has left, which its way back may overwrite; and as long as
+somebody else has to hear what it says: that a copy was refused, on which its source waits. All others are what a person may want
+to read: the newest of them, for some weeks.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import _criu_fail
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
+    DESTINATION,
+    REFUSED,
     SOURCE,
     STATE_ROOT,
     VOLATILE_ROOT,
@@ -31,6 +34,12 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
 KEPT_DAYS = 30
 KEPT_RECORDS = 100
 _DAY_SECONDS = 24 * 3600.0
+
+
+def is_unheard(session: Session) -> bool:
+    """Whether a closed half is a refusal that its source has not heard of: one that has been heard leaves no record."""
+    kept = bool(session.data("closed").get("keep"))
+    return session.role == DESTINATION and kept and session.decision == REFUSED
 
 
 def needed(
@@ -46,7 +55,7 @@ def needed(
     told: set[str] = set()
     for session in reversed(sessions):
         if session.role != SOURCE:
-            keep = session.data("run").get("container_id") in containers
+            keep = session.data("run").get("container_id") in containers or is_unheard(session)
         elif session.reached("committed"):
             # The newest move that took the data along says whose they are.
             left = [name for name in session.facts.get("volumes", ()) if name not in told and has_data(name)]

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import time
@@ -17,7 +16,9 @@ import typing as t
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _criu_failure,
     _destination,
+    _destination_lost,
     _names,
+    _old_copy,
     _old_records,
     _printable,
     _source,
@@ -27,6 +28,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._engine import En
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
     ABORT,
+    DECISIONS,
+    DESTINATION,
     GO_SENT,
     LEASE_SECONDS,
     RUN,
@@ -56,9 +59,9 @@ _STORIES: dict[tuple[str, str], str] = {
     ("destination", "refused"): "refused here and taken away; {peer} has still to be told",
 }
 
-
-# What is heard of a destination that does not answer; everything else is an answer.
-_NO_WORD = frozenset({"destination_unreachable", "program_timeout", "channel_revoked", "channel_closed"})
+# Seconds in which a destination that was declared lost is asked for its word. More than ssh takes for an attempt to connect, so
+# that it is ssh which tells what became of that.
+_LOST_SECONDS = 20.0
 
 
 def story(session: Session) -> str:
@@ -74,13 +77,18 @@ def story(session: Session) -> str:
                 if session.reached("committed")
                 else f"not moved to {peer}; the container stayed here"
             )
-        return f"moved here from {peer}" if session.decision == RUN else f"refused here; the container stayed on {peer}"
+        if session.decision == RUN:
+            return f"moved here from {peer}"
+        told = f"refused here; the container stayed on {peer}"
+        unheard = _old_records.is_unheard(session)
+        return f"{told}, which may have to be told still (recover.yml, for both hosts)" if unheard else told
     text = _STORIES[(session.role, phase)].format(peer=peer)
     if session.role == SOURCE and phase not in ("committed", "aborted"):
         if session.decision == GO_SENT:
             text = (
-                f"handed over to {peer} and frozen here until {peer} says whether it runs there. If {peer} is gone for good and "
-                f"cannot come back by itself, run recover.yml with -e recover_destination_lost={session.id}"
+                f"handed over to {peer} and frozen here until {peer} says whether it runs there. recover.yml for both hosts "
+                f"carries its word. If {peer} is gone for good and cannot come back by itself, run recover.yml with -e "
+                f"recover_destination_lost={session.id}"
             )
         elif session.decision == ABORT:
             text = "being given up; the container is about to go on here"
@@ -110,9 +118,12 @@ def _is_of(session: Session, name: str) -> bool:
 
 
 def stories(session: str | None = None, container: str | None = None) -> list[dict[str, t.Any]]:
-    """Summaries of sessions, each with its story."""
+    """Summaries of sessions, each with its story, and whether it is a refusal that waits for its source to hear it."""
     # The journal holds what a container, and the other host, call things.
-    return [_printable.data(dict(found.summary(), story=story(found))) for found in chosen(session, container)]
+    return [
+        _printable.data(dict(found.summary(), story=story(found), unheard=_old_records.is_unheard(found)))
+        for found in chosen(session, container)
+    ]
 
 
 def moved(container: str) -> dict[str, t.Any] | None:
@@ -143,6 +154,7 @@ def settle(
     peer_settled: bool,
     destination_lost: str | None,
     check_mode: bool,
+    destination_word: t.Mapping[str, t.Any] | None = None,
 ) -> dict[str, t.Any]:
     """Bring unfinished sessions to their end.
 
@@ -150,16 +162,23 @@ def settle(
     :param abandoned: the caller knows that the session is not alive.
     :param peer_settled: for destination halves: the source knows the outcome.
     :param destination_lost: the id of a session whose destination a person has declared dead.
+    :param destination_word: what :func:`word` told on the destination, carried here.
     :raises MigrationError: ``session_busy`` for one that is alive; what kept one from being settled.
     """
-    open_ones = [found for found in chosen(session, container) if not found.ended and role in (None, found.role)]
+    open_ones = [
+        found
+        for found in chosen(session, container)
+        if role in (None, found.role) and (not found.ended or (peer_settled and _old_records.is_unheard(found)))
+    ]
+    _require_word(destination_word)
     failures = []
     if not check_mode:
         for found in open_ones:
             try:
                 if not abandoned:
                     _await_abandonment(found, wait)
-                _settle_one(found, wait, peer_settled, found.id == destination_lost)
+                carried = destination_word if destination_word and destination_word["session"] == found.id else None
+                _settle_one(found, wait, peer_settled, found.id == destination_lost, carried)
             except MigrationError as exc:
                 # One that cannot be settled must not keep the others from it.
                 failures.append(exc)
@@ -183,63 +202,86 @@ def _await_abandonment(session: Session, wait: float) -> None:
         time.sleep(0.2)
 
 
-def _settle_one(session: Session, wait: float, peer_settled: bool, destination_lost: bool) -> None:
+def _require_word(carried: t.Mapping[str, t.Any] | None) -> None:
+    """Refuse what is no word of a destination, before anything is done because of it.
+
+    :raises MigrationError: ``invalid_word``, ``invalid_session``, ``invalid_id``.
+    """
+    if carried is None:
+        return
+    _names.session_id(carried["session"])
+    if carried["decision"] not in DECISIONS[DESTINATION]:
+        raise MigrationError("invalid_word", f"{carried['decision']!r} is no word of a destination (RUN or REFUSED).")
+    if carried["decision"] == RUN:
+        _names.container_id(carried.get("container_id") or "")
+
+
+def _settle_one(
+    session: Session, wait: float, peer_settled: bool, destination_lost: bool, carried: t.Mapping[str, t.Any] | None
+) -> None:
     if not os.path.isdir(session.directory):
         return
     with session.locked(timeout=max(wait, 30), alive=False):
-        if session.ended:
+        if session.ended and not (peer_settled and _old_records.is_unheard(session)):
             return
         engine = Engine()
         if session.role != SOURCE:
             _destination.settle(session, engine, heard=peer_settled)
             return
-        if destination_lost and session.decision == GO_SENT and not session.reached("committed"):
+        if destination_lost and not carried and session.decision == GO_SENT and not session.reached("committed"):
             _override(session, engine)
             return
-        _source.settle(session, engine, timeout=min(wait, 30), told=peer_settled)
+        _source.settle(session, engine, timeout=min(wait, 30), told=peer_settled, word=carried)
 
 
 def _override(session: Session, engine: Engine) -> None:
-    """A person has declared the destination dead and fenced. If it answers after all, its word counts and not the person's."""
+    """A person has declared the destination dead and fenced. If it is alive after all, its word counts and not the person's.
+
+    :raises MigrationError: ``destination_not_lost``.
+    """
+    # What is said through a connection that stands, to a host that has lost its power, ends in a time-out, which tells nothing.
+    Channel(session).hang_up()
     try:
-        _source.ask(session, timeout=10)
+        _source.ask(session, timeout=_LOST_SECONDS)
     except MigrationError as exc:
-        if exc.code not in _NO_WORD or (exc.code == "program_timeout" and _answers(session)):
-            # It lives, and cannot say its word just now: that is for it to say.
-            raise
+        _destination_lost.require(session, exc)
         _source.abort(session, engine, destination_lost=True)
         _source.close(session)
         return
     _source.settle(session, engine)
 
 
-def _answers(session: Session) -> bool:
-    """Whether the destination says anything at all through the channel."""
-    with contextlib.suppress(MigrationError):
-        return bool(Channel(session).call("ping", timeout=10))
-    return False
+def word(session: str) -> dict[str, t.Any]:
+    """The word of the destination's half of a session, decided now if it has not been, for who carries it to the source.
+
+    :raises MigrationError: ``session_unknown``, ``not_a_destination``; when it cannot be told now.
+    """
+    return _destination.word(Session(session))
 
 
 def clean(*, session: str | None, container: str | None, check_mode: bool) -> dict[str, t.Any]:
     """Remove the old copies that finished sessions have kept on their source. Volumes are left alone.
 
     The record of a move stays (a few lines without secrets): it is how a later move back knows whose data lies here. It goes
-    when it is not needed any more, see ``_old_records.py``. The record of a session that moved nothing goes at once.
+    when it is not needed any more, see ``_old_records.py``. The record of a session that moved nothing goes at once, but for a
+    refusal of which the source has not heard: that one goes only when a person names the session.
+
+    :raises MigrationError: ``old_copy_in_use`` for old copies that somebody has started again or renamed, when all else is done.
     """
     engine = Engine()
     changed = False
     removed: list[str] = []
+    failures: list[MigrationError] = []
     for found in chosen(session, container):
         if not found.ended:
             continue
         if found.role == SOURCE and found.reached("committed"):
-            old = engine.find(found.facts["container_id"])
-            if old is not None and not old["State"]["Running"]:
-                removed.append(old["Name"].lstrip("/"))
-                changed = True
-                if not check_mode:
-                    engine.remove(old["Id"])
-        elif not found.reached("run"):
+            try:
+                removed += _remove_old_copy(found, engine, check_mode)
+            except MigrationError as exc:
+                # One that must stay keeps no other from being removed.
+                failures.append(exc)
+        elif not found.reached("run") and (session is not None or not _old_records.is_unheard(found)):
             changed = True
             if not check_mode:
                 shutil.rmtree(found.directory)
@@ -247,4 +289,23 @@ def clean(*, session: str | None, container: str | None, check_mode: bool) -> di
         _old_records.prune(engine)
         if session is None and container is None:
             _criu_failure.prune(STATE_ROOT, 0)
-    return {"changed": changed, "removed": removed, "sessions": stories(None, container) if session is None else []}
+    if failures:
+        told = f"Removed: {', '.join(removed)}. " if removed and not check_mode else ""
+        raise MigrationError(failures[0].code, told + " ".join(exc.message for exc in failures), removed=removed)
+    return {
+        "changed": changed or bool(removed),
+        "removed": removed,
+        "sessions": stories(None, container) if session is None else [],
+    }
+
+
+def _remove_old_copy(session: Session, engine: Engine, check_mode: bool) -> list[str]:
+    """Remove the old copy that a move has left here; returns its name, if it is there."""
+    old = engine.find(session.facts["container_id"])
+    if old is None:
+        return []
+    if check_mode:
+        _old_copy.require_unused(session, old)
+    else:
+        _old_copy.remove(session, engine, old)
+    return [str(old["Name"]).lstrip("/")]

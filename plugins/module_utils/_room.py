@@ -42,7 +42,10 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._flush import Flu
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
 
 # What a copy would have to be made on top of, or into: that is refused here whatever rules a user ignores.
-_NEVER_IGNORED = ("name_taken", "foreign_data", "volume_used_there", "volume_differs", "bind_mount_refused")
+_NEVER_IGNORED = (
+    *("name_taken", "foreign_data", "volume_used_there", "volume_differs", "bind_mount_refused"),
+    "old_copy_in_use",
+)
 
 
 def read_spec(session: Session) -> dict[str, t.Any]:

@@ -256,6 +256,21 @@ def restart_policy(case: Case) -> _Found:
         )
 
 
+@rule(WARNING, "a systemd unit that starts this very container", "by reading", "container")
+def started_by_unit(case: Case) -> _Found:
+    for one in (case.container or {}).get("started_by") or []:
+        unit = one["unit"]
+        message = (
+            f"The systemd unit {unit} of the source starts this container ({one['command']}). When the container has moved and "
+            "its old copy ends, the unit may start that again, or another container of its name."
+        )
+        remedy = (
+            f"Before the move keep the unit from starting it (systemctl disable {unit}, and Restart=no in a drop-in; stopping "
+            "the unit may stop the container), and set it up on the destination afterwards."
+        )
+        yield message, remedy
+
+
 # ------------------------------------------------------------------------------------------------------- kind and devices
 
 

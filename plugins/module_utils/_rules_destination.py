@@ -71,6 +71,20 @@ def name_taken(case: Case) -> _Found:
         )
 
 
+@rule(
+    ERROR,
+    "an old copy of the container on the destination that somebody has started again or renamed",
+    "by reading",
+    "container",
+    "there",
+    volatile=True,
+)
+def old_copy_in_use(case: Case) -> _Found:
+    _container, there = _both(case)
+    for one in there["old_copies_in_use"]:
+        yield f"{one['why']} on the destination; the move would take its volumes, and remove it.", one["remedy"]
+
+
 @rule(ERROR, "an image that neither host has", "criu#1049", "container", "there")
 def image_missing(case: Case) -> _Found:
     container, there = _both(case)

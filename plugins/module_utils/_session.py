@@ -82,6 +82,7 @@ PREPARING_LEASE_SECONDS = 900.0
 HELD_LEASE_SECONDS = 120.0
 
 _HOLDER = "holder"
+_LOCK = "lock"
 _BALLAST_BYTES = 256 << 10
 
 #: the program that acts for a session, see ``_agent_package.py``
@@ -121,6 +122,7 @@ class Session:
             raise MigrationError("session_unknown", f"There is no session {self.id} on this host.", session=self.id)
         self._renewing = threading.Lock()
         self._over = False
+        self._decision_flushed = False
         self.facts: dict[str, t.Any] = facts
         self.role: str = facts["role"]
 
@@ -365,12 +367,22 @@ class Session:
 
     @property
     def decision(self) -> str | None:
-        """The word that was decided on this host, or None."""
+        """The word that was decided on this host, or None. It is on the disk before anybody learns it here.
+
+        link() shows it to every process at once, and who made it may not have flushed it yet. Given out and lost by a power cut,
+        it could be decided otherwise the next time.
+        """
         try:
             with open(self.path("decision"), encoding="ascii") as handle:
-                return handle.read().strip()
+                word = handle.read().strip()
         except FileNotFoundError:
             return None
+        # Who closed the session had it on the disk.
+        if not self._decision_flushed and not self.ended:
+            with contextlib.suppress(FileNotFoundError):
+                _durable.sync_directory(self.directory)
+        self._decision_flushed = True
+        return word
 
     def decide(self, word: str) -> str:
         """Decide, unless it has been decided: returns the word that is in force."""
@@ -388,7 +400,7 @@ class Session:
         :param alive: whether holding it is a sign of life. The watchdog's own attempts are none, or it would wait for itself.
         :raises MigrationError: ``session_locked`` after *timeout* seconds.
         """
-        fd = os.open(self.path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(self.path(_LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             deadline = time.monotonic() + timeout
             while True:
@@ -425,7 +437,7 @@ class Session:
                 time.sleep(0.05)
             return True
 
-        return self.lease_left == 0 and _holder.end(self.path("lock"), os.path.join(self.volatile, _HOLDER), says_so)
+        return self.lease_left == 0 and _holder.end(self.path(_LOCK), os.path.join(self.volatile, _HOLDER), says_so)
 
     @contextlib.contextmanager
     def alive(self) -> t.Iterator[None]:
@@ -498,7 +510,7 @@ class Session:
     # -- the end -----------------------------------------------------------------------------------------------
 
     def close(self, *, keep: bool) -> None:
-        """End it: secrets and tools go, the claim is released.
+        """End it: secrets and tools go, the claim is released. Cut off anywhere, it may be repeated: see :meth:`close_again`.
 
         :param keep: whether session.json, journal and decision stay, as the record of what happened (no secrets in it).
         """
@@ -506,26 +518,28 @@ class Session:
             self._require_legal(self.phase, "closed")
         with self._renewing:
             self._over = True
-            _memory_place.remove(self.volatile)
-        if not keep:
-            self.release_claim()
-            shutil.rmtree(self.directory)
-            _durable.sync_directory(self.state_root)
-            return
-        for entry in os.listdir(self.directory):
-            if entry not in (*_KEPT_AFTER_CLOSE, AGENT):
-                target = self.path(entry)
-                if os.path.isdir(target) and not os.path.islink(target):
-                    shutil.rmtree(target)
-                else:
-                    os.unlink(target)
+        if not keep and "closed" in TRANSITIONS[self.role][self.phase]:
+            # What has been heard, so that nothing of it need stay, is known to who finishes this.
+            self.enter("closed", keep=False)
+        # The lease and the lock stay to the end: a watchdog that comes meanwhile must neither take this for abandoned nor work
+        # beside it. So does the agent, which finishes what is cut off.
+        _remove_all_but(self.volatile, ("lease", _HOLDER))
+        _remove_all_but(self.directory, (*_KEPT_AFTER_CLOSE, _LOCK, AGENT))
         _durable.sync_directory(self.directory)
         self.release_claim()
-        # A session that is cut off before this is closed again by whoever settles it. That may be the agent, which goes last.
+        if not keep:
+            # From here on there is no such session.
+            os.unlink(self.path("session.json"))
+            remove_remains(self.id, state_root=self.state_root, volatile_root=self.volatile_root)
+            return
         if not self.ended:
-            self.enter("closed")
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path(AGENT))
+            self.enter("closed", keep=True)
+        _memory_place.remove(self.volatile)
+        _remove_all_but(self.directory, _KEPT_AFTER_CLOSE)
+
+    def close_again(self) -> None:
+        """Finish the closing of a session that is closed by its journal."""
+        self.close(keep=self.data("closed").get("keep", True))
 
     def summary(self) -> dict[str, t.Any]:
         """What a person or playbook may know of it."""
@@ -543,6 +557,26 @@ class Session:
             "opened": self.facts.get("opened"),
             "data": {entry["phase"]: entry["data"] for entry in self.journal},
         }
+
+
+def _remove_all_but(directory: str, names: t.Container[str]) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        for entry in os.listdir(directory):
+            if entry not in names:
+                target = os.path.join(directory, entry)
+                if os.path.isdir(target) and not os.path.islink(target):
+                    shutil.rmtree(target)
+                else:
+                    os.unlink(target)
+
+
+def remove_remains(session: str, *, state_root: str = STATE_ROOT, volatile_root: str = VOLATILE_ROOT) -> None:
+    """Remove what is left of a session that is none any more, because it has no session.json."""
+    directory = os.path.join(state_root, _names.session_id(session))
+    _memory_place.remove(os.path.join(volatile_root, session))
+    if os.path.isdir(directory) and not os.path.exists(os.path.join(directory, "session.json")):
+        shutil.rmtree(directory)
+        _durable.sync_directory(state_root)
 
 
 def ancestry(container_id: str) -> list[str]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import time
 import typing as t
 
@@ -31,8 +30,10 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _host_files,
     _images,
     _names,
+    _old_copy,
     _old_records,
     _proof,
+    _restart_policy,
     _session,
     _spec,
     _surroundings,
@@ -266,37 +267,17 @@ def commit(session: Session, engine: Engine, verdict: t.Mapping[str, t.Any]) -> 
     container = session.facts["container_id"]
     inspect = engine.find(container)
     if inspect is not None:
-        group = TaskGroup(session.data("arming")["cgroup"])
         if session.happened_in_this_boot("arming"):
             # No client may wait longer for this than for the copy: whatever stands in its way is no reason to keep that waiting.
             with contextlib.suppress(MigrationError, OSError, ValueError):
                 _connections.tell_clients(_connections.Plan.of(session))
-            group.kill()
-        # For Docker to take notice; a container that is down already is fine.
-        engine.kill(container)
-        _wait_stopped(engine, container)
-        old_name = _names.moved_name(session.facts["container_name"], session.id)
-        if inspect["Name"].lstrip("/") != old_name:
-            engine.rename(container, old_name)
+        _old_copy.end(session, engine, inspect)
     # Also where somebody has removed the container: its memory must not stay.
     _engines.of(session).forget(session, engine)
     gap = None
     if session.happened_in_this_boot("freezing") and verdict.get("running_for") is not None:
         gap = heard - session.data("freezing")["at"] - float(verdict["running_for"])
     session.enter("committed", destination_container_id=verdict["container_id"], gap=gap)
-
-
-def _wait_stopped(engine: Engine, container: str, timeout: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout
-    while True:
-        inspect = engine.find(container)
-        if inspect is None or not inspect["State"]["Running"]:
-            return
-        if time.monotonic() >= deadline:
-            raise MigrationError(
-                "kill_failed", f"Docker still calls container {container[:12]} running {timeout:g} s after its end."
-            )
-        time.sleep(0.05)
 
 
 def abort(session: Session, engine: Engine, *, destination_lost: bool = False) -> None:
@@ -311,11 +292,12 @@ def abort(session: Session, engine: Engine, *, destination_lost: bool = False) -
     if inspect is not None and policy is not None:
         if session.happened_in_this_boot("arming"):
             _freeze.thaw(session, engine)
+        _old_copy.give_name_back(session, engine, inspect)
+        # Before the look: what ends the container from here on (a restart of dockerd) starts it again by this policy.
+        _restart_policy.put(session, engine, container, inspect, policy)
         # A reboot ends it, and so does a restart of dockerd without live-restore.
         if not engine.inspect(container)["State"]["Running"]:
             _bring_back(session, engine, inspect)
-        if _spec.restart_policy(inspect) != policy:
-            engine.set_restart_policy(container, policy)
     if policy is not None:
         _engines.of(session).forget(session, engine)
     session.enter("aborted", destination_lost=destination_lost)
@@ -360,30 +342,40 @@ def farewell(session: Session) -> bool:
 
 
 def close(session: Session) -> None:
-    """End the session on this host: channel, watchdog and secrets go; the record stays."""
+    """End the session on this host: channel, secrets and watchdog go; the record stays.
+
+    The watchdog goes last: it finishes what is cut off before.
+    """
     with contextlib.suppress(MigrationError):
         Channel(session).hang_up()
-    _watchdog.disarm(session.id)
-    shutil.rmtree(session.memory_path("outbox"), ignore_errors=True)
     session.close(keep=True)
+    _watchdog.disarm(session.id)
 
 
 def ask(session: Session, timeout: float = 120.0) -> dict[str, t.Any]:
     """The destination's verdict, waited for until it is given or the time is up.
 
-    :raises MigrationError: ``destination_unreachable`` or ``session_locked`` when there was none in time.
+    :raises MigrationError: ``destination_unreachable`` or ``session_locked`` when there was none in time; ``channel_revoked`` or
+        ``channel_closed`` at once, where waiting does not help.
     """
     deadline = time.monotonic() + timeout
     while True:
         try:
             return Channel(session).call("verdict", timeout=timeout)
-        except MigrationError:
-            if time.monotonic() >= deadline:
+        except MigrationError as exc:
+            if exc.code in ("channel_revoked", "channel_closed") or time.monotonic() >= deadline:
                 raise
             time.sleep(1)
 
 
-def settle(session: Session, engine: Engine, *, timeout: float = 120.0, told: bool = False) -> str | None:
+def settle(
+    session: Session,
+    engine: Engine,
+    *,
+    timeout: float = 120.0,
+    told: bool = False,
+    word: t.Mapping[str, t.Any] | None = None,
+) -> str | None:
     """Bring a session to its end, whatever state it is in. The caller holds its lock.
 
     The container is where it belongs when this returns; the session itself stays open, in the watchdog's care, until the
@@ -391,6 +383,7 @@ def settle(session: Session, engine: Engine, *, timeout: float = 120.0, told: bo
 
     :param timeout: seconds to wait for the destination's word, where that is needed.
     :param told: whether the destination's half has been closed by other means.
+    :param word: the destination's word, where somebody has brought it by another way than the channel; it is not asked then.
     :returns: ``RUN`` when the destination has the container, else ``ABORT``.
     :raises MigrationError: when it cannot be settled now (the destination's word is needed and cannot be had).
     """
@@ -400,7 +393,7 @@ def settle(session: Session, engine: Engine, *, timeout: float = 120.0, told: bo
         if session.decide(ABORT) == ABORT:
             abort(session, engine)
         else:
-            verdict = ask(session, timeout)
+            verdict = word or ask(session, timeout)
             if verdict["decision"] == RUN:
                 commit(session, engine, verdict)
             else:

@@ -41,9 +41,12 @@ options:
       - V(committed) (source) asks the destination for its word and acts on it, that is it kills and renames the old copy, or
         lets it go on and fails.
       - V(settled) brings unfinished sessions to their end, whatever state they are in.
-      - V(cleaned) removes the old copies that finished sessions have kept on the source, and closed sessions' records.
+      - V(decided) (destination) tells the word of the destination, and decides it if it has not been, also where the session is
+        closed there. Whoever asks carries it to the source with O(destination_word).
+      - V(cleaned) removes the old copies that finished sessions have kept on the source, and closed sessions' records. An old
+        copy that runs again, or has another name by now, is never removed; the module fails then, when all else is done.
     type: str
-    choices: [inspected, opened, connected, prepared, handed_over, go, committed, settled, cleaned]
+    choices: [inspected, opened, connected, prepared, handed_over, go, committed, settled, decided, cleaned]
     default: inspected
   role:
     description: Which half to open; with O(state=settled) only these halves are meant.
@@ -139,7 +142,27 @@ options:
     description:
       - With O(state=settled) on the source, a session id whose destination is declared dead and fenced by a person.
       - The source then goes on although the destination may have said V(RUN). If it lives after all, two copies run.
+      - It is refused unless no connection to the destination can be made. One that refuses the key, or whose SSH daemon is down,
+        is not lost.
     type: str
+  destination_word:
+    description:
+      - With O(state=settled) on the source, what RV(word) was with O(state=decided) on the destination. The source acts on it
+        instead of asking through the channel, whose key may be gone.
+    type: dict
+    suboptions:
+      session:
+        description: Id of the session whose word it is.
+        type: str
+        required: true
+      decision:
+        description: The word.
+        type: str
+        choices: [RUN, REFUSED]
+        required: true
+      container_id:
+        description: Full id of the container on the destination, with V(RUN).
+        type: str
 """
 
 EXAMPLES = r"""
@@ -209,6 +232,11 @@ host_keys:
   returned: O(state=opened) with O(role=destination)
   type: list
   elements: str
+word:
+  description: The word of the destination.
+  returned: O(state=decided)
+  type: dict
+  sample: {session: 20261123T034500Z-3f9a1c, decision: REFUSED}
 outcome:
   description: V(RUN), the destination has the container; V(ABORT), the source kept it.
   returned: O(state=committed)
@@ -367,8 +395,10 @@ def _body(params: Params, check_mode: bool) -> Result:
 
     only = {"session": params["session"], "container": params["container"]}
     if state == "settled":
-        options = {key: params[key] for key in ("role", "wait", "abandoned", "peer_settled", "destination_lost")}
-        return _recovery.settle(check_mode=check_mode, **options, **only)
+        names = ("role", "wait", "abandoned", "peer_settled", "destination_lost", "destination_word")
+        return _recovery.settle(check_mode=check_mode, **{key: params[key] for key in names}, **only)
+    if state == "decided":
+        return {"changed": True} if check_mode else {"changed": True, "word": _recovery.word(params["session"])}
     if state == "cleaned":
         return _recovery.clean(check_mode=check_mode, **only)
     moved = _recovery.moved(params["container"]) if params["container"] else None
@@ -383,7 +413,7 @@ def main() -> None:
                 "type": "str",
                 "choices": [
                     *("inspected", "opened", "connected", "prepared", "handed_over"),
-                    *("go", "committed", "settled", "cleaned"),
+                    *("go", "committed", "settled", "decided", "cleaned"),
                 ],
                 "default": "inspected",
             },
@@ -412,6 +442,14 @@ def main() -> None:
             "peer_settled": {"type": "bool", "default": False},
             "wait": {"type": "int", "default": 120},
             "destination_lost": {"type": "str"},
+            "destination_word": {
+                "type": "dict",
+                "options": {
+                    "session": {"type": "str", "required": True},
+                    "decision": {"type": "str", "choices": ["RUN", "REFUSED"], "required": True},
+                    "container_id": {"type": "str"},
+                },
+            },
         },
         required_if=[
             ("state", "opened", ("role", "container")),
@@ -420,6 +458,7 @@ def main() -> None:
             ("state", "handed_over", ("session",)),
             ("state", "go", ("session",)),
             ("state", "committed", ("session",)),
+            ("state", "decided", ("session",)),
         ],
     )
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.engines.conftest import Moving, session_on
 from tests.engines.interrupt import GIVEN_UP_WITHIN, SETTLED_WITHIN, Meeting, wait_settled, with_a_held_copy
 from tests.migration.conftest import Pair
+from tests.migration.inventory import write_inventory
+from tests.migration.migration import Migration
 from tests.workloads.probe import wait_for_answer
 
 Start = Callable[..., Moving]
@@ -140,6 +143,34 @@ def test_the_source_loses_power_after_the_hand_over(newer: Pair, start: Start) -
     newer.lab.boot(source.name)
     wait_settled(moving, source)
     moving.assert_runs_on(destination)
+
+
+def test_the_word_is_carried_to_a_source_whose_key_is_gone(newer: Pair, start: Start, tmp_path: Path) -> None:
+    """RUN was said and never heard: the source waits for it, whatever a person declares, and recover.yml brings it."""
+    source, destination = newer.alpha, newer.beta
+    moving = start(source, [source, destination], "--restart", "unless-stopped")
+    meeting = Meeting(source, moving.name, "decision", "STOP")
+    migration = moving.move(source, destination)
+    meeting.happened()
+    migration.kill()
+    assert session_on(destination, moving.name)["phases"][-1] == "run"
+    session = session_on(source, moving.name)["id"]
+    keys = f"sed -i '/ livemigrate:{session}$/d' /root/.ssh/authorized_keys /home/*/.ssh/authorized_keys"
+    destination.run(["sh", "-c", keys], check=False)
+    # The connection that stands needs no key.
+    source.run(["ssh", "-O", "exit", "-o", f"ControlPath=/run/livemigrate/{session}/ssh", "any"], check=False)
+    inventory = write_inventory(tmp_path / "both.yml", source=[source.name], destination=[destination.name])
+    lost = ["--limit", f"localhost,{source.name}", "-e", f"recover_destination_lost={session}"]
+    Migration("", lost, playbook="recover.yml", inventory=inventory).fail_with(
+        "a destination counts as lost only when no connection to it can be made"
+    )
+    assert source.inspect(moving.name)["State"]["Paused"], "it was thawed although the copy runs"
+    Migration("", playbook="recover.yml", inventory=inventory).succeed()
+    moving.assert_runs_on(destination)
+    assert session_on(source, moving.name)["phases"][-2:] == ["committed", "closed"]
+    assert source.docker("ps", "-a", "--filter", f"name=^{moving.name}", "--format", "{{.Names}}") == (
+        f"{moving.name}-moved-{session}"
+    )
 
 
 @pytest.mark.parametrize("phase", ["dumped"])

@@ -20,6 +20,8 @@ from tests import matrix
 from tests.engines.conftest import Moving, containerd_store, criu_fails, gap_told, remove
 from tests.engines.state import assert_as_before, before
 from tests.migration.conftest import Pair
+from tests.migration.inventory import write_inventory
+from tests.migration.migration import Migration
 from tests.workloads.host import Host
 from tests.workloads.probe import wait_for_answer
 from tests.workloads.recipes import RECIPES
@@ -81,6 +83,36 @@ def _port_taken(host: Host, port: int) -> Iterator[None]:
         yield
     finally:
         host.run(["systemctl", "stop", "port-taker"])
+
+
+def test_an_old_copy_that_somebody_has_started_is_never_removed(newer: Pair, start: Start, tmp_path: Path) -> None:
+    """Neither by cleanup.yml nor by a move back: both say what to do, and go through when that is done."""
+    source, destination = newer.alpha, newer.beta
+    moving = start(source, [source, destination], "--restart", "unless-stopped")
+    moving.move(source, destination).succeed()
+    old = source.docker("ps", "-a", "--filter", f"name=^{moving.name}-moved-", "--format", "{{.Names}}")
+    assert source.inspect(old)["HostConfig"]["RestartPolicy"]["Name"] == "no"
+    inventory = write_inventory(tmp_path / "both.yml", source=[source.name], destination=[destination.name])
+
+    def clean() -> Migration:
+        return Migration(moving.name, playbook="cleanup.yml", inventory=inventory)
+
+    source.docker("start", old)
+    clean().fail_with(
+        f"The container {old}, the old copy of session", "has been started again and is running", "docker stop"
+    )
+    moving.move(destination, source).fail_with("[old_copy_in_use]", "Nothing has been touched")
+    assert source.inspect(old)["State"]["Running"]
+    source.docker("stop", "-t", "1", old)
+    source.docker("rename", old, f"{moving.name}-mine")
+    clean().fail_with(
+        f"The container {moving.name}-mine, the old copy of session", "has been given this name by somebody"
+    )
+    source.docker("rename", f"{moving.name}-mine", old)
+    moving.assert_runs_on(destination)
+    moving.move(destination, source).succeed()
+    moving.assert_runs_on(source)
+    assert not source.docker("ps", "-aq", "--filter", f"name=^{old}")
 
 
 def test_between_docker_versions_and_back(older: Pair, newer: Pair, start: Start) -> None:

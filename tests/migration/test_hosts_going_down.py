@@ -80,3 +80,48 @@ def test_operator_declares_the_destination_dead(counter: Counter, pair: Pair) ->
         pair.lab.boot("beta")
     Migration("", playbook="recover.yml").succeed()
     counter.assert_untouched(timeout=30)
+
+
+_DAY_SECONDS = 24 * 3600
+_OPENED_LONG_AGO = """
+import json, sys
+path = f"/var/lib/livemigrate/{sys.argv[1]}/session.json"
+facts = json.load(open(path))
+facts["opened"] -= float(sys.argv[2])
+json.dump(facts, open(path, "w"))
+"""
+
+
+def _recover(limit: str, *arguments: str) -> Migration:
+    only = ["--limit", f"localhost,{limit}"] if limit else []
+    return Migration("", [*only, "-e", "migrate_wait=40", *arguments], playbook="recover.yml")
+
+
+def test_a_refusal_is_carried_to_a_source_that_cannot_ask_any_more(counter: Counter, pair: Pair) -> None:
+    """The key of the channel is gone: the source waits, nobody can declare a host lost that answers, and the refusal stays."""
+    migration = counter.migrate("-e", "migrate_wait=3")
+    migration.until_task("Restore the container on the destination")
+    session = str(counter.sessions(pair.alpha)[-1]["session"])
+    keys = f"sed -i '/ livemigrate:{session}$/d' /root/.ssh/authorized_keys /home/*/.ssh/authorized_keys; sync"
+    pair.beta.run(["sh", "-c", keys], check=False)
+    pair.lab.power_cut("beta")
+    migration.kill()
+    count = _frozen_count(counter, pair)
+    pair.lab.boot("beta")
+    # As a day later: the destination closes its half, and keeps what it has to say.
+    pair.beta.run(["python3", "-c", _OPENED_LONG_AGO, session, str(2 * _DAY_SECONDS)])
+    # Its watchdog may have looked before that, and is to look again at once.
+    pair.beta.run(["rm", "-f", f"/run/livemigrate/{session}/lease"])
+    _recover("beta").succeed()
+    directory = f"/var/lib/livemigrate/{session}"
+    assert pair.beta.run(["cat", f"{directory}/decision"]).stdout.strip() == "REFUSED"
+    assert '"phase": "closed"' in pair.beta.run(["tail", "-n", "1", f"{directory}/journal"]).stdout
+    # No cleanup takes it away.
+    Migration("", ["--limit", "localhost,beta"], playbook="cleanup.yml").succeed()
+    assert pair.beta.run(["test", "-e", f"{directory}/decision"], check=False).returncode == 0
+    _recover("alpha", "-e", f"recover_destination_lost={session}").fail_with(
+        "a destination counts as lost only when no connection to it can be made", "frozen here until beta says"
+    )
+    assert pair.alpha.inspect(counter.name)["State"]["Paused"], "it was thawed without the destination's word"
+    _recover("").succeed()
+    counter.assert_untouched(timeout=20, at_least=count)

@@ -64,6 +64,7 @@ SCENES: dict[str, Scene] = {
             "volume_unsupported": "preflight-mounted is a mount of tmpfs",
             "mount_replaced": "/srv/preflight-file was removed or replaced on the host",
         },
+        warnings={"started_by_unit": "preflight-start.service of the source starts this container (docker start)"},
         arguments=(
             *(
                 "--rm",
@@ -81,8 +82,11 @@ SCENES: dict[str, Scene] = {
             "docker volume create --opt type=tmpfs --opt device=tmpfs preflight-mounted;"
             f"docker run -d --name $1-other -v preflight-shared:/shared {IMAGE}"
         ),
-        then="sed -i s/one/two/ /srv/preflight-file",
-        undo="rm /srv/preflight-file",
+        then=(
+            "sed -i s/one/two/ /srv/preflight-file;"
+            "systemd-run --quiet --unit=preflight-start --remain-after-exit docker start $1"
+        ),
+        undo="rm /srv/preflight-file; systemctl stop preflight-start",
         options='{"migrate_bind_mounts": ["/srv/preflight-file"]}',
     ),
     "namespaces-of-the-host": Scene(

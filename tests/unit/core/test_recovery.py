@@ -109,7 +109,12 @@ def test_the_story_says_where_the_container_runs(
         (SOURCE, "committed", GO_SENT, "moved to beta"),
         (SOURCE, "aborted", ABORT, "not moved to beta; the container stayed here"),
         (DESTINATION, "run", RUN, "moved here from beta"),
-        (DESTINATION, "refused", REFUSED, "refused here; the container stayed on beta"),
+        (
+            DESTINATION,
+            "refused",
+            REFUSED,
+            "refused here; the container stayed on beta, which may have to be told still (recover.yml, for both hosts)",
+        ),
     ],
 )
 def test_the_end_of_the_story(role: str, way: str, decision: str, told: str, make_session: MakeSession) -> None:

@@ -25,6 +25,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
     SOURCE,
     TRANSITIONS,
     Session,
+    remove_remains,
 )
 from tests.unit.core.support import CONTAINER, ROOT, killed_at
 
@@ -105,22 +106,32 @@ def test_a_session_that_is_killed_anywhere_can_be_settled_and_never_blocks_its_c
         for session in there:
             assert session.role == role
             assert session.decision in (None, DECISIONS[role][1])
-            # What a watchdog does with what it finds: one that has ended is nobody's business any more.
-            if not session.ended:
-                with session.locked(timeout=0):
+            # What a watchdog does with what it finds.
+            with session.locked(timeout=0):
+                if session.ended:
+                    session.close_again()
+                else:
                     session.decide(DECISIONS[role][1])
                     session.enter("aborted" if role == SOURCE else "refused")
                     session.close(keep=keep)
             if keep:
                 assert sorted(os.listdir(session.directory)) == ["decision", "journal", "session.json"]
+            else:
+                assert not os.path.exists(session.directory)
+            assert not os.path.exists(session.volatile)
+        if not there:
+            # What a watchdog does where there is no such session any more.
+            remove_remains(SESSION, **roots)
+            for root in roots.values():
+                assert SESSION not in (os.listdir(root) if os.path.isdir(root) else ())
         following = Session.open(f"20261123T{step:06}Z-ffffff", role, {"container_id": CONTAINER}, **roots)
         assert following.phase == "opened"
         for root in roots.values():
             shutil.rmtree(root)
         if not killed:
             break
-    expected = {None, "opened", TRANSITIONS[role]["opened"][0], "aborted" if role == SOURCE else "refused"}
-    assert stood_in == expected | ({"closed"} if keep else set())
+    last = "aborted" if role == SOURCE else "refused"
+    assert stood_in == {None, "opened", TRANSITIONS[role]["opened"][0], last, "closed"}
 
 
 _FULL_DISK = """

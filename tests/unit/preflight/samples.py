@@ -209,6 +209,7 @@ def container(**inspect: Any) -> Facts:
 def there() -> Facts:
     """What a destination has for it on which nothing is in the way."""
     return {
+        "old_copies_in_use": [],
         "name_status": None,
         "image": {"present": True},
         "networks": {"bridge": {**network("bridge"), "addresses_in_use": []}},

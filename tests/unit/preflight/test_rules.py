@@ -553,6 +553,12 @@ TABLE: list[Row] = [
     Row("auto_remove", created(AutoRemove=True), "--rm"),
     Row("swarm_task", label("com.docker.swarm.task.id"), "Swarm"),
     Row("kubernetes_pod", label("io.kubernetes.pod.name"), "Kubernetes"),
+    Row(
+        "started_by_unit",
+        of("started_by", to=[{"unit": "web.service", "command": "docker start"}]),
+        "web.service of the source starts this container (docker start)",
+    ),
+    Row("started_by_unit", of("started_by", to=[])),
     Row("compose", label("com.docker.compose.project"), "Compose"),
     Row("compose", label("org.example.compose")),
     Row("links", created(Links=["/db:/one/db"]), "--link"),
@@ -725,6 +731,15 @@ TABLE: list[Row] = [
     Row("ipsets_inside", of("network_made", "ipsets", to=["blocked"]), "blocked"),
     Row("gateway_neighbour_inside", of("network_made", "gateways", to=["172.17.0.1"]), "172.17.0.1"),
     # -- the destination: the container itself
+    Row(
+        "old_copy_in_use",
+        there(
+            "old_copies_in_use", to=[{"why": "The container web-moved-1 has been started again", "remedy": "Stop it."}]
+        ),
+        "web-moved-1 has been started again",
+        "on the destination",
+    ),
+    Row("old_copy_in_use", there("old_copies_in_use", to=[])),
     Row("name_taken", there("name_status", to="created"), "container one (status created)"),
     Row(
         "image_missing",

@@ -1,0 +1,130 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""The old copy that a move leaves on its source: how it is ended, the name under which it is kept, and when it may be removed."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _names, _restart_policy
+from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
+
+Inspect = t.Mapping[str, t.Any]
+
+# Seconds in which Docker has to notice that a container has ended.
+_NOTICE_SECONDS = 20.0
+
+
+def name_of(session: Session) -> str:
+    """The name under which the old copy of a session is kept: ``NAME-moved-SESSION``."""
+    return _names.moved_name(session.facts["container_name"], session.id)
+
+
+def _name(inspect: Inspect) -> str:
+    return str(inspect.get("Name") or "").lstrip("/")
+
+
+# -- ending it ----------------------------------------------------------------------------------------------------
+
+
+def end(session: Session, engine: Engine, inspect: Inspect) -> None:
+    """End the old copy without letting it run again. May be repeated, from wherever it was cut off.
+
+    First all that could start it again is taken from it, on the disk: the restart policy (put aside before the freeze; somebody
+    may have set one since) and the name, by which units and scripts start it. Cut off there, it is frozen under another name,
+    and ended when this is repeated. Then it is killed. Then it is looked at again, because who has its id can start it at any
+    moment.
+
+    :raises MigrationError: ``kill_failed``.
+    """
+    container = session.facts["container_id"]
+    if _name(inspect) != name_of(session):
+        engine.rename(container, name_of(session))
+    _restart_policy.put(session, engine, container, inspect, _restart_policy.NEVER)
+    group = TaskGroup(session.data("arming")["cgroup"])
+    if session.happened_in_this_boot("arming"):
+        group.kill()
+    # For Docker to take notice; a container that is down already is fine.
+    engine.kill(container)
+    _wait_stopped(engine, container)
+    if session.happened_in_this_boot("arming") and group.exists and group.populated:
+        raise MigrationError(
+            "kill_failed",
+            f"Docker calls the old copy {name_of(session)} stopped, but it has tasks: somebody has started it again. Stop what "
+            "starts it (a systemd unit, a script); it is ended by the session's watchdog then.",
+            cgroup=group.path,
+        )
+
+
+def _wait_stopped(engine: Engine, container: str) -> None:
+    deadline = time.monotonic() + _NOTICE_SECONDS
+    while True:
+        inspect = engine.find(container)
+        if inspect is None or not inspect["State"]["Running"]:
+            return
+        if time.monotonic() >= deadline:
+            raise MigrationError(
+                "kill_failed",
+                f"Docker still calls container {container[:12]} running {_NOTICE_SECONDS:g} s after its end. If somebody has "
+                "started it again, stop what does that (a systemd unit, a script); the session's watchdog ends it then.",
+            )
+        time.sleep(0.05)
+
+
+def give_name_back(session: Session, engine: Engine, inspect: Inspect) -> None:
+    """Undo the renaming of :func:`end`, for a source that goes on after all: the destination that had said RUN is lost."""
+    if _name(inspect) == name_of(session):
+        engine.rename(session.facts["container_id"], session.facts["container_name"])
+        _restart_policy.flush(session, session.facts["container_id"])
+
+
+# -- removing it --------------------------------------------------------------------------------------------------
+
+
+def why_in_use(session: Session, inspect: Inspect) -> str:
+    """Why an old copy is not one any more, and must not be removed; empty where it may be: stopped, and under its moved name.
+
+    Who starts it again, or gives it another name, has put it to a use of which we know nothing.
+    """
+    name = _name(inspect)
+    if inspect["State"]["Running"]:
+        return f"The container {name}, the old copy of session {session.id}, has been started again and is running"
+    if name != name_of(session):
+        return f"The container {name}, the old copy of session {session.id}, has been given this name by somebody"
+    return ""
+
+
+def remedy(session: Session) -> str:
+    """What to do about one that is in use, for a person who wants it to be removed, or does not."""
+    return (
+        f"If nothing of it is needed, stop it and name it {name_of(session)} again (docker stop, docker rename), and repeat; or "
+        "remove it yourself (docker rm). It is left alone as long as it is as it is."
+    )
+
+
+def require_unused(session: Session, inspect: Inspect) -> None:
+    """Refuse to remove what is in use.
+
+    :raises MigrationError: ``old_copy_in_use``.
+    """
+    why = why_in_use(session, inspect)
+    if why:
+        raise MigrationError("old_copy_in_use", f"{why}; it is not removed. {remedy(session)}", session=session.id)
+
+
+def remove(session: Session, engine: Engine, inspect: Inspect) -> None:
+    """Remove an old copy, not its volumes.
+
+    :raises MigrationError: ``old_copy_in_use``.
+    """
+    require_unused(session, inspect)
+    # Not by force: should somebody start it at this moment, the engine refuses.
+    engine.remove(inspect["Id"], force=False)

@@ -1,0 +1,201 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A destination that a person has declared lost: only one to which no connection can be made lets the source go on."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _channel,
+    _destination_lost,
+    _freeze,
+    _recovery,
+    _watchdog,
+)
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import Channel
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import GO_SENT, SOURCE, Session
+from tests.unit.core.support import CONTAINER, bring_to
+
+NOBODY = "ssh: connect to host 127.0.0.1 port 22: No route to host"
+
+ALIVE = [
+    ("root@127.0.0.1: Permission denied (publickey).", 255, "channel_revoked"),
+    ("Host key verification failed.", 255, "destination_unreachable"),
+    ("Connection timed out during banner exchange", 255, "destination_unreachable"),
+    ("kex_exchange_identification: Connection closed by remote host", 255, "destination_unreachable"),
+    ("zipimport.ZipImportError: bad magic number in agent.pyz", 1, "destination_unreachable"),
+    ("sudo: a password is required", 1, "destination_unreachable"),
+    # What a program there says, and ssh does not.
+    (NOBODY, 1, "destination_unreachable"),
+    ("/usr/bin/python3: can't open file '/var/lib/livemigrate/x/agent.pyz'", 2, "channel_revoked"),
+]
+
+
+class Engine:
+    """The engine of a source: its container is paused under its own name."""
+
+    def find(self, _container: str) -> dict[str, Any]:
+        policy = {"Name": "always", "MaximumRetryCount": 0}
+        state = {"Running": True, "Status": "paused"}
+        return {"Id": CONTAINER, "Name": "/web", "State": state, "HostConfig": {"RestartPolicy": policy}}
+
+    inspect = find
+
+
+@pytest.fixture
+def handed_over(make_session: Callable[..., Session], quick: Path) -> Session:
+    """A source that has handed over, and waits for the word of a destination at a port of this machine."""
+    session = make_session(SOURCE, engine="runtime", data_root=str(quick / "docker"))
+    bring_to(session, "prepared")
+    session.enter("arming", policy={"Name": "always", "MaximumRetryCount": 0}, cgroup="/nowhere", pid=1, bytes=0)
+    for phase in ("armed", "freezing", "dumped"):
+        session.enter(phase)
+    session.enter("sent")
+    session.decide(GO_SENT)
+    _channel.set_peer(session, {"address": "127.0.0.1", "port": 22, "user": "root", "host_keys": ["ssh-ed25519 AAAA"]})
+    return session
+
+
+@pytest.fixture
+def thawed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which sessions' containers were thawed."""
+    found: list[str] = []
+    monkeypatch.setattr(_freeze, "thaw", lambda session, _engine: found.append(session.id))
+    monkeypatch.setattr(_watchdog, "disarm", lambda _session: None)
+    monkeypatch.setattr(_recovery, "_LOST_SECONDS", 1.0)
+    return found
+
+
+@pytest.fixture
+def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
+    """A function that decides what ssh says, and with which code it ends."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+
+    def says(text: str, code: int) -> None:
+        (programs / "ssh").write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{text}\nEND\nexit {code}\n")
+        (programs / "ssh").chmod(0o755)
+
+    return says
+
+
+def _override(session: Session) -> str:
+    """The phase it ends in, or why it is refused."""
+    engine: Any = Engine()
+    try:
+        _recovery._override(session, engine)
+    except MigrationError as exc:
+        return exc.code
+    return session.phase
+
+
+@pytest.mark.parametrize(("said", "code", "heard"), ALIVE)
+def test_whoever_answers_in_any_way_is_not_lost(
+    said: str, code: int, heard: str, handed_over: Session, thawed: list[str], ssh: Callable[[str, int], None]
+) -> None:
+    ssh(said, code)
+    with pytest.raises(MigrationError) as caught:
+        Channel(handed_over).call("verdict")
+    assert caught.value.code == heard
+    # Not even where no connection can be made by now.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_destination_lost, "sign_of_life", lambda *_words: "")
+        assert _override(handed_over) == "destination_not_lost"
+    assert thawed == []
+    assert handed_over.phase == "sent"
+
+
+def test_its_own_failure_is_an_answer_too(
+    handed_over: Session, thawed: list[str], tmp_path: Path, ssh: Callable[[str, int], None]
+) -> None:
+    ssh("", 1)
+    said = '{"failure": {"code": "session_locked", "message": "A step is at work.", "details": {}}}'
+    (tmp_path / "bin" / "ssh").write_text(f"#!/bin/sh\necho '{said}'\nexit 1\n")
+    assert _override(handed_over) == "destination_not_lost"
+    assert thawed == []
+
+
+@pytest.mark.parametrize("said", [NOBODY, "ssh: Could not resolve hostname beta: Name or service not known"])
+def test_one_that_cannot_be_connected_is_lost(
+    said: str, handed_over: Session, thawed: list[str], ssh: Callable[[str, int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ssh(said, 255)
+    monkeypatch.setattr(_destination_lost, "sign_of_life", lambda *_words: "")
+    assert _override(handed_over) == "closed"
+    assert thawed == [handed_over.id]
+    assert handed_over.data("aborted")["destination_lost"] is True
+
+
+def test_a_host_whose_ssh_daemon_is_down_is_alive(
+    handed_over: Session, thawed: list[str], ssh: Callable[[str, int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ssh tells of the last address only; and who refuses a connection is there."""
+    ssh(NOBODY, 255)
+    asked: list[tuple[str, int]] = []
+
+    def refuses(address: str, port: int) -> str:
+        asked.append((address, port))
+        return "refuses connections"
+
+    monkeypatch.setattr(_destination_lost, "sign_of_life", refuses)
+    engine: Any = Engine()
+    with pytest.raises(MigrationError) as caught:
+        _recovery._override(handed_over, engine)
+    assert asked == [("127.0.0.1", 22)]
+    assert handed_over.id in caught.value.message
+    assert "A machine at 127.0.0.1 refuses connections." in caught.value.message
+    assert "ip route add unreachable 127.0.0.1" in caught.value.message
+    assert thawed == []
+
+
+# -- the look at the address itself ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port that nobody listens on."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+def test_who_accepts_or_refuses_a_connection_is_there(port: int) -> None:
+    assert _destination_lost.sign_of_life("127.0.0.1", port) == f"refuses connections to port {port}"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        listening = server.getsockname()[1]
+        assert _destination_lost.sign_of_life("127.0.0.1", listening) == f"accepts connections to port {listening}"
+    # RFC 6761: no name ends so.
+    assert _destination_lost.sign_of_life("beta.invalid", port) == ""
+
+
+@pytest.mark.parametrize("code", [errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT, errno.EPERM])
+def test_every_address_of_a_name_is_looked_at(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = ["192.0.2.1", "192.0.2.2"]
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 22)) for address in addresses]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_words, **_more: found)
+    tried: list[str] = []
+
+    def nobody(place: Any, _timeout: float) -> None:
+        tried.append(place[4][0])
+        raise OSError(code, "nobody")
+
+    assert _destination_lost.sign_of_life("beta", 22, nobody) == ""
+    assert tried == addresses
+
+    def second(place: Any, _timeout: float) -> None:
+        if place[4][0] == addresses[0]:
+            raise OSError(code, "nobody")
+        raise ConnectionRefusedError
+
+    assert _destination_lost.sign_of_life("beta", 22, second) == "refuses connections to port 22"
