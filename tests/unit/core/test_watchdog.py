@@ -446,7 +446,7 @@ def test_the_agent_goes_after_the_last_word_of_the_journal(
     agent = Path(session.path("agent.pyz"))
     agent.touch()
 
-    def cut_off(*_words: object) -> None:
+    def cut_off(*_words: object, **_data: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(session, "enter", cut_off)

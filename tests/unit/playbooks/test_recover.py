@@ -24,7 +24,7 @@ _MODULE = """\
 import json
 import os
 from ansible.module_utils.basic import AnsibleModule
-names = ("state", "role", "session", "abandoned", "peer_settled", "wait", "destination_lost")
+names = ("state", "role", "session", "abandoned", "peer_settled", "wait", "destination_lost", "destination_word")
 module = AnsibleModule({name: {"type": "raw"} for name in names}, supports_check_mode=True)
 place = os.environ["HOST_PLACE"]
 asked = {name: str(value) for name, value in module.params.items() if value is not None}
@@ -45,6 +45,7 @@ Sessions = list[dict[str, Any]]
 
 def _session(role: str, phase: str, peer: str, **more: Any) -> dict[str, Any]:
     told = {"session": SESSION, "container_name": "web", "story": "a story", "ended": False, "lease_left": 0.0}
+    told.update(decision=None, unheard=False)
     return {**told, "role": role, "phase": phase, "peer": peer, **more}
 
 
