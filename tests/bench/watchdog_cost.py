@@ -13,11 +13,16 @@ watchdog and for a minute with it. Nobody may move anything on that host meanwhi
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 
-import tests.conftest  # noqa: F401 (makes the collection findable)
-from ansible_collections.livemigrate.criu.plugins.module_utils import _watchdog
+from tests.conftest import ROOT
 from tests.workloads.host import Host
+
+# Where pytest, which is not here, finds the collection.
+sys.path.insert(0, str(ROOT / ".tree"))
+
+from ansible_collections.livemigrate.criu.plugins.module_utils import _watchdog
 
 # $1 sessions whose leases end in an hour.
 _LEASES = r"""

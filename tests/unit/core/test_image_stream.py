@@ -86,7 +86,7 @@ def _archive(members: Iterable[Member], form: int = tarfile.PAX_FORMAT) -> bytes
     return buffer.getvalue()
 
 
-def _oci(*, index: Any = INDEX, manifest: Any = MANIFEST, more: Iterable[Member] = ()) -> list[Member]:
+def _oci(*, index: Any = None, manifest: Any = None, more: Iterable[Member] = ()) -> list[Member]:
     """As Docker writes it since 25."""
     return [
         ("blobs", None),
@@ -94,8 +94,8 @@ def _oci(*, index: Any = INDEX, manifest: Any = MANIFEST, more: Iterable[Member]
         (_blob(CONFIG), CONFIG),
         (_blob(LAYER), LAYER),
         *more,
-        ("index.json", index),
-        ("manifest.json", manifest),
+        ("index.json", INDEX if index is None else index),
+        ("manifest.json", MANIFEST if manifest is None else manifest),
         ("oci-layout", b'{"imageLayoutVersion": "1.0.0"}'),
         ("repositories", {"web": {"1": "a" * 64}}),
     ]
@@ -118,9 +118,9 @@ def _former() -> list[Member]:
     ]
 
 
-def _only(data: bytes, image: dict[str, Any] = IMAGE) -> dict[str, Any]:
+def _only(data: bytes, image: dict[str, Any] | None = None) -> dict[str, Any]:
     """What is in the archive that the engine gets."""
-    made = b"".join(_image_stream.only(io.BytesIO(data), image))
+    made = b"".join(_image_stream.only(io.BytesIO(data), image or IMAGE))
     found: dict[str, Any] = {}
     with tarfile.open(fileobj=io.BytesIO(made)) as archive:
         for member in archive:
