@@ -157,7 +157,9 @@ SCENES: dict[str, Scene] = {
         ),
         before=(
             # The lab's hosts have one kernel: what the container takes is the destination's too.
-            "cat /proc/sys/vm/nr_hugepages > /run/huge.kept; sysctl -q vm.nr_hugepages=1;"
+            "cat /proc/sys/vm/nr_hugepages > /run/huge.kept; "
+            # Two MiB in one piece: where memory is in use there may be none without that.
+            "echo 1 > /proc/sys/vm/compact_memory; sysctl -q vm.nr_hugepages=1;"
             "cp /etc/criu/runc.conf /etc/criu/runc.conf.kept;"
             "sed -i -e /file-locks/d -e /ghost-limit/d /etc/criu/runc.conf"
         ),
