@@ -45,7 +45,7 @@ from tests.unit.protocol.transitions import (
 Outcomes = list[Outcome]
 At = Here[Destination]
 
-RUNNING = {"copy": RUNS, "has_run": True, "start_pending": False}
+RUNNING: dict[str, Any] = {"copy": RUNS, "has_run": True, "start_pending": False}
 
 
 def with_dockerd(here: At, **changes: Any) -> Outcomes:
@@ -132,14 +132,14 @@ def give_it_its_restart_policy(here: At) -> Outcomes:
     return with_dockerd(here, policy=OWN)
 
 
-@step("_destination._after_reboot")
+@step("_destination._hand_to_docker")
 def start_it_if_it_has_ended(here: At) -> Outcomes:
     """One that ended between RUN and its restart policy, with the host or with dockerd: do what Docker would have done."""
     ended = here.me.copy == ENDED and not here.me.handed_to_docker
     return with_dockerd(here, **(RUNNING if ended else {}))
 
 
-@step("_destination._after_reboot")
+@step("_destination._hand_to_docker")
 def note_that_docker_answers_for_it(here: At) -> Outcomes:
     return [here.next(handed_to_docker=True)]
 
@@ -254,9 +254,19 @@ def _ends(let_go: tuple[Step, ...], settling: tuple[Step, ...], *, heard: bool) 
     """The watchdog's settling, or the same on the source's bye."""
     name = "bye" if heard else "settle"
     return {
-        name: (see_whether_it_is_closed, see_whether_the_engine_is_needed, *settling, by_decision(f"{name}: RUN", f"{name}: REFUSED")),
+        name: (
+            see_whether_it_is_closed,
+            see_whether_the_engine_is_needed,
+            *settling,
+            by_decision(f"{name}: RUN", f"{name}: REFUSED"),
+        ),
         f"{name}: RUN": (*let_go, *_FINISH, end(heard=heard)),
-        f"{name}: REFUSED": (end_the_copy, take_the_copy_away, enter("refused", "_destination.refuse"), end(heard=heard)),
+        f"{name}: REFUSED": (
+            end_the_copy,
+            take_the_copy_away,
+            enter("refused", "_destination.refuse"),
+            end(heard=heard),
+        ),
     }
 
 

@@ -5,7 +5,7 @@
 """All states that can be reached, breadth first, and the shortest way to one that must not be.
 
 What a host does depends on itself, the wire, and whether a packet would reach the other. So the moves of a host are worked out
-once for each of these views and not once for each state of both hosts: tens of thousands of states are made of some thousand views.
+once for each of these views and not once for each state of both: hundreds of thousands of states are made of some thousand views.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import TRANSITIONS
 from tests.unit.protocol.hosts import hosts
 from tests.unit.protocol.invariants import Goal, Invariant
-from tests.unit.protocol.states import UP, Destination, Setting, Source, State, Wire
-from tests.unit.protocol.transitions import STEP, Here, HostModel, Outcome, Step, Table, UndeclaredTransition
+from tests.unit.protocol.states import UP, Setting, State
+from tests.unit.protocol.transitions import STEP, Here, HostModel, Outcome, Step, Table, UndeclaredTransitionError
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Explorer:
                         return self._tell(invariant.promise, number)
             try:
                 following = self._following(source, destination, wire)
-            except UndeclaredTransition as exc:
+            except UndeclaredTransitionError as exc:
                 return self._tell(f"the code's own table refuses {exc}", number)
             for state_after, _label, kind in following:
                 after = numbers.setdefault(state_after, len(self._states))
@@ -253,7 +253,11 @@ class Explorer:
         way, at = [], number
         while at > 0:
             before = self._from[at]
-            way.append(next(label for state, label, _kind in self._following(*self._states[before]) if state == self._states[at]))
+            way.append(
+                next(
+                    label for state, label, _kind in self._following(*self._states[before]) if state == self._states[at]
+                )
+            )
             at = before
         return Finding(what, self.state(number), tuple(reversed(way)))
 

@@ -13,19 +13,32 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import ABORT, GO_SENT, REFUSED, RUN, SOURCE
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import REFUSED, RUN
 from tests.unit.protocol import destination, hosts, source
 from tests.unit.protocol.explorer import Model
 from tests.unit.protocol.invariants import (
+    AS_BEFORE,
     CLOSED,
     FILES_DURABLE,
     MEMORY_KEPT,
     NEVER_TWO,
+    OLD_COPY_DOWN,
     ONE_HISTORY,
     SERVICE_RUNS,
 )
-from tests.unit.protocol.states import CREATED, ENDED, FROZEN, GONE, HELD, NO, RUNS, UP, Destination, Setting, Source
-from tests.unit.protocol.transitions import PERSON, Here, HostModel, Outcome, event, flush_decision, look, say, step
+from tests.unit.protocol.states import CREATED, ENDED, FROZEN, HELD, NO, UP, Destination, Setting, Source
+from tests.unit.protocol.transitions import (
+    PERSON,
+    Here,
+    HostModel,
+    Outcome,
+    Step,
+    event,
+    flush_decision,
+    look,
+    say,
+    step,
+)
 
 _QUIET = Setting(source_power_cuts=False, destination_power_cuts=False)
 _SOURCE_CUTS = Setting(destination_power_cuts=False)
@@ -70,7 +83,7 @@ def _lost_when_a_call_fails(here: Here[Source]) -> list[Outcome]:
 
 
 @step("")
-def _decide_to_run_unlooked(here: Here[Source]) -> list[Outcome]:
+def _go_unlooked(here: Here[Source]) -> list[Outcome]:
     return [here.next()]
 
 
@@ -115,9 +128,9 @@ def _policy_unflushed(here: Here[Source]) -> list[Outcome]:
 # -- what comes first --------------------------------------------------------------------------------------------------
 
 
-def _commit(*steps: object) -> Callable[[Model], Model]:
+def _commit(*steps: Step) -> Callable[[Model], Model]:
     def change(host: HostModel) -> HostModel:
-        return host.having("commit", *steps, *host.programs["commit"][4:])  # type: ignore[arg-type]
+        return host.having("commit", *steps, *host.programs["commit"][4:])
 
     return _in_source(change)
 
@@ -154,16 +167,10 @@ def _docker_start_copy_unrefused(here: Here[Destination]) -> list[Outcome]:
     return [here.happens(**destination.RUNNING)] if may else []
 
 
-@step("")
-def _start_it_after_a_reboot_alone(here: Here[Destination]) -> list[Outcome]:
-    """Not when a dockerd without live-restore has ended it."""
-    return [here.next()]
-
-
-def _without(host_of: Callable[..., Callable[[Model], Model]], *steps: object) -> Callable[[Model], Model]:
+def _without(host_of: Callable[..., Callable[[Model], Model]], *steps: Step) -> Callable[[Model], Model]:
     def change(host: HostModel) -> HostModel:
         for one in steps:
-            host = host.with_instead(one)  # type: ignore[arg-type]
+            host = host.with_instead(one)
         return host
 
     return host_of(change)
@@ -193,7 +200,9 @@ PLANTED = (
         NEVER_TWO,
         _in_destination(_refused_before_the_deed),
     ),
-    Planted("the tombstone is written before RUN is decided", _QUIET, ONE_HISTORY, _in_destination(_tombstone_undecided)),
+    Planted(
+        "the tombstone is written before RUN is decided", _QUIET, ONE_HISTORY, _in_destination(_tombstone_undecided)
+    ),
     Planted(
         "files are not waited for before held",
         _QUIET,
@@ -245,14 +254,32 @@ PLANTED = (
         ),
     ),
     Planted(
-        "a copy that dockerd ended before it had its policy stays down",
-        replace(_NO_LIVE_RESTORE, destination_power_cuts=True),
+        "a copy that ended before it had its restart policy stays down",
+        _NO_LIVE_RESTORE,
         SERVICE_RUNS,
-        _in_destination(
-            lambda host: host.with_instead(destination.start_it_if_it_has_ended, _start_it_after_a_reboot_alone)
-        ),
+        _without(_in_destination, destination.start_it_if_it_has_ended),
     ),
-    Planted("the watchdog is disarmed before the session is closed", _QUIET, CLOSED, _in_source(_close_after_disarming)),
+    Planted(
+        "an abort leaves the restart policy aside",
+        _QUIET,
+        AS_BEFORE,
+        _without(_in_source, source.put_the_policy_back),
+    ),
+    Planted(
+        "an abort keeps the name of the old copy",
+        replace(_QUIET, destination_dies=True, operator=True),
+        AS_BEFORE,
+        _without(_in_source, source.give_the_name_back),
+    ),
+    Planted(
+        "the old copy's restart policy is not on the disk when it is killed",
+        _SUPERVISOR,
+        OLD_COPY_DOWN,
+        _in_source(lambda host: host.with_instead(source.take_its_restart_policy, _policy_unflushed)),
+    ),
+    Planted(
+        "the watchdog is disarmed before the session is closed", _QUIET, CLOSED, _in_source(_close_after_disarming)
+    ),
     Planted(
         "no SIGSTOP waits behind the dump",
         _PEOPLE,
@@ -267,7 +294,7 @@ PLANTED = (
         "GO_SENT without a look whether it is frozen still",
         _PEOPLE,
         NEVER_TWO,
-        _in_source(lambda host: host.with_instead(source.see_that_it_is_frozen_still, _decide_to_run_unlooked)),
+        _in_source(lambda host: host.with_instead(source.see_that_it_is_frozen_still, _go_unlooked)),
     ),
     Planted(
         "the shim starts a marked copy afresh",

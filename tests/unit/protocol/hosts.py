@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import ABORT
 from tests.unit.protocol.destination import RUNNING, destination
 from tests.unit.protocol.source import SETTLED, running, source
@@ -40,7 +42,7 @@ def whoever_holds_the_lock_is_killed(here: Here[Source]) -> Outcomes:
     return [here.happens(at=None)] if here.me.power == UP and here.me.at is not None else []
 
 
-def _without_power(here: Here[Source] | Here[Destination], **changes: object) -> Outcomes:
+def _without_power(here: Here[Source] | Here[Destination], **changes: Any) -> Outcomes:
     """Whatever is not on the disk may be lost, and may be not."""
     common = {"power": DOWN, "at": None, "decision_on_disk": True, **changes}
     lost = [] if here.me.decision_on_disk else [here.happens("a decision is lost", **common, decision=None)]

@@ -13,7 +13,6 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session import R
 from tests.unit.protocol.states import ENDED, GONE, NO, OWN, RUNS, UP, Setting, State
 from tests.unit.protocol.transitions import OPERATOR, STEP
 
-
 NEVER_TWO = "never two copies run"
 ONE_HISTORY = "nothing that has run is undone"
 FILES_DURABLE = "files are on the destination's disk before RUN"

@@ -64,7 +64,9 @@ class Source(NamedTuple):
     watched: bool = True
     at: At | None = None
 
-    role = SOURCE
+    @property
+    def role(self) -> str:
+        return SOURCE
 
 
 class Destination(NamedTuple):
@@ -90,7 +92,9 @@ class Destination(NamedTuple):
     watched: bool = True
     at: At | None = None
 
-    role = DESTINATION
+    @property
+    def role(self) -> str:
+        return DESTINATION
 
 
 class Wire(NamedTuple):

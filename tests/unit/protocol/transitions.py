@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from tests.unit.protocol.states import At, Destination, Setting, Source, Wire
@@ -31,7 +32,7 @@ STEP, FAULT, PERSON, OPERATOR = "step", "fault", "person", "operator"
 Table = Mapping[str, Mapping[str, Sequence[str]]]
 
 
-class UndeclaredTransition(Exception):
+class UndeclaredTransitionError(Exception):
     """The code would be refused by its own table."""
 
 
@@ -96,11 +97,11 @@ class Here(Generic[Side]):
     def entering(self, phase: str) -> dict[str, Any]:
         """The change by which a phase is entered, as Session.enter() does it.
 
-        :raises UndeclaredTransition: where that would refuse it.
+        :raises UndeclaredTransitionError: where that would refuse it.
         """
         follows = self.table[self.me.role].get(self.me.phase, ())
         if phase != self.me.phase and phase not in follows:
-            raise UndeclaredTransition(f"{self.me.role}: {phase} after {self.me.phase}")
+            raise UndeclaredTransitionError(f"{self.me.role}: {phase} after {self.me.phase}")
         return {"phase": phase}
 
 
@@ -128,8 +129,8 @@ def step(models: str) -> Callable[[Act], Step]:
 def look(models: str) -> Callable[[Act], Step]:
     """Make a step of a function that changes nothing on its host, and looks at what only the holder of the lock changes.
 
-    It is one with the step before it, and so is whatever is said: who is killed between them leaves nothing else behind than who is
-    killed after them, because what was said may never arrive. That spares the explorer nine states of ten.
+    It is one with the step before it, and so is whatever is said: who is killed between them leaves nothing else behind than who
+    is killed after them, because what was said may never arrive. That spares the explorer nine states of ten.
     """
     return lambda act: Step(_name(act), models, act, at_once=True)
 
@@ -187,6 +188,7 @@ def or_fail(to: str, program: Sequence[Step]) -> tuple[Step, ...]:
     """The same program, each step of which may fail for whatever reason; another program sees to it then."""
 
     def failing(inner: Step) -> Step:
+        @wraps(inner.act)
         def act(here: Here[Any]) -> list[Outcome]:
             return [*inner.act(here), here.go(to, note="fails")]
 
