@@ -160,7 +160,7 @@ def take_the_copy_away(here: At) -> Outcomes:
     return [] if here.me.copy == RESTORING else with_dockerd(here, copy=NONE, mark=NONE)
 
 
-@look("_destination._or_refused")
+@look("_session.Session.locked")
 def give_the_lock_back(here: At) -> Outcomes:
     return [here.stop()]
 

@@ -141,7 +141,7 @@ def _close_after_disarming(host: HostModel) -> HostModel:
         return [here.next(watched=False)]
 
     closing = host.programs["close"][0]
-    return host.having("close", disarm_first, closing, source.end_of_the_module)
+    return host.having("close", disarm_first, closing, source.give_the_lock_back)
 
 
 def _refused_before_the_deed(host: HostModel) -> HostModel:

@@ -92,7 +92,7 @@ def see_that_it_is_frozen_still(here: At) -> Outcomes:
 
 
 @look("_handover.hand_over")
-def decide_to_go(here: At) -> Outcomes:
+def go_on_to_the_decision(here: At) -> Outcomes:
     return [here.go("go")]
 
 
@@ -103,8 +103,8 @@ def hear_the_word(here: At) -> Outcomes:
     return [here.go("settle", note="REFUSED, or no answer")]
 
 
-@look("_steps.run")
-def end_of_the_module(here: At) -> Outcomes:
+@look("_session.Session.locked")
+def give_the_lock_back(here: At) -> Outcomes:
     return [here.stop()]
 
 
@@ -283,10 +283,10 @@ _HAND_OVER = (
     say("hold", "_handover._send"),
     hear_that_it_is_held,
     enter("held", "_handover._send"),
-    decide_to_go,
+    go_on_to_the_decision,
 )
 _COMMON = {
-    "prepare": (enter("prepared", "_source.prepared"), end_of_the_module),
+    "prepare": (enter("prepared", "_source.prepared"), give_the_lock_back),
     "settle": (
         look_how_far_it_is,
         decide(ABORT, "_source.settle, _source.abort_without_engine"),
@@ -328,9 +328,9 @@ _RUNTIME = {
 # With the engine "api" the playbook goes from step to step; a control node that dies begins none of them any more.
 _API = {
     **_COMMON,
-    "freeze and dump": (*or_fail("settle", FREEZE_AND_DUMP), end_of_the_module),
-    "send": (*or_fail("settle", [enter("sent", "_source.send_checkpoint")]), end_of_the_module),
-    "go": (*GO, say("go", "_steps.run"), end_of_the_module),
+    "freeze and dump": (*or_fail("settle", FREEZE_AND_DUMP), give_the_lock_back),
+    "send": (*or_fail("settle", [enter("sent", "_source.send_checkpoint")]), give_the_lock_back),
+    "go": (*GO, say("go", "_steps.run"), give_the_lock_back),
 }
 
 
