@@ -28,7 +28,7 @@ _HEAD = """\
 <!-- made by make rules -->
 
 Each host has a half of the session: a journal of phases, and one decision, written once. The source's is `GO_SENT` or `ABORT`,
-the destination's `RUN` or `REFUSED`. Until `GO_SENT` the source may give up on its own; after it only the destination's word counts.
+the destination's `RUN` or `REFUSED`. Until `GO_SENT` the source may give up on its own; after it the destination's word counts.
 The tables of `_session.py` say which phase may follow which. The steps are those of the model in `tests/unit/protocol/`, which
 `make test` explores: every state that can be reached when a host loses its power, a process is killed, a message is lost, late or
 doubled, dockerd ends, or a person uses docker, between any two steps.
