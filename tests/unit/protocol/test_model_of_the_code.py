@@ -62,28 +62,14 @@ def test_a_new_phase_or_decision_is_missed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("role", "phase", "after"),
-    [
-        (role, phase, after)
-        for role, phases in TRANSITIONS.items()
-        for phase in phases
-        for after in phases[phase]
-        if after != phase
-    ],
+    ("role", "phase", "after"), [(SOURCE, "held", "aborted"), (DESTINATION, "starting", "refused")]
 )
-def test_the_model_enters_nothing_that_the_table_does_not_declare(role: str, phase: str, after: str) -> None:
+def test_a_transition_that_the_table_does_not_declare_is_found(role: str, phase: str, after: str) -> None:
     table = copy.deepcopy(TRANSITIONS)
     table[role][phase] = tuple(other for other in table[role][phase] if other != after)
-    findings = [
-        Explorer(
-            replace(
-                Model.of(Setting(engine=engine, source_power_cuts=False, destination_power_cuts=False)), table=table
-            )
-        ).finding
-        for engine in ENGINES
-    ]
-    told = f"the code's own table refuses {role}: {after} after {phase}"
-    assert told in [finding.what for finding in findings if finding]
+    finding = Explorer(replace(Model.of(Setting()), table=table)).finding
+    assert finding is not None
+    assert finding.what == f"the code's own table refuses {role}: {after} after {phase}"
 
 
 def test_every_place_that_writes_is_modelled_and_writes_what_the_model_says() -> None:
