@@ -48,13 +48,8 @@ class Written(NamedTuple):
     models: str
 
 
-class Move(NamedTuple):
-    """One transition of one host; the values are numbers, see ``_Numbers``."""
-
-    label: str
-    kind: str
-    side: int
-    wire: int
+# What a host and the wire become, by number (see ``_Numbers``), whether that counts for the goals: and what it was.
+Moves = dict[tuple[int, int, bool], str]
 
 
 class Finding(NamedTuple):
@@ -103,7 +98,7 @@ class Explorer:
         self._hosts = {"source": model.source, "destination": model.destination}
         self._sides = {"source": _Numbers(), "destination": _Numbers()}
         self._wires = _Numbers()
-        self._views: dict[tuple[str, int, int, str], list[Move]] = {}
+        self._views: dict[tuple[str, int, int, str], Moves] = {}
         first = State()
         numbered = (
             self._sides["source"].of(first.source),
@@ -118,8 +113,7 @@ class Explorer:
         self._kinds = frozenset().union(*(goal.kinds for goal in goals))
         with _no_garbage():
             self.finding = self._explore(invariants)
-            for goal in goals:
-                self.finding = self.finding or self._seek(goal)
+            self.finding = self.finding or self._first_unreachable(goals)
 
     def __len__(self) -> int:
         return len(self._states)
@@ -135,9 +129,10 @@ class Explorer:
     # -- forwards
 
     def _explore(self, invariants: Sequence[Invariant]) -> Finding | None:
-        numbers = {self._states[0]: 0}
+        states = self._states
+        numbers = {states[0]: 0}
         judged: set[tuple[int, int]] = set()
-        for number, (source, destination, wire) in enumerate(self._states):
+        for number, (source, destination, wire) in enumerate(states):
             if (source, destination) not in judged:
                 # What an invariant forbids is a matter of the hosts alone.
                 judged.add((source, destination))
@@ -149,34 +144,35 @@ class Explorer:
                 following = self._following(source, destination, wire)
             except UndeclaredTransitionError as exc:
                 return self._tell(f"the code's own table refuses {exc}", number)
-            for state_after, _label, kind in following:
-                after = numbers.setdefault(state_after, len(self._states))
-                if after == len(self._states):
+            for state_after, counts in following:
+                after = numbers.setdefault(state_after, len(states))
+                if after == len(states):
                     # The loop goes on over what is appended here.
-                    self._states.append(state_after)
+                    states.append(state_after)
                     self._from.append(number)
                     self._back.append([])
-                if kind in self._kinds:
+                if counts:
                     self._back[after].append(number)
             self.transitions += len(following)
         return None
 
-    def _following(self, source: int, destination: int, wire: int) -> list[tuple[tuple[int, int, int], str, str]]:
-        powers = {
-            "source": self._sides["destination"].values[destination].power,
-            "destination": self._sides["source"].values[source].power,
-        }
-        found = [
-            ((move.side, destination, move.wire), move.label, move.kind)
-            for move in self._moves("source", source, wire, powers["source"])
+    def _following(self, source: int, destination: int, wire: int) -> list[tuple[tuple[int, int, int], bool]]:
+        """The states that can follow, and whether that counts for the goals."""
+        source_power = self._sides["source"].values[source].power
+        destination_power = self._sides["destination"].values[destination].power
+        return [
+            *(
+                ((side, destination, said), counts)
+                for side, said, counts in self._moves("source", source, wire, destination_power)
+            ),
+            *(
+                ((source, side, said), counts)
+                for side, said, counts in self._moves("destination", destination, wire, source_power)
+            ),
         ]
-        found += [
-            ((source, move.side, move.wire), move.label, move.kind)
-            for move in self._moves("destination", destination, wire, powers["destination"])
-        ]
-        return found
 
-    def _moves(self, role: str, side: int, wire: int, peer_power: str) -> list[Move]:
+    def _moves(self, role: str, side: int, wire: int, peer_power: str) -> Moves:
+        """What a host can become, and the wire with it; of moves that come to the same the label is that of the first."""
         view = (role, side, wire, peer_power)
         moves = self._views.get(view)
         if moves is None:
@@ -187,11 +183,25 @@ class Explorer:
                 self.model.setting,
                 self.model.table,
             )
-            moves = self._views[view] = [
-                Move(f"{role}: {label}", kind, self._sides[role].of(outcome.side), self._wires.of(outcome.wire))
-                for label, kind, outcome in self._all(self._hosts[role], here)
-            ]
+            moves = self._views[view] = {}
+            for label, kind, outcome in self._all(self._hosts[role], here):
+                move = (self._sides[role].of(outcome.side), self._wires.of(outcome.wire), kind in self._kinds)
+                if move[:2] != (side, wire):
+                    moves.setdefault(move, f"{role}: {label}")
         return moves
+
+    def _label_of(self, before: tuple[int, int, int], after: tuple[int, int, int]) -> str:
+        """What leads from one state to the next."""
+        source, destination, wire = before
+        powers = self._sides["destination"].values[destination].power, self._sides["source"].values[source].power
+        ways = {
+            (side, destination, said): label
+            for (side, said, _counts), label in self._moves("source", source, wire, powers[0]).items()
+        } | {
+            (source, side, said): label
+            for (side, said, _counts), label in self._moves("destination", destination, wire, powers[1]).items()
+        }
+        return ways[after]
 
     def _all(self, host: HostModel, here: Here[Any]) -> Iterator[tuple[str, str, Outcome]]:
         """All that a host may do, or that may happen to it."""
@@ -233,6 +243,12 @@ class Explorer:
 
     # -- backwards
 
+    def _first_unreachable(self, goals: Sequence[Goal]) -> Finding | None:
+        """The weakest goal that is out of reach. Each contains the one before it, so one look at the last mostly does."""
+        if not goals or self._seek(goals[-1]) is None:
+            return None
+        return next(filter(None, map(self._seek, goals)))
+
     def _seek(self, goal: Goal) -> Finding | None:
         """A state from which the goal cannot be reached by what happens without faults and people."""
         met: dict[tuple[int, int], bool] = {}
@@ -253,11 +269,7 @@ class Explorer:
         way, at = [], number
         while at > 0:
             before = self._from[at]
-            way.append(
-                next(
-                    label for state, label, _kind in self._following(*self._states[before]) if state == self._states[at]
-                )
-            )
+            way.append(self._label_of(self._states[before], self._states[at]))
             at = before
         return Finding(what, self.state(number), tuple(reversed(way)))
 

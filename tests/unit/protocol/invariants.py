@@ -112,6 +112,7 @@ def _all_closed(state: State, setting: Setting) -> bool:
     return closed and here.phase == "closed" and not here.watched and _service_runs(state, setting)
 
 
+# Each contains the one before it.
 GOALS = (
     Goal(SERVICE_RUNS, _service_runs),
     Goal(CLOSED, _all_closed),
