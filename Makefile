@@ -63,7 +63,7 @@ lab-shell: ## a root shell on one of them (HOST=alpha, beta or gamma)
 bench: setup ## how long a small container stands still with this checkout and with another one (OTHER=directory)
 	@$(VENV)/bin/python -m tests.bench.compare_trees $(OTHER)
 
-rules: setup ## docs/rules.md and the versions in docs/support.md, from the rules of the preflight
+rules: setup ## docs/rules.md, the versions in docs/support.md and docs/protocol.md, from the code
 	@$(VENV)/bin/python tests/static/make_rules.py
 
 matrix: setup ## what the tests that ran have noted, into tests/matrix.json and the matrix in docs/support.md

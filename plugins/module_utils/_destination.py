@@ -23,6 +23,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _channel_server,
     _checkpoint_dir,
     _connections,
+    _durable,
     _durable_content,
     _engine_api,
     _engine_runtime,
@@ -47,6 +48,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import gro
 
 # How often a session is looked at that has its word and whose source has not come to hear it.
 _UNHEARD_LOOK_SECONDS = 3600.0
+# The note that Docker answers for the copy, in the session's directory.
+_WITH_DOCKER = "with_docker"
 
 
 def open_session(
@@ -439,7 +442,7 @@ def settle(session: Session, engine: Engine, *, heard: bool = False) -> str | No
     may_ask = session.reached("created") is not None
     if _decide(session, engine, "nobody finished it") == RUN:
         finish(session, engine)
-        _after_reboot(session, engine)
+        _hand_to_docker(session, engine)
     decision = session.decision
     if heard or not may_ask:
         close(session)
@@ -452,17 +455,31 @@ def settle(session: Session, engine: Engine, *, heard: bool = False) -> str | No
     return decision
 
 
-def _after_reboot(session: Session, engine: Engine) -> None:
-    """A host that went down between RUN and the hand-over of the restart policy: do what Docker would have done."""
-    # Not that of "run": a host may go down between the decision and its note.
-    if session.happened_in_this_boot("starting"):
+def _hand_to_docker(session: Session, engine: Engine) -> None:
+    """From here on Docker answers for the copy, by the restart policy that it has got.
+
+    One that has ended before, with this host or with a Docker Engine without live-restore, stayed down, because a copy is created
+    without a policy: do what Docker would have done. Once: who stops it later wants it to be down.
+    """
+    note = session.path(_WITH_DOCKER)
+    if os.path.exists(note):
         return
     container = session.data("run")["container_id"]
     inspect = engine.find(container)
-    if inspect is not None and not inspect["State"]["Running"]:
-        policy = session.data("created")["policy"].get("Name")
-        if policy in ("always", "unless-stopped", "on-failure"):
-            engine.start(container)
+    if inspect is not None and _would_be_started(session, inspect["State"]):
+        engine.start(container)
+    session.with_room(lambda: _durable.publish(note, b""))
+
+
+def _would_be_started(session: Session, state: t.Mapping[str, t.Any]) -> bool:
+    """Whether Docker would start a container in this state, had it had its policy when it ended."""
+    if state["Running"]:
+        return False
+    policy = session.data("created")["policy"].get("Name")
+    if policy == "on-failure":
+        # Not the boot of "run": a host may go down between the decision and its note.
+        return bool(state["ExitCode"]) or not session.happened_in_this_boot("starting")
+    return policy in ("always", "unless-stopped")
 
 
 def close(session: Session, *, keep: bool = False) -> None:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Write docs/rules.md, and the table of versions in docs/support.md, from the rules themselves: ``make rules``.
+"""Write docs/rules.md, the table of versions in docs/support.md, and docs/protocol.md, from the code: ``make rules``.
 
 With ``--check`` nothing is written; it fails where one of them is out of date.
 """
@@ -13,9 +13,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / ".tree"))
+sys.path[:0] = [str(ROOT / ".tree"), str(ROOT)]
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import _finding, _preflight, _support  # noqa: E402
+from tests.unit.protocol import page  # noqa: E402
 
 BEGIN = "<!-- made by make rules -->"
 END = "<!-- end of what is made -->"
@@ -78,12 +79,13 @@ def made() -> dict[Path, str]:
     _table, _end, after = rest.partition(END)
     return {
         ROOT / "docs" / "rules.md": rules(),
+        ROOT / "docs" / "protocol.md": page.text(),
         support: f"{before}{BEGIN}\n\n{versions()}\n{END}{after}",
     }
 
 
 def stale() -> list[Path]:
-    """The files that do not say what the rules say."""
+    """The files that do not say what the code says."""
     return [path for path, text in made().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
 
 

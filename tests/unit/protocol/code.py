@@ -1,0 +1,53 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the code itself writes durably about a session: every call of Session.enter() and Session.decide(), by its syntax tree."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tests.unit.core.support import MODULE_UTILS
+
+
+class Write(NamedTuple):
+    """A function of the code, as "module.function" or "module.Class.function", and the phase or decision that it writes."""
+
+    function: str
+    word: str
+
+
+def functions() -> set[str]:
+    """The names of all functions of the code."""
+    return {name for name, _body in _functions()}
+
+
+def writes() -> set[Write]:
+    """All that the code writes."""
+    return {Write(name, word) for name, body in _functions() for word in _words(body)}
+
+
+def _functions() -> Iterator[tuple[str, ast.AST]]:
+    for path in sorted(MODULE_UTILS.glob("_*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef):
+                yield f"{path.stem}.{node.name}", node
+            elif isinstance(node, ast.ClassDef):
+                for inner in node.body:
+                    if isinstance(inner, ast.FunctionDef):
+                        yield f"{path.stem}.{node.name}.{inner.name}", inner
+
+
+def _words(body: ast.AST) -> Iterator[str]:
+    for node in ast.walk(body):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+            word = node.args[0]
+            if node.func.attr == "enter" and isinstance(word, ast.Constant):
+                yield str(word.value)
+            elif node.func.attr == "decide":
+                # A name of the module _session, imported or with that before it.
+                yield word.attr if isinstance(word, ast.Attribute) else ast.unparse(word)

@@ -1,0 +1,380 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The destination: it restores the copy, lets it run or refuses it, and says which.
+
+Its RUN or REFUSED, written once, is what the source waits for. With the engine "runtime" a restored copy is held until RUN is on
+the disk; with "api" it runs from its restore on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import REFUSED, RUN
+from tests.unit.protocol.states import (
+    CONSUMED,
+    CREATED,
+    CUT,
+    ENDED,
+    HELD,
+    MARKED,
+    NONE,
+    OWN,
+    RESTORING,
+    RUNS,
+    Destination,
+)
+from tests.unit.protocol.transitions import (
+    OPERATOR,
+    Begin,
+    Here,
+    HostModel,
+    Outcome,
+    Step,
+    decide,
+    enter,
+    flush_decision,
+    look,
+    or_fail,
+    say,
+    step,
+)
+
+Outcomes = list[Outcome]
+At = Here[Destination]
+
+RUNNING: dict[str, Any] = {"copy": RUNS, "has_run": True, "start_pending": False}
+
+
+def with_dockerd(here: At, **changes: Any) -> Outcomes:
+    """Go on where the engine answers; else the watchdog tries again later."""
+    answers = [] if here.me.copy == CUT else [here.next(**changes)]
+    return [*answers, here.stop(note="dockerd does not answer")]
+
+
+# -- making room, restoring ------------------------------------------------------------------------------------------
+
+
+@step("_room.create")
+def create_the_copy(here: At) -> Outcomes:
+    """Without a restart policy, and marked: the shim starts it from its checkpoint or not at all."""
+    marked = MARKED if here.setting.engine == "runtime" else NONE
+    return [here.next(copy=CREATED, mark=marked)]
+
+
+@look("_destination._require_undecided")
+def see_that_nothing_is_decided(here: At) -> Outcomes:
+    if here.me.decision is not None:
+        return [here.stop(note=f"{here.me.decision} stands")]
+    if here.me.phase not in ("created", "starting"):
+        return [here.stop(note="it was restored already"), here.go("refuse", note="it was restored already")]
+    return [here.next()]
+
+
+@step("_engine_runtime.hold")
+def have_it_restored(here: At) -> Outcomes:
+    """The `docker start` that has waited for the checkpoint goes on."""
+    return [here.next(copy=RESTORING, start_pending=True)] if here.me.copy == CREATED else []
+
+
+@step("_engine_runtime.hold")
+def see_that_it_is_held(here: At) -> Outcomes:
+    return [here.next()] if here.me.copy == HELD else []
+
+
+@step("_engine_runtime.hold")
+def wait_for_the_files_to_be_on_the_disk(here: At) -> Outcomes:
+    """What was durable on the source is durable here before RUN can be decided."""
+    return [here.next(files_on_disk=True)]
+
+
+@step("_engine_api.start")
+def flush_the_files(here: At) -> Outcomes:
+    return [here.next(files_on_disk=True)]
+
+
+@step("_engine_api.start")
+def start_it_from_the_checkpoint(here: At) -> Outcomes:
+    return [here.next(copy=RESTORING)] if here.me.copy == CREATED else []
+
+
+@step("_engine_api.prove")
+def see_that_it_runs(here: At) -> Outcomes:
+    return [here.next()] if here.me.copy == RUNS else []
+
+
+# -- RUN ---------------------------------------------------------------------------------------------------------------
+
+
+@look("_engine_runtime.run")
+def see_that_it_may_run(here: At) -> Outcomes:
+    """It is held, and the engine's own call still waits for it: else its tasks would run unknown to Docker."""
+    may = here.me.decision is None and here.me.phase == "held" and here.me.copy == HELD and here.me.start_pending
+    return [here.next()] if may else [here.go("word")]
+
+
+@step("_engine_runtime._let_go")
+def write_the_tombstone(here: At) -> Outcomes:
+    """The shim lets the tasks go when it sees it."""
+    return [here.next(mark=CONSUMED)]
+
+
+@step("_engine_runtime._let_go")
+def see_the_tasks_go_on(here: At) -> Outcomes:
+    """Where the shim is gone they are thawed; it is RUN all the same."""
+    return [here.next(**(RUNNING if here.me.copy == HELD else {}))]
+
+
+@step("_destination.finish")
+def give_it_its_restart_policy(here: At) -> Outcomes:
+    return with_dockerd(here, policy=OWN)
+
+
+@step("_destination._hand_to_docker")
+def start_it_if_it_has_ended(here: At) -> Outcomes:
+    """One that ended between RUN and its restart policy, with the host or with dockerd: do what Docker would have done."""
+    ended = here.me.copy == ENDED and not here.me.handed_to_docker
+    return with_dockerd(here, **(RUNNING if ended else {}))
+
+
+@step("_destination._hand_to_docker")
+def note_that_docker_answers_for_it(here: At) -> Outcomes:
+    return [here.next(handed_to_docker=True)]
+
+
+# -- REFUSED -----------------------------------------------------------------------------------------------------------
+
+
+@step("_destination._end_copy")
+def end_the_copy(here: At) -> Outcomes:
+    """The word is written before, so that nobody starts it meanwhile, and given out after."""
+    reached = (HELD, RUNS) if here.setting.engine == "api" else (RESTORING, HELD, RUNS)
+    return [here.next(copy=ENDED if here.me.copy in reached else here.me.copy, start_pending=False)]
+
+
+@step("_destination.refuse")
+def take_the_copy_away(here: At) -> Outcomes:
+    # The engine answers nothing about a container that it is still starting.
+    return [] if here.me.copy == RESTORING else with_dockerd(here, copy=NONE, mark=NONE)
+
+
+@look("_session.Session.locked")
+def give_the_lock_back(here: At) -> Outcomes:
+    return [here.stop()]
+
+
+# -- the word ----------------------------------------------------------------------------------------------------------
+
+
+@look("_destination._word_of_held")
+def see_whether_it_is_noted(here: At) -> Outcomes:
+    """A phase is entered when what it names has been done: the word can be given out at once."""
+    if here.me.phase in ("run", "refused", "closed"):
+        return [here.saying(str(here.me.decision)).stop(note=f"says {here.me.decision}")]
+    return [here.next()]
+
+
+@look("_destination._decide")
+def see_whether_the_engine_is_needed(here: At) -> Outcomes:
+    return with_dockerd(here)
+
+
+@step("_engine_api.decide_interrupted")
+def see_whether_it_has_run(here: At) -> Outcomes:
+    """One that was started and runs may have answered clients: it is RUN, though nobody had said so."""
+    if here.me.decision is not None or here.me.phase != "starting" or not here.me.this_boot:
+        return [here.next()]
+    if here.me.copy == RESTORING:
+        # The engine answers when it has started it.
+        return []
+    if here.me.copy == RUNS:
+        return [here.next(decision=RUN, decision_on_disk=False)]
+    return [here.next()]
+
+
+def by_decision(run: str, refused: str) -> Step:
+    """Go on as has been decided."""
+
+    @look("_destination._word_of_held")
+    def see_what_is_decided(here: At) -> Outcomes:
+        return [here.go(run if here.me.decision == RUN else refused)]
+
+    return see_what_is_decided
+
+
+# -- the end of the session --------------------------------------------------------------------------------------------
+
+
+@look("_destination.settle")
+def see_whether_it_is_closed(here: At) -> Outcomes:
+    return [here.go("close again")] if here.me.phase == "closed" else [here.next()]
+
+
+def end(*, heard: bool) -> Step:
+    """Close where the source knows the outcome or has nothing to ask; else the word stays to be asked for."""
+
+    @look("_destination.settle")
+    def see_whether_it_may_be_closed(here: At) -> Outcomes:
+        # A source that was never told that this host is ready can never have handed over.
+        if heard or not here.wire.key or not here.heard("created"):
+            return [here.go("close after bye" if heard else "close")]
+        return [here.stop(note="stays to be asked")]
+
+    return see_whether_it_may_be_closed
+
+
+@step("_channel_server.revoke")
+def revoke_the_key(here: At) -> Outcomes:
+    return [Outcome(here.next().side, here.wire._replace(key=False))]
+
+
+@step("_watchdog.disarm")
+def disarm(here: At) -> Outcomes:
+    """Last: the watchdog finishes what is cut off before."""
+    return [here.next(watched=False)]
+
+
+_LET_GO_RUNTIME = (write_the_tombstone, see_the_tasks_go_on)
+_FINISH = (give_it_its_restart_policy, start_it_if_it_has_ended, note_that_docker_answers_for_it)
+_CLOSE = (revoke_the_key, enter("closed", "_session.Session.close"), disarm)
+
+
+def _create() -> tuple[Step, ...]:
+    making = (
+        enter("creating", "_room.create"),
+        create_the_copy,
+        enter("created", "_room.create", says=["created"]),
+    )
+    return (*or_fail("refuse", making), give_the_lock_back)
+
+
+def _ends(let_go: tuple[Step, ...], settling: tuple[Step, ...], *, heard: bool) -> dict[str, tuple[Step, ...]]:
+    """The watchdog's settling, or the same on the source's bye."""
+    name = "bye" if heard else "settle"
+    return {
+        name: (
+            see_whether_it_is_closed,
+            see_whether_the_engine_is_needed,
+            *settling,
+            by_decision(f"{name}: RUN", f"{name}: REFUSED"),
+        ),
+        f"{name}: RUN": (*let_go, *_FINISH, end(heard=heard)),
+        f"{name}: REFUSED": (
+            end_the_copy,
+            take_the_copy_away,
+            enter("refused", "_destination.refuse"),
+            end(heard=heard),
+        ),
+    }
+
+
+def _programs(
+    let_go: tuple[Step, ...], settling: tuple[Step, ...], refusal: tuple[Step, ...]
+) -> dict[str, tuple[Step, ...]]:
+    return {
+        "create": _create(),
+        "refuse": (
+            decide(REFUSED, "_destination._or_refused", otherwise="give up"),
+            flush_decision,
+            end_the_copy,
+            take_the_copy_away,
+            enter("refused", "_destination.refuse"),
+            give_the_lock_back,
+        ),
+        "give up": (give_the_lock_back,),
+        "word: RUN": (*let_go, say(RUN, "_destination._word"), give_the_lock_back),
+        "word: REFUSED": (*refusal, say(REFUSED, "_destination._word"), give_the_lock_back),
+        **_ends(let_go, settling, heard=False),
+        **_ends(let_go, settling, heard=True),
+        "close": (*_CLOSE, give_the_lock_back),
+        "close after bye": (*_CLOSE, say("bye is done", "_destination.bye"), give_the_lock_back),
+        "close again": (disarm, give_the_lock_back),
+    }
+
+
+def _runtime() -> dict[str, tuple[Step, ...]]:
+    let_go = (*_LET_GO_RUNTIME, enter("run", "_engine_runtime._let_go"))
+    hold = (
+        enter("starting", "_engine_runtime.hold", this_boot=True),
+        have_it_restored,
+        see_that_it_is_held,
+        wait_for_the_files_to_be_on_the_disk,
+        enter("held", "_engine_runtime.hold", says=["held"]),
+    )
+    return {
+        **_programs(let_go, (decide(REFUSED, "_destination.refuse"), flush_decision), (end_the_copy,)),
+        "hold": (see_that_nothing_is_decided, *or_fail("refuse", hold), give_the_lock_back),
+        "run": (
+            see_that_it_may_run,
+            decide(RUN, "_engine_runtime.run", otherwise="word"),
+            flush_decision,
+            *let_go,
+            say(RUN, "_destination._word"),
+            give_the_lock_back,
+        ),
+        "word": (
+            see_whether_it_is_noted,
+            decide(REFUSED, "_destination._word_of_held"),
+            flush_decision,
+            by_decision("word: RUN", "word: REFUSED"),
+        ),
+    }
+
+
+def _api() -> dict[str, tuple[Step, ...]]:
+    let_go = (enter("run", "_engine_api.let_go"),)
+    deciding = (see_whether_it_has_run, decide(REFUSED, "_destination.refuse"), flush_decision)
+    refusal = (end_the_copy, take_the_copy_away, enter("refused", "_destination.refuse"))
+    start = (
+        flush_the_files,
+        enter("starting", "_engine_api.start", this_boot=True),
+        start_it_from_the_checkpoint,
+        see_that_it_runs,
+    )
+    return {
+        **_programs(let_go, deciding, refusal),
+        "start": (
+            see_that_nothing_is_decided,
+            *or_fail("refuse", start),
+            decide(RUN, "_engine_api.start", otherwise="refuse"),
+            flush_decision,
+            enter("run", "_engine_api.start"),
+            *_FINISH[:1],
+            give_the_lock_back,
+        ),
+        "word": (
+            see_whether_it_is_noted,
+            see_whether_the_engine_is_needed,
+            *deciding,
+            by_decision("word: RUN", "word: REFUSED"),
+        ),
+    }
+
+
+def _open(here: At) -> bool:
+    return here.me.phase != "closed"
+
+
+_BEGINS = (
+    Begin("create", lambda here: here.me.phase == "opened" and here.me.decision is None),
+    # The source asks whenever it has no answer, and as often: with its key that may arrive at any moment.
+    Begin("word", lambda here: here.wire.key and _open(here)),
+    # recover.yml needs no key, and asks a half that is closed as well.
+    Begin("word", lambda here: here.setting.operator, OPERATOR),
+    Begin("bye", lambda here: here.heard("bye") and here.wire.key and _open(here)),
+    Begin("settle", lambda here: here.me.watched),
+)
+_BEGINS_RUNTIME = (
+    Begin("hold", lambda here: here.heard("hold") and _open(here)),
+    Begin("run", lambda here: here.heard("run") and _open(here)),
+)
+_BEGINS_API = (Begin("start", lambda here: here.heard("go") and _open(here)),)
+
+
+def destination(engine: str) -> HostModel:
+    """All that the destination does by itself; see ``hosts.py`` for what happens to it."""
+    if engine == "api":
+        return HostModel(_api(), _BEGINS + _BEGINS_API, ())
+    return HostModel(_runtime(), _BEGINS + _BEGINS_RUNTIME, ())

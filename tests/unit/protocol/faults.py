@@ -1,0 +1,305 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Faults planted in copies of the protocol: the explorer has to find each. A model that finds nothing proves nothing else.
+
+Several are what the code did once. Read them as the reasons for the order of things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import REFUSED, RUN
+from tests.unit.protocol import destination, hosts, source
+from tests.unit.protocol.explorer import Model
+from tests.unit.protocol.invariants import (
+    AS_BEFORE,
+    CLOSED,
+    FILES_DURABLE,
+    MEMORY_KEPT,
+    NEVER_TWO,
+    OLD_COPY_DOWN,
+    ONE_HISTORY,
+    SERVICE_RUNS,
+)
+from tests.unit.protocol.states import CREATED, ENDED, FROZEN, HELD, NO, UP, Destination, Setting, Source
+from tests.unit.protocol.transitions import (
+    PERSON,
+    Here,
+    HostModel,
+    Outcome,
+    Step,
+    event,
+    flush_decision,
+    look,
+    say,
+    step,
+)
+
+_QUIET = Setting(source_power_cuts=False, destination_power_cuts=False)
+_SOURCE_CUTS = Setting(destination_power_cuts=False)
+_DESTINATION_CUTS = Setting(source_power_cuts=False)
+_NO_LIVE_RESTORE = replace(_QUIET, live_restore=False)
+_PEOPLE = replace(_QUIET, people=True)
+_SUPERVISOR = replace(_QUIET, supervisor=True)
+
+
+class Planted(NamedTuple):
+    """A fault, the smallest setting in which it shows, and the promise that it breaks."""
+
+    what: str
+    setting: Setting
+    breaks: str
+    plant: Callable[[Model], Model]
+
+
+def _in_source(change: Callable[[HostModel], HostModel]) -> Callable[[Model], Model]:
+    return lambda model: replace(model, source=change(model.source))
+
+
+def _in_destination(change: Callable[[HostModel], HostModel]) -> Callable[[Model], Model]:
+    return lambda model: replace(model, destination=change(model.destination))
+
+
+# -- who decides -------------------------------------------------------------------------------------------------------
+
+
+def _silence_means(program: str) -> Callable[[Model], Model]:
+    @step("")
+    def hear_the_answer_or_silence(here: Here[Source]) -> list[Outcome]:
+        return [*source.hear_the_answer.act(here), here.go(program, note="silence")]
+
+    return _in_source(lambda host: host.with_instead(source.hear_the_answer, hear_the_answer_or_silence))
+
+
+@look("")
+def _lost_when_a_call_fails(here: Here[Source]) -> list[Outcome]:
+    outcomes = source.see_whether_it_is_lost.act(here)
+    return [*outcomes, here.go("abort", note="Permission denied")] if here.peer_power == UP else list(outcomes)
+
+
+@step("")
+def _go_unlooked(here: Here[Source]) -> list[Outcome]:
+    return [here.next()]
+
+
+# -- what is on the disk before it is said -----------------------------------------------------------------------------
+
+
+def _go_unflushed(host: HostModel) -> HostModel:
+    return host.with_swapped("go", flush_decision.name, "say 'run'")
+
+
+def _run_unflushed(host: HostModel) -> HostModel:
+    steps = [one for one in host.programs["run"] if one.name != "say 'RUN'"]
+    names = [one.name for one in steps]
+    steps.insert(names.index(flush_decision.name), say(RUN, ""))
+    return host.having("run", *steps)
+
+
+def _read_unflushed(host: HostModel) -> HostModel:
+    return host.having("word", *(one for one in host.programs["word"] if one is not flush_decision))
+
+
+def _refused_undecided(host: HostModel) -> HostModel:
+    """It says so as soon as it is asked and is not RUN."""
+
+    @step("")
+    def say_refused_unless_run(here: Here[Destination]) -> list[Outcome]:
+        return [here.next() if here.me.decision == RUN else here.saying(REFUSED).next()]
+
+    first, *others = host.programs["word"]
+    return host.having("word", first, say_refused_unless_run, *others)
+
+
+def _tombstone_undecided(host: HostModel) -> HostModel:
+    return host.with_swapped("run", f"decide {RUN}", destination.write_the_tombstone.name)
+
+
+@step("")
+def _policy_unflushed(here: Here[Source]) -> list[Outcome]:
+    return [here.next(policy=NO)]
+
+
+# -- what comes first --------------------------------------------------------------------------------------------------
+
+
+def _commit(*steps: Step) -> Callable[[Model], Model]:
+    def change(host: HostModel) -> HostModel:
+        return host.having("commit", *steps, *host.programs["commit"][4:])
+
+    return _in_source(change)
+
+
+def _close_after_disarming(host: HostModel) -> HostModel:
+    @step("")
+    def disarm_first(here: Here[Source]) -> list[Outcome]:
+        return [here.next(watched=False)]
+
+    closing = host.programs["close"][0]
+    return host.having("close", disarm_first, closing, source.give_the_lock_back)
+
+
+def _refused_before_the_deed(host: HostModel) -> HostModel:
+    return host.having("word: REFUSED", say(REFUSED, ""), *host.programs["word: REFUSED"])
+
+
+# -- what is not done --------------------------------------------------------------------------------------------------
+
+
+@step("")
+def _dump_without_a_sigstop(here: Here[Source]) -> list[Outcome]:
+    return [here.next()] if here.me.container == FROZEN else []
+
+
+@look("")
+def _frozen_is_enough(here: Here[Source]) -> list[Outcome]:
+    return [here.next()] if here.me.container in (FROZEN, HELD) else [here.go("settle")]
+
+
+@event(PERSON)
+def _docker_start_copy_unrefused(here: Here[Destination]) -> list[Outcome]:
+    may = here.me.power == UP and here.me.copy in (CREATED, ENDED)
+    return [here.happens(**destination.RUNNING)] if may else []
+
+
+def _without(host_of: Callable[..., Callable[[Model], Model]], *steps: Step) -> Callable[[Model], Model]:
+    def change(host: HostModel) -> HostModel:
+        for one in steps:
+            host = host.with_instead(one)
+        return host
+
+    return host_of(change)
+
+
+PLANTED = (
+    Planted("the source takes silence for REFUSED", _QUIET, NEVER_TWO, _silence_means("abort")),
+    Planted("the source takes silence for RUN", _QUIET, MEMORY_KEPT, _silence_means("commit")),
+    Planted(
+        "any call that fails counts as a lost destination",
+        replace(_QUIET, operator=True),
+        NEVER_TWO,
+        _in_source(lambda host: host.with_instead(source.see_whether_it_is_lost, _lost_when_a_call_fails)),
+    ),
+    Planted("GO_SENT is said before it is on the disk", _SOURCE_CUTS, NEVER_TWO, _in_source(_go_unflushed)),
+    Planted("RUN is said before it is on the disk", _DESTINATION_CUTS, MEMORY_KEPT, _in_destination(_run_unflushed)),
+    Planted(
+        "a RUN that another process has decided is given out unflushed",
+        _DESTINATION_CUTS,
+        MEMORY_KEPT,
+        _in_destination(_read_unflushed),
+    ),
+    Planted("REFUSED is said before it is decided", _QUIET, NEVER_TWO, _in_destination(_refused_undecided)),
+    Planted(
+        "REFUSED is said before the copy is dead",
+        replace(_QUIET, engine="api"),
+        NEVER_TWO,
+        _in_destination(_refused_before_the_deed),
+    ),
+    Planted(
+        "the tombstone is written before RUN is decided", _QUIET, ONE_HISTORY, _in_destination(_tombstone_undecided)
+    ),
+    Planted(
+        "files are not waited for before held",
+        _QUIET,
+        FILES_DURABLE,
+        _without(_in_destination, destination.wait_for_the_files_to_be_on_the_disk),
+    ),
+    Planted(
+        "docker update is not on the disk when it answers",
+        _SOURCE_CUTS,
+        NEVER_TWO,
+        _in_source(lambda host: host.with_instead(source.put_the_restart_policy_aside, _policy_unflushed)),
+    ),
+    Planted(
+        "the old copy is killed before it is renamed",
+        _SUPERVISOR,
+        NEVER_TWO,
+        _commit(
+            source.kill_the_old_copy,
+            source.see_that_it_has_ended,
+            source.rename_the_old_copy,
+            source.take_its_restart_policy,
+        ),
+    ),
+    Planted(
+        "the old copy is killed with a restart policy",
+        _SUPERVISOR,
+        NEVER_TWO,
+        _commit(
+            source.rename_the_old_copy,
+            source.kill_the_old_copy,
+            source.take_its_restart_policy,
+            source.see_that_it_has_ended,
+        ),
+    ),
+    Planted(
+        "the old copy keeps a restart policy",
+        _SUPERVISOR,
+        NEVER_TWO,
+        _without(_in_source, source.take_its_restart_policy),
+    ),
+    Planted(
+        "an abort looks before the policy is back",
+        _NO_LIVE_RESTORE,
+        SERVICE_RUNS,
+        _in_source(
+            lambda host: host.with_swapped(
+                "abort", source.put_the_policy_back.name, source.start_it_if_it_has_ended.name
+            )
+        ),
+    ),
+    Planted(
+        "a copy that ended before it had its restart policy stays down",
+        _NO_LIVE_RESTORE,
+        SERVICE_RUNS,
+        _without(_in_destination, destination.start_it_if_it_has_ended),
+    ),
+    Planted(
+        "an abort leaves the restart policy aside",
+        _QUIET,
+        AS_BEFORE,
+        _without(_in_source, source.put_the_policy_back),
+    ),
+    Planted(
+        "an abort keeps the name of the old copy",
+        replace(_QUIET, destination_dies=True, operator=True),
+        AS_BEFORE,
+        _without(_in_source, source.give_the_name_back),
+    ),
+    Planted(
+        "the old copy's restart policy is not on the disk when it is killed",
+        _SUPERVISOR,
+        OLD_COPY_DOWN,
+        _in_source(lambda host: host.with_instead(source.take_its_restart_policy, _policy_unflushed)),
+    ),
+    Planted(
+        "the watchdog is disarmed before the session is closed", _QUIET, CLOSED, _in_source(_close_after_disarming)
+    ),
+    Planted(
+        "no SIGSTOP waits behind the dump",
+        _PEOPLE,
+        NEVER_TWO,
+        _in_source(
+            lambda host: host.with_instead(source.dump_and_queue_a_sigstop, _dump_without_a_sigstop).with_instead(
+                source.see_that_it_is_frozen_still, _frozen_is_enough
+            )
+        ),
+    ),
+    Planted(
+        "GO_SENT without a look whether it is frozen still",
+        _PEOPLE,
+        NEVER_TWO,
+        _in_source(lambda host: host.with_instead(source.see_that_it_is_frozen_still, _go_unlooked)),
+    ),
+    Planted(
+        "the shim starts a marked copy afresh",
+        _PEOPLE,
+        NEVER_TWO,
+        _in_destination(lambda host: host.with_instead(hosts.docker_start_copy, _docker_start_copy_unrefused)),
+    ),
+)
