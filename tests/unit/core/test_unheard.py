@@ -70,7 +70,7 @@ def half(
     # What is to be done with a copy is tested with copies; here it is about what is left when it has been done.
     monkeypatch.setattr(_destination, "_decide", lambda session, *_arguments: session.decision)
     monkeypatch.setattr(_destination, "finish", lambda *_arguments: None)
-    monkeypatch.setattr(_destination, "_after_reboot", lambda *_arguments: None)
+    monkeypatch.setattr(_destination, "_hand_to_docker", lambda *_arguments: None)
     session = make_session(DESTINATION, channel_user=pwd.getpwuid(os.geteuid()).pw_name)
     bring_to(session, "starting")
     session.decide(request.param)
