@@ -276,7 +276,10 @@ def _require_room(pair: Pair, size: int) -> None:
 
 
 def test_a_gibibyte_with_both_engines(older: Pair, start: Start) -> None:
-    """1 GiB of memory in one run of each engine: the runtime's gap is the shorter one by far, and nothing is lost."""
+    """1 GiB of memory in one run of each engine: the runtime's gap is the shorter one, and nothing is lost.
+
+    By far where memory is at hand. Where a hypervisor has taken back what lay idle, both wait for it most of the time.
+    """
     _require_room(older, 1 << 30)
     gaps = {}
     for engine in ("runtime", "api"):
@@ -289,4 +292,4 @@ def test_a_gibibyte_with_both_engines(older: Pair, start: Start) -> None:
         after = moving.assert_runs_on(destination)
         assert after.details["memory"] == moving.first.details["memory"]
         destination.docker("rm", "-f", moving.name)
-    assert gaps["runtime"] * 2 < gaps["api"], gaps
+    assert gaps["runtime"] < gaps["api"], gaps
