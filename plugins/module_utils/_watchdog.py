@@ -27,6 +27,7 @@ import fcntl
 import glob
 import os
 import shlex
+import time
 import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import _durable
@@ -42,6 +43,9 @@ INTERVAL_SECONDS = 5
 TIMER = "livemigrate-watchdog.timer"
 SERVICE = "livemigrate-watchdog.service"
 SETTLE = "livemigrate-settle@.service"
+
+# Seconds that a settling of a session that is over may take to notice that: it waits for the session's lock, and ends.
+_SERVICE_ENDS_SECONDS = 5.0
 
 # A session's id; not what a write that was cut off leaves (see _durable.py).
 _PATTERN = "[0-9]*T[0-9]*Z-??????"
@@ -234,11 +238,26 @@ def disarm(session: str, runner: Runner = run) -> None:
             os.unlink(_place(session))
             _durable.sync_directory(_sessions())
             with contextlib.suppress(MigrationError):
-                runner(["systemctl", "reset-failed", SETTLE.replace("@", f"@{session}")])
+                _forget_service(SETTLE.replace("@", f"@{session}"), runner)
         if not glob.glob(os.path.join(_sessions(), _PATTERN)):
             there = [path for path in texts() if os.path.exists(path)]
             if there:
                 _remove_units(TIMER, there, runner)
+
+
+def _forget_service(name: str, runner: Runner) -> None:
+    """Leave no failed service behind. One that is at work while its unit's file is taken away fails, whatever it answers."""
+    deadline = time.monotonic() + _SERVICE_ENDS_SECONDS
+    # The caller may be that service itself.
+    own = name in (_read("/proc/self/cgroup") or "")
+    while not own and time.monotonic() < deadline and _is_at_work(name, runner):
+        time.sleep(0.1)
+    runner(["systemctl", "reset-failed", name])
+
+
+def _is_at_work(name: str, runner: Runner) -> bool:
+    state = runner(["systemctl", "show", "--property=ActiveState", name]).stdout.partition("=")[2].strip()
+    return state in ("activating", "active", "deactivating")
 
 
 def _remove_units(timer: str, paths: t.Iterable[str], runner: Runner) -> None:

@@ -105,7 +105,7 @@ def wait_until_held(host: Host, name: str, *kinds: str) -> None:
     """Until each of hold.py's programs has what it shall hold."""
     deadline = time.monotonic() + 60
     while True:
-        log = shell(host, 'docker logs "$1" 2>&1 | grep -v "^[0-9]*$"; true', name)
+        log = shell(host, 'docker logs "$1" 2>&1 | grep -v "^[0-9]*$" || true', name)
         missing = [kind for kind in kinds if f"held {kind}\n" not in log]
         if not missing:
             return
