@@ -52,7 +52,7 @@ def _run(make_session: MakeSession, policy: str) -> Session:
 
 
 def _hand_over(session: Session, docker: Docker) -> None:
-    _destination._hand_to_docker(session, cast("Engine", docker))
+    _destination._hand_to_docker(session, cast(Engine, docker))
 
 
 @pytest.mark.parametrize(
