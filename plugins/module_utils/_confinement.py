@@ -22,7 +22,6 @@ starts, so that none is kept busy.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import shutil
@@ -46,9 +45,6 @@ _SCAFFOLD = "/sys"
 _PROGRAMS = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _FILES = ("/etc/ld.so.cache", "/dev/null", "/dev/urandom")
 _HOST = "/.livemigrate-host"
-
-# Loaded once: it costs more than the calls.
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 #: The beginning of the command line of a program that is started from within, and runs as if it were not.
 OUTSIDE = ("nsenter", f"--mount={_HOST}/mnt")
@@ -141,9 +137,9 @@ def _make_root(tree: str, program: str) -> None:
         # Last: it may lie below one of the others.
         _bind(tree, _SCAFFOLD + tree)
         os.chdir(_SCAFFOLD)
-        _libc("pivot_root", b".", b".")
+        _namespaces.call("pivot_root", b".", b".")
         # The old root now lies upon the new one.
-        _libc("umount2", b".", _DETACH)
+        _namespaces.call("umount2", b".", _DETACH)
         os.chdir("/")
         mounts = _mountinfo.parse(_read("thread-self/mountinfo", proc))
     finally:
@@ -189,10 +185,4 @@ def _bind(source: str, place: str) -> None:
 
 def _mount(source: str | None, place: str, flags: int, kind: str | None = None, data: str | None = None) -> None:
     encoded = [None if text is None else os.fsencode(text) for text in (source, place, kind, data)]
-    _libc("mount", *encoded[:3], ctypes.c_ulong(flags), encoded[3])
-
-
-def _libc(name: str, *arguments: t.Any) -> None:
-    if getattr(_LIBC, name)(*arguments) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{name}: {os.strerror(number)}")
+    _namespaces.call("mount", *encoded[:3], flags, encoded[3])

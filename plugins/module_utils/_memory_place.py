@@ -17,20 +17,12 @@ import contextlib
 import os
 import shutil
 
+from ansible_collections.livemigrate.criu.plugins.module_utils import _namespaces
+
 _NOSUID, _NODEV, _NOEXEC = 2, 4, 8
 _DETACH, _NOFOLLOW = 2, 8
 
-
-def _call(name: str, *arguments: object) -> None:
-    # Here: rsync's server side removes nothing and need not load it.
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    # mount(2) takes its flags as a long.
-    words = [ctypes.c_ulong(one) if isinstance(one, int) else one for one in arguments]
-    if getattr(libc, name)(*words) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{name}: {os.strerror(number)}")
+_call = _namespaces.call
 
 
 def keep_out_of_swap(path: str) -> bool:

@@ -22,6 +22,8 @@ import typing as t
 _FLAGS = {"net": 0x40000000, "ipc": 0x08000000, "uts": 0x04000000, "mnt": 0x00020000}
 # By sched.h: root and working directory of its own, without which the kernel lets no thread into another mount namespace.
 _CLONE_FS = 0x00000200
+# Loaded once: it costs more than the calls.
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 Result = t.TypeVar("Result")
 
@@ -37,10 +39,10 @@ def inside(pid: int, kinds: t.Iterable[str], function: t.Callable[[], Result]) -
     def enter() -> None:
         for kind in kinds:
             if kind == "mnt":
-                _call("unshare", _CLONE_FS)
+                call("unshare", _CLONE_FS)
             descriptor = os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
             try:
-                _call("setns", descriptor, _FLAGS[kind])
+                call("setns", descriptor, _FLAGS[kind])
             finally:
                 os.close(descriptor)
 
@@ -58,7 +60,7 @@ def inside_fresh(kinds: t.Iterable[str], function: t.Callable[[], Result]) -> Re
     flags = 0
     for kind in kinds:
         flags |= _FLAGS[kind]
-    return _in_a_thread(lambda: _call("unshare", flags), function)
+    return _in_a_thread(lambda: call("unshare", flags), function)
 
 
 def shares(pid: int, other: int, kind: str) -> bool:
@@ -69,9 +71,14 @@ def shares(pid: int, other: int, kind: str) -> bool:
     return os.readlink(f"/proc/{pid}/ns/{kind}") == os.readlink(f"/proc/{other}/ns/{kind}")
 
 
-def _call(name: str, *arguments: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if getattr(libc, name)(*arguments) != 0:
+def call(name: str, *arguments: object) -> None:
+    """Call a function of the C library that Python has none for, and that answers 0 when it has succeeded.
+
+    :param arguments: numbers, bytes and None; numbers are passed as longs, which mount(2) takes its flags as.
+    :raises OSError: with the name of the function and the kernel's reason.
+    """
+    words = [ctypes.c_ulong(one) if isinstance(one, int) else one for one in arguments]
+    if getattr(_LIBC, name)(*words) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{name}: {os.strerror(number)}")
 

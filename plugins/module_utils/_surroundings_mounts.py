@@ -15,7 +15,6 @@ may lie below it.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import re
@@ -132,11 +131,10 @@ def other_options(source: t.Mapping[str, t.Sequence[Look]], copy: t.Mapping[str,
 
 def _set_options(wanted: t.Mapping[str, str]) -> None:
     """In the mount namespace of the copy. What fails is found by the comparison."""
-    libc = ctypes.CDLL(None, use_errno=True)
     for place, options in wanted.items():
-        with contextlib.suppress(KeyError):
+        with contextlib.suppress(KeyError, OSError):
             path = os.fsencode(_mountinfo.unescape(place))
-            libc.mount(None, path, None, ctypes.c_ulong(_MS_REMOUNT | _MS_BIND | flags(options)), None)
+            _namespaces.call("mount", None, path, None, _MS_REMOUNT | _MS_BIND | flags(options), None)
 
 
 def flags(options: str) -> int:
