@@ -80,17 +80,25 @@ def run(
             check=False,
         )
     except FileNotFoundError:
-        raise MigrationError(
-            "program_missing", f"The program {argv[0]} is not installed on this host.", program=argv[0]
-        ) from None
+        raise missing(argv[0]) from None
     except subprocess.TimeoutExpired:
-        raise MigrationError(
-            "program_timeout",
-            f"{argv[0]} did not finish within {timeout:g} seconds and was killed.",
-            program=argv[0],
-            timeout=timeout,
-        ) from None
+        raise too_slow(argv[0], timeout) from None
     return Completed(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))
+
+
+def missing(program: str) -> MigrationError:
+    """What is said of a program that is not there."""
+    return MigrationError("program_missing", f"The program {program} is not installed on this host.", program=program)
+
+
+def too_slow(program: str, timeout: float) -> MigrationError:
+    """What is said of a program that was killed because its time was up."""
+    return MigrationError(
+        "program_timeout",
+        f"{program} did not finish within {timeout:g} seconds and was killed.",
+        program=program,
+        timeout=timeout,
+    )
 
 
 def run_checked(runner: Runner, argv: t.Sequence[str], code: str, doing: str, *, timeout: float = 60.0) -> Completed:

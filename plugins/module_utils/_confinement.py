@@ -28,7 +28,7 @@ import shutil
 import subprocess
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _mountinfo, _namespaces
+from ansible_collections.livemigrate.criu.plugins.module_utils import _command, _mountinfo, _namespaces
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import Completed, environment
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 
@@ -66,9 +66,7 @@ def start(argv: t.Sequence[str], path: str, **streams: t.Any) -> subprocess.Pope
     surroundings = environment()
     program = shutil.which(argv[0], path=surroundings["PATH"])
     if program is None:
-        raise MigrationError(
-            "program_missing", f"The program {argv[0]} is not installed on this host.", program=argv[0]
-        )
+        raise _command.missing(argv[0])
     program = os.path.realpath(program)
 
     def enter_and_start() -> subprocess.Popen[bytes]:
@@ -106,12 +104,7 @@ def run(argv: t.Sequence[str], path: str, *, timeout: float, stdin: t.IO[bytes] 
             process.kill()
             if not isinstance(exc, subprocess.TimeoutExpired):
                 raise
-            raise MigrationError(
-                "program_timeout",
-                f"{argv[0]} did not finish within {timeout:g} seconds and was killed.",
-                program=argv[0],
-                timeout=timeout,
-            ) from None
+            raise _command.too_slow(argv[0], timeout) from None
     return Completed(process.returncode, stdout.decode("utf-8", "replace"), stderr.decode("utf-8", "replace"))
 
 

@@ -369,12 +369,13 @@ def _open_source(params: Params, check_mode: bool) -> Result:
 
 
 def _step(session: Session, params: Params) -> Result:
-    if params["state"] == "committed" and session.ended:
-        # By its watchdog.
-        return _outcome(session)
-    return _step_call.call(
-        session, params["state"], {key: params[key] for key in ("peer", "close_connections", "wait")}
-    )
+    given = {key: params[key] for key in ("peer", "close_connections", "wait")}
+    if params["state"] != "committed":
+        return _step_call.call(session, params["state"], given)
+    if not session.ended:
+        # Else its watchdog has settled it.
+        _step_call.call(session, "committed", given)
+    return _outcome(session)
 
 
 def _outcome(session: Session) -> Result:
