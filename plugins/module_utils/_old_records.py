@@ -19,12 +19,16 @@ import shutil
 import time
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _criu_failure, _mark, _memory_place, _names
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _criu_failure,
+    _mark,
+    _memory_place,
+    _names,
+    _stories,
+)
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
-    DESTINATION,
-    REFUSED,
     SOURCE,
     STATE_ROOT,
     VOLATILE_ROOT,
@@ -34,12 +38,6 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
 KEPT_DAYS = 30
 KEPT_RECORDS = 100
 _DAY_SECONDS = 24 * 3600.0
-
-
-def is_unheard(session: Session) -> bool:
-    """Whether a closed half is a refusal that its source has not heard of: one that has been heard leaves no record."""
-    kept = bool(session.data("closed").get("keep"))
-    return session.role == DESTINATION and kept and session.decision == REFUSED
 
 
 def needed(
@@ -55,7 +53,7 @@ def needed(
     told: set[str] = set()
     for session in reversed(sessions):
         if session.role != SOURCE:
-            keep = session.data("run").get("container_id") in containers or is_unheard(session)
+            keep = session.data("run").get("container_id") in containers or _stories.is_unheard(session)
         elif session.reached("committed"):
             # The newest move that took the data along says whose they are.
             left = [name for name in session.facts.get("volumes", ()) if name not in told and has_data(name)]

@@ -4,7 +4,7 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""Sessions after the fact: what became of them, in words; settling the unfinished; removing what they have kept."""
+"""Sessions after the fact: settling the unfinished; removing what the others have kept. ``_stories.py`` finds and tells them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _names,
     _old_copy,
     _old_records,
-    _printable,
     _source,
+    _stories,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import Channel
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
-    ABORT,
     DECISIONS,
     DESTINATION,
     GO_SENT,
@@ -38,110 +37,9 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
     Session,
 )
 
-# What a phase in which a session stands still means for the person who reads it.
-_STORIES: dict[tuple[str, str], str] = {
-    ("source", "opened"): "being prepared; the container runs here untouched",
-    ("source", "prepared"): "prepared; the container runs here untouched",
-    ("source", "arming"): "about to be frozen; the container runs here",
-    ("source", "armed"): "about to be frozen; the container runs here",
-    ("source", "freezing"): "frozen here and being dumped",
-    ("source", "dumped"): "frozen here, dumped, being sent",
-    ("source", "sent"): "frozen here, sent, not yet handed over",
-    ("source", "held"): "frozen here, restored and held on {peer}, not yet handed over",
-    ("source", "committed"): "moved to {peer}, which has still to be told that this host knows",
-    ("source", "aborted"): "not moved to {peer}, which has still to be told; the container stayed here",
-    ("destination", "opened"): "announced; nothing has been made here",
-    ("destination", "creating"): "being made ready here, not started",
-    ("destination", "created"): "made ready here, not started",
-    ("destination", "starting"): "being restored here",
-    ("destination", "held"): "restored here and held: it has run nothing here",
-    ("destination", "run"): "runs here; {peer} has still to be told, or this host to tidy up",
-    ("destination", "refused"): "refused here and taken away; {peer} has still to be told",
-}
-
 # Seconds in which a destination that was declared lost is asked for its word. More than ssh takes for an attempt to connect, so
 # that it is ssh which tells what became of that.
 _LOST_SECONDS = 20.0
-
-
-def story(session: Session) -> str:
-    """One sentence about a session."""
-    peer = session.facts.get("peer_name") or "the other host"
-    phase = session.phase
-    if phase == "closed":
-        if session.role == SOURCE:
-            if session.data("aborted").get("destination_lost"):
-                return f"not moved; {peer} was declared lost. Remove the copy there before {peer} runs again"
-            return (
-                f"moved to {peer}"
-                if session.reached("committed")
-                else f"not moved to {peer}; the container stayed here"
-            )
-        if session.decision == RUN:
-            return f"moved here from {peer}"
-        told = f"refused here; the container stayed on {peer}"
-        unheard = _old_records.is_unheard(session)
-        return f"{told}, which may have to be told still (recover.yml, for both hosts)" if unheard else told
-    text = _STORIES[(session.role, phase)].format(peer=peer)
-    if session.role == SOURCE and phase not in ("committed", "aborted"):
-        if session.decision == GO_SENT:
-            text = (
-                f"handed over to {peer} and frozen here until {peer} says whether it runs there. recover.yml for both hosts "
-                f"carries its word. If {peer} is gone for good and cannot come back by itself, run recover.yml with -e "
-                f"recover_destination_lost={session.id}"
-            )
-        elif session.decision == ABORT:
-            text = "being given up; the container is about to go on here"
-    if session.lease_left > 2 * LEASE_SECONDS and phase in ("run", "refused"):
-        # Nobody is at work on it: it waits for the other host, see _destination.settle.
-        return text
-    if session.lease_left > 0:
-        return f"{text} (at work, or waiting {session.lease_left:.0f} s for a sign of life)"
-    return f"{text} (abandoned)"
-
-
-def chosen(session: str | None, container: str | None) -> list[Session]:
-    """The sessions of this host that a caller means."""
-    if session is not None:
-        # One that is not here any more has nothing left to do.
-        return [found for found in Session.all() if found.id == _names.session_id(session)]
-    # An empty name is a mistake, and not the word for all of them.
-    name = None if container is None else _names.container_name(container)
-    return [found for found in Session.all() if name is None or _is_of(found, name)]
-
-
-def _is_of(session: Session, name: str) -> bool:
-    """Whether a session is about the container that a person calls by its name, its id, or the beginning of that."""
-    return session.facts.get("container_name") == name or (
-        len(name) >= 12 and session.facts["container_id"].startswith(name)
-    )
-
-
-def stories(session: str | None = None, container: str | None = None) -> list[dict[str, t.Any]]:
-    """Summaries of sessions, each with its story, and whether it is a refusal that waits for its source to hear it."""
-    # The journal holds what a container, and the other host, call things.
-    return [
-        _printable.data(dict(found.summary(), story=story(found), unheard=_old_records.is_unheard(found)))
-        for found in chosen(session, container)
-    ]
-
-
-def moved(container: str) -> dict[str, t.Any] | None:
-    """Where a container that is not here any more has been moved to by the newest session of its name, or None."""
-    name = _names.container_name(container)
-    newest = None
-    for found in chosen(None, name):
-        if found.role == SOURCE and found.reached("committed"):
-            newest = found
-    if newest is None or Engine().find(name) is not None:
-        return None
-    told = {
-        "peer": newest.facts.get("peer_name"),
-        "session": newest.id,
-        "container_id": newest.data("committed").get("destination_container_id"),
-        "story": story(newest),
-    }
-    return t.cast("dict[str, t.Any]", _printable.data(told))
 
 
 def settle(
@@ -165,11 +63,7 @@ def settle(
     :param destination_word: what :func:`word` told on the destination, carried here.
     :raises MigrationError: ``session_busy`` for one that is alive; what kept one from being settled.
     """
-    open_ones = [
-        found
-        for found in chosen(session, container)
-        if role in (None, found.role) and (not found.ended or (peer_settled and _old_records.is_unheard(found)))
-    ]
+    open_ones = _stories.unsettled(session, container, role, peer_settled=peer_settled)
     _require_word(destination_word)
     failures = []
     if not check_mode:
@@ -184,8 +78,10 @@ def settle(
                 failures.append(exc)
     if failures:
         first = failures[0]
-        raise MigrationError(first.code, " ".join(exc.message for exc in failures), sessions=stories(None, container))
-    left = [entry for entry in stories(None, container) if session in (None, entry["session"])]
+        raise MigrationError(
+            first.code, " ".join(exc.message for exc in failures), sessions=_stories.stories(None, container)
+        )
+    left = [entry for entry in _stories.stories(None, container) if session in (None, entry["session"])]
     return {"changed": bool(open_ones), "sessions": left}
 
 
@@ -196,7 +92,8 @@ def _await_abandonment(session: Session, wait: float) -> None:
         if time.monotonic() >= deadline:
             raise MigrationError(
                 "session_busy",
-                f"Session {session.id} is at work ({story(session)}). Settle it when it has ended or has been abandoned.",
+                f"Session {session.id} is at work ({_stories.story(session)}). Settle it when it has ended or has been "
+                "abandoned.",
                 session=session.id,
             )
         time.sleep(0.2)
@@ -222,7 +119,7 @@ def _settle_one(
     if not os.path.isdir(session.directory):
         return
     with session.locked(timeout=max(wait, 30), alive=False):
-        if session.ended and not (peer_settled and _old_records.is_unheard(session)):
+        if session.ended and not (peer_settled and _stories.is_unheard(session)):
             return
         engine = Engine()
         if session.role != SOURCE:
@@ -272,7 +169,7 @@ def clean(*, session: str | None, container: str | None, check_mode: bool) -> di
     changed = False
     removed: list[str] = []
     failures: list[MigrationError] = []
-    for found in chosen(session, container):
+    for found in _stories.chosen(session, container):
         if not found.ended:
             continue
         if found.role == SOURCE and found.reached("committed"):
@@ -281,7 +178,7 @@ def clean(*, session: str | None, container: str | None, check_mode: bool) -> di
             except MigrationError as exc:
                 # One that must stay keeps no other from being removed.
                 failures.append(exc)
-        elif not found.reached("run") and (session is not None or not _old_records.is_unheard(found)):
+        elif not found.reached("run") and (session is not None or not _stories.is_unheard(found)):
             changed = True
             if not check_mode:
                 shutil.rmtree(found.directory)
@@ -295,7 +192,7 @@ def clean(*, session: str | None, container: str | None, check_mode: bool) -> di
     return {
         "changed": changed or bool(removed),
         "removed": removed,
-        "sessions": stories(None, container) if session is None else [],
+        "sessions": _stories.stories(None, container) if session is None else [],
     }
 
 

@@ -61,7 +61,8 @@ def _move(tree: Tree, hosts: Sequence[Host], inventory: str, megabytes: int, num
     """Move a tree's container from the first host to the second, and let so much of its volume change before the freeze."""
     source = hosts[0]
     volume = source.docker("volume", "inspect", "--format", "{{.Mountpoint}}", tree.container)
-    meeting = Meeting(source, tree.container, "prepared", "STOP")
+    # The handover has begun and nothing is frozen: the step that is stopped there is the one that freezes next.
+    meeting = Meeting(source, tree.container, "arming", "STOP")
     with ThreadPoolExecutor(max_workers=1) as pool:
         moving = pool.submit(tree.move, inventory)
         meeting.happened()

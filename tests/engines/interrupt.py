@@ -62,10 +62,10 @@ class Meeting:
     """Waits on a host, from now on, for a session of a container to reach a phase; `decision` means its word is written.
 
     :param file: a pattern of a name that has to be there as well, for moments between two phases.
-    :param seconds: until then it must have been reached.
+    :param seconds: until then it must have been reached. A move that ends before is noticed at once.
     """
 
-    def __init__(self, host: Host, name: str, phase: str, signal: str, file: str = "", *, seconds: float = 120) -> None:
+    def __init__(self, host: Host, name: str, phase: str, signal: str, file: str = "", *, seconds: float = 300) -> None:
         self._host, self._phase, self._seconds = host, phase, seconds
         self._done: subprocess.CompletedProcess[str] | None = None
         self._thread = threading.Thread(target=self._wait, args=(name, phase, signal, file), daemon=True)
@@ -73,13 +73,23 @@ class Meeting:
 
     def _wait(self, *words: str) -> None:
         turns = str(round(self._seconds * 100))
-        self._done = self._host.run(["sh", "-c", _MEET, "sh", *words, turns], check=False, timeout=self._seconds + 30)
+        # A turn takes longer than its pause, and none of them is to be cut off.
+        self._done = self._host.run(["sh", "-c", _MEET, "sh", *words, turns], check=False, timeout=3 * self._seconds)
 
-    def happened(self) -> int:
-        """The process that was met. Fails the test if none was."""
-        self._thread.join(self._seconds)
-        assert self._done is not None, f"the phase {self._phase} was never reached on {self._host.name}"
-        assert self._done.returncode == 0, f"nobody was met at {self._phase}: exit code {self._done.returncode}"
+    def happened(self, migration: Migration | None = None) -> int:
+        """The process that was met. Fails the test if none was.
+
+        :param migration: which is to meet it; what it has printed is told with the failure.
+        """
+        deadline = time.monotonic() + self._seconds
+        while self._thread.is_alive() and time.monotonic() < deadline and not (migration and migration.over):
+            self._thread.join(1)
+        # It may have been met in the migration's last second.
+        self._thread.join(2)
+        printed = f":\n{migration.output[-6000:]}" if migration else ""
+        assert self._done is not None, f"the phase {self._phase} was never reached on {self._host.name}{printed}"
+        code = self._done.returncode
+        assert code == 0, f"nobody was met at {self._phase}: exit code {code}{printed}"
         return int(self._done.stdout)
 
     def go_on(self) -> None:
@@ -96,7 +106,7 @@ def wait_settled(moving: Moving, host: Host, *, seconds: float = SETTLED_WITHIN)
 
 
 def with_a_held_copy(
-    moving: Moving, source: Host, destination: Host, *, seconds: float = 120
+    moving: Moving, source: Host, destination: Host, *, seconds: float = 300
 ) -> tuple[Migration, Meeting]:
     """A handover in which the copy is held and nobody has told the source yet: the destination's agent is stopped.
 
@@ -106,7 +116,7 @@ def with_a_held_copy(
     file = "/run/livemigrate/restores/*/ready"
     meeting = Meeting(destination, moving.name, "starting", "STOP", file, seconds=seconds)
     migration = moving.move(source, destination)
-    meeting.happened()
+    meeting.happened(migration)
     deadline = time.monotonic() + seconds / 6
     while destination.run(["sh", "-c", "ls /run/livemigrate/restores/*/waiting"], check=False).returncode != 0:
         assert time.monotonic() < deadline, "the shim never waited"

@@ -34,7 +34,7 @@ def test_the_step_is_killed_at_each_phase(newer: Pair, start: Start) -> None:
     for moving, phase in zip(made, phases, strict=True):
         meeting = Meeting(source, moving.name, phase, "KILL")
         migration = moving.move(source, destination)
-        meeting.happened()
+        meeting.happened(migration)
         # The playbook would settle it in its rescue; the control node is to be gone as well.
         migration.kill()
     for moving, phase in zip(made, phases, strict=True):
@@ -128,7 +128,7 @@ def test_the_source_loses_power_after_the_hand_over(newer: Pair, start: Start) -
     # The word to run follows the decision at once, and the farewell when the old copy has been ended.
     meeting = Meeting(source, moving.name, "decision", "STOP")
     migration = moving.move(source, destination)
-    meeting.happened()
+    meeting.happened(migration)
     newer.lab.power_cut(source.name)
     migration.kill()
     assert session_on(destination, moving.name)["phases"][-1] == "run"
@@ -151,7 +151,7 @@ def test_the_word_is_carried_to_a_source_whose_key_is_gone(newer: Pair, start: S
     moving = start(source, [source, destination], "--restart", "unless-stopped")
     meeting = Meeting(source, moving.name, "decision", "STOP")
     migration = moving.move(source, destination)
-    meeting.happened()
+    meeting.happened(migration)
     migration.kill()
     assert session_on(destination, moving.name)["phases"][-1] == "run"
     session = session_on(source, moving.name)["id"]
@@ -180,7 +180,7 @@ def test_a_step_that_is_stopped_keeps_nothing_frozen(newer: Pair, start: Start, 
     moving = start(source, [source, destination], "--restart", "unless-stopped")
     meeting = Meeting(source, moving.name, phase, "STOP")
     migration = moving.move(source, destination)
-    stopped = meeting.happened()
+    stopped = meeting.happened(migration)
     migration.kill()
     wait_settled(moving, source)
     moving.assert_runs_on(source)
@@ -194,7 +194,7 @@ def test_a_person_starts_the_copy_before_its_time(newer: Pair, start: Start) -> 
     moving = start(source, [source, destination])
     meeting = Meeting(source, moving.name, "armed", "STOP")
     migration = moving.move(source, destination)
-    meeting.happened()
+    meeting.happened(migration)
     done = destination.run(["docker", "start", moving.name], check=False)
     assert done.returncode != 0
     assert "is the copy of migration" in done.stderr

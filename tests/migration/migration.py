@@ -76,6 +76,11 @@ class Migration:
         with self._told:
             return "".join(self._lines)
 
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self._process.poll() is not None
+
     def until_task(self, name: str, timeout: float = 120) -> None:
         """Wait until a task begins."""
 

@@ -92,6 +92,15 @@ json.dump(facts, open(path, "w"))
 """
 
 
+def _wait_until_it_rests(pair: Pair, session: str) -> None:
+    """A destination's half that its watchdog has settled after a boot, and whose source has not heard of it."""
+    deadline = time.monotonic() + 120
+    # /run is new since the boot, and the watchdog's own attempts are no signs of life.
+    while pair.beta.run(["test", "-e", f"/run/livemigrate/{session}/lease"], check=False).returncode != 0:
+        assert time.monotonic() < deadline, "the watchdog has not settled it after the boot"
+        time.sleep(1)
+
+
 def _recover(limit: str, *arguments: str) -> Migration:
     only = ["--limit", f"localhost,{limit}"] if limit else []
     return Migration("", [*only, "-e", "migrate_wait=40", *arguments], playbook="recover.yml")
@@ -108,9 +117,10 @@ def test_a_refusal_is_carried_to_a_source_that_cannot_ask_any_more(counter: Coun
     migration.kill()
     count = _frozen_count(counter, pair)
     pair.lab.boot("beta")
+    # Its watchdog refuses, and lets the session rest for as long as somebody may ask.
+    _wait_until_it_rests(pair, session)
     # As a day later: the destination closes its half, and keeps what it has to say.
     pair.beta.run(["python3", "-c", _OPENED_LONG_AGO, session, str(2 * _DAY_SECONDS)])
-    # Its watchdog may have looked before that, and is to look again at once.
     pair.beta.run(["rm", "-f", f"/run/livemigrate/{session}/lease"])
     _recover("beta").succeed()
     directory = f"/var/lib/livemigrate/{session}"

@@ -23,6 +23,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _recovery,
     _session,
     _source,
+    _stories,
     _watchdog,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
@@ -193,10 +194,10 @@ def test_a_refusal_stays_until_the_source_has_heard_it(refused: Session, monkeyp
     engine: Any = None
     assert _destination.settle(refused, engine) == REFUSED
     assert refused.ended
-    assert _recovery.story(refused).endswith("which may have to be told still (recover.yml, for both hosts)")
+    assert _stories.story(refused).endswith("which may have to be told still (recover.yml, for both hosts)")
     # It is told for as long as that takes, and no tidying takes it away.
     assert _recovery.word(refused.id) == {"session": refused.id, "decision": REFUSED}
-    assert _recovery.stories()[0]["unheard"] is True
+    assert _stories.stories()[0]["unheard"] is True
 
     class Engine:
         def containers(self) -> list[dict[str, Any]]:

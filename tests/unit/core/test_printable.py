@@ -24,8 +24,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _held,
     _preflight_table,
     _printable,
-    _recovery,
     _rules_processes,
+    _stories,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._finding import Case, Finding
@@ -189,7 +189,7 @@ def test_what_is_told_of_the_copy(hostile: str, shown: str) -> None:
 def test_stories(hostile: str, shown: str, make_session: MakeSession) -> None:
     session = bring_to(make_session(peer_name=f"beta{hostile}"), "held")
     session.enter("committed", destination_container_id=hostile, gap=None)
-    [told] = _recovery.stories(session.id)
+    [told] = _stories.stories(session.id)
     assert told["peer"] == f"beta{shown}"
     assert told["data"]["committed"]["destination_container_id"] == shown
     assert told["story"].isprintable()

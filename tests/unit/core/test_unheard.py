@@ -18,7 +18,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _authorized_keys,
     _channel_server,
     _destination,
-    _recovery,
+    _stories,
     _watchdog,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import Completed
@@ -83,7 +83,7 @@ def test_it_stays_to_be_asked_and_is_seldom_looked_at(half: Half) -> None:
     assert half.may_come_in
     assert half.is_watched, "nobody would ever close it"
     assert 1000 < half.session.lease_left < 3601
-    assert _recovery.story(half.session).endswith(("has still to be told", "or this host to tidy up"))
+    assert _stories.story(half.session).endswith(("has still to be told", "or this host to tidy up"))
     # After it has been asked the watchdog looks again soon, and then seldom.
     half.session.renew()
     assert half.session.lease_left < 31
