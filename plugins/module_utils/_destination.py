@@ -42,14 +42,13 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
     DESTINATION,
     REFUSED,
     RUN,
+    WITH_DOCKER,
     Session,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import group_of_id
 
 # How often a session is looked at that has its word and whose source has not come to hear it.
 _UNHEARD_LOOK_SECONDS = 3600.0
-# The note that Docker answers for the copy, in the session's directory.
-_WITH_DOCKER = "with_docker"
 
 
 def open_session(
@@ -264,7 +263,9 @@ def _word(session: Session, reason: str = "") -> dict[str, t.Any]:
 
 
 def finish(session: Session, engine: Engine) -> list[str]:
-    """What follows RUN: restart policy, no checkpoint left, the superseded old copy removed. May be repeated.
+    """What follows RUN: restart policy, no checkpoint left, the superseded old copy removed.
+
+    May be repeated until the container has been handed to Docker, and not after that: see :func:`_hand_over`.
 
     :returns: why an old copy is left alone, for a person; ``cleanup.yml`` says it again.
     """
@@ -304,7 +305,9 @@ def _remove_secrets(session: Session) -> None:
 
 
 def refuse(session: Session, engine: Engine, reason: str) -> str:
-    """Decide REFUSED unless RUN has been decided, and take away what this session made here. May be repeated.
+    """Decide REFUSED unless RUN has been decided, and take away what this session made here, once.
+
+    Where it was cut off it begins again.
 
     The word is written before the copy is killed, and given out only after: whoever reads REFUSED through the channel may
     thaw the source.
@@ -313,6 +316,9 @@ def refuse(session: Session, engine: Engine, reason: str) -> str:
     """
     if session.decide(REFUSED) == RUN:
         return RUN
+    if session.phase == "refused":
+        # All of it is gone already, and the session has no claim any more: what bears these names now is somebody else's.
+        return REFUSED
     _end_copy(session)
     with contextlib.suppress(OSError):
         _remove_secrets(session)
@@ -441,8 +447,7 @@ def settle(session: Session, engine: Engine, *, heard: bool = False) -> str | No
     # A source that was never told that this host is ready can never have handed over: it has nothing to ask.
     may_ask = session.reached("created") is not None
     if _decide(session, engine, "nobody finished it") == RUN:
-        finish(session, engine)
-        _hand_to_docker(session, engine)
+        _hand_over(session, engine)
     decision = session.decision
     if heard or not may_ask:
         close(session)
@@ -455,13 +460,39 @@ def settle(session: Session, engine: Engine, *, heard: bool = False) -> str | No
     return decision
 
 
+def _hand_over(session: Session, engine: Engine) -> None:
+    """Do what follows RUN, once. From then on the container is its owner's, who may stop it, update it or move it on.
+
+    The half may be looked at for a day after that, until its source has heard the word. A restart policy that is put once more
+    would have Docker start what has been moved on by then.
+    """
+    if not os.path.exists(session.path(WITH_DOCKER)):
+        finish(session, engine)
+        _hand_to_docker(session, engine)
+
+
+def finish_arrival(engine: Engine, container: str) -> None:
+    """Do what follows RUN for the move that has brought a container here, before it is moved on.
+
+    :param container: its name or id; one that is not there has not come.
+    :raises MigrationError: ``session_locked``; what stands in the way.
+    """
+    inspect = engine.find(container)
+    for session in Session.all() if inspect is not None else ():
+        came = session.role == DESTINATION and session.decision == RUN and not session.ended
+        if came and inspect is not None and session.data("created").get("container_id") == inspect["Id"]:
+            with session.locked():
+                if not session.ended and _decide(session, engine, "") == RUN:
+                    _hand_over(session, engine)
+
+
 def _hand_to_docker(session: Session, engine: Engine) -> None:
     """From here on Docker answers for the copy, by the restart policy that it has got.
 
     One that has ended before, with this host or with a Docker Engine without live-restore, stayed down, because a copy is created
     without a policy: do what Docker would have done. Once: who stops it later wants it to be down.
     """
-    note = session.path(_WITH_DOCKER)
+    note = session.path(WITH_DOCKER)
     if os.path.exists(note):
         return
     container = session.data("run")["container_id"]

@@ -125,10 +125,14 @@ def _settle_one(
         if session.role != SOURCE:
             _destination.settle(session, engine, heard=peer_settled)
             return
-        if destination_lost and not carried and session.decision == GO_SENT and not session.reached("committed"):
+        over = session.reached("aborted") or session.reached("committed")
+        if destination_lost and not carried and session.decision == GO_SENT and not over:
             _override(session, engine)
             return
-        _source.settle(session, engine, timeout=min(wait, 30), told=peer_settled, word=carried)
+        # Where the container belongs is settled, or is this host's alone to say: one that is lost need not be told, and a
+        # destination that comes back settles its half by itself.
+        told = peer_settled or (destination_lost and not carried)
+        _source.settle(session, engine, timeout=min(wait, 30), told=told, word=carried)
 
 
 def _override(session: Session, engine: Engine) -> None:

@@ -87,6 +87,8 @@ _BALLAST_BYTES = 256 << 10
 
 #: the program that acts for a session, see ``_agent_package.py``
 AGENT = "agent.pyz"
+# The destination's note that it has done all that follows RUN, and Docker answers for the container.
+WITH_DOCKER = "with_docker"
 
 _KEPT_AFTER_CLOSE = frozenset({"session.json", "journal", "decision"})
 
@@ -522,9 +524,9 @@ class Session:
             # What has been heard, so that nothing of it need stay, is known to who finishes this.
             self.enter("closed", keep=False)
         # The lease and the lock stay to the end: a watchdog that comes meanwhile must neither take this for abandoned nor work
-        # beside it. So does the agent, which finishes what is cut off.
+        # beside it. So do the agent, which finishes what is cut off, and the note of what it need not do again.
         _remove_all_but(self.volatile, ("lease", _HOLDER))
-        _remove_all_but(self.directory, (*_KEPT_AFTER_CLOSE, _LOCK, AGENT))
+        _remove_all_but(self.directory, (*_KEPT_AFTER_CLOSE, _LOCK, AGENT, WITH_DOCKER))
         _durable.sync_directory(self.directory)
         self.release_claim()
         if not keep:

@@ -22,6 +22,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _channel,
     _connections,
     _container_facts,
+    _destination,
     _durable,
     _durable_content,
     _engines,
@@ -81,6 +82,8 @@ def open_session(
     :returns: the session and the channel's public key.
     :raises MigrationError: ``cannot_move`` with all findings; ``session_busy``; ``watchdog_failed`` ...
     """
+    # What the move that brought it here has left to be done would else be done to a container that is being moved, or has been.
+    _destination.finish_arrival(engine, container)
     inspect = _examine.require_movable(engine, container, ignore_rules=ignore_rules)
     volumes = _volumes.of_container(engine, inspect, bind_mounts)
     name = inspect["Name"].lstrip("/")

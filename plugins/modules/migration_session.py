@@ -142,6 +142,7 @@ options:
     description:
       - With O(state=settled) on the source, a session id whose destination is declared dead and fenced by a person.
       - The source then goes on although the destination may have said V(RUN). If it lives after all, two copies run.
+      - Where the outcome is known already the session is closed, and nothing is done to the container.
       - It is refused unless no connection to the destination can be made. One that refuses the key, or whose SSH daemon is down,
         is not lost.
     type: str
