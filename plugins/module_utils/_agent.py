@@ -4,7 +4,7 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""The program that acts for a session: ``settle`` (watchdog, boot), ``serve`` (channel), ``start``, and ``step`` for a module.
+"""The program that acts for a session: ``settle`` (watchdog), ``serve`` (channel), ``start``; ``open`` and ``step`` for modules.
 
 It is a zip application in the session's directory, see ``_agent_package.py``. Exit codes: 0 done or nothing to do, 75 to be
 tried again (systemd does), anything else a failure that the journal of systemd tells.
@@ -22,6 +22,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _destination,
     _durable_content,
     _image_stream,
+    _opening,
     _room,
     _source,
     _steps,
@@ -37,6 +38,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
 )
 
 TRY_AGAIN = 75
+
+_USAGE = "usage: agent settle SESSION | start SESSION | serve SESSION COMMAND | step SESSION NAME | open [--check]\n"
 
 # Seconds that one attempt waits for the other host. Short, so that a person's recover.yml gets its turn in between.
 _ASK_SECONDS = 10
@@ -101,9 +104,21 @@ def serve(session: Session, command: str) -> int:
 
 def step(session: Session, name: str) -> int:
     """Do a step for a module (``_step_call.py``): parameters on standard input, what became of it on standard output, as JSON."""
+    return _answer(lambda params: _steps.run(name, session, params))
+
+
+def open_half(own: str, *, check_mode: bool) -> int:
+    """Open a half of a session for a module, as a step is done.
+
+    :param own: this program's file.
+    """
+    return _answer(lambda params: _opening.open_half(params, own, check_mode=check_mode))
+
+
+def _answer(work: t.Callable[[dict[str, t.Any]], dict[str, t.Any]]) -> int:
     params = json.load(sys.stdin)
     try:
-        answer = {"result": _steps.run(name, session, params)}
+        answer = {"result": work(params)}
     except MigrationError as exc:
         answer = {"failure": exc.as_failure()}
     except Exception as exc:  # noqa: BLE001 - a defect of ours, told with its traceback by the module
@@ -119,15 +134,8 @@ def _load_image(session: Session) -> dict[str, t.Any]:
         return _room.load_image(session, Engine(), stream)
 
 
-def check(session: Session) -> int:
-    """Whether the agent could do its work: everything imported, the engine answering, the session's lock to be had."""
-    Engine().version()
-    with session.locked(timeout=5):
-        return 0
-
-
 def main(argv: t.Sequence[str] | None = None) -> int:
-    """``settle SESSION``, ``start SESSION``, ``check SESSION``, ``serve SESSION COMMAND`` or ``step SESSION NAME``."""
+    """``settle SESSION``, ``start SESSION``, ``serve SESSION COMMAND``, ``step SESSION NAME`` or ``open [--check]``."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         if len(words) == 2 and words[0] == "settle":
@@ -144,16 +152,14 @@ def main(argv: t.Sequence[str] | None = None) -> int:
         if len(words) == 2 and words[0] == "start":
             _armed_start.serve(Session(words[1]))
             return 0
-        if len(words) == 2 and words[0] == "check":
-            return check(Session(words[1]))
         if len(words) == 3 and words[0] == "serve":
             return serve(Session(words[1]), words[2])
         if len(words) == 3 and words[0] == "step":
             return step(Session(words[1]), words[2])
+        if words[:1] == ["open"]:
+            return open_half(sys.argv[0], check_mode=words[1:] == ["--check"])
     except MigrationError as exc:
         sys.stderr.write(exc.message + "\n")
         return 1
-    sys.stderr.write(
-        "usage: agent settle SESSION | start SESSION | check SESSION | serve SESSION COMMAND | step SESSION NAME" + "\n"
-    )
+    sys.stderr.write(_USAGE)
     return 2

@@ -4,7 +4,7 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""The agent's code as one file in the session's directory, exactly the code that this module run has.
+"""The agent's code as one file, exactly the code that this module run has, and in the session's directory.
 
 The watchdog and the channel's forced command outlive every Ansible task and must not depend on what Ansible leaves behind,
 nor on another version of the collection coming along in mid-session. So the session carries its own copy, as a zip
@@ -21,8 +21,6 @@ import typing as t
 import zipfile
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import _durable
-from ansible_collections.livemigrate.criu.plugins.module_utils._command import Runner, run
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import AGENT, Session
 
 if t.TYPE_CHECKING:
@@ -97,20 +95,12 @@ def _compiled(part: str, source: str) -> bytes:
     )
 
 
-def check(session: Session, command: t.Sequence[str], runner: Runner = run) -> None:
-    """Make sure that the installed agent can do its work: it starts, finds its libraries and reaches the engine.
+def install(session: Session, agent: str) -> tuple[str, ...]:
+    """Give a session the agent that runs this.
 
-    :raises MigrationError: ``watchdog_failed``.
+    :param agent: its file.
+    :returns: the command line of the session's own.
     """
-    done = runner([*command, "check", session.id], timeout=30)
-    if done.rc != 0:
-        raise MigrationError(
-            "watchdog_failed",
-            f"The program that would thaw the container in an emergency does not work here: {done.output}",
-        )
-
-
-def install(session: Session) -> tuple[str, ...]:
-    """Put the agent into a session's directory; returns its command line."""
-    _durable.write(session.path(AGENT), build())
+    with open(agent, "rb") as handle:
+        _durable.write(session.path(AGENT), handle.read())
     return session.agent

@@ -52,24 +52,24 @@ _UNHEARD_LOOK_SECONDS = 3600.0
 
 
 def open_session(
-    session: str, facts: t.Mapping[str, t.Any], *, channel_user: str, public_key: str
+    session: str, facts: t.Mapping[str, t.Any], *, channel_user: str, public_key: str, agent: str
 ) -> tuple[Session, list[str]]:
     """Begin the destination's half of a session and let the source's key in.
 
     :param facts: ``container_id``, ``container_name``, ``peer_name``, ``ancestry``, ``engine`` of the source's half.
+    :param agent: the file of the agent that runs this, and will act for the session.
     :returns: the session and this host's public host keys.
     """
     data_root = Engine().info()["DockerRootDir"]
     opened = Session.open(session, DESTINATION, dict(facts, channel_user=channel_user, data_root=data_root))
     try:
         opened.keep_out_of_swap()
-        agent = _agent_package.install(opened)
+        command = _agent_package.install(opened, agent)
         inbox = opened.memory_path("inbox")
         os.makedirs(inbox, mode=0o700, exist_ok=True)
         _channel_server.set_targets(opened, {"inbox": inbox})
-        _channel_server.authorise(opened, channel_user, public_key, agent)
-        _watchdog.arm(opened.id, (*agent, "settle", opened.id))
-        _agent_package.check(opened, agent)
+        _channel_server.authorise(opened, channel_user, public_key, command)
+        _watchdog.arm(opened.id, (*command, "settle", opened.id))
     except BaseException:
         _channel_server.revoke(opened)
         _watchdog.disarm(opened.id)

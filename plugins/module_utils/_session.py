@@ -93,6 +93,12 @@ WITH_DOCKER = "with_docker"
 _KEPT_AFTER_CLOSE = frozenset({"session.json", "journal", "decision"})
 
 
+def agent_command(path: str) -> tuple[str, ...]:
+    """The command line of an agent in a file."""
+    # -I: nothing from the caller's environment or working directory gets imported by what runs as root.
+    return (sys.executable, "-I", "-B", path)
+
+
 def boot_id() -> str:
     """The kernel's random id of this boot."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as handle:
@@ -265,8 +271,7 @@ class Session:
     @property
     def agent(self) -> tuple[str, ...]:
         """The command line of its agent, see ``_agent_package.py``: of the interpreter that runs the modules."""
-        # -I: nothing from the caller's environment or working directory gets imported by what runs as root.
-        return (sys.executable, "-I", "-B", self.path(AGENT))
+        return agent_command(self.path(AGENT))
 
     # -- journal -----------------------------------------------------------------------------------------------
 

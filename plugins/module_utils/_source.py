@@ -73,12 +73,14 @@ def open_session(
     strategy: str,
     bind_mounts: t.Sequence[str],
     ignore_rules: t.Sequence[str] = (),
+    agent: str,
 ) -> tuple[Session, str]:
     """Begin a session: claim the container, gather its spec, make the channel's key, start the watchdog.
 
     :param peer_name: what the playbook calls the destination, for people.
     :param bind_mounts: host paths of bind mounts whose content travels.
     :param ignore_rules: ids of rules of the preflight that the user does not heed.
+    :param agent: the file of the agent that runs this, and will act for the session.
     :returns: the session and the channel's public key.
     :raises MigrationError: ``cannot_move`` with all findings; ``session_busy``; ``watchdog_failed`` ...
     """
@@ -125,9 +127,8 @@ def open_session(
                 "memory_bytes": _container_facts.checkpoint_bytes(inspect),
             },
         )
-        agent = _agent_package.install(session)
-        _watchdog.arm(session.id, (*agent, "settle", session.id))
-        _agent_package.check(session, agent)
+        command = _agent_package.install(session, agent)
+        _watchdog.arm(session.id, (*command, "settle", session.id))
         _old_records.prune_beside(engine, session)
     except BaseException:
         _watchdog.disarm(session.id)

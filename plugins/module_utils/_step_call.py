@@ -4,20 +4,26 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""How a module has a step of an open session done: by the session's own agent.
+"""How a module has a session opened, or a step of an open one done: by the session's own agent.
 
 The agent has all the code, compiled, and the version of it that has opened the session. A module that carried that code itself
 would be packed by Ansible, sent and compiled again for each step: 0.3 to 0.5 s of a processor on the host and as much on the
-control node (measured; ten steps are a move).
+control node (measured; ten steps are a move). The module that opens a session has all of the code, to make the agent of it. It
+runs none of that but by the agent: compiling it twice would take as long again, and so the agent has shown that it works.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
 import subprocess
+import sys
+import tempfile
 import typing as t
 
+from ansible_collections.livemigrate.criu.plugins.module_utils import _agent_package, _session
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
 
@@ -32,19 +38,57 @@ def call(session: Session, name: str, params: t.Mapping[str, t.Any]) -> dict[str
     :raises MigrationError: as the step does; ``session_over``; ``step_ended`` when the agent ended without an answer.
     """
     _require_open(session)
+    done = _run([*session.agent, "step", session.id, name], params)
+    answer = _answer(done)
+    if answer is None:
+        # The end of a session takes its agent away.
+        _require_open(session)
+        raise MigrationError("step_ended", _how_it_ended(f"The step {name}", done), session=session.id)
+    return answer
+
+
+def open_half(params: t.Mapping[str, t.Any], *, check_mode: bool) -> dict[str, t.Any]:
+    """Make an agent of the code that this module has, and have it open a half of a session.
+
+    :param params: plain data, see ``_opening.py``.
+    :raises MigrationError: as ``_opening.open_half`` does; ``watchdog_failed`` where the agent does not work here.
+    """
+    os.makedirs(_session.VOLATILE_ROOT, mode=0o700, exist_ok=True)
+    fd, path = tempfile.mkstemp(prefix="opening.", suffix=".pyz", dir=_session.VOLATILE_ROOT)
+    try:
+        with open(fd, "wb") as handle:
+            handle.write(_agent_package.build())
+        command = [*_session.agent_command(path), "open", *(["--check"] if check_mode else [])]
+        done = _run(command, params)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+    answer = _answer(done)
+    if answer is None:
+        raise MigrationError(
+            "watchdog_failed",
+            f"{_how_it_ended('The program that would thaw the container in an emergency', done)} It does not work here, with "
+            f"the interpreter {sys.executable}.",
+        )
+    return answer
+
+
+def _run(command: t.Sequence[str], params: t.Mapping[str, t.Any]) -> subprocess.CompletedProcess[bytes]:
     # Not run_command: a step may take as long as its memory needs, and its parameters go through its standard input.
-    done = subprocess.run(  # pylint: disable=ansible-bad-function
-        [*session.agent, "step", session.id, name],
-        input=json.dumps(dict(params)).encode(),
-        capture_output=True,
-        check=False,
+    return subprocess.run(  # pylint: disable=ansible-bad-function
+        list(command), input=json.dumps(dict(params)).encode(), capture_output=True, check=False
     )
+
+
+def _answer(done: subprocess.CompletedProcess[bytes]) -> dict[str, t.Any] | None:
+    """What the agent has answered; None where it has not.
+
+    :raises MigrationError: what it tells of.
+    """
     try:
         answer = json.loads(done.stdout)
     except ValueError:
-        # The end of a session takes its agent away.
-        _require_open(session)
-        raise MigrationError("step_ended", _how_it_ended(name, done), session=session.id) from None
+        return None
     if "failure" in answer:
         raise MigrationError.from_failure(answer["failure"])
     return dict(answer["result"])
@@ -57,7 +101,7 @@ def _require_open(session: Session) -> None:
         )
 
 
-def _how_it_ended(name: str, done: subprocess.CompletedProcess[bytes]) -> str:
+def _how_it_ended(who: str, done: subprocess.CompletedProcess[bytes]) -> str:
     words = done.stderr.decode(errors="replace").strip()
     if done.returncode < 0:
         try:
@@ -66,4 +110,4 @@ def _how_it_ended(name: str, done: subprocess.CompletedProcess[bytes]) -> str:
             how = f"was killed by signal {-done.returncode}"
     else:
         how = f"ended with exit code {done.returncode} and no answer"
-    return f"The step {name} {how}.{f' It said: {words}' if words else ''}"
+    return f"{who} {how}.{f' It said: {words}' if words else ''}"

@@ -57,13 +57,14 @@ exec chroot . /usr/sbin/sshd -D -e
 _OPEN = f"""
 import json, sys
 sys.path.insert(0, "/opt/tree")
-from {PACKAGE} import _agent_package, _channel_server
+from {PACKAGE} import _agent_package, _channel_server, _durable
 from {PACKAGE}._session import Session
 order = json.load(sys.stdin)
 session = Session.open(order["session"], "destination", {{"container_id": order["container"], "channel_user": order["user"]}})
 _channel_server.set_targets(session, order["targets"])
 _channel_server.KEY_LIFE_SECONDS = order["life"]
-agent = _agent_package.install(session)
+_durable.write(session.path("agent.pyz"), _agent_package.build())
+agent = session.agent
 _channel_server.authorise(session, order["user"], order["key"], agent)
 json.dump({{"host_keys": _channel_server.host_keys(), "agent": agent}}, sys.stdout)
 """

@@ -23,7 +23,6 @@ import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import _agent as agent_program
 from ansible_collections.livemigrate.criu.plugins.module_utils import _agent_package, _session
-from ansible_collections.livemigrate.criu.plugins.module_utils._command import Completed
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import DESTINATION, SOURCE, Session
 from tests.unit.core.support import MODULE_UTILS, PACKAGE, PLUGINS, ROOT, bring_to, hold_lock, wait_for
@@ -130,7 +129,7 @@ def test_both_forms_of_an_import_are_understood(source: str, parts: set[str]) ->
 
 def test_who_installs_it_has_all_of_it_packed_by_ansible() -> None:
     """Ansible sends what a module imports, and the package is made of what has been sent."""
-    installers = [path for path in (PLUGINS / "modules").glob("*.py") if ".open_session(" in path.read_text()]
+    installers = [path for path in (PLUGINS / "modules").glob("*.py") if ".open_half(" in path.read_text()]
     assert installers
     for module in installers:
         assert set(_agent_package.parts()) <= _closure(_imports(module)), module.name
@@ -239,29 +238,15 @@ def test_nothing_around_it_gets_into_it(built: Callable[[str], str], tmp_path: P
     assert not list(tmp_path.rglob("*.pyc")), "-B: root leaves no code beside the agent"
 
 
-def test_it_is_installed_private_for_the_interpreter_that_made_it(make_session: MakeSession) -> None:
+def test_a_session_gets_the_agent_that_opens_it_private(make_session: MakeSession, tmp_path: Path) -> None:
     session = make_session()
-    command = _agent_package.install(session)
+    opening = tmp_path / "opening.pyz"
+    opening.write_bytes(_agent_package.build())
+    command = _agent_package.install(session, str(opening))
     assert command == (sys.executable, "-I", "-B", session.path("agent.pyz"))
     assert stat.S_IMODE(os.stat(session.path("agent.pyz")).st_mode) == 0o600
     assert _run_agent(command[0], *command[3:]).returncode == 2
-    assert _agent_package.install(session) == command
-
-
-def test_an_agent_that_cannot_work_is_not_relied_on(make_session: MakeSession) -> None:
-    session = make_session()
-    calls = []
-
-    def answer(argv: list[str], **_keywords: object) -> Completed:
-        calls.append(list(argv))
-        return Completed(1, "", "No module named docker")
-
-    with pytest.raises(MigrationError) as caught:
-        _agent_package.check(session, ("python3", "agent.pyz"), answer)  # type: ignore[arg-type]
-    assert caught.value.code == "watchdog_failed"
-    assert "No module named docker" in caught.value.message
-    assert calls == [["python3", "agent.pyz", "check", session.id]]
-    _agent_package.check(session, ("python3", "agent.pyz"), lambda argv, **_keywords: Completed(0, "", ""))
+    assert _agent_package.install(session, str(opening)) == command
 
 
 # -- the floor -------------------------------------------------------------------------------------------------------
@@ -320,7 +305,7 @@ def agent(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ca
         (("serve", "x", "ping", "more"), 2),
         (("nonsense", "20261123T000001Z-3f9a1c"), 2),
         (("serve", "../../etc", "ping"), 1),
-        (("check", "20261123T000001Z-3f9a1c"), 1),
+        (("start", "20261123T000001Z-3f9a1c"), 1),
         # Closed while systemd still had the start in its queue.
         (("settle", "20261123T000001Z-3f9a1c"), 0),
     ],

@@ -285,7 +285,7 @@ def test_an_ordinary_user_may_say_to_sudo_what_the_channel_may_and_no_more(conne
         tuple(agent[:1]),
         (*agent[:1], "-c", "print()"),
         (*agent, "settle", line.session.id),
-        (*agent, "check", line.session.id),
+        (*agent, "open"),
         (*agent[:-1], "/tmp/agent.pyz", "serve", line.session.id, "ping"),
         (*agent, "serve", "20260101T000000Z-ffffff", "ping"),
     ]

@@ -13,7 +13,13 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _agent, _step_call, _steps
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _agent,
+    _agent_package,
+    _session,
+    _step_call,
+    _steps,
+)
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import SOURCE, Session
 
@@ -102,3 +108,51 @@ def test_the_agent_tells_what_a_step_raised(
     failure = json.loads(capsys.readouterr().out)["failure"]
     assert failure["code"] == code
     assert ("traceback" in failure["details"]) == (code == "unexpected")
+
+
+# -- opening ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory in memory in which an agent lies until there is a session."""
+    monkeypatch.setattr(_session, "VOLATILE_ROOT", str(tmp_path / "run"))
+    return tmp_path / "run"
+
+
+def _agent_is_made_of(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_agent_package, "build", program.encode)
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_a_new_agent_opens_a_half_and_goes(check_mode: bool, places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _agent_is_made_of(ECHO, monkeypatch)
+    answer = _step_call.open_half({"role": "source"}, check_mode=check_mode)
+    assert answer == {"argv": ["open", *(["--check"] if check_mode else [])], "role": "source"}
+    assert list(places.iterdir()) == []
+    assert places.stat().st_mode & 0o777 == 0o700
+
+
+def test_what_opening_raises_is_told_as_it_is(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _agent_is_made_of(REFUSES, monkeypatch)
+    with pytest.raises(MigrationError, match=r"^Full\.$") as caught:
+        _step_call.open_half({"role": "source"}, check_mode=False)
+    assert caught.value.code == "no_space"
+    assert list(places.iterdir()) == []
+
+
+@pytest.mark.usefixtures("places")
+def test_an_agent_that_does_not_work_here_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    _agent_is_made_of("import no_such_library", monkeypatch)
+    with pytest.raises(MigrationError, match="No module named 'no_such_library'") as caught:
+        _step_call.open_half({"role": "source"}, check_mode=False)
+    assert caught.value.code == "watchdog_failed"
+
+
+def test_the_agent_of_this_code_tells_what_is_missing(places: Path) -> None:
+    """The whole way: made, started, asked, gone."""
+    asked = {"role": "destination", "session": "", "container_id": "", "channel_user": "", "public_key": ""}
+    with pytest.raises(MigrationError, match="session, container_id, channel_user, public_key must be given") as caught:
+        _step_call.open_half(asked, check_mode=False)
+    assert caught.value.code == "missing_arguments"
+    assert list(places.iterdir()) == []
