@@ -22,13 +22,20 @@ SLEEP = ["sleep", "60"]
 CONTAINER = ["unshare", "--pid", "--fork", "--kill-child", "sh", "-c", "sleep 61 & sleep 62 & exec sleep 63"]
 
 
+def _runs(pid: int, comm: str) -> bool:
+    """Whether a process has come as far as running a program: exec gives it its name before its memory is laid out."""
+    name, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rsplit(") ", 1)
+    fields = rest.split()
+    state, user_ticks = fields[0], int(fields[11])
+    return name == comm and (state == "S" or user_ticks > 0)
+
+
 @contextlib.contextmanager
 def running(argv: Sequence[str], comm: str = "") -> Iterator[subprocess.Popen[bytes]]:
     """A program that runs; comm is its name where it is not that of the first word."""
     process = subprocess.Popen(argv)
     try:
-        # Until exec is done, it is still us.
-        wait_for(lambda: Path(f"/proc/{process.pid}/comm").read_text().strip() == (comm or argv[0]), f"{argv[0]} runs")
+        wait_for(lambda: _runs(process.pid, comm or argv[0]), f"{argv[0]} runs")
         yield process
     finally:
         process.kill()
@@ -47,7 +54,7 @@ def container() -> Iterator[list[int]]:
 
         def all_there() -> bool:
             found[:] = [pid for init in _children(outside.pid) for pid in (init, *_children(init))]
-            return [Path(f"/proc/{pid}/comm").read_text() for pid in found] == ["sleep\n"] * 3
+            return len(found) == 3 and all(_runs(pid, "sleep") for pid in found)
 
         wait_for(all_there, "three processes")
         yield found
