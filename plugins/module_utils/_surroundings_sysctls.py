@@ -46,7 +46,7 @@ _NO_SETTINGS = re.compile(
     r"net/(netfilter/nf_conntrack_count|ipv[46]/route/flush|ipv4/(tcp|udp)_\w*hash_entries|ipv4/tcp_available_\w+"
     r"|(ipv4|ipv6)/conf/[^/]+/mtu|core/netdev_rss_key|netfilter/nf_log/.*|mptcp/available_schedulers)"
 )
-# One of them may reset others: the kernel gives every interface new values when forwarding is switched.
+# One of them may reset others: the kernel gives every interface new values when forwarding is switched. Devices come last.
 _FIRST = (
     "net/ipv4/ip_forward",
     "net/ipv4/conf/all/",
@@ -57,7 +57,8 @@ _FIRST = (
 # What one device has. A new one gets it from `default` of its namespace. For neighbours only the host shows `default`,
 # but `lo` has got the same.
 _OF_DEVICE = re.compile(r"(net/(?:ipv4|ipv6)/(conf|neigh)/)([^/]+)(/.*)")
-_NO_DEVICES = ("all", "default", "lo")
+_FOR_DEVICES = ("all", "default")
+_NO_DEVICES = (*_FOR_DEVICES, "lo")
 _MODELS = {"conf": "default", "neigh": "lo"}
 _SAFE_NAME = re.compile(r"net/[a-zA-Z0-9_./-]+")
 # A file of secrets among the settings: it is carried, and its value told nobody. (No message tells values.)
@@ -126,7 +127,7 @@ def take(side: Side, ahead: t.Any) -> t.Any:
     kinds = _kinds(side)
     names = ahead["names"] if ahead else None
     values = _namespaces.inside(side.init, kinds, lambda: _values(names if names is not None else _names(kinds)))
-    return {"values": values, "set": sorted(_unlike(values, ahead["fresh"] if ahead else {}))}
+    return {"values": values, "set": sorted(_with_devices(_unlike(values, ahead["fresh"] if ahead else {}), values))}
 
 
 def _unlike(values: Values, usual: Values) -> list[str]:
@@ -143,6 +144,25 @@ def _unlike(values: Values, usual: Values) -> list[str]:
         return usual.get(before + _MODELS[kind] + after)
 
     return [name for name, value in values.items() if not _same(expected(name), value)]
+
+
+def _with_devices(names: t.Iterable[str], values: Values) -> set[str]:
+    """The same, and what each device has of those that are of `all` and `default`.
+
+    The kernel passes these on to devices when they are written, to some of them and not to others. So a device may have another
+    value on the copy though it has what is usual on the source.
+    """
+    found = set(names)
+    passed_on = set()
+    for name in found:
+        device = _OF_DEVICE.fullmatch(name)
+        if device is not None and device.group(3) in _FOR_DEVICES:
+            passed_on.add((device.group(1), device.group(4)))
+    for name in values:
+        device = _OF_DEVICE.fullmatch(name) if passed_on else None
+        if device is not None and (device.group(1), device.group(4)) in passed_on:
+            found.add(name)
+    return found
 
 
 def _same(one: str | None, other: str) -> bool:
@@ -197,7 +217,7 @@ def carry(side: Side, source: t.Any) -> None:
     """Write what differs."""
     kinds, values = _kinds(side), source["values"]
     usual: Values = side.ahead.get(NAME) or {}
-    names = {*source["set"], *_unlike(values, usual)}
+    names = _with_devices({*source["set"], *_unlike(values, usual)}, values)
     wanted = sorted((name for name in names if kind_of(name) in kinds and _is_known(name)), key=_order)
 
     def write() -> None:
