@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _network_facts
+from ansible_collections.livemigrate.criu.plugins.module_utils import _network_facts, _network_state
 from ansible_collections.livemigrate.criu.plugins.module_utils import _surroundings_network as topic
 from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
 from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
@@ -319,3 +319,16 @@ def test_an_address_of_the_engine_of_which_the_copy_has_none(pair: tuple[Contain
     copy.sysctl("ipv6/conf/eth0/disable_ipv6", "1")
     told = _moved(source, copy)
     assert "the address 2001:db8:20::5 (its network has none to stand for it)" in told
+
+
+def test_a_kernel_that_has_no_ipv6(pair: tuple[Container, Container], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that was started with ipv6.disable=1 does with IPv6, this one does with DECnet, which no kernel has any more."""
+    source = pair[0].side()
+    with_it = topic.made_of(topic.take(source, None)).state
+    monkeypatch.setattr(_network_state, "INET6", 12)
+    found = topic.made_of(topic.take(source, None)).state
+    for name in ("addresses", "routes", "rules", "neighbours"):
+        told = getattr(found, name)
+        assert told == tuple(one for one in getattr(with_it, name) if one.head[0] == _network_state.INET), name
+        assert len(told) < len(getattr(with_it, name)) or name == "neighbours"
+    assert not _moved(*pair)
