@@ -64,7 +64,12 @@ class Topic(t.Protocol):
         """
 
     def carry(self, side: Side, source: Data) -> None:
-        """Make the held copy be like the source, as far as that can be done. What fails is left to :meth:`compare`."""
+        """Make the held copy be like the source, as far as that can be done. What fails is left to :meth:`compare`.
+
+        What becomes a path or an argument is checked here: the source is another host.
+
+        :raises ValueError: for what no source can have found.
+        """
 
     def compare(self, side: Side, source: Data) -> t.Sequence[str]:
         """In which points the held copy is not like the source: a part of a sentence each, without secrets."""
@@ -180,5 +185,5 @@ def _brought(topic: Topic, side: Side, source: Data) -> t.Sequence[str]:
     try:
         topic.carry(side, source)
         return topic.compare(side, source)
-    except OSError as exc:
+    except (OSError, ValueError) as exc:
         return [f"{topic.NAME} cannot be compared ({exc})"]

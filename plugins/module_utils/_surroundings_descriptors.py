@@ -167,7 +167,13 @@ def _information(path: str) -> tuple[int, list[str]]:
 
 
 def carry(side: Side, source: t.Any) -> None:
-    """Give everything without a name its owner and mode, and every description the flags that can be changed."""
+    """Give everything without a name its owner and mode, and every description the flags that can be changed.
+
+    :raises ValueError: for numbers that are none: they become paths.
+    """
+    for name in (name for table in source.values() for name in table):
+        if not (name.isascii() and name.isdecimal()):
+            raise ValueError(f"{name!r} is no descriptor")
     look = _Look(side)
     # What runs already may have changed them itself.
     frozen = side.group.frozen

@@ -248,8 +248,10 @@ def compare(side: Side, source: t.Any) -> list[str]:
     """The values that were set for this container and that the copy has not."""
     kinds = _kinds(side)
     # What is not the copy's own (a network that is not closed) is not its to have.
-    names = [name for name in source["set"] if kind_of(name) in kinds and _is_known(name)]
-    return differences(names, source["values"], _namespaces.inside(side.init, kinds, lambda: _values(names)))
+    names = [name for name in source["set"] if kind_of(name) in kinds]
+    known = [name for name in names if _is_known(name)]
+    strange = [f"the sysctl {name!r} cannot be set" for name in names if not _is_known(name)]
+    return strange + differences(known, source["values"], _namespaces.inside(side.init, kinds, lambda: _values(known)))
 
 
 def differences(names: t.Iterable[str], source: Values, copy: Values) -> list[str]:

@@ -105,6 +105,17 @@ def test_what_cannot_be_compared_counts_as_different(use: Use) -> None:
     assert difference.startswith("mounts cannot be compared")
 
 
+def test_what_no_source_can_have_found_counts_as_different(use: Use) -> None:
+    class Strange(Topic):
+        def carry(self, side: Side, source: Any) -> None:  # noqa: ARG002
+            raise ValueError("'..' is no descriptor")
+
+    use(Strange("descriptors"))
+    assert _surroundings.bring_over(SIDE, {"descriptors": "1"}) == [
+        "descriptors cannot be compared ('..' is no descriptor)"
+    ]
+
+
 def test_a_message_names_the_first_and_counts_the_others() -> None:
     assert _surroundings.sentence(["a"]) == "The copy does not see what the original saw: a."
     assert _surroundings.sentence([str(number) for number in range(10)]).endswith("7, and 2 more.")

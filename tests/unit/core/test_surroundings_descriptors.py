@@ -175,3 +175,11 @@ def test_a_socket_with_a_name_keeps_the_owner_that_it_has(group: Group, tmp_path
     with inhabited(group, "original", program) as original:
         found = descriptors.take(original, None)["1"]["100"]
         assert (found.kind, found.owner) == ("socket", None)
+
+
+@pytest.mark.parametrize("name", ["../../../docker.sock", "-1", "", "1/../2", "\u0661"])
+def test_no_other_file_is_given_away(name: str) -> None:
+    """Numbers that come from another host go into paths."""
+    side: Any = SimpleNamespace(init=os.getpid(), processes={"1": os.getpid()}, group=SimpleNamespace(frozen=True))
+    with pytest.raises(ValueError, match="is no descriptor"):
+        descriptors.carry(side, {"1": {name: ["socket", 0, [], [1000, 1000, 0o777]]}})

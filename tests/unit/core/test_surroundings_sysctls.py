@@ -119,6 +119,8 @@ def test_no_other_file_is_written(sides: tuple[Side, Side], monkeypatch: pytest.
     monkeypatch.setattr(_surroundings_sysctls, "_read", lambda _name: "before")
     _surroundings_sysctls.carry(copy, {"values": {name: "x", "net/core/somaxconn": "1"}, "set": [name]})
     assert written == ["net/core/somaxconn"]
+    told = _surroundings_sysctls.compare(copy, {"values": {name: "x"}, "set": [name]})
+    assert told == [f"the sysctl {name!r} cannot be set"]
     assert _surroundings_sysctls.for_restore({"values": {name: "x"}, "set": [name]}) == []
 
 
