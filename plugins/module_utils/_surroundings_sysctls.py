@@ -61,8 +61,10 @@ _FOR_DEVICES = ("all", "default")
 _NO_DEVICES = (*_FOR_DEVICES, "lo")
 _MODELS = {"conf": "default", "neigh": "lo"}
 _SAFE_NAME = re.compile(r"net/[a-zA-Z0-9_./-]+")
-# A file of secrets among the settings: it is carried, and its value told nobody. (No message tells values.)
-_LARGEST = 1 << 16
+# A file of secrets is among the settings: it is carried, and its value told nobody. (No message tells values.)
+_USUAL = 1 << 16
+# More than 64 Ki ports take, in ip_local_reserved_ports.
+_LARGEST = 1 << 20
 
 Values = dict[str, str]
 
@@ -70,13 +72,20 @@ Values = dict[str, str]
 def _read(name: str) -> str | None:
     """A value; None where there is none. Some can only be written, some have no value yet, others are not on every kernel."""
     try:
-        descriptor = os.open(f"{_ROOT}/{name}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return os.read(descriptor, _LARGEST).decode("utf-8", "surrogateescape").rstrip("\n")
-        finally:
-            os.close(descriptor)
+        found = _read_once(name, _USUAL)
+        # Room for the largest one costs time, because the kernel makes as much.
+        return found if len(found) < _USUAL else _read_once(name, _LARGEST)
     except OSError:
         return None
+
+
+def _read_once(name: str, size: int) -> str:
+    """A value as far as it fits: the kernel tells many of them to the first read alone."""
+    descriptor = os.open(f"{_ROOT}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, size).decode("utf-8", "surrogateescape").rstrip("\n")
+    finally:
+        os.close(descriptor)
 
 
 def _network_names() -> t.Iterator[str]:

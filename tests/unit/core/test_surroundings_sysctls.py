@@ -136,6 +136,18 @@ def test_what_sockets_need_is_told_before_they_are_made(sides: tuple[Side, Side]
     assert "net/core/x" not in " ".join(_surroundings_sysctls.for_restore(data))
 
 
+def test_a_long_one_is_carried_whole() -> None:
+    """The kernel tells it to one read only, as far as there is room."""
+    name, ports = "net/ipv4/ip_local_reserved_ports", ",".join(map(str, range(1, 65536, 2)))
+    with _container() as source, _container() as copy:
+        _namespaces.inside(source.init, ["net"], lambda: _surroundings_sysctls._write(name, ports))
+        data = _surroundings_sysctls.take(source, _surroundings_sysctls.look_ahead(source))
+        assert data["values"][name] == ports
+        _surroundings_sysctls.carry(copy, data)
+        assert _namespaces.inside(copy.init, ["net"], lambda: _surroundings_sysctls._read(name)) == ports
+        assert _surroundings_sysctls.compare(copy, data) == []
+
+
 # What was done on the source, whose device was there already: a router but not at this device, and new usual values.
 PASSED_ON = {
     "net/ipv4/conf/all/rp_filter": "2",
