@@ -54,12 +54,12 @@ _FIRST = (
     "net/ipv4/conf/default/",
     "net/ipv6/conf/default/",
 )
-# What one device has. A new one gets it from `default` of its namespace. For neighbours only the host shows `default`,
-# but `lo` has got the same.
-_OF_DEVICE = re.compile(r"(net/(?:ipv4|ipv6)/(conf|neigh)/)([^/]+)(/.*)")
+# What one device has. A new one gets it from `default` of its namespace. For neighbours only the host shows `default`, and MPLS
+# has none, but `lo` has got the same.
+_OF_DEVICE = re.compile(r"(net/(?:ipv[46]/(?:conf|neigh)|mpls/conf)/)([^/]+)(/.*)")
 _FOR_DEVICES = ("all", "default")
 _NO_DEVICES = (*_FOR_DEVICES, "lo")
-_MODELS = {"conf": "default", "neigh": "lo"}
+_HAVE_DEFAULT = ("net/ipv4/conf/", "net/ipv6/conf/")
 _SAFE_NAME = re.compile(r"net/[a-zA-Z0-9_./-]+")
 # A file of secrets is among the settings: it is carried, and its value told nobody. (No message tells values.)
 _USUAL = 1 << 16
@@ -147,10 +147,10 @@ def _unlike(values: Values, usual: Values) -> list[str]:
 
     def expected(name: str) -> str | None:
         device = _OF_DEVICE.fullmatch(name)
-        if device is None or device.group(3) in _NO_DEVICES:
+        if device is None or device.group(2) in _NO_DEVICES:
             return usual.get(name)
-        before, kind, _device, after = device.groups()
-        return usual.get(before + _MODELS[kind] + after)
+        before, _device, after = device.groups()
+        return usual.get(before + ("default" if before in _HAVE_DEFAULT else "lo") + after)
 
     return [name for name, value in values.items() if not _same(expected(name), value)]
 
@@ -165,11 +165,11 @@ def _with_devices(names: t.Iterable[str], values: Values) -> set[str]:
     passed_on = set()
     for name in found:
         device = _OF_DEVICE.fullmatch(name)
-        if device is not None and device.group(3) in _FOR_DEVICES:
-            passed_on.add((device.group(1), device.group(4)))
+        if device is not None and device.group(2) in _FOR_DEVICES:
+            passed_on.add((device.group(1), device.group(3)))
     for name in values:
         device = _OF_DEVICE.fullmatch(name) if passed_on else None
-        if device is not None and (device.group(1), device.group(4)) in passed_on:
+        if device is not None and (device.group(1), device.group(3)) in passed_on:
             found.add(name)
     return found
 
@@ -188,7 +188,7 @@ def for_restore(source: t.Any) -> list[str]:
         value = source["values"][name].replace("\t", " ")
         device = _OF_DEVICE.fullmatch(name)
         # There is no device yet, and no namespace but the network's is entered for them. Names go into paths, values into lines.
-        if (device is None or device.group(3) in _NO_DEVICES) and _is_safe(name) and value.isprintable():
+        if (device is None or device.group(2) in _NO_DEVICES) and _is_safe(name) and value.isprintable():
             lines.append(f"{name} {value}")
     return lines
 
@@ -212,8 +212,8 @@ def renamed(source: t.Any, names: t.Mapping[str, str]) -> t.Any:
 
     def new_name(name: str) -> str:
         device = _OF_DEVICE.fullmatch(name)
-        new = names.get(device.group(3)) if device else None
-        return name if device is None or new is None else new and f"{device.group(1)}{new}{device.group(4)}"
+        new = names.get(device.group(2)) if device else None
+        return name if device is None or new is None else new and f"{device.group(1)}{new}{device.group(3)}"
 
     values = {new_name(name): value for name, value in source["values"].items()}
     return {

@@ -148,6 +148,25 @@ def test_a_long_one_is_carried_whole() -> None:
         assert _surroundings_sysctls.compare(copy, data) == []
 
 
+def test_what_a_device_has_by_itself() -> None:
+    """By the model that a fresh namespace has of it. The module for MPLS, once it is loaded, gives every device a setting."""
+    usual = {
+        "net/ipv4/conf/default/arp_filter": "0",
+        "net/ipv4/conf/lo/arp_filter": "9",
+        "net/ipv4/neigh/lo/proxy_qlen": "64",
+        "net/mpls/conf/lo/input": "0",
+    }
+    same = {
+        "net/ipv4/conf/eth0/arp_filter": "0",
+        "net/ipv4/neigh/eth0/proxy_qlen": "64",
+        "net/mpls/conf/eth0/input": "0",
+    }
+    assert _surroundings_sysctls._unlike(same, usual) == []
+    assert _surroundings_sysctls._unlike({"net/mpls/conf/eth0/input": "1"}, usual) == ["net/mpls/conf/eth0/input"]
+    source = {"values": {"net/mpls/conf/eth1/input": "1"}, "set": ["net/mpls/conf/eth1/input"]}
+    assert _surroundings_sysctls.renamed(source, {"eth1": "eth0"})["set"] == ["net/mpls/conf/eth0/input"]
+
+
 # What was done on the source, whose device was there already: a router but not at this device, and new usual values.
 PASSED_ON = {
     "net/ipv4/conf/all/rp_filter": "2",
