@@ -195,7 +195,7 @@ def _wanted_addresses(match: Match, endpoints: t.Sequence[Endpoint], lost: list[
             wanted.append(one)
         elif engine[address] == length:
             seen.add(address)
-        elif match.address(address) == address:
+        elif match.stands_for(address) == address:
             wanted.append(one)
         else:
             seen.add(address)

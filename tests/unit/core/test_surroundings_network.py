@@ -319,6 +319,9 @@ def test_an_address_of_the_engine_of_which_the_copy_has_none(pair: tuple[Contain
     copy.sysctl("ipv6/conf/eth0/disable_ipv6", "1")
     told = _moved(source, copy)
     assert "the address 2001:db8:20::5 (its network has none to stand for it)" in told
+    source.ip("address delete 2001:db8:20::5/64 dev eth0")
+    source.ip("address add 2001:db8:20::5/60 dev eth0 nodad")
+    assert "the length of the prefix of 2001:db8:20::5" in _moved(source, copy)
 
 
 def test_a_kernel_that_has_no_ipv6(pair: tuple[Container, Container], monkeypatch: pytest.MonkeyPatch) -> None:
