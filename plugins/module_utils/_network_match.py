@@ -202,10 +202,14 @@ class Match:
 
         :raises NoCounterpartError: the copy has none.
         """
-        found = self._addresses.get(address, address)
+        found = self.stands_for(address)
         if found is None:
             raise NoCounterpartError(f"the address {_network_state.address_of(address)}")
         return found
+
+    def stands_for(self, address: bytes) -> bytes | None:
+        """The same; None where the copy has none."""
+        return self._addresses.get(address, address)
 
     def prefix(self, address: bytes, length: int) -> Network:
         """The same for a destination: an address of the engine's, or the network of the container."""

@@ -12,6 +12,7 @@ The rest was made, changed or deleted inside of the container: it is brought abo
 
 from __future__ import annotations
 
+import ipaddress
 import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import _network_state
@@ -107,7 +108,7 @@ def plan(source: Made, copy: State, engine_made: State | None = None) -> Plan:
             lost.append(f"the network device {link.name}")
     lost += [f"the traffic control of {one}" for one in source.state.shaped]
     wanted_addresses, given_up = _wanted_addresses(match, source.endpoints, lost)
-    addresses = translated(wanted_addresses, _address)
+    addresses = [*translated(wanted_addresses, _address), *_taken_away(match, copy, given_up)]
     there = {_address_key(one) for one in copy.addresses}
     delete_addresses = [one for one in copy.addresses if _given(one) in given_up]
     routes = translated(_wanted_routes(match, source), _route)
@@ -194,7 +195,7 @@ def _wanted_addresses(match: Match, endpoints: t.Sequence[Endpoint], lost: list[
             wanted.append(one)
         elif engine[address] == length:
             seen.add(address)
-        elif match.address(address) == address:
+        elif match.stands_for(address) == address:
             wanted.append(one)
         else:
             seen.add(address)
@@ -203,10 +204,20 @@ def _wanted_addresses(match: Match, endpoints: t.Sequence[Endpoint], lost: list[
     for index, endpoint in match.engine_links.items():
         link = match.link(index)
         for family, (address, _length) in endpoint.addresses.items():
-            if link is not None and address not in seen:
-                now = match.own(link).get(family)
+            if link is None:
+                continue
+            now = match.own(link).get(family)
+            if address not in seen:
                 given_up.add((link.number, now[0] if now else b""))
+            elif now is None and not ipaddress.ip_address(address).is_link_local:
+                lost.append(f"the address {_network_state.address_of(address)} (its network has none to stand for it)")
     return wanted, given_up
+
+
+def _taken_away(match: Match, copy: State, given_up: set[Key]) -> list[Message]:
+    """What the engine gave the copy, and what is gone since without the source having given it up: a sysctl can do that."""
+    there = {_given(one) for one in copy.addresses}
+    return [one for one in match.copy.addresses if _given(one) not in there and _given(one) not in given_up]
 
 
 def _address(match: Match, message: Message) -> Message:

@@ -13,6 +13,7 @@ times, routes that were learned) is left out. Plain data as far as it goes: a :c
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import socket
 import struct
@@ -142,13 +143,14 @@ def read() -> State:
         macs = {link.number: link.mac for link in links}
         addresses, routes, rules, neighbours = [], [], [], []
         for family in (INET, INET6):
-            found = netlink.dump(GET_ADDRESS, ADDRESS_HEAD.pack(family, 0, 0, 0, 0))
+            found = _of_family(netlink, GET_ADDRESS, ADDRESS_HEAD.pack(family, 0, 0, 0, 0))
             addresses += [_address(one) for one in found if _is_set(one, macs)]
-            found = netlink.dump(GET_ROUTE, ROUTE_HEAD.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
+            found = _of_family(netlink, GET_ROUTE, ROUTE_HEAD.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
             routes += [_route(one) for one in found if _is_chosen(one)]
-            rules += [_rule(one) for one in netlink.dump(GET_RULE, RULE_HEAD.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))]
+            found = _of_family(netlink, GET_RULE, RULE_HEAD.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
+            rules += [_rule(one) for one in found]
             for flags in (0, PROXY):
-                found = netlink.dump(GET_NEIGHBOUR, NEIGHBOUR_HEAD.pack(family, 0, 0, 0, 0, flags, 0))
+                found = _of_family(netlink, GET_NEIGHBOUR, NEIGHBOUR_HEAD.pack(family, 0, 0, 0, 0, flags, 0))
                 neighbours += [_neighbour(one) for one in found if _is_permanent(one)]
         nexthops: list[Message] = []
         with contextlib.suppress(OSError):
@@ -158,6 +160,19 @@ def read() -> State:
     return State(
         links, tuple(addresses), tuple(routes), tuple(rules), tuple(neighbours), tuple(nexthops), tuple(shaped)
     )
+
+
+def _of_family(netlink: Netlink, kind: int, head: bytes) -> list[Message]:
+    """All objects of a kind and of the address family that the request begins with.
+
+    Where a kernel does not have the family (``ipv6.disable=1``) it refuses that for some kinds, and tells of all for others.
+    """
+    try:
+        return [one for one in netlink.dump(kind, head) if one.head[0] == head[0]]
+    except OSError as exc:
+        if exc.errno == errno.EAFNOSUPPORT:
+            return []
+        raise
 
 
 def _link(message: Message) -> Link:

@@ -64,7 +64,12 @@ class Topic(t.Protocol):
         """
 
     def carry(self, side: Side, source: Data) -> None:
-        """Make the held copy be like the source, as far as that can be done. What fails is left to :meth:`compare`."""
+        """Make the held copy be like the source, as far as that can be done. What fails is left to :meth:`compare`.
+
+        What becomes a path or an argument is checked here: the source is another host.
+
+        :raises ValueError: for what no source can have found.
+        """
 
     def compare(self, side: Side, source: Data) -> t.Sequence[str]:
         """In which points the held copy is not like the source: a part of a sentence each, without secrets."""
@@ -81,6 +86,9 @@ _TOPICS: tuple[Topic, ...] = (
     _surroundings_files,
     _surroundings_mounts,
 )
+# What changes things of which other topics know: a cgroup decides on which processors its tasks run, and moving tasks or setting
+# processors resets (before Linux 6.2) which ones a task is tied to; sysctls take addresses, routes and settings of devices away.
+_FIRST = (_surroundings_cgroup.NAME, _surroundings_sysctls.NAME)
 
 
 def look_ahead(side: Side) -> dict[str, Data]:
@@ -143,16 +151,40 @@ def _taken(topic: Topic, side: Side, ahead: t.Mapping[str, Data]) -> Data:
 def bring_over(side: Side, source: t.Mapping[str, Data]) -> list[str]:
     """Carry the surroundings of the source over to a held copy, and compare.
 
+    What one topic carries may change what another one has looked at. So nothing is compared before all is carried, and what
+    others depend on is carried before them. The rest is done side by side.
+
     :param side: the copy.
     :param source: what :class:`Reading` returned on the source.
     :returns: in which points the two still differ, see :func:`sentence`.
     """
     source = _in_terms_of_the_copy(side, source)
     asked = [topic for topic in _TOPICS if source.get(topic.NAME) is not None]
+    failed: dict[str, t.Sequence[str]] = {}
+
+    def carry(topic: Topic) -> None:
+        try:
+            topic.carry(side, source[topic.NAME])
+        except (OSError, ValueError) as exc:
+            failed[topic.NAME] = _incomparable(topic, exc)
+
+    def compare(topic: Topic) -> t.Sequence[str]:
+        try:
+            return failed.get(topic.NAME) or topic.compare(side, source[topic.NAME])
+        except (OSError, ValueError) as exc:
+            return _incomparable(topic, exc)
+
     side.find_processes()
     with ThreadPoolExecutor(max_workers=max(1, len(asked))) as pool:
-        found = list(pool.map(lambda topic: _brought(topic, side, source[topic.NAME]), asked))
+        for now in (True, False):
+            # Waited for, and an error of another kind is raised.
+            list(pool.map(carry, [topic for topic in asked if (topic.NAME in _FIRST) == now]))
+        found = list(pool.map(compare, asked))
     return [difference for differences in found for difference in differences]
+
+
+def _incomparable(topic: Topic, exc: Exception) -> list[str]:
+    return [f"{topic.NAME} cannot be compared ({exc})"]
 
 
 def _in_terms_of_the_copy(side: Side, source: t.Mapping[str, Data]) -> t.Mapping[str, Data]:
@@ -174,11 +206,3 @@ def sentence(differences: t.Sequence[str]) -> str:
     """Differences, for a person."""
     more = f", and {len(differences) - _NAMED} more" if len(differences) > _NAMED else ""
     return f"The copy does not see what the original saw: {'; '.join(differences[:_NAMED])}{more}."
-
-
-def _brought(topic: Topic, side: Side, source: Data) -> t.Sequence[str]:
-    try:
-        topic.carry(side, source)
-        return topic.compare(side, source)
-    except OSError as exc:
-        return [f"{topic.NAME} cannot be compared ({exc})"]

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._proof import inner_pid
@@ -34,7 +35,8 @@ _SETTINGS = (
     *("memory.high", "memory.max"),
 )
 _LIMITS = ("cpu.max", "cpuset.cpus", "memory.max", "pids.max")
-_HUGE = ("hugetlb.", ".max")
+_HUGE = re.compile(r"hugetlb\.\w+(\.rsvd)?\.max", re.ASCII)
+_CONTROLLER = re.compile(r"[a-z0-9_]+")
 # Lines with the numbers that this host gives its disks: only whether there are as many can be told.
 _OF_DISKS = ("io.max", "io.latency")
 # Who has these may make cgroups there and move tasks.
@@ -78,7 +80,7 @@ def take(side: Side, ahead: t.Any) -> t.Any:
 
 
 def _is_setting(name: str) -> bool:
-    return name in _SETTINGS or (name.startswith(_HUGE[0]) and name.endswith(_HUGE[1]))
+    return name in _SETTINGS or bool(_HUGE.fullmatch(name))
 
 
 def _cgroup(directory: str) -> Cgroup:
@@ -126,8 +128,27 @@ class _Look:
                 yield self._inner.get(int(task), "0")
 
 
+def _check(source: t.Mapping[str, t.Any]) -> None:
+    """Check what becomes paths of files that root writes.
+
+    :raises ValueError: for what is no cgroup below another one, none of the settings, and no controller.
+    """
+    for path in source["below"]:
+        if not {"", ".", ".."}.isdisjoint(path.split("/")):
+            raise ValueError(f"{path!r} is not below the container's cgroup")
+    for one in (source["own"], *source["below"].values()):
+        strange = [name for name in one["settings"] if not _is_setting(name)]
+        strange += [name for name in one["control"] if not _CONTROLLER.fullmatch(name)]
+        if strange:
+            raise ValueError(f"{strange[0]!r} is nothing that a cgroup has")
+
+
 def carry(side: Side, source: t.Any) -> None:
-    """Make the cgroups that are missing, move the tasks, and set what differs."""
+    """Make the cgroups that are missing, move the tasks, and set what differs.
+
+    :raises ValueError: for names that no source can have found.
+    """
+    _check(source)
     look = _Look(side)
     for path in sorted(source["below"], key=lambda one: one.count("/")):
         _make(f"{side.group.path}/{path}", source["below"][path])

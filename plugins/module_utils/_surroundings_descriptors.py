@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import socket
 import stat
 import typing as t
 
@@ -79,7 +80,7 @@ def take(side: Side, ahead: t.Any) -> t.Any:
 class _Look:
     def __init__(self, side: Side) -> None:
         self.users, self.groups = Ids.of(side.init, "uid"), Ids.of(side.init, "gid")
-        self._pipes = _device_of_pipes()
+        self._pipes, self._sockets = _device_of_pipes(), _device_of_sockets()
 
     def table(self, pid: int) -> Table:
         """All of a process."""
@@ -98,13 +99,23 @@ class _Look:
             return None
         return self.users.inside(status.st_uid), self.groups.inside(status.st_gid), stat.S_IMODE(status.st_mode)
 
+    def lacks(self, pid: int, number: int, wanted: t.Sequence[int] | None) -> bool:
+        """Whether a descriptor of a process seems to have another owner or mode, as far as it is to have one."""
+        if wanted is None:
+            return False
+        now = self.owner(os.stat(f"/proc/{pid}/fd/{number}"))
+        return now is not None and list(now) != list(wanted)
+
     def _is_nameless(self, status: os.stat_result) -> bool:
         mode = status.st_mode
         if stat.S_ISFIFO(mode):
             return status.st_dev == self._pipes or not status.st_nlink
         if stat.S_ISCHR(mode):
             return os.major(status.st_rdev) in _TERMINALS
-        return stat.S_ISSOCK(mode) or (stat.S_ISREG(mode) and not status.st_nlink)
+        if stat.S_ISSOCK(mode):
+            # Another one is the name of a socket, open with O_PATH.
+            return status.st_dev == self._sockets
+        return stat.S_ISREG(mode) and not status.st_nlink
 
 
 def _device_of_pipes() -> int:
@@ -114,6 +125,11 @@ def _device_of_pipes() -> int:
     finally:
         for end in ends:
             os.close(end)
+
+
+def _device_of_sockets() -> int:
+    with socket.socket(socket.AF_UNIX) as one:
+        return os.fstat(one.fileno()).st_dev
 
 
 _KINDS = {
@@ -151,7 +167,13 @@ def _information(path: str) -> tuple[int, list[str]]:
 
 
 def carry(side: Side, source: t.Any) -> None:
-    """Give everything without a name its owner and mode, and every description the flags that can be changed."""
+    """Give everything without a name its owner and mode, and every description the flags that can be changed.
+
+    :raises ValueError: for numbers that are none: they become paths.
+    """
+    for name in (name for table in source.values() for name in table):
+        if not (name.isascii() and name.isdecimal()):
+            raise ValueError(f"{name!r} is no descriptor")
     look = _Look(side)
     # What runs already may have changed them itself.
     frozen = side.group.frozen
@@ -163,28 +185,31 @@ def carry(side: Side, source: t.Any) -> None:
             wanted = Descriptor(*found)
             # What is not there or cannot be changed shows in the comparison.
             with contextlib.suppress(OSError):
-                if wanted.owner is not None:
-                    _give(look, f"/proc/{pid}/fd/{name}", wanted.owner)
-                if frozen and wanted.flags & _CHANGEABLE:
-                    _set_flags(pid, int(name), wanted.flags)
+                owner = wanted.owner if look.lacks(pid, int(name), wanted.owner) else None
+                flags = wanted.flags if frozen and wanted.flags & _CHANGEABLE else None
+                if owner is not None or flags is not None:
+                    with borrowed(pid, int(name)) as ours:
+                        _set(look, ours, owner, flags)
 
 
-def _give(look: _Look, place: str, wanted: t.Sequence[int]) -> None:
-    now = look.owner(os.stat(place))
-    if now is None or list(now) == list(wanted):
-        return
-    user, group, mode = wanted
-    if now[:2] != (user, group):
-        os.chown(place, look.users.outside(user), look.groups.outside(group))
-    os.chmod(place, mode)
+def _set(look: _Look, ours: int, owner: t.Sequence[int] | None, flags: int | None) -> None:
+    """Set owner, mode and flags of what another process has open, through a descriptor of our own for it.
 
-
-def _set_flags(pid: int, number: int, wanted: int) -> None:
-    """Set the flags of a description that another process has open, through a descriptor of our own for it."""
-    with borrowed(pid, number) as ours:
-        now = fcntl.fcntl(ours, fcntl.F_GETFL)
-        if (now ^ wanted) & _CHANGEABLE:
-            fcntl.fcntl(ours, fcntl.F_SETFL, (now & ~_CHANGEABLE) | (wanted & _CHANGEABLE))
+    Its number may stand for something else at any moment where the process runs, and so may its path below /proc. So what is
+    changed is what was looked at.
+    """
+    if owner is not None:
+        now = look.owner(os.fstat(ours))
+        # Only what has no name: a file of the container may have come in its place.
+        if now is not None:
+            user, group, mode = owner
+            if now[:2] != (user, group):
+                os.fchown(ours, look.users.outside(user), look.groups.outside(group))
+            os.fchmod(ours, mode)
+    if flags is not None:
+        is_now = fcntl.fcntl(ours, fcntl.F_GETFL)
+        if (is_now ^ flags) & _CHANGEABLE:
+            fcntl.fcntl(ours, fcntl.F_SETFL, (is_now & ~_CHANGEABLE) | (flags & _CHANGEABLE))
 
 
 def compare(side: Side, source: t.Any) -> list[str]:

@@ -17,6 +17,7 @@ container's start.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import ipaddress
 import json
@@ -75,7 +76,10 @@ def _file(side: Side, name: str) -> dict[str, t.Any]:
     with open(path, "rb") as handle:
         found = os.fstat(handle.fileno())
         # One character a byte: nobody says that it is UTF-8.
-        text = handle.read(_LARGEST).decode("latin-1")
+        text = handle.read(_LARGEST + 1).decode("latin-1")
+    if len(text) > _LARGEST:
+        # It would have to be read and written while the container stands still; and a part of it is another file.
+        raise OSError(errno.EFBIG, f"/etc/{name} is larger than {_LARGEST >> 20} MiB")
     return {"text": text, "mode": found.st_mode & 0o7777, "uid": found.st_uid, "gid": found.st_gid}
 
 

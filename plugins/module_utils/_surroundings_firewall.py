@@ -44,6 +44,11 @@ _PROGRAMS = {
     ("ip", "legacy"): "iptables-legacy",
     ("ip6", "legacy"): "ip6tables-legacy",
 }
+# What iptables-save writes of a table. A line of iptables-restore takes the options of iptables, among them one for a program
+# that loads modules.
+_SAVED = re.compile(r"#.*|\*\w+|COMMIT|:\S+ (-|[A-Z]+) \[\d+:\d+\]|(\[\d+:\d+\] )?-A .*|", re.ASCII)
+_LOADER = re.compile(r"-\w*M.*|--mo(d|dp|dpr|dpro|dprob|dprobe)?(=.*)?", re.ASCII | re.DOTALL)
+_QUOTED = re.compile(r'"(\\.|[^"\\])*"')
 _LEGACY_NAMES = {"ip": "ip_tables_names", "ip6": "ip6_tables_names"}
 
 
@@ -172,11 +177,30 @@ def renamed(source: t.Any, names: t.Mapping[str, str]) -> t.Any:
     return {"nft": put(source["nft"]), "iptables": {name: put(text) for name, text in source["iptables"].items()}}
 
 
+def check(source: t.Mapping[str, t.Any]) -> None:
+    """Check that rules that another host sent have their programs do no more than load them.
+
+    :raises ValueError: where they name a file or program, which root would read or run.
+    """
+    # Strings may say what they like.
+    if re.search(r"\binclude\b", _QUOTED.sub('""', source["nft"])):
+        raise ValueError("rules for nft name a file")
+    for text in source["iptables"].values():
+        for line in text.split("\n"):
+            words = _QUOTED.sub('""', line).split()
+            if not _SAVED.fullmatch(line) or any(map(_LOADER.fullmatch, words)):
+                raise ValueError("rules for iptables are none that iptables saves")
+
+
 # -- on the copy --------------------------------------------------------------------------------------------------
 
 
 def carry(side: Side, source: t.Any, runner: Runner = run) -> None:
-    """Load the rules of the source."""
+    """Load the rules of the source.
+
+    :raises ValueError: for rules that would do something else.
+    """
+    check(source)
 
     def load(argv: list[str], text: str) -> None:
         try:

@@ -75,7 +75,12 @@ def _objects() -> Objects:
 
 
 def carry(side: Side, source: t.Any) -> None:
-    """Give each its owner and mode, where it has another one."""
+    """Give each its owner and mode, where it has another one.
+
+    :raises ValueError: for a kind of objects that there is not: a function is called by it.
+    """
+    if not source.keys() <= _KINDS.keys():
+        raise ValueError(f"there are no objects of the kinds {sorted(source)}")
     copy: Objects = take(side, None) or {}
     users, groups = Ids.of(side.init, "uid"), Ids.of(side.init, "gid")
 

@@ -114,7 +114,13 @@ def _stacked(entries: list[tuple[str, str, Look]]) -> list[Look]:
 
 
 def carry(side: Side, source: t.Any) -> None:
-    """Give mounts the options that they have on the source. Of several at one place only the uppermost can be reached."""
+    """Give mounts the options that they have on the source. Of several at one place only the uppermost can be reached.
+
+    Only while the copy is held. A mount is named by its path, in which a program that runs may put a link meanwhile: another
+    mount would get the options, and one of the host's file systems might be read-only no more.
+    """
+    if not side.group.frozen:
+        return
     wanted = other_options(source["looks"], _read(side.init, source["external"]))
     if wanted:
         _namespaces.inside(side.init, ["mnt"], lambda: _set_options(wanted))

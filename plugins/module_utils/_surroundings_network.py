@@ -166,7 +166,8 @@ def carry(side: Side, source: t.Any) -> None:
 
 
 def _carry(made: Made, before: State) -> None:
-    todo = _network_plan.plan(made, before)
+    # Sysctls were set since the first look, and some take addresses and routes away.
+    todo = _network_plan.plan(made, _network_state.read(), before)
     if not todo.is_empty:
         with Netlink() as netlink:
             _apply(netlink, made, before, todo)

@@ -46,7 +46,7 @@ _NO_SETTINGS = re.compile(
     r"net/(netfilter/nf_conntrack_count|ipv[46]/route/flush|ipv4/(tcp|udp)_\w*hash_entries|ipv4/tcp_available_\w+"
     r"|(ipv4|ipv6)/conf/[^/]+/mtu|core/netdev_rss_key|netfilter/nf_log/.*|mptcp/available_schedulers)"
 )
-# One of them may reset others: the kernel gives every interface new values when forwarding is switched.
+# One of them may reset others: the kernel gives every interface new values when forwarding is switched. Devices come last.
 _FIRST = (
     "net/ipv4/ip_forward",
     "net/ipv4/conf/all/",
@@ -54,14 +54,17 @@ _FIRST = (
     "net/ipv4/conf/default/",
     "net/ipv6/conf/default/",
 )
-# What one device has. A new one gets it from `default` of its namespace. For neighbours only the host shows `default`,
-# but `lo` has got the same.
-_OF_DEVICE = re.compile(r"(net/(?:ipv4|ipv6)/(conf|neigh)/)([^/]+)(/.*)")
-_NO_DEVICES = ("all", "default", "lo")
-_MODELS = {"conf": "default", "neigh": "lo"}
+# What one device has. A new one gets it from `default` of its namespace. For neighbours only the host shows `default`, and MPLS
+# has none, but `lo` has got the same.
+_OF_DEVICE = re.compile(r"(net/(?:ipv[46]/(?:conf|neigh)|mpls/conf)/)([^/]+)(/.*)")
+_FOR_DEVICES = ("all", "default")
+_NO_DEVICES = (*_FOR_DEVICES, "lo")
+_HAVE_DEFAULT = ("net/ipv4/conf/", "net/ipv6/conf/")
 _SAFE_NAME = re.compile(r"net/[a-zA-Z0-9_./-]+")
-# A file of secrets among the settings: it is carried, and its value told nobody. (No message tells values.)
-_LARGEST = 1 << 16
+# A file of secrets is among the settings: it is carried, and its value told nobody. (No message tells values.)
+_USUAL = 1 << 16
+# More than 64 Ki ports take, in ip_local_reserved_ports.
+_LARGEST = 1 << 20
 
 Values = dict[str, str]
 
@@ -69,13 +72,20 @@ Values = dict[str, str]
 def _read(name: str) -> str | None:
     """A value; None where there is none. Some can only be written, some have no value yet, others are not on every kernel."""
     try:
-        descriptor = os.open(f"{_ROOT}/{name}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return os.read(descriptor, _LARGEST).decode("utf-8", "surrogateescape").rstrip("\n")
-        finally:
-            os.close(descriptor)
+        found = _read_once(name, _USUAL)
+        # Room for the largest one costs time, because the kernel makes as much.
+        return found if len(found) < _USUAL else _read_once(name, _LARGEST)
     except OSError:
         return None
+
+
+def _read_once(name: str, size: int) -> str:
+    """A value as far as it fits: the kernel tells many of them to the first read alone."""
+    descriptor = os.open(f"{_ROOT}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, size).decode("utf-8", "surrogateescape").rstrip("\n")
+    finally:
+        os.close(descriptor)
 
 
 def _network_names() -> t.Iterator[str]:
@@ -126,7 +136,7 @@ def take(side: Side, ahead: t.Any) -> t.Any:
     kinds = _kinds(side)
     names = ahead["names"] if ahead else None
     values = _namespaces.inside(side.init, kinds, lambda: _values(names if names is not None else _names(kinds)))
-    return {"values": values, "set": sorted(_unlike(values, ahead["fresh"] if ahead else {}))}
+    return {"values": values, "set": sorted(_with_devices(_unlike(values, ahead["fresh"] if ahead else {}), values))}
 
 
 def _unlike(values: Values, usual: Values) -> list[str]:
@@ -137,12 +147,31 @@ def _unlike(values: Values, usual: Values) -> list[str]:
 
     def expected(name: str) -> str | None:
         device = _OF_DEVICE.fullmatch(name)
-        if device is None or device.group(3) in _NO_DEVICES:
+        if device is None or device.group(2) in _NO_DEVICES:
             return usual.get(name)
-        before, kind, _device, after = device.groups()
-        return usual.get(before + _MODELS[kind] + after)
+        before, _device, after = device.groups()
+        return usual.get(before + ("default" if before in _HAVE_DEFAULT else "lo") + after)
 
     return [name for name, value in values.items() if not _same(expected(name), value)]
+
+
+def _with_devices(names: t.Iterable[str], values: Values) -> set[str]:
+    """The same, and what each device has of those that are of `all` and `default`.
+
+    The kernel passes these on to devices when they are written, to some of them and not to others. So a device may have another
+    value on the copy though it has what is usual on the source.
+    """
+    found = set(names)
+    passed_on = set()
+    for name in found:
+        device = _OF_DEVICE.fullmatch(name)
+        if device is not None and device.group(2) in _FOR_DEVICES:
+            passed_on.add((device.group(1), device.group(3)))
+    for name in values:
+        device = _OF_DEVICE.fullmatch(name) if passed_on else None
+        if device is not None and (device.group(1), device.group(3)) in passed_on:
+            found.add(name)
+    return found
 
 
 def _same(one: str | None, other: str) -> bool:
@@ -159,7 +188,7 @@ def for_restore(source: t.Any) -> list[str]:
         value = source["values"][name].replace("\t", " ")
         device = _OF_DEVICE.fullmatch(name)
         # There is no device yet, and no namespace but the network's is entered for them. Names go into paths, values into lines.
-        if (device is None or device.group(3) in _NO_DEVICES) and _is_safe(name) and value.isprintable():
+        if (device is None or device.group(2) in _NO_DEVICES) and _is_safe(name) and value.isprintable():
             lines.append(f"{name} {value}")
     return lines
 
@@ -183,8 +212,8 @@ def renamed(source: t.Any, names: t.Mapping[str, str]) -> t.Any:
 
     def new_name(name: str) -> str:
         device = _OF_DEVICE.fullmatch(name)
-        new = names.get(device.group(3)) if device else None
-        return name if device is None or new is None else new and f"{device.group(1)}{new}{device.group(4)}"
+        new = names.get(device.group(2)) if device else None
+        return name if device is None or new is None else new and f"{device.group(1)}{new}{device.group(3)}"
 
     values = {new_name(name): value for name, value in source["values"].items()}
     return {
@@ -197,7 +226,7 @@ def carry(side: Side, source: t.Any) -> None:
     """Write what differs."""
     kinds, values = _kinds(side), source["values"]
     usual: Values = side.ahead.get(NAME) or {}
-    names = {*source["set"], *_unlike(values, usual)}
+    names = _with_devices({*source["set"], *_unlike(values, usual)}, values)
     wanted = sorted((name for name in names if kind_of(name) in kinds and _is_known(name)), key=_order)
 
     def write() -> None:
@@ -228,8 +257,10 @@ def compare(side: Side, source: t.Any) -> list[str]:
     """The values that were set for this container and that the copy has not."""
     kinds = _kinds(side)
     # What is not the copy's own (a network that is not closed) is not its to have.
-    names = [name for name in source["set"] if kind_of(name) in kinds and _is_known(name)]
-    return differences(names, source["values"], _namespaces.inside(side.init, kinds, lambda: _values(names)))
+    names = [name for name in source["set"] if kind_of(name) in kinds]
+    known = [name for name in names if _is_known(name)]
+    strange = [f"the sysctl {name!r} cannot be set" for name in names if not _is_known(name)]
+    return strange + differences(known, source["values"], _namespaces.inside(side.init, kinds, lambda: _values(known)))
 
 
 def differences(names: t.Iterable[str], source: Values, copy: Values) -> list[str]:

@@ -28,6 +28,7 @@ _GENERIC = (30, 31, 274, 275)
 _IOPRIO_SET, _IOPRIO_GET, _SCHED_SETATTR, _SCHED_GETATTR = _NUMBERS.get(platform.machine(), _GENERIC)
 
 _WHO_PROCESS = 1
+_IOPRIO_CLASS_SHIFT = 13
 _SCHED_DEADLINE = 6
 # struct sched_attr as of Linux 3.14: size, policy, flags, nice, priority, runtime, deadline, period.
 _ATTRIBUTES = struct.Struct("=IIQiIQQQ")
@@ -168,8 +169,12 @@ class InputOutputPriority(Settable):
     """Class and level of ioprio_set(2)."""
 
     def get(self, task: int) -> Value:
-        """By ioprio_get(2)."""
-        return _call(_IOPRIO_GET, _WHO_PROCESS, task)
+        """By ioprio_get(2).
+
+        Without a class there is no level: Linux before 5.15 tells one of a task that never read nor wrote, but takes none.
+        """
+        value = _call(_IOPRIO_GET, _WHO_PROCESS, task)
+        return value if value >> _IOPRIO_CLASS_SHIFT else 0
 
     def put(self, task: int, value: Value) -> None:
         """By ioprio_set(2)."""

@@ -94,7 +94,12 @@ def _terms(host: Host, name: str) -> dict[str, str]:
     for key, network in (("one", "bridge"), ("two", NETWORK)):
         shown = _in_network(host, name, f"ip -o -4 address show to {endpoints[network]['IPAddress']}")
         devices[key] = shown.split()[1]
-    return {"me": endpoints["bridge"]["IPAddress"], "way": endpoints["bridge"]["Gateway"], **devices}
+    return {
+        "me": endpoints["bridge"]["IPAddress"],
+        "way": endpoints["bridge"]["Gateway"],
+        "six": endpoints[NETWORK]["GlobalIPv6Address"],
+        **devices,
+    }
 
 
 def _mounts(host: Host, name: str) -> dict[str, list[list[str]]]:
@@ -129,6 +134,9 @@ def test_what_was_made_inside_there_and_back(older: Pair, newer: Pair, network: 
         now = _terms(destination, name)
         for made, command, shown in NETWORK_MADE:
             assert _put(shown, now) in _in_network(destination, name, _put(command, now)), made
+        # Docker's own, which a sysctl of Docker's can take away after the interface was made.
+        assert now["six"]
+        assert f"inet6 {now['six']}/64 " in _in_network(destination, name, f"ip -6 address show dev {now['two']}")
         assert _files(destination, name) == files.replace(f"{terms['me']}\t", f"{now['me']}\t")
         assert not differences(mounts, _mounts(destination, name))
         assert destination.docker("exec", name, "cat", "/m/file") == "kept"

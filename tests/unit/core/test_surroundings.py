@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -99,10 +100,42 @@ def test_what_differs_is_carried_and_what_is_left_is_told(use: Use) -> None:
     assert carried.copy == "1"
 
 
+def test_all_is_carried_before_anything_is_compared(use: Use) -> None:
+    """And what others depend on before them: they look at what it has left."""
+    done: list[str] = []
+
+    class Noting(Topic):
+        def carry(self, side: Side, source: Any) -> None:
+            # Whoever does not wait is done before.
+            time.sleep(0.05 if self.NAME in ("cgroup", "sysctls", "slow") else 0)
+            done.append(f"carry {self.NAME}")
+            super().carry(side, source)
+
+        def compare(self, side: Side, source: Any) -> Sequence[str]:
+            done.append(f"compare {self.NAME}")
+            return super().compare(side, source)
+
+    use(*(Noting(name) for name in ("quick", "slow", "sysctls", "cgroup")))
+    assert _surroundings.bring_over(SIDE, dict.fromkeys(("quick", "slow", "sysctls", "cgroup"), "1")) == []
+    assert set(done[:2]) == {"carry cgroup", "carry sysctls"}
+    assert set(done[2:4]) == {"carry quick", "carry slow"}
+
+
 def test_what_cannot_be_compared_counts_as_different(use: Use) -> None:
     use(Broken("mounts"))
     [difference] = _surroundings.bring_over(SIDE, {"mounts": "1"})
     assert difference.startswith("mounts cannot be compared")
+
+
+def test_what_no_source_can_have_found_counts_as_different(use: Use) -> None:
+    class Strange(Topic):
+        def carry(self, side: Side, source: Any) -> None:  # noqa: ARG002
+            raise ValueError("'..' is no descriptor")
+
+    use(Strange("descriptors"))
+    assert _surroundings.bring_over(SIDE, {"descriptors": "1"}) == [
+        "descriptors cannot be compared ('..' is no descriptor)"
+    ]
 
 
 def test_a_message_names_the_first_and_counts_the_others() -> None:

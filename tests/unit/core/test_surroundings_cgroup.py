@@ -118,6 +118,57 @@ def test_the_group_of_a_container_whose_first_process_is_in_a_cgroup_of_its_own(
         assert len(found.pids()) == 3
 
 
+@pytest.mark.parametrize(
+    ("below", "settings", "control"),
+    [
+        ({}, {"../../etc/authorized_keys": "ssh-ed25519 x"}, []),
+        ({}, {"hugetlb./../../../etc/authorized_keys.max": "ssh-ed25519 x"}, []),
+        ({}, {"cgroup.procs": "1"}, []),
+        ({}, {}, ["cpu -memory"]),
+        ({"../../made": {}}, {}, []),
+        ({"/made": {}}, {}, []),
+        ({"app/../../../made": {}}, {}, []),
+    ],
+)
+def test_no_other_file_is_written(
+    tmp_path: Path, below: dict[str, Any], settings: dict[str, str], control: list[str]
+) -> None:
+    """Names that come from another host go into paths of root's."""
+    group = tmp_path / "cgroup" / "scope"
+    (tmp_path / "etc").mkdir()
+    keys = tmp_path / "etc" / "authorized_keys"
+    for file in (
+        keys,
+        tmp_path / "etc" / "authorized_keys.max",
+        group / "cgroup.procs",
+        group / "cgroup.subtree_control",
+    ):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("before\n")
+    (group / "hugetlb.").mkdir()
+    (group / "cgroup.procs").write_text(f"{os.getpid()}\n")
+    before = _tree(tmp_path)
+    other: dict[str, Any] = {"settings": {}, "disks": {}, "control": []}
+    source = {
+        "own_namespace": True,
+        "own": {**other, "settings": settings, "control": control},
+        "below": {path: {**other, "kind": "domain", "frozen": False, "owners": [], "tasks": []} for path in below},
+    }
+    side = Side(os.getpid(), TaskGroup(str(group)), "", own_network=True)
+    with pytest.raises(ValueError, match=r"is not below|is nothing that a cgroup has"):
+        cgroup.carry(side, source)
+    assert _tree(tmp_path) == before
+
+
+def _tree(top: Path) -> dict[str, str]:
+    return {str(path): path.read_text() if path.is_file() else "" for path in top.rglob("*")}
+
+
+def test_names_of_huge_pages() -> None:
+    """Of which the kernel has one for each size."""
+    assert all(map(cgroup._is_setting, ("hugetlb.2MB.max", "hugetlb.1GB.rsvd.max", "memory.max")))
+
+
 def _one(**settings: str) -> dict[str, Any]:
     names = {name.replace("_", ".", 1).replace("_", "."): value for name, value in settings.items()}
     own = {"settings": names, "disks": {}, "control": []}

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -134,3 +135,51 @@ def test_ids_as_the_container_counts_them() -> None:
     assert remapped.inside(0) == 0, "the container has no name for it"
     plain = Ids.of(os.getpid(), "uid")
     assert (plain.inside(1000), plain.outside(1000)) == (1000, 1000)
+
+
+def test_what_comes_in_the_place_of_a_descriptor_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program of a copy that runs: just when somebody has looked at a pipe of its, it has a file of the host there."""
+    (theirs := tmp_path / "theirs").write_text("")
+    theirs.chmod(0o644)
+    before = theirs.stat()
+    pipe, file = os.pipe(), os.open(theirs, os.O_RDONLY)
+    stat = os.stat
+
+    def stat_and_swap(path: Any, **how: Any) -> os.stat_result:
+        found = stat(path, **how)
+        if path == f"/proc/{os.getpid()}/fd/{pipe[0]}":
+            os.dup2(file, pipe[0])
+        return found
+
+    side: Any = SimpleNamespace(
+        init=os.getpid(), processes={"1": os.getpid()}, group=SimpleNamespace(frozen=False), notes={}
+    )
+    try:
+        monkeypatch.setattr(os, "stat", stat_and_swap)
+        descriptors.carry(side, {"1": {str(pipe[0]): ["pipe", 0, [], [1000, 1001, 0o666]]}})
+        monkeypatch.setattr(os, "stat", stat)
+        assert os.fstat(pipe[0]).st_ino == before.st_ino, "nothing came in its place"
+    finally:
+        for one in (*pipe, file):
+            os.close(one)
+    now = theirs.stat()
+    assert (now.st_uid, now.st_gid, now.st_mode) == (before.st_uid, before.st_gid, before.st_mode)
+
+
+def test_a_socket_with_a_name_keeps_the_owner_that_it_has(group: Group, tmp_path: Path) -> None:
+    """Open with O_PATH, as a name of a socket can be: it may be one of the host's, bound into the container."""
+    program = (
+        f"import os, socket\nsocket.socket(socket.AF_UNIX).bind({str(tmp_path / 'theirs')!r})\n"
+        f"os.dup2(os.open({str(tmp_path / 'theirs')!r}, os.O_PATH), 100)\n"
+    )
+    with inhabited(group, "original", program) as original:
+        found = descriptors.take(original, None)["1"]["100"]
+        assert (found.kind, found.owner) == ("socket", None)
+
+
+@pytest.mark.parametrize("name", ["../../../docker.sock", "-1", "", "1/../2", "\u0661"])
+def test_no_other_file_is_given_away(name: str) -> None:
+    """Numbers that come from another host go into paths."""
+    side: Any = SimpleNamespace(init=os.getpid(), processes={"1": os.getpid()}, group=SimpleNamespace(frozen=True))
+    with pytest.raises(ValueError, match="is no descriptor"):
+        descriptors.carry(side, {"1": {name: ["socket", 0, [], [1000, 1000, 0o777]]}})

@@ -88,3 +88,9 @@ def test_the_hosts_namespace_is_left_alone(group: Group) -> None:
     """A container with --ipc host shares it."""
     with inhabited(group, "original", "") as original:
         assert ipc.take(original, None) is None
+
+
+def test_no_other_function_is_called(group: Group) -> None:
+    """The name of a kind comes from another host, and is a part of a function's."""
+    with inhabited(group, "copy", COPY, *OWN) as copy, pytest.raises(ValueError, match="no objects of the kinds"):
+        ipc.carry(copy, {"epoll_": {"0": {}}})

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _network_facts
+from ansible_collections.livemigrate.criu.plugins.module_utils import _network_facts, _network_state
 from ansible_collections.livemigrate.criu.plugins.module_utils import _surroundings_network as topic
 from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
 from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
-from tests.unit.core.support import wait_for
+from tests.unit.core.support import ROOT, wait_for
 
 
 class Container:
@@ -53,6 +53,25 @@ class Container:
 
     def ip(self, words: str) -> str:
         return _run(f"nsenter --net=/proc/{self.sleeper.pid}/ns/net ip {words}")
+
+    def sysctl(self, name: str, value: str) -> None:
+        inside = ["nsenter", f"--net=/proc/{self.sleeper.pid}/ns/net", "sh", "-c", 'echo "$1" >"/proc/sys/net/$0"']
+        subprocess.run([*inside, name, value], check=True)
+
+    def sysctl_now(self, name: str) -> str:
+        inside = ["nsenter", f"--net=/proc/{self.sleeper.pid}/ns/net", "cat", f"/proc/sys/net/{name}"]
+        return subprocess.run(inside, check=True, capture_output=True, text=True).stdout.strip()
+
+    def as_docker_switches_ipv6(self) -> None:
+        """Off in the namespace, and on at each device that has IPv6."""
+        shown = [line.split() for line in self.ip("-o -6 address show scope global").splitlines()]
+        routes = self.ip("-6 route show default").splitlines()
+        self.sysctl("ipv6/conf/all/disable_ipv6", "1")
+        for words in shown:
+            self.sysctl(f"ipv6/conf/{words[1]}/disable_ipv6", "0")
+            self.ip(f"address add {words[3]} dev {words[1]} nodad")
+        for route in routes:
+            self.ip(f"-6 route add {route}")
 
     def close(self) -> None:
         self.sleeper.kill()
@@ -256,3 +275,63 @@ def test_what_cannot_be_brought_over_is_seen(pair: tuple[Container, Container]) 
     assert seen == told
     # The neighbour is left out.
     assert set(_moved(*pair)) > {"the network device br9", "the traffic control of eth1 (tbf)"}
+
+
+@pytest.mark.parametrize("value", ["4", "333"])
+def test_docker_that_made_the_interface_before_the_sockets_keeps_its_ipv6(
+    pair: tuple[Container, Container], tmp_path: Path, value: str
+) -> None:
+    """The sysctls that are set before the sockets: one that is so already would take the addresses away, if it were set again."""
+    source, copy = pair
+    for one in pair:
+        one.as_docker_switches_ipv6()
+    copy.sysctl("core/somaxconn", "4096")
+    before = _all(copy)
+    lines = ("net/ipv6/conf/all/disable_ipv6 1", "net/no/such_thing 1", f"net/core/somaxconn {value}")
+    (tmp_path / "sysctls").write_text("".join(f"{line}\n" for line in lines))
+    script = ROOT / "roles" / "checkpointing" / "files" / "livemigrate-network"
+    subprocess.run([script, "prepare", str(copy.sleeper.pid), tmp_path], check=True)
+    assert _all(copy) == before
+    assert "2001:db8:30::7" in before
+    assert copy.sysctl_now("core/somaxconn") == value
+    assert not _moved(source, copy)
+
+
+def test_addresses_of_the_engine_that_a_sysctl_takes_away_come_back(pair: tuple[Container, Container]) -> None:
+    """The source has it switched off for devices to come, and the copy does not yet."""
+    source, copy = pair
+    source.as_docker_switches_ipv6()
+    shown = ("-6 address show dev eth0 scope global", "-6 route show dev eth0")
+    before = [copy.ip(words) for words in shown]
+    side, data = copy.side(), json.loads(json.dumps(topic.take(source.side(), None)))
+    topic.device_names(side, data)
+    copy.sysctl("ipv6/conf/all/disable_ipv6", "1")
+    copy.sysctl("ipv6/conf/eth0/disable_ipv6", "0")
+    assert "the address 2001:db8:30::7/64" in topic.compare(side, data)
+    topic.carry(side, data)
+    assert topic.compare(side, data) == []
+    assert [copy.ip(words) for words in shown] == before
+
+
+def test_an_address_of_the_engine_of_which_the_copy_has_none(pair: tuple[Container, Container]) -> None:
+    """Its network has no IPv6 there, or it was lost before anybody looked."""
+    source, copy = pair
+    copy.sysctl("ipv6/conf/eth0/disable_ipv6", "1")
+    told = _moved(source, copy)
+    assert "the address 2001:db8:20::5 (its network has none to stand for it)" in told
+    source.ip("address delete 2001:db8:20::5/64 dev eth0")
+    source.ip("address add 2001:db8:20::5/60 dev eth0 nodad")
+    assert "the length of the prefix of 2001:db8:20::5" in _moved(source, copy)
+
+
+def test_a_kernel_that_has_no_ipv6(pair: tuple[Container, Container], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that was started with ipv6.disable=1 does with IPv6, this one does with DECnet, which no kernel has any more."""
+    source = pair[0].side()
+    with_it = topic.made_of(topic.take(source, None)).state
+    monkeypatch.setattr(_network_state, "INET6", 12)
+    found = topic.made_of(topic.take(source, None)).state
+    for name in ("addresses", "routes", "rules", "neighbours"):
+        told = getattr(found, name)
+        assert told == tuple(one for one in getattr(with_it, name) if one.head[0] == _network_state.INET), name
+        assert len(told) < len(getattr(with_it, name)) or name == "neighbours"
+    assert not _moved(*pair)

@@ -119,6 +119,8 @@ def test_no_other_file_is_written(sides: tuple[Side, Side], monkeypatch: pytest.
     monkeypatch.setattr(_surroundings_sysctls, "_read", lambda _name: "before")
     _surroundings_sysctls.carry(copy, {"values": {name: "x", "net/core/somaxconn": "1"}, "set": [name]})
     assert written == ["net/core/somaxconn"]
+    told = _surroundings_sysctls.compare(copy, {"values": {name: "x"}, "set": [name]})
+    assert told == [f"the sysctl {name!r} cannot be set"]
     assert _surroundings_sysctls.for_restore({"values": {name: "x"}, "set": [name]}) == []
 
 
@@ -132,3 +134,74 @@ def test_what_sockets_need_is_told_before_they_are_made(sides: tuple[Side, Side]
     ]
     data["values"]["net/core/somaxconn"] = "1\nnet/core/x 2"
     assert "net/core/x" not in " ".join(_surroundings_sysctls.for_restore(data))
+
+
+def test_a_long_one_is_carried_whole() -> None:
+    """The kernel tells it to one read only, as far as there is room."""
+    name, ports = "net/ipv4/ip_local_reserved_ports", ",".join(map(str, range(1, 65536, 2)))
+    with _container() as source, _container() as copy:
+        _namespaces.inside(source.init, ["net"], lambda: _surroundings_sysctls._write(name, ports))
+        data = _surroundings_sysctls.take(source, _surroundings_sysctls.look_ahead(source))
+        assert data["values"][name] == ports
+        _surroundings_sysctls.carry(copy, data)
+        assert _namespaces.inside(copy.init, ["net"], lambda: _surroundings_sysctls._read(name)) == ports
+        assert _surroundings_sysctls.compare(copy, data) == []
+
+
+def test_what_a_device_has_by_itself() -> None:
+    """By the model that a fresh namespace has of it. The module for MPLS, once it is loaded, gives every device a setting."""
+    usual = {
+        "net/ipv4/conf/default/arp_filter": "0",
+        "net/ipv4/conf/lo/arp_filter": "9",
+        "net/ipv4/neigh/lo/proxy_qlen": "64",
+        "net/mpls/conf/lo/input": "0",
+    }
+    same = {
+        "net/ipv4/conf/eth0/arp_filter": "0",
+        "net/ipv4/neigh/eth0/proxy_qlen": "64",
+        "net/mpls/conf/eth0/input": "0",
+    }
+    assert _surroundings_sysctls._unlike(same, usual) == []
+    assert _surroundings_sysctls._unlike({"net/mpls/conf/eth0/input": "1"}, usual) == ["net/mpls/conf/eth0/input"]
+    source = {"values": {"net/mpls/conf/eth1/input": "1"}, "set": ["net/mpls/conf/eth1/input"]}
+    assert _surroundings_sysctls.renamed(source, {"eth1": "eth0"})["set"] == ["net/mpls/conf/eth0/input"]
+
+
+# What was done on the source, whose device was there already: a router but not at this device, and new usual values.
+PASSED_ON = {
+    "net/ipv4/conf/all/rp_filter": "2",
+    "net/ipv6/conf/all/forwarding": "1",
+    "net/ipv6/conf/eth0/forwarding": "0",
+    "net/ipv4/conf/default/log_martians": "1",
+    "net/ipv4/conf/eth0/log_martians": "0",
+    "net/ipv6/conf/default/accept_ra": "0",
+}
+
+
+@pytest.mark.parametrize("made", ["before the sockets", "after them"])
+def test_a_device_that_has_what_is_usual_does_not_get_what_others_have(made: str) -> None:
+    """On the copy the kernel gives its device what was set for all, or for those to come (Docker 28 makes it after that)."""
+    of_device = ("ipv6/conf/eth0/forwarding", "ipv4/conf/eth0/log_martians", "ipv6/conf/eth0/accept_ra")
+    with _container() as source, _container() as copy:
+        _namespaces.inside(source.init, ["net"], lambda: _write_all(PASSED_ON))
+        copy.ahead = {_surroundings_sysctls.NAME: _surroundings_sysctls.fresh()}
+        data = _surroundings_sysctls.take(source, _surroundings_sysctls.look_ahead(source))
+        lines = dict(line.split(" ", 1) for line in _surroundings_sysctls.for_restore(data))
+        ip = ["nsenter", f"--net=/proc/{copy.init}/ns/net", "ip", "link"]
+        if made == "after them":
+            subprocess.run([*ip, "delete", "eth0"], check=True)
+        _namespaces.inside(copy.init, ["net"], lambda: _write_all(lines))
+        if made == "after them":
+            subprocess.run([*ip, "add", "eth0", "type", "bridge"], check=True)
+        told = _surroundings_sysctls.compare(copy, data)
+        wrong = [name for name in of_device if _get(copy, f"net/{name}") != _get(source, f"net/{name}")]
+        assert wrong
+        assert {f"the sysctl net.{name.replace('/', '.')} is another one" for name in wrong} <= set(told)
+        _surroundings_sysctls.carry(copy, data)
+        assert _surroundings_sysctls.compare(copy, data) == []
+        assert [_get(copy, f"net/{name}") for name in of_device] == ["0", "0", "1"]
+
+
+def _write_all(values: dict[str, str]) -> None:
+    for name, value in values.items():
+        Path("/proc/sys", name).write_text(value)
