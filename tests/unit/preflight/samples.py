@@ -202,7 +202,10 @@ def container(**inspect: Any) -> Facts:
         "sockets": {"inet": [], "own_addresses": ["172.17.0.2"], "groups": [], "outside": []},
         "lasting": [],
         "strangers": [],
-        "network_made": {"addresses": [], "devices": [], "shaped": [], "gateways": [], "ipsec": 0, "ipsets": []},
+        "network_made": {
+            **{name: [] for name in ("addresses", "devices", "shaped", "gateways", "ipsets", "stateful")},
+            "ipsec": 0,
+        },
     }
 
 

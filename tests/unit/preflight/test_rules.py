@@ -729,6 +729,23 @@ TABLE: list[Row] = [
     Row("traffic_control_inside", of("network_made", "shaped", to=["eth0 (tbf)"]), "eth0 (tbf)"),
     Row("ipsec_inside", of("network_made", "ipsec", to=3), "3 association(s)"),
     Row("ipsets_inside", of("network_made", "ipsets", to=["blocked"]), "blocked"),
+    Row(
+        "firewall_stateful_inside",
+        all_of(kept(sockets(INCOMING, lasting=(INCOMING,))), of("network_made", "stateful", to=["nft"])),
+        "nft lists them",
+        "198.51.100.7:40000",
+        also=("connections_kept",),
+    ),
+    # What is not kept is told otherwise, and what opens a moment later meets the rules as it always did.
+    Row(
+        "firewall_stateful_inside",
+        all_of(sockets(INCOMING, lasting=(INCOMING,)), of("network_made", "stateful", to=["nft"])),
+        also=("connections_close",),
+    ),
+    Row(
+        "firewall_stateful_inside",
+        all_of(kept(sockets(INCOMING)), of("network_made", "stateful", to=["iptables-nft"])),
+    ),
     Row("gateway_neighbour_inside", of("network_made", "gateways", to=["172.17.0.1"]), "172.17.0.1"),
     # -- the destination: the container itself
     Row(
