@@ -634,6 +634,29 @@ TABLE: list[Row] = [
     Row("personality", held(personality=["gdb"]), "gdb"),
     Row("kernel_keys", of("processes", "keys", to=3), "3 key(s)"),
     Row("kernel_keys", of("processes", "keys", to=0)),
+    Row(
+        "processors_missing",
+        all_of(
+            on("source", "kernel", "processors", to=list(range(8))),
+            of(
+                "processes",
+                "tied",
+                to=[
+                    *({"program": "nginx", "processors": [number]} for number in range(8)),
+                    {"program": "redis", "processors": [1, 2]},
+                ],
+            ),
+        ),
+        "does not have: nginx to 4, 5, 6, 7.",
+    ),
+    # Those that it has, as few as they may be.
+    Row(
+        "processors_missing",
+        all_of(
+            on("destination", "kernel", "processors", to=[0, 1]),
+            of("processes", "tied", to=[{"program": "nginx", "processors": [0, 1]}]),
+        ),
+    ),
     Row("inotify_on_overlay", held(inotify_overlay=["dotnet"]), "dotnet", "4.2"),
     Row(
         "inotify_on_overlay",
