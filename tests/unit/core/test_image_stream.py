@@ -324,7 +324,7 @@ def test_another_image_under_its_names_leaves_the_names_as_they_were(session: Se
 
 def test_where_the_image_is_here_already_nothing_is_loaded(session: Session) -> None:
     """By its id it would be found afterwards, whatever has come under its names."""
-    names = {"web:1": IMAGE["id"], "other:1": "sha256:other"}
+    names = {"web:1": str(IMAGE["id"]), "other:1": "sha256:other"}
     engine = Engine(**names)
     engine.loads = "sha256:evil"
     assert _load(session, engine, _oci()) == {"loaded": IMAGE["id"]}
@@ -339,7 +339,7 @@ def test_another_image_beside_it_gets_none_of_its_names(session: Session) -> Non
     load = engine.load_image
 
     def load_while_it_is_pulled(stream: Iterable[bytes]) -> str:
-        engine.names["pulled:1"] = IMAGE["id"]
+        engine.names["pulled:1"] = str(IMAGE["id"])
         return load(stream)
 
     engine.load_image = load_while_it_is_pulled  # type: ignore[method-assign]
