@@ -18,6 +18,7 @@ import fcntl
 import json
 import os
 import re
+import socket
 import subprocess
 import typing as t
 
@@ -105,11 +106,13 @@ def make_key(session: Session, runner: Runner = run) -> str:
 def set_peer(session: Session, peer: t.Mapping[str, t.Any]) -> None:
     """Note where the destination is and pin its host keys.
 
+    The addresses that its name has now are noted too: whether it is alive is asked where that name may lead to nowhere.
+
     :param peer: ``address``, ``port``, ``user``, ``host_keys`` (lines as in /etc/ssh/ssh_host_*_key.pub). The account and the
         keys are what the destination says of itself.
     :raises MigrationError: ``invalid_name`` for an account or address that is none; ``channel_failed``.
     """
-    place = {
+    place: dict[str, t.Any] = {
         "address": _names.address(peer["address"]),
         "port": int(peer["port"]),
         "user": _names.account(peer["user"]),
@@ -125,7 +128,17 @@ def set_peer(session: Session, peer: t.Mapping[str, t.Any]) -> None:
             "channel_failed", "The destination's SSH daemon has no host key; the channel cannot be trusted."
         )
     _durable.write(session.path("known_hosts"), "".join(lines).encode())
-    _durable.write_json(session.path("peer.json"), place)
+    _durable.write_json(session.path("peer.json"), {**place, "addresses": _resolved(place["address"], place["port"])})
+
+
+def _resolved(address: str, port: int) -> list[str]:
+    """The addresses of a name, as numbers; none where it has none, of which ssh tells."""
+    try:
+        found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)
+    except OSError:
+        return []
+    numbers = (socket.getnameinfo(one[4], socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0] for one in found)
+    return list(dict.fromkeys(numbers))
 
 
 class Channel:

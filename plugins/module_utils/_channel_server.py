@@ -92,13 +92,7 @@ def authorise(session: Session, user: str, public_key: str, agent: t.Sequence[st
     serve = " ".join(shlex.quote(part) for part in (*agent, "serve", session.id))
     if user != "root":
         serve = f"sudo -n {serve}"
-        rule = f"Defaults:{user} !requiretty\n{user} ALL=(root) NOPASSWD: {' '.join((*agent, 'serve', session.id))} *\n"
-        path = _sudoers_path(session.id)
-        _durable.write(path, rule.encode(), 0o440)
-        done = runner(["visudo", "-c", "-q", "-f", path])
-        if done.rc != 0:
-            os.unlink(path)
-            raise MigrationError("channel_failed", f"The sudo rule for the channel is not accepted: {done.output}")
+        _let_become_root(session, user, " ".join((*agent, "serve", session.id)), runner)
     # sshd hands the client's own words over in this variable; quoted, they reach the agent as one argument.
     command = serve + ' \\"$SSH_ORIGINAL_COMMAND\\"'
     line = f"{_key_options(command, runner)} {kind} {blob} {_marker(session.id)}"
@@ -107,6 +101,31 @@ def authorise(session: Session, user: str, public_key: str, agent: t.Sequence[st
         user,
         lambda lines: [*_without(lines, session.id), line.encode()],
     )
+
+
+def _let_become_root(session: Session, user: str, command: str, runner: Runner) -> None:
+    """Give an account a sudo rule for the agent's one command, for as long as the key is good for.
+
+    It is checked before it gets to where sudo reads it, or a sudo that does not understand it might serve nobody.
+
+    :raises MigrationError: ``channel_failed``.
+    """
+    draft = session.path("sudoers")
+    expires = time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() + KEY_LIFE_SECONDS))
+    said = ""
+    try:
+        # A sudo that does not know an end (before 1.8.20, sudo-rs) takes the whole file for broken.
+        for end in (f"NOTAFTER={expires} ", ""):
+            rule = f"Defaults:{user} !requiretty\n{user} ALL=(root) {end}NOPASSWD: {command} *\n".encode()
+            _durable.write(draft, rule, 0o440)
+            done = runner(["visudo", "-c", "-q", "-f", draft])
+            if done.rc == 0:
+                _durable.write(_sudoers_path(session.id), rule, 0o440)
+                return
+            said = done.output
+    finally:
+        os.unlink(draft)
+    raise MigrationError("channel_failed", f"The sudo rule for the channel is not accepted: {said}")
 
 
 def revoke(session: Session, runner: Runner = run) -> None:

@@ -14,6 +14,10 @@ the kernel follows no link that lies in it, while links can still be read and ma
 to what the private root holds, which is the host's programs at most). It is mounted ``nodev`` too: a device node that has
 taken the place of a file cannot be opened.
 
+What is mounted below the directory is restricted likewise, by mount_setattr(2) with the directory itself in one call (Linux
+5.14), because its owner may rename directories meanwhile: a name that was read a moment ago may lead nowhere, or to another
+mount. Older kernels do it by names, again and again until all of them have it.
+
 The namespace is made in a thread, which has it for itself, and not by unshare(1) and mount(8): those would be the start of seven
 programs in the frozen time. It goes with the last program in it. The host's other mounts are let go of before the program
 starts, so that none is kept busy.
@@ -25,6 +29,7 @@ import contextlib
 import errno
 import os
 import shutil
+import struct
 import subprocess
 import typing as t
 
@@ -37,6 +42,14 @@ _RDONLY, _NOSUID, _NODEV, _NOEXEC, _NOSYMFOLLOW = 1, 2, 4, 8, 256
 _REMOUNT, _BIND, _REC, _PRIVATE = 32, 4096, 1 << 14, 1 << 18
 _DETACH = 2
 _FLAGS = {"ro": _RDONLY, "nosuid": _NOSUID, "nodev": _NODEV, "noexec": _NOEXEC, "nosymfollow": _NOSYMFOLLOW}
+# mount_setattr(2), for which C libraries have no function before glibc 2.36; its names for the flags; AT_FDCWD and AT_RECURSIVE;
+# struct mount_attr: what to set, what to clear, propagation, user namespace.
+_MOUNT_SETATTR = 442
+_ATTRIBUTES = {_RDONLY: 1, _NOSUID: 2, _NODEV: 4, _NOEXEC: 8, _NOSYMFOLLOW: 1 << 21}
+_HERE, _RECURSIVE = -100, 1 << 15
+_MOUNT_ATTR = struct.Struct("=QQQQ")
+# How often names of mounts are read, on a kernel without that call, before somebody seems to change them all the time.
+_LOOKS = 10
 
 # Where the private root is put together: a directory that every host has and nobody keeps anything in. It is covered in the
 # namespace only.
@@ -127,23 +140,75 @@ def _make_root(tree: str, program: str) -> None:
             _bind(place, _SCAFFOLD + place)
         # The first thread of this process has not left the host's namespace.
         _bind(f"/proc/{os.getpid()}/ns", _SCAFFOLD + _HOST)
+        done = all(_restrict_whole(place, tree) for place in (*places, _HOST))
         # Last: it may lie below one of the others.
         _bind(tree, _SCAFFOLD + tree)
+        done = done and _restrict_whole(tree, tree) and _restrict_whole("", tree, recursive=0)
         os.chdir(_SCAFFOLD)
         _namespaces.call("pivot_root", b".", b".")
         # The old root now lies upon the new one.
         _namespaces.call("umount2", b".", _DETACH)
         os.chdir("/")
-        mounts = _mountinfo.parse(_read("thread-self/mountinfo", proc))
+        if not done:
+            _restrict_by_names(tree, proc)
     finally:
         os.close(proc)
-    for mount in mounts:
-        try:
-            _mount(None, mount.place, _REMOUNT | _BIND | _kept(mount) | _restrictions(mount.place, tree))
-        except OSError as exc:
-            # One that another mount covers cannot be reached, by nobody.
-            if exc.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EINVAL) or mount.place in ("/", tree):
-                raise
+
+
+def _restrict_whole(place: str, tree: str, recursive: int = _RECURSIVE) -> bool:
+    """Restrict what is mounted at a place of the new root, and all that is mounted below it; returns whether that was possible.
+
+    Nothing has been restricted where it was not: this kernel is too old, or a filter of system calls does not know it.
+    """
+    wanted = 0
+    for flag, attribute in _ATTRIBUTES.items():
+        wanted |= attribute if _restrictions(place or "/", tree) & flag else 0
+    attributes = _MOUNT_ATTR.pack(wanted, 0, 0, 0)
+    try:
+        where = os.fsencode(_SCAFFOLD + place)
+        _namespaces.call("syscall", _MOUNT_SETATTR, _HERE, where, recursive, attributes, _MOUNT_ATTR.size)
+    except OSError:
+        return False
+    return True
+
+
+def _restrict_by_names(tree: str, proc: int) -> None:
+    """Restrict every mount that there is, one after another.
+
+    :param proc: a descriptor of /proc.
+    :raises OSError: also where one below the directory escapes it every time.
+    """
+    mounts = _mounts(proc)
+    for _look in range(_LOOKS):
+        for mount in mounts:
+            try:
+                _mount(None, mount.place, _REMOUNT | _BIND | _kept(mount) | _restrictions(mount.place, tree))
+            except OSError as exc:
+                # One that another mount covers cannot be reached, by nobody; or it has got another name since.
+                if exc.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EINVAL) or mount.place in ("/", tree):
+                    raise
+        if not any(_is_below(mount.place, tree) and mount.place != tree for mount in mounts):
+            return
+        mounts = _mounts(proc)
+        if not _unrestricted(mounts, tree):
+            return
+    raise OSError(errno.EBUSY, "directories in which something is mounted are renamed all the time")
+
+
+def _unrestricted(mounts: t.Sequence[_mountinfo.KernelMount], tree: str) -> bool:
+    """Whether a mount that can be reached below the directory lacks a restriction that the directory itself has."""
+    covered = _mountinfo.covered(mounts)
+    below = [mount for mount in mounts if _is_below(mount.place, tree) and mount.number not in covered]
+    # An old kernel does without some of them and says nothing.
+    wanted = _restrictions(tree, tree)
+    for mount in below:
+        if mount.place == tree:
+            wanted &= _kept(mount)
+    return any(wanted & ~_kept(mount) for mount in below)
+
+
+def _mounts(proc: int) -> list[_mountinfo.KernelMount]:
+    return _mountinfo.parse(_read("thread-self/mountinfo", proc))
 
 
 def _read(name: str, parent: int) -> str:
@@ -153,9 +218,14 @@ def _read(name: str, parent: int) -> str:
 
 
 def _restrictions(place: str, tree: str) -> int:
-    if f"{place}/".startswith(tree.rstrip("/") + "/"):
+    if _is_below(place, tree):
         return _NOSYMFOLLOW | _NOSUID | _NODEV | _NOEXEC
     return _RDONLY | _NOSUID | (0 if place.startswith("/dev/") else _NODEV)
+
+
+def _is_below(place: str, tree: str) -> bool:
+    """Whether a place is a directory or lies in it."""
+    return f"{place}/".startswith(tree.rstrip("/") + "/")
 
 
 def _kept(mount: _mountinfo.KernelMount) -> int:

@@ -36,6 +36,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _spec,
     _spec_create,
     _starting_units,
+    _surroundings_tasks,
     _trees,
     _volumes,
 )
@@ -308,6 +309,7 @@ def of_processes(inspect: Inspect, first: _sockets.Sockets | None = None) -> Fac
             **held,
             "foreign": _lasting_foreign(group, init),
             "keys": _kernel_keys.count(inspect["Id"]),
+            "tied": _surroundings_tasks.tied(group),
             "huge_pages": _huge_pages.of_processes(pids, _huge_pages.pools()),
         },
         "kernel_mounts": {

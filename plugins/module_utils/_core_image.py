@@ -11,8 +11,9 @@ image of the task's registers (core-N.img) that the call has ended with EINTR, a
 
 What the kernel does with every other call is done here: the call is made again. Where the program has given a place for the time
 that is left, the kernel has written that there when it interrupted the sleep, and the call is made again with it: not a second is
-lost or added. Without such a place it sleeps its whole time again. Only the registers of such tasks change, of 64-bit programs on
-x86_64; an image that is not exactly as expected is left as it is. (CRIU, images/core.proto and compel/arch/x86/src/lib/infect.c.)
+lost or added. Without such a place it sleeps its whole time again. Where a signal is on its way that the program handles, the
+call would have ended by that without a move too, and is left to end. Only the registers of such tasks change, of 64-bit
+programs on x86_64; an image that is not exactly as expected is left as it is. (CRIU, images/core.proto and compel/arch/x86/src/lib/infect.c.)
 """
 
 from __future__ import annotations
@@ -30,6 +31,15 @@ _X86_64 = 1
 _NATIVE = 1
 # Fields of core_entry, thread_info_x86 and user_x86_regs_entry.
 _MTYPE, _THREAD_INFO, _GPREGS = 1, 2, 2
+# Of core_entry, task_core_entry, thread_core_entry, signal_queue_entry, siginfo_entry and sa_entry; the task's is there of the
+# first thread only.
+_TASK, _THREAD = 3, 5
+_BLOCKED, _SHARED_SIGNALS, _ACTIONS = 5, 10, 15
+_BLOCKED_BY_THREAD, _OWN_SIGNALS = 6, 9
+_SIGNALS, _SIGINFO, _ACTION = 1, 1, 1
+# SIG_DFL and SIG_IGN; and the signals that nobody can handle, which are left out of the actions.
+_NO_HANDLERS = (0, 1)
+_UNHANDLED = (9, 19)
 _R10, _AX, _DX, _SI, _DI, _ORIG_AX, _IP, _MODE = 8, 11, 13, 14, 15, 16, 17, 28
 _WORD = (1 << 64) - 1
 _EINTR = _WORD - 3
@@ -138,6 +148,39 @@ def _first_call(first: int, second: int, third: int) -> int:
     return _NANOSLEEP if first >= _ADDRESS and second >= _ADDRESS else 0
 
 
+def _numbers(fields: t.Iterable[_Field], wanted: int) -> list[int]:
+    return [value for number, _kind, value in fields if number == wanted and isinstance(value, int)]
+
+
+def _messages(fields: t.Iterable[_Field], wanted: int) -> list[bytes]:
+    return [value for number, _kind, value in fields if number == wanted and isinstance(value, bytes)]
+
+
+def _signals(fields: t.Iterable[_Field], wanted: int) -> t.Iterator[int]:
+    """The signals of a queue."""
+    for queue in _messages(fields, wanted):
+        for entry in _messages(parse(queue), _SIGNALS):
+            for siginfo in _messages(parse(entry), _SIGINFO):
+                # Of siginfo_t, si_signo comes first.
+                yield int.from_bytes(siginfo[:4], "little")
+
+
+def _will_be_handled(entry: t.Sequence[_Field]) -> bool:
+    """Whether a signal is on its way to a task for which the program has a handler, or may have one."""
+    task = [field for message in _messages(entry, _TASK) for field in parse(message)]
+    thread = [field for message in _messages(entry, _THREAD) for field in parse(message)]
+    blocked = [*_numbers(task, _BLOCKED), *_numbers(thread, _BLOCKED_BY_THREAD), 0][0]
+    handlers = [number for action in _messages(task, _ACTIONS) for number in _numbers(parse(action), _ACTION)]
+    told = [number for number in range(1, 65) if number not in _UNHANDLED]
+    # What a thread's own image does not tell is in that of the first one.
+    known = dict(zip(told, handlers)) if len(handlers) == len(told) else {}
+    return any(
+        number not in _UNHANDLED and not blocked >> (number - 1) & 1 and known.get(number) not in _NO_HANDLERS
+        for number in (*_signals(task, _SHARED_SIGNALS), *_signals(thread, _OWN_SIGNALS))
+        if number
+    )
+
+
 def with_sleep_made_again(image: bytes) -> bytes | None:
     """The image of a task whose interrupted sleep is made again; None where nothing is to be changed.
 
@@ -150,6 +193,8 @@ def with_sleep_made_again(image: bytes) -> bytes | None:
         raise ValueError("no image of a task")
     entry = parse(image[_HEAD.size :])
     if not any(field == (_MTYPE, 0, _X86_64) for field in entry):
+        return None
+    if _will_be_handled(entry):
         return None
     changed = False
 

@@ -45,7 +45,8 @@ _PASSING = ("inbox", "checkpoint")
 def send(session: Session, passes: t.Callable[[], int], *, seconds: float) -> int:
     """On the source: bring the content up to date, and have it flushed on the destination.
 
-    :param passes: sends the content and returns the bytes sent.
+    :param passes: sends the content and returns the bytes sent; while the container stands still it has a bound of its own
+        (``_transfer.send_frozen``), as a destination whose disk hangs answers rsync's and SSH's own questions for ever.
     :param seconds: that the flush may take.
     :returns: the bytes sent.
     :raises MigrationError: ``flush_failed`` where the destination cannot; ``destination_unreachable``; what *passes* raises.

@@ -29,6 +29,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _images,
     _rsync_facts,
     _self_test,
+    _surroundings_tasks,
     _swap,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import SYSTEM_PATH, Runner
@@ -188,6 +189,7 @@ def kernel_facts() -> Facts:
         "cgroup_version": 2 if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else 1,
         "lsm": [name for name in _held.read("/sys/kernel/security/lsm").strip().split(",") if name],
         "page_size": os.sysconf("SC_PAGE_SIZE"),
+        "processors": sorted(_surroundings_tasks.online()),
         "time_namespace": os.path.exists("/proc/self/ns/time"),
         "config": _facts_machine.kernel_config(uname.release),
     }

@@ -38,6 +38,9 @@ class KernelMount(t.NamedTuple):
     propagation: str
     options: str
     """Those of the mount itself, not those of its file system."""
+    number: int = 0
+    parent: int = 0
+    """The number of the mount that it is mounted on."""
 
 
 def parse(mountinfo: str) -> list[KernelMount]:
@@ -50,7 +53,30 @@ def parse(mountinfo: str) -> list[KernelMount]:
             continue
         optional = [word.partition(":")[0] for word in words[6:]]
         propagation = ",".join(word for word in optional if word in ("shared", "master"))
-        found.append(KernelMount(unescape(words[4]), right.split()[0], unescape(words[3]), propagation, words[5]))
+        numbers = int(words[0]), int(words[1])
+        place, root = unescape(words[4]), unescape(words[3])
+        found.append(KernelMount(place, right.split()[0], root, propagation, words[5], *numbers))
+    return found
+
+
+def covered(mounts: t.Sequence[KernelMount]) -> set[int]:
+    """The numbers of those mounts that no path leads to, because another one lies upon them or upon the way to them."""
+    found: set[int] = set()
+    by_number = {one.number: one for one in mounts}
+    beside: dict[int, list[KernelMount]] = {}
+    for one in mounts:
+        beside.setdefault(one.parent, []).append(one)
+
+    def hidden(mount: KernelMount) -> bool:
+        parent = by_number.get(mount.parent)
+        others = (other for other in beside[mount.parent] if other.number != mount.number)
+        on_the_way = any(mount.place.startswith(other.place.rstrip("/") + "/") for other in others)
+        return on_the_way or (parent is not None and parent.number != mount.number and hidden(parent))
+
+    for mount in mounts:
+        upon = (other for other in beside.get(mount.number, ()) if other.number != mount.number)
+        if any(other.place == mount.place for other in upon) or hidden(mount):
+            found.add(mount.number)
     return found
 
 

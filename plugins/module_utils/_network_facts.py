@@ -20,6 +20,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _network_match,
     _network_plan,
     _network_state,
+    _surroundings_firewall,
     _surroundings_network,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._netlink import Netlink
@@ -42,10 +43,14 @@ def look(init: int, inspect: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     :raises OSError: when it cannot be read.
     """
 
-    def read() -> tuple[State, int, list[str]]:
-        return _network_state.read(), _ipsec(init), _ipsets()
+    def read() -> tuple[State, int, list[str], list[str]]:
+        stateful: list[str] = []
+        # Where there is no nft, say, another rule tells so.
+        with contextlib.suppress(OSError):
+            stateful = _surroundings_firewall.stateful_here(init)
+        return _network_state.read(), _ipsec(init), _ipsets(), stateful
 
-    state, ipsec, ipsets = _namespaces.inside(init, ["net"], read)
+    state, ipsec, ipsets, stateful = _namespaces.inside(init, ["net"], read)
     made = Made(state, _network_match.endpoints(inspect), {})
     links = _network_match.of_endpoints(state, made.endpoints)
     engine = {address for endpoint in made.endpoints for address, _length in endpoint.addresses.values()}
@@ -59,6 +64,7 @@ def look(init: int, inspect: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
         "gateways": [_network_state.address_of(one.get(_network_state.NDA_DST)) for one in neighbours][:_NAMED],
         "ipsec": ipsec,
         "ipsets": ipsets[:_NAMED],
+        "stateful": stateful,
     }
 
 

@@ -77,12 +77,17 @@ def image_state(session: Session, engine: Engine) -> str:
 def load_image(session: Session, engine: Engine, stream: _image_stream.Stream) -> dict[str, t.Any]:
     """Take the container's image in from the channel, and nothing else. The caller holds the session's lock.
 
+    Where it is here by now nothing is taken: what is loaded besides could not be told from it by looking for it afterwards.
+
     :param stream: what ``docker save`` wrote.
     :raises MigrationError: ``image_load_failed``; ``channel_refused`` where it is not the time for it.
     """
     if session.phase != "opened" or session.decision is not None:
         raise MigrationError("channel_refused", f"Session {session.id} takes no image in phase {session.phase}.")
     image = read_spec(session)["image"]
+    there = _images.find(engine, image)
+    if there is not None:
+        return {"loaded": there["Id"]}
     # Noted first: what a refusal has to take away again, however far this gets, and what the tags pointed at before.
     tags = {tag: (engine.find_image(tag) or {}).get("Id") for tag in image["tags"]}
     kept = _images.last_names(engine, tags, session.id)
@@ -91,7 +96,7 @@ def load_image(session: Session, engine: Engine, stream: _image_stream.Stream) -
         engine.tag_image(before, name)
     said = engine.load_image(_image_stream.only(stream, image))
     loaded = _images.find(engine, image)
-    if loaded is None:
+    if loaded is None or any((engine.find_image(tag) or {}).get("Id") != loaded["Id"] for tag in tags):
         _put_names_back(engine, tags)
         raise MigrationError(
             "image_load_failed",

@@ -13,9 +13,17 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._finding import ERROR, Case, Told, rule
+from ansible_collections.livemigrate.criu.plugins.module_utils._finding import (
+    ERROR,
+    SURROUNDINGS_DIFFER,
+    Case,
+    Told,
+    rule,
+)
 
 _Found = t.Iterator[Told]
+
+_NAMED = 8
 
 
 @rule(ERROR, "processes with a personality of their own", "criu 4.2 by reading, run", "processes", volatile=True)
@@ -40,5 +48,30 @@ def kernel_keys(case: Case) -> _Found:
             (
                 "Remove them (keyctl clear @s). Where its programs get them again by themselves, put kernel_keys into "
                 "migrate_ignore_rules."
+            ),
+        )
+
+
+@rule(
+    ERROR, "programs that are tied to processors which the destination does not have", "run", "destination", "processes"
+)
+def processors_missing(case: Case) -> _Found:
+    there = (case.destination or {})["kernel"].get("processors")
+    missing: dict[str, set[int]] = {}
+    for one in (case.container or {})["processes"].get("tied") or ():
+        # As the comparison with the held copy has it: a task that is tied to all there are on the source is tied to none.
+        lost = set(one["processors"]) - set(there or one["processors"])
+        if lost:
+            missing.setdefault(one["program"], set()).update(lost)
+    if missing:
+        programs = "; ".join(
+            f"{program} to {', '.join(map(str, sorted(lost)[:_NAMED]))}{' ...' if len(lost) > _NAMED else ''}"
+            for program, lost in sorted(missing.items())
+        )
+        yield (
+            f"Programs of the container are tied to processors that the destination does not have: {programs}.",
+            (
+                "Start them without that (taskset, nginx's worker_cpu_affinity), or choose a host with as many processors. Where "
+                f"it does not matter, put processors_missing and {SURROUNDINGS_DIFFER} into migrate_ignore_rules."
             ),
         )

@@ -4,7 +4,9 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""What programs have made in the container's network that a move would lose: pure rules over what ``_network_facts.py`` saw.
+"""What programs have made in the container's network that a move would lose, or that would be in its way.
+
+Pure rules over what ``_network_facts.py`` saw.
 
 Addresses, routes, rules, neighbours, settings of devices and firewall rules that were made inside are carried over, see
 ``_surroundings_network.py`` and ``_surroundings_firewall.py``.
@@ -18,6 +20,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._finding import E
 
 _Found = t.Iterator[Told]
 
+_NAMED = 3
 _LOSE = "if its programs make it again by themselves, put {0} into migrate_ignore_rules"
 
 
@@ -72,4 +75,21 @@ def gateway_neighbour_inside(case: Case) -> _Found:
         yield (
             f"The MAC address of the gateway was set inside ({', '.join(gateways)}); there it is another one.",
             f"Remove the entry (ip neighbour del), or, {_LOSE.format('gateway_neighbour_inside')}.",
+        )
+
+
+@rule(ERROR, "firewall rules inside that go by the state of connections which are kept", "run", "processes", "network")
+def firewall_stateful_inside(case: Case) -> _Found:
+    programs = _made(case, "stateful")
+    kept = [one for one in case.network.connections if one.address in case.network.after.reachable]
+    if programs and kept:
+        yield (
+            f"Firewall rules inside of the container ask for the state of connections, or translate addresses "
+            f"({', '.join(programs)} lists them). What the kernel knows of open connections does not move, so the copy's rules "
+            f"may drop what comes for them: {', '.join(map(str, kept[:_NAMED]))}"
+            + (f" and {len(kept) - _NAMED} more." if len(kept) > _NAMED else "."),
+            (
+                "Remove these rules for the time of the move, or have these connections closed before it. Where the rules let "
+                "packets of theirs pass in any case, put firewall_stateful_inside into migrate_ignore_rules."
+            ),
         )

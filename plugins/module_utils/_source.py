@@ -230,10 +230,11 @@ def send_checkpoint(session: Session, engine: Engine) -> int:
     checkpoint = _trees.checkpoint(_engines.of(session).images(session))
     inbox = _trees.Tree("inbox", session.memory_path("outbox"), ("--delete",))
     content = _transfer.changed(session, _transfer.content_trees(session, inspect))
+    memory_seconds = memory_timeout(session.data("dumped")["bytes"])
     sent = _durable_content.send(
         session,
-        lambda: _transfer.send_trees(session, [checkpoint, *content, inbox], running=False),
-        seconds=_durable_content.FROZEN_SECONDS + memory_timeout(session.data("dumped")["bytes"]),
+        lambda: _transfer.send_frozen(session, [checkpoint, *content, inbox], memory_seconds=memory_seconds),
+        seconds=_durable_content.FROZEN_SECONDS + memory_seconds,
     )
     session.enter("sent", bytes=sent)
     return sent

@@ -34,8 +34,21 @@ _OF_IPTABLES = ("filter", "nat", "mangle", "raw", "security")
 # Chains of the engine's, for its resolver, and of CRIU's, while it locks the network.
 _FOREIGN = ("DOCKER_OUTPUT", "DOCKER_POSTROUTING", "CRIU")
 _ENGINE = re.compile(r"^:({0}) |^-A ({0}) | -j ({0})$".format("|".join(_FOREIGN)))
+_FOREIGN_CHAIN = re.compile(r"^\tchain ({}) \{{.*?^\t\}}\n".format("|".join(_FOREIGN)), re.MULTILINE | re.DOTALL)
 # What counts by itself, and how long something still lasts.
 _MOVING = re.compile(r"packets \d+ bytes \d+|expires [0-9a-z]+|\[\d+:\d+\]|used \d+ \w+")
+
+# What the kernel has noted of connections in the namespace of who reads it: conntrack's entries, which do not move.
+_ENTRIES = "/proc/sys/net/netfilter/nf_conntrack_count"
+_TEXTS = re.compile(r'"(?:[^"\\]|\\.)*"')
+# Words of rules that ask for those entries, or live by them: of nft; of what it cannot tell in its own words; of iptables.
+_STATEFUL_NFT = re.compile(r"\b(ct|dnat|snat|masquerade|redirect|synproxy)\b")
+_STATEFUL_XT = re.compile(
+    r'\bxt (match|target) "(state|conntrack|conn\w+|DNAT|SNAT|MASQUERADE|REDIRECT|NETMAP|SYNPROXY)"'
+)
+_STATEFUL_IPTABLES = re.compile(
+    r" (-m (state|conntrack|conn\w+)|-j (DNAT|SNAT|MASQUERADE|REDIRECT|NETMAP|CONNMARK|SYNPROXY))( |$)", re.MULTILINE
+)
 
 #: the programs by family and kind: the kernel's older interface, and iptables over nftables
 _PROGRAMS = {
@@ -99,6 +112,22 @@ def _read_here(init: int, runner: Runner) -> dict[str, t.Any]:
     return {"nft": "".join(native[key] for key in sorted(native)), "iptables": saved}
 
 
+def stateful_here(init: int, runner: Runner = run) -> list[str]:
+    """The programs whose rules depend on what the kernel has noted of connections, in the namespace of the calling thread.
+
+    None where it has noted nothing: what is open already got on without.
+
+    :param init: a process in that namespace.
+    :raises OSError: when the rules cannot be read.
+    """
+    try:
+        with open(_ENTRIES, encoding="ascii") as handle:
+            entries = int(handle.read())
+    except FileNotFoundError:
+        entries = 0
+    return stateful(_read_here(init, runner)) if entries else []
+
+
 def _said(runner: Runner, argv: t.Sequence[str]) -> str:
     try:
         done = runner(argv, env=_ENV)
@@ -158,6 +187,17 @@ def iptables_rules(saved: str) -> str:
 def standing(rules: t.Mapping[str, t.Any]) -> dict[str, str]:
     """Rules without what moves by itself, by the program that reads them: by which those of two hosts are compared."""
     return {name: _MOVING.sub("", text) for name, text in {"nft": rules["nft"], **rules["iptables"]}.items() if text}
+
+
+def stateful(rules: t.Mapping[str, t.Any]) -> list[str]:
+    """The programs whose rules depend on what the kernel has noted of connections; those of the engine's resolver do not count.
+
+    :param rules: what :func:`take` returns.
+    """
+    native = _FOREIGN_CHAIN.sub("", rules["nft"])
+    found = ["nft"] if _STATEFUL_XT.search(native) or _STATEFUL_NFT.search(_TEXTS.sub("", native)) else []
+    texts = {program: _TEXTS.sub("", text) for program, text in rules["iptables"].items()}
+    return found + sorted(program for program, text in texts.items() if _STATEFUL_IPTABLES.search(text))
 
 
 def renamed(source: t.Any, names: t.Mapping[str, str]) -> t.Any:

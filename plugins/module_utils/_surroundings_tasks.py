@@ -23,6 +23,7 @@ import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_ids import Ids
 from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
+from ansible_collections.livemigrate.criu.plugins.module_utils._task_traits import ALL as ALL_PROCESSORS
 from ansible_collections.livemigrate.criu.plugins.module_utils._task_traits import (
     File,
     InputOutputPriority,
@@ -36,7 +37,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._task_traits impo
     Value,
     WritableFile,
 )
-from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import read
+from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup, read
 
 NAME = "tasks"
 OF_PROCESSES = True
@@ -91,7 +92,7 @@ class _Look:
         self._ids["Groups"] = self._ids["Gid"]
         self.of_thread: dict[str, Trait] = {
             "scheduling": Scheduling("its scheduling"),
-            "affinity": Processors("the processors that it is tied to", _processors(side)),
+            "affinity": Processors("the processors that it is tied to", _processors(side.group)),
             "ioprio": InputOutputPriority("its I/O priority"),
             "timerslack": WritableFile("its timer slack", "timerslack_ns"),
         }
@@ -170,14 +171,33 @@ def _has_apparmor() -> bool:
         return False
 
 
-def _processors(side: Side) -> set[int]:
+def _processors(group: TaskGroup) -> set[int]:
     """The processors that a container may use: those of its cpuset, or all of the host."""
-    path = side.group.path
+    path = group.path
     while len(path) > len("/sys/fs/cgroup"):
         with contextlib.suppress(OSError):
             return numbers(read(f"{path}/cpuset.cpus.effective"))
         path = os.path.dirname(path)
+    return online()
+
+
+def online() -> set[int]:
+    """The processors of this host."""
     return numbers(read("/sys/devices/system/cpu/online"))
+
+
+def tied(group: TaskGroup) -> list[dict[str, t.Any]]:
+    """Which programs of a container have a task that is tied to some of its processors, and to which; each pair once."""
+    trait = Processors("", _processors(group))
+    found: set[tuple[str, tuple[int, ...]]] = set()
+    for pid in group.pids():
+        # A process or thread that ends meanwhile is left out.
+        with contextlib.suppress(OSError):
+            for task in map(int, os.listdir(f"/proc/{pid}/task")):
+                value = trait.get(task)
+                if value != ALL_PROCESSORS:
+                    found.add((read(f"/proc/{pid}/comm").rstrip("\n"), tuple(value)))
+    return [{"program": program, "processors": list(processors)} for program, processors in sorted(found)]
 
 
 def numbers(text: str) -> set[int]:
@@ -223,7 +243,18 @@ def compare(side: Side, source: t.Any) -> list[str]:
         "parent": "its parent",
     }
     known = (1 << (int(read("/proc/sys/kernel/cap_last_cap")) + 1)) - 1
-    return differences(source, look.all(), told, known)
+    copy = look.all()
+    _name_all_of_them(copy, source, sorted(_processors(side.group)))
+    return differences(source, copy, told, known)
+
+
+def _name_all_of_them(copy: t.Mapping[str, t.Any], source: t.Mapping[str, t.Any], processors: list[int]) -> None:
+    """Who is tied to just those processors that are all here has what it had on a host with more: tell it in the same words."""
+    for number, one in copy["processes"].items():
+        was = source["processes"].get(number, {}).get("threads", {})
+        for thread, found in one["threads"].items():
+            if found["affinity"] == ALL_PROCESSORS and was.get(thread, {}).get("affinity") == processors:
+                found["affinity"] = processors
 
 
 def differences(

@@ -51,7 +51,8 @@ _LIMITS = {
     "Max realtime priority": "RTPRIO",
     "Max realtime timeout": "RTTIME",
 }
-_ALL = "all"
+#: of :class:`Processors`
+ALL = "all"
 # Where the names in /proc/PID/limits end.
 _LIMITS_NAMES = 26
 
@@ -194,11 +195,11 @@ class Processors(Settable):
     def get(self, task: int) -> Value:
         """By sched_getaffinity(2)."""
         own = os.sched_getaffinity(task)
-        return _ALL if own >= self._all else sorted(own)
+        return ALL if own >= self._all else sorted(own)
 
     def put(self, task: int, value: Value) -> None:
         """Those of them that are here. Of the others the comparison will tell."""
-        here = self._all if value == _ALL else self._all.intersection(value)
+        here = self._all if value == ALL else self._all.intersection(value)
         if here:
             os.sched_setaffinity(task, here)
 

@@ -164,6 +164,34 @@ def _touched(tree: _trees.Tree, since: float, *, dumped: bool = False) -> bool:
     return bool(run_checked(run, argv, "transfer_failed", f"look for changes below {tree.content}", timeout=600).stdout)
 
 
+def send_frozen(session: Session, trees: t.Sequence[_trees.Tree], *, memory_seconds: float) -> int:
+    """Bring directories of a frozen container and its checkpoint up to date; returns the bytes sent.
+
+    :param memory_seconds: what the checkpoint may take, besides what the last changes of files may.
+    :raises MigrationError: ``transfer_failed``, also where it takes too long, see :meth:`LastPass.finish`.
+    """
+    seconds = _LAST_PASS_SECONDS + memory_seconds
+    pool = ThreadPoolExecutor(max_workers=1)
+    try:
+        return pool.submit(send_trees, session, trees, running=False).result(seconds)
+    except BaseException as exc:
+        with contextlib.suppress(MigrationError):
+            Channel(session).hang_up()
+        if isinstance(exc, concurrent.futures.TimeoutError):
+            raise _too_late(seconds) from None
+        raise
+    finally:
+        # Not waited for: the container goes on now. With the connection rsync ends.
+        pool.shutdown(wait=False)
+
+
+def _too_late(seconds: float) -> MigrationError:
+    return MigrationError(
+        "transfer_failed",
+        f"The last changes of the container's files did not reach the destination within {seconds:g} seconds.",
+    )
+
+
 class LastPass:
     """The last pass over a frozen container's directories, made while CRIU dumps it: both only read.
 
@@ -231,10 +259,7 @@ class LastPass:
         try:
             sent = sum(one.result(max(0.0, deadline - time.monotonic())) for one in self._passes)
         except concurrent.futures.TimeoutError:
-            raise MigrationError(
-                "transfer_failed",
-                f"The last changes of the container's files did not reach the destination within {_LAST_PASS_SECONDS:g} seconds.",
-            ) from None
+            raise _too_late(_LAST_PASS_SECONDS) from None
         self._ended = True
         return sent
 

@@ -418,6 +418,11 @@ kernel:
       description: In bytes.
       type: int
       sample: 4096
+    processors:
+      description: The numbers of the processors that are online.
+      type: list
+      elements: int
+      sample: [0, 1, 2, 3]
     time_namespace:
       description: Whether it has time namespaces.
       type: bool

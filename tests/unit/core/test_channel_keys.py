@@ -6,16 +6,19 @@
 
 from __future__ import annotations
 
+import calendar
 import contextlib
 import itertools
 import mmap
 import os
 import pwd
+import re
 import shutil
 import signal
 import stat
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +50,10 @@ class Host:
         self.file = directory / "home" / ".ssh" / "authorized_keys"
         self.daemon_says: str | None = f"port 22\nauthorizedkeysfile {self.file} .ssh/authorized_keys2\nusepam yes\n"
         self.version = "OpenSSH_9.2p1 Debian-2+deb12u6, OpenSSL 3.0.15"
-        self.sudo_says = Completed(0, "", "")
+        self.sudoers = directory / "sudoers.d"
+        self.sudoers.mkdir()
+        self.sudo_says: Callable[[str], Completed] = lambda _rule: Completed(0, "", "")
+        self.rules: list[str] = []
         self.said: list[Sequence[str]] = []
 
     def run(self, argv: Sequence[str], **keywords: Any) -> Completed:
@@ -59,8 +65,12 @@ class Host:
         if list(argv) == ["ssh", "-V"]:
             return Completed(0, "", self.version)
         if argv[0] == "visudo":
-            assert Path(argv[-1]).exists()
-            return self.sudo_says
+            rule = Path(argv[-1])
+            assert stat.S_IMODE(rule.stat().st_mode) == 0o440
+            # Not yet where sudo would read it: it might not understand it.
+            assert list(self.sudoers.iterdir()) == []
+            self.rules.append(rule.read_text())
+            return self.sudo_says(self.rules[-1])
         return run(argv, **keywords)
 
 
@@ -68,7 +78,6 @@ class Host:
 def host(disk: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(_authorized_keys, "STATE_ROOT", str(disk / "locks"))
     monkeypatch.setattr(_channel_server, "SUDOERS_DIRECTORY", str(disk / "sudoers.d"))
-    (disk / "sudoers.d").mkdir()
     return Host(disk)
 
 
@@ -540,7 +549,15 @@ def test_another_user_gets_a_sudo_rule_for_the_one_command_that_goes_with_the_se
     (rule,) = (disk / "sudoers.d").iterdir()
     assert "." not in rule.name, "sudo would pass over it"
     assert stat.S_IMODE(rule.stat().st_mode) == 0o440
-    assert f"nobody ALL=(root) NOPASSWD: {' '.join(AGENT)} serve {session.id} *\n" in rule.read_text()
+    day = r"NOTAFTER=(\d{14})Z"
+    command = f"{' '.join(AGENT)} serve {session.id} *"
+    told = re.fullmatch(
+        rf"Defaults:nobody !requiretty\nnobody ALL=\(root\) {day} NOPASSWD: {re.escape(command)}\n", rule.read_text()
+    )
+    assert told, rule.read_text()
+    ends = calendar.timegm(time.strptime(told.group(1), "%Y%m%d%H%M%S"))
+    assert 0 <= time.time() + 24 * 3600 - ends < 60, "as long as the key"
+    assert not Path(session.path("sudoers")).exists()
     assert (
         f'command="sudo -n {" ".join(AGENT)} serve {session.id} \\"$SSH_ORIGINAL_COMMAND\\""' in host.file.read_text()
     )
@@ -552,13 +569,36 @@ def test_another_user_gets_a_sudo_rule_for_the_one_command_that_goes_with_the_se
 
 @pytest.mark.usefixtures("needs_root")
 def test_a_sudo_rule_that_sudo_does_not_take_is_taken_away(host: Host, make_session: MakeSession, disk: Path) -> None:
-    host.sudo_says = Completed(1, "", "syntax error")
+    host.sudo_says = lambda _rule: Completed(1, "", "syntax error")
     with pytest.raises(MigrationError) as caught:
         _authorise(host, make_session(DESTINATION, channel_user="nobody"), user="nobody")
     assert caught.value.code == "channel_failed"
     assert "syntax error" in caught.value.message
     assert list((disk / "sudoers.d").iterdir()) == []
+    assert not Path(host.said[-1][-1]).exists()
     assert not host.file.exists()
+
+
+@pytest.mark.usefixtures("needs_root")
+def test_a_sudo_that_knows_no_end_of_a_rule_gets_one_without(host: Host, make_session: MakeSession, disk: Path) -> None:
+    host.sudo_says = lambda rule: Completed(1 if "NOTAFTER" in rule else 0, "", "syntax error")
+    _home_of_nobody(host)
+    session = make_session(DESTINATION, channel_user="nobody")
+    _authorise(host, session, user="nobody")
+    (rule,) = (disk / "sudoers.d").iterdir()
+    assert f"nobody ALL=(root) NOPASSWD: {' '.join(AGENT)} serve {session.id} *\n" in rule.read_text()
+    assert stat.S_IMODE(rule.stat().st_mode) == 0o440
+
+
+@pytest.mark.usefixtures("needs_root")
+@pytest.mark.skipif(shutil.which("visudo") is None, reason="sudo is not installed")
+def test_this_host_s_sudo_takes_the_rule(host: Host, make_session: MakeSession, disk: Path) -> None:
+    """Every sudo does with or without an end; the rule that it gets is one that it takes."""
+    host.sudo_says = lambda _rule: run(["visudo", "-c", "-q", "-f", host.said[-1][-1]])
+    _home_of_nobody(host)
+    _authorise(host, make_session(DESTINATION, channel_user="nobody"), user="nobody")
+    (rule,) = (disk / "sudoers.d").iterdir()
+    assert run(["visudo", "-c", "-q", "-f", str(rule)]).rc == 0
 
 
 # -- the key ---------------------------------------------------------------------------------------------------------

@@ -36,7 +36,18 @@ def test_a_peer_as_it_should_be_is_noted(make_session: MakeSession) -> None:
     session = make_session()
     _channel.set_peer(session, PEER)
     assert Path(session.path("known_hosts")).read_text() == f"livemigrate-destination {KEY}\n"
-    assert _durable.read_json(session.path("peer.json")) == {"address": "198.51.100.12", "port": 22, "user": "root"}
+    place = {"address": "198.51.100.12", "port": 22, "user": "root", "addresses": ["198.51.100.12"]}
+    assert _durable.read_json(session.path("peer.json")) == place
+
+
+@pytest.mark.parametrize(("name", "addresses"), [("localhost", {"127.0.0.1", "::1"}), ("beta.invalid", set())])
+def test_the_addresses_of_a_name_are_noted(name: str, addresses: set[str], make_session: MakeSession) -> None:
+    session = make_session()
+    _channel.set_peer(session, {**PEER, "address": name})
+    noted = _durable.read_json(session.path("peer.json"))
+    assert noted["address"] == name
+    assert set(noted["addresses"]) <= addresses
+    assert bool(noted["addresses"]) == bool(addresses)
 
 
 @pytest.mark.parametrize(

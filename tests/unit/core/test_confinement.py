@@ -123,6 +123,8 @@ from pathlib import Path
 sys.path.insert(0, {str(ROOT / ".tree")!r})
 from {PACKAGE} import _confinement
 tree = Path(sys.argv[1])
+if sys.argv[2] == "old kernel":
+    _confinement._restrict_whole = lambda *_arguments, **_keywords: False
 for number, options in enumerate(("rw", "ro,noexec", "rw")):
     (tree / f"sub{{number % 2}}").mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "rw", "tmpfs", str(tree / f"sub{{number % 2}}")], check=True)
@@ -138,8 +140,9 @@ for argv in (["cat", f"{{tree}}/sub0/deep2/file", f"{{tree}}/sub1/deep1/file"], 
 """
 
 
-def test_what_is_mounted_in_it_is_seen_as_it_was_and_its_links_are_not_followed(tree: Path) -> None:
-    argv = ["unshare", "--mount", sys.executable, "-c", _MOUNTS, str(tree)]
+@pytest.mark.parametrize("kernel", ["new kernel", "old kernel"])
+def test_what_is_mounted_in_it_is_seen_as_it_was_and_its_links_are_not_followed(kernel: str, tree: Path) -> None:
+    argv = ["unshare", "--mount", sys.executable, "-c", _MOUNTS, str(tree), kernel]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == [
         "0 deepdeep",
@@ -148,6 +151,77 @@ def test_what_is_mounted_in_it_is_seen_as_it_was_and_its_links_are_not_followed(
         "0 ",
         "2 No such file or directory",
     ], done.stderr
+
+
+# A container that has the directory as a volume renames what lies above a mount in it, when it suits it. On an old kernel that is
+# after a look at the mounts; the names change back and forth there for as long as it is told to.
+_RENAMED = f"""
+import os, subprocess, sys
+from pathlib import Path
+sys.path.insert(0, {str(ROOT / ".tree")!r})
+from {PACKAGE} import _confinement
+from {PACKAGE}._errors import MigrationError
+tree, kernel, times, how = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
+for name in ("a", "b"):
+    (tree / name / "mount").mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(tree / name / "mount")], check=True)
+    (tree / name / "mount" / "way").symlink_to("/usr/bin/env")
+    subprocess.run(["mknod", str(tree / name / "mount" / "device"), "c", "1", "5"], check=True)
+left = times
+def rename():
+    global left
+    left -= 1
+    if left >= 0 and how == "moved away":
+        os.rename(tree / "a", tree / "c") if (tree / "a").exists() else os.rename(tree / "c", tree / "a")
+    elif left >= 0:
+        for one, other in (("a", "x"), ("b", "a"), ("x", "b")):
+            os.rename(tree / one, tree / other)
+if kernel == "old kernel":
+    _confinement._restrict_whole = lambda *_arguments, **_keywords: False
+    if how == "moved away":
+        read = _confinement._read
+        def read_then_renamed(name, parent):
+            text = read(name, parent)
+            rename()
+            return text
+        _confinement._read = read_then_renamed
+    else:
+        mount = _confinement._mount
+        def mounted_then_swapped(source, place, *more):
+            mount(source, place, *more)
+            if place.startswith(str(tree)) and place.endswith("/mount"):
+                rename()
+        _confinement._mount = mounted_then_swapped
+else:
+    rename()
+script = f"for m in {{tree}}/*/mount; do head -c1 $m/device; head -c1 $m/way; done; ls -d {{tree}}/*/mount | wc -l"
+try:
+    done = _confinement.run(["sh", "-c", script], str(tree), timeout=10)
+    errors = sorted({{line.rpartition(": ")[2] for line in done.stderr.splitlines()}})
+    print(done.stdout.strip(), len(done.stderr.splitlines()), *errors, sep="|")
+except MigrationError as exc:
+    print(exc.code, "renamed all the time" in exc.message, sep="|")
+"""
+_NOTHING_OPENED = "2|4|Permission denied|Too many levels of symbolic links"
+
+
+@pytest.mark.parametrize(
+    ("kernel", "times", "how", "told"),
+    [
+        ("new kernel", 1, "moved away", _NOTHING_OPENED),
+        ("old kernel", 0, "moved away", _NOTHING_OPENED),
+        ("old kernel", 1, "moved away", _NOTHING_OPENED),
+        # Each of the two names leads to a mount when it is its turn, and both times to the same one.
+        ("old kernel", 1, "exchanged", _NOTHING_OPENED),
+        ("old kernel", 1000, "moved away", "confinement_failed|True"),
+    ],
+)
+def test_a_mount_below_it_does_not_escape_by_another_name(
+    kernel: str, times: int, how: str, told: str, tree: Path
+) -> None:
+    argv = ["unshare", "--mount", sys.executable, "-c", _RENAMED, str(tree), kernel, str(times), how]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == told, done.stderr
 
 
 def test_it_keeps_no_other_mount_of_the_host_busy_and_the_host_sees_none_of_its_own(tree: Path) -> None:

@@ -29,12 +29,49 @@ def _registers(**changes: int) -> dict[int, int]:
     return {NUMBERS[name]: value for name, value in told.items()}
 
 
-def _image(registers: dict[int, int], machine: int = 1) -> bytes:
+SIGUSR1, SIGSTOP, SIGUSR2, SIGCHLD = 10, 19, 12, 17
+HANDLER = 0x401000
+
+
+def _queue(*signals: int) -> bytes:
+    """Signals on their way, as CRIU keeps them: a siginfo_t of each."""
+    return build([(1, 2, build([(1, 2, struct.pack("<iii", signal, 0, -6) + bytes(116))])) for signal in signals])
+
+
+def _core(
+    *,
+    shared: tuple[int, ...] = (),
+    own: tuple[int, ...] = (),
+    blocked: int | None = None,
+    handled: dict[int, int] | None = None,
+    first: bool = True,
+) -> list[tuple[int, int, int | bytes]]:
+    """What is noted of a task and of its thread; of one that is not the first there is no task."""
+    mask = sum(1 << (signal - 1) for signal in ([] if blocked is None else [blocked]))
+    actions = [
+        build([(1, 0, (handled or {}).get(signal, 0)), (2, 0, 0), (3, 0, 0), (4, 0, 0)])
+        for signal in range(1, 65)
+        if signal not in (9, SIGSTOP)
+    ]
+    task = build(
+        [
+            *((number, 0, value) for number, value in ((1, 1), (2, 0), (3, 0), (4, 0), (5, mask))),
+            *((6, 2, b"sleep"), (10, 2, _queue(*shared))),
+            *((15, 2, action) for action in actions),
+        ]
+    )
+    thread = build([(1, 0, 0), (2, 0, 0), (3, 0, 0), *([] if first else [(6, 0, mask)]), (9, 2, _queue(*own))])
+    return [*([(3, 2, task)] if first else []), (5, 2, thread)]
+
+
+def _image(
+    registers: dict[int, int], machine: int = 1, core: list[tuple[int, int, int | bytes]] | None = None
+) -> bytes:
     """A file as CRIU writes it: registers amid what is none of our business."""
     general = build((number, 0, value) for number, value in registers.items())
     floating = build([(5, 0, IP), (13, 2, build([(1, 0, 7), (6, 1, b"12345678")]))])
     thread = build([(1, 0, 0x7F0000009000), (2, 2, general), (3, 2, floating)])
-    entry = build([(1, 0, machine), (2, 2, thread), (3, 2, b"task"), (4, 2, b"ids"), (20, 5, b"1234")])
+    entry = build([(1, 0, machine), (2, 2, thread), *(core or _core()), (4, 2, b"ids"), (20, 5, b"1234")])
     return struct.pack("<III", 0x54564319, 0x55053847, len(entry)) + entry
 
 
@@ -98,6 +135,31 @@ def test_an_interrupted_call_is_made_again(registers: dict[int, int], again: dic
 )
 def test_other_calls_are_left_alone(registers: dict[int, int]) -> None:
     assert _core_image.with_sleep_made_again(_image(registers)) is None
+
+
+@pytest.mark.parametrize(
+    ("core", "again"),
+    [
+        (_core(shared=(SIGUSR1,), handled={SIGUSR1: HANDLER}), False),
+        (_core(own=(SIGUSR1,), handled={SIGUSR1: HANDLER}), False),
+        (_core(own=(SIGCHLD, 64), handled={64: HANDLER}), False),
+        # The process' actions are told with its first thread.
+        (_core(own=(SIGUSR1,), first=False), False),
+        # It is not delivered, or does not end the call.
+        (_core(shared=(SIGUSR1,), handled={SIGUSR1: HANDLER}, blocked=SIGUSR1), True),
+        (_core(own=(SIGUSR1,), blocked=SIGUSR1, first=False), True),
+        (_core(shared=(SIGCHLD,), handled={SIGUSR1: HANDLER}), True),
+        (_core(shared=(SIGUSR1,), handled={SIGUSR1: 1, SIGUSR2: HANDLER, 11: HANDLER}), True),
+        (_core(own=(SIGSTOP,), handled={18: HANDLER, 20: HANDLER}), True),
+        (_core(handled={SIGUSR1: HANDLER}), True),
+        (_core(first=False), True),
+    ],
+)
+def test_a_signal_that_is_handled_ends_a_sleep_as_it_would_have(
+    core: list[tuple[int, int, int | bytes]], again: bool
+) -> None:
+    told = _core_image.with_sleep_made_again(_image(_registers(orig_ax=35, di=STACK, si=OTHER), core=core))
+    assert (told is not None) == again
 
 
 def test_what_is_not_as_expected_is_left_as_it_is(tmp_path: Path) -> None:

@@ -7,7 +7,10 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import socket
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ import pytest
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _channel,
     _destination_lost,
+    _durable,
     _freeze,
     _recovery,
     _watchdog,
@@ -24,6 +28,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import Channel
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import GO_SENT, SOURCE, Session
+from tests.unit.core import netns
 from tests.unit.core.support import CONTAINER, bring_to
 
 NOBODY = "ssh: connect to host 127.0.0.1 port 22: No route to host"
@@ -110,7 +115,7 @@ def test_whoever_answers_in_any_way_is_not_lost(
     assert caught.value.code == heard
     # Not even where no connection can be made by now.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_destination_lost, "sign_of_life", lambda *_words: "")
+        patch.setattr(_destination_lost, "sign_of_life", lambda *_words: ("", ""))
         assert _override(handed_over) == "destination_not_lost"
     assert thawed == []
     assert handed_over.phase == "sent"
@@ -131,7 +136,7 @@ def test_one_that_cannot_be_connected_is_lost(
     said: str, handed_over: Session, thawed: list[str], ssh: Callable[[str, int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ssh(said, 255)
-    monkeypatch.setattr(_destination_lost, "sign_of_life", lambda *_words: "")
+    monkeypatch.setattr(_destination_lost, "sign_of_life", lambda *_words: ("", ""))
     assert _override(handed_over) == "closed"
     assert thawed == [handed_over.id]
     assert handed_over.data("aborted")["destination_lost"] is True
@@ -142,17 +147,17 @@ def test_a_host_whose_ssh_daemon_is_down_is_alive(
 ) -> None:
     """ssh tells of the last address only; and who refuses a connection is there."""
     ssh(NOBODY, 255)
-    asked: list[tuple[str, int]] = []
+    asked: list[tuple[list[str], int]] = []
 
-    def refuses(address: str, port: int) -> str:
-        asked.append((address, port))
-        return "refuses connections"
+    def refuses(addresses: list[str], port: int) -> tuple[str, str]:
+        asked.append((addresses, port))
+        return "127.0.0.1", "refuses connections"
 
     monkeypatch.setattr(_destination_lost, "sign_of_life", refuses)
     engine: Any = Engine()
     with pytest.raises(MigrationError) as caught:
         _recovery._override(handed_over, engine)
-    assert asked == [("127.0.0.1", 22)]
+    assert asked == [(["127.0.0.1", "127.0.0.1"], 22)]
     assert handed_over.id in caught.value.message
     assert "A machine at 127.0.0.1 refuses connections." in caught.value.message
     assert "ip route add unreachable 127.0.0.1" in caught.value.message
@@ -170,13 +175,36 @@ def port() -> Iterator[int]:
         yield bound.getsockname()[1]
 
 
+def _looked(*addresses: str, port: int = 22, connect: Any = _destination_lost._connect) -> str:
+    """Where something is alive, and what it does."""
+    return " ".join(_destination_lost.sign_of_life(addresses, port, connect)).strip()
+
+
 def test_who_accepts_or_refuses_a_connection_is_there(port: int) -> None:
-    assert _destination_lost.sign_of_life("127.0.0.1", port) == f"refuses connections to port {port}"
+    assert _looked("127.0.0.1", port=port) == f"127.0.0.1 refuses connections to port {port}"
     with socket.create_server(("127.0.0.1", 0)) as server:
         listening = server.getsockname()[1]
-        assert _destination_lost.sign_of_life("127.0.0.1", listening) == f"accepts connections to port {listening}"
+        assert _looked("127.0.0.1", port=listening) == f"127.0.0.1 accepts connections to port {listening}"
     # RFC 6761: no name ends so.
-    assert _destination_lost.sign_of_life("beta.invalid", port) == ""
+    assert _looked("beta.invalid", port=port) == ""
+
+
+def test_where_a_name_leads_to_nowhere_the_addresses_that_it_had_are_asked(
+    port: int, handed_over: Session, thawed: list[str], ssh: Callable[[str, int], None]
+) -> None:
+    ssh("ssh: Could not resolve hostname beta.invalid: Name or service not known", 255)
+    place = {"address": "beta.invalid", "port": port, "user": "root", "addresses": ["127.0.0.1"]}
+    _durable.write_json(handed_over.path("peer.json"), place)
+    engine: Any = Engine()
+    with pytest.raises(MigrationError) as caught:
+        _recovery._override(handed_over, engine)
+    assert caught.value.code == "destination_not_lost"
+    assert f"A machine at 127.0.0.1 refuses connections to port {port}." in caught.value.message
+    assert "ip route add unreachable 127.0.0.1" in caught.value.message
+    assert thawed == []
+    # A session that began before they were noted.
+    _durable.write_json(handed_over.path("peer.json"), {"address": "beta.invalid", "port": port, "user": "root"})
+    assert _override(handed_over) == "closed"
 
 
 @pytest.mark.parametrize("code", [errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT, errno.EPERM])
@@ -190,12 +218,97 @@ def test_every_address_of_a_name_is_looked_at(code: int, monkeypatch: pytest.Mon
         tried.append(place[4][0])
         raise OSError(code, "nobody")
 
-    assert _destination_lost.sign_of_life("beta", 22, nobody) == ""
-    assert tried == addresses
+    assert _looked("beta", "192.0.2.1", connect=nobody) == ""
+    assert tried == addresses, "each of them once"
 
     def second(place: Any, _timeout: float) -> None:
         if place[4][0] == addresses[0]:
             raise OSError(code, "nobody")
         raise ConnectionRefusedError
 
-    assert _destination_lost.sign_of_life("beta", 22, second) == "refuses connections to port 22"
+    assert _looked("beta", connect=second) == "192.0.2.2 refuses connections to port 22"
+
+
+# -- a machine whose firewall turns connections away -----------------------------------------------------------------
+
+LIVING = {4: netns.CONTAINER_ADDRESS, 6: "2001:db8::10"}
+NOBODY_THERE = {4: "192.0.2.30", 6: "2001:db8::30"}
+
+
+@pytest.fixture(scope="module")
+def two_hosts() -> Iterator[netns.Namespaces]:
+    """Two hosts with a cable between them, by both protocols."""
+    with netns.namespaces() as made:
+        for pid, address in ((made.container, LIVING[6]), (made.client, "2001:db8::20")):
+            made.ip(pid, "address", "add", f"{address}/64", "dev", "eth0", "nodad")
+        yield made
+
+
+def _firewall(hosts: netns.Namespaces, rules: str) -> None:
+    argv = ["nsenter", f"--net=/proc/{hosts.container}/ns/net", "nft", "-f", "-"]
+    subprocess.run(argv, input=f"flush ruleset\n{rules}", text=True, check=True)
+
+
+@pytest.mark.usefixtures("needs_namespaces")
+@pytest.mark.skipif(shutil.which("nft") is None, reason="nft is not installed")
+@pytest.mark.parametrize(
+    ("version", "rejected"),
+    [
+        # As firewalld does, and whoever writes rules by hand.
+        *[
+            (4, f"icmp type {kind}")
+            for kind in ("admin-prohibited", "host-prohibited", "net-unreachable", "host-unreachable")
+        ],
+        *[(6, f"icmpv6 type {kind}") for kind in ("admin-prohibited", "no-route", "addr-unreachable", "policy-fail")],
+        (4, "icmp type port-unreachable"),
+        (6, "tcp reset"),
+    ],
+)
+def test_a_machine_whose_firewall_turns_connections_away_is_alive(
+    version: int, rejected: str, two_hosts: netns.Namespaces
+) -> None:
+    family = "ip" if version == 4 else "ip6"
+    hook = "type filter hook input priority 0;"
+    _firewall(two_hosts, f"table {family} f {{\n chain i {{\n {hook}\n tcp dport 22 reject with {rejected}\n }}\n}}\n")
+    told = two_hosts.inside(two_hosts.client, lambda: _looked(LIVING[version]))
+    assert told == f"{LIVING[version]} refuses connections to port 22"
+
+
+@pytest.mark.usefixtures("needs_namespaces")
+@pytest.mark.parametrize("version", [4, 6])
+def test_where_nobody_has_the_address_any_more_it_is_lost(version: int, two_hosts: netns.Namespaces) -> None:
+    """The kernel tells the same error, and that it comes from this host."""
+    assert two_hosts.inside(two_hosts.client, lambda: _looked(NOBODY_THERE[version])) == ""
+
+
+@pytest.mark.usefixtures("needs_namespaces")
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("kind", ["unreachable", "prohibit", "blackhole"])
+def test_one_that_a_person_has_cut_this_host_off_from_is_lost(
+    kind: str, version: int, two_hosts: netns.Namespaces
+) -> None:
+    route = [f"-{version}", "route", "{}", kind, LIVING[version]]
+    two_hosts.ip(two_hosts.client, *" ".join(route).format("add").split())
+    try:
+        assert two_hosts.inside(two_hosts.client, lambda: _looked(LIVING[version])) == ""
+    finally:
+        two_hosts.ip(two_hosts.client, *" ".join(route).format("del").split())
+
+
+@pytest.mark.usefixtures("needs_namespaces")
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_router_that_cannot_find_it_is_no_sign_of_its_life(version: int, two_hosts: netns.Namespaces) -> None:
+    """Its answer is not the destination's."""
+    _firewall(two_hosts, "")
+    beyond = {4: "198.51.100.7", 6: "2001:db8:1::7"}[version]
+    way = [f"-{version}", "route", "{}", beyond, "via", LIVING[version]]
+    two_hosts.ip(two_hosts.client, *" ".join(way).format("add").split())
+    forwarding = "net/ipv4/ip_forward" if version == 4 else "net/ipv6/conf/all/forwarding"
+    argv = ["nsenter", f"--net=/proc/{two_hosts.container}/ns/net", "sh", "-c", f"echo 1 >/proc/sys/{forwarding}"]
+    subprocess.run(argv, check=True)
+    try:
+        began = time.monotonic()
+        assert two_hosts.inside(two_hosts.client, lambda: _looked(beyond)) == ""
+        assert time.monotonic() - began < _destination_lost._CONNECT_SECONDS, "the router has answered"
+    finally:
+        two_hosts.ip(two_hosts.client, *" ".join(way).format("del").split())

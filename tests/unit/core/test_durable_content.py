@@ -10,6 +10,8 @@ import errno
 import io
 import json
 import os
+import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _channel,
     _channel_server,
     _checkpoint_dir,
     _destination,
@@ -26,6 +29,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _engine_runtime,
     _flush,
     _proof,
+    _source,
+    _transfer,
     _trees,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._addresses import NO_ADDRESSES
@@ -36,7 +41,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Mark
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import DESTINATION, REFUSED, Session
 from tests.unit.core.disks import Disk, require_disks, with_own_mounts
 from tests.unit.core.groups import Group, Shim
-from tests.unit.core.support import CONTAINER, OTHER_CONTAINER
+from tests.unit.core.support import CONTAINER, OTHER_CONTAINER, bring_to
 from tests.unit.core.test_second_pass import Contents
 from tests.unit.core.wire import Wire
 
@@ -330,3 +335,50 @@ def test_with_api_it_is_flushed_before_the_copy_is_started(
     assert caught.value.code == ("flush_failed" if broken else "restore_failed")
     assert events == (["renamed", "flushed"] if broken else ["renamed", "flushed", "started"])
     assert found.phase == ("created" if broken else "starting")
+
+
+@pytest.mark.usefixtures("needs_disks")
+@pytest.mark.parametrize("hangs", [False, True])
+def test_with_api_the_last_pass_has_a_bound_where_the_destination_s_disk_hangs(
+    hangs: bool, wire: Wire, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """rsync's receiver waits for the disk, and its generator goes on answering: no time-out of rsync's comes to an end."""
+    contents = Contents(wire, disk / "docker")
+    (contents.volume / "file").write_bytes(os.urandom(8 * _MIB))
+    targets = {target: str(wire.places / target) for target in ("layer", "log", "volume/data", "inbox", "checkpoint")}
+    _channel_server.set_targets(wire.destination, targets)
+    images = Path(_engine_api.images(wire.source))
+    images.mkdir(parents=True)
+    (images / "pages-1.img").write_bytes(b"memory")
+    bring_to(wire.source, "freezing").enter("dumped", held={}, bytes=0)
+    hung_up: list[str] = []
+    monkeypatch.setattr(_channel.Channel, "hang_up", lambda channel: hung_up.append(channel.session.id))
+    monkeypatch.setattr(_transfer, "_LAST_PASS_SECONDS", 1.0 if hangs else 20.0)
+    monkeypatch.setattr(_source, "memory_timeout", lambda _size: 0.5)
+
+    def work() -> tuple[str, bool, int, str]:
+        there = Disk(disk, wire.places)
+        for target in targets:
+            (wire.places / target).mkdir(parents=True)
+        if hangs:
+            subprocess.run(["fsfreeze", "--freeze", there.place], check=True)
+        # Without a bound it would come to an end only with this.
+        goes_on = threading.Timer(12, subprocess.run, (["fsfreeze", "--unfreeze", there.place],))
+        began = time.monotonic()
+        if hangs:
+            goes_on.start()
+        try:
+            _source.send_checkpoint(wire.source, contents.engine)
+            told = "sent"
+        except MigrationError as exc:
+            told = f"{exc.code}: {exc.message}"
+        in_time = time.monotonic() - began < 10
+        if hangs:
+            goes_on.cancel()
+            subprocess.run(["fsfreeze", "--unfreeze", there.place], check=False)
+        return told, in_time, len(hung_up), wire.source.phase
+
+    late = (
+        "transfer_failed: The last changes of the container's files did not reach the destination within 1.5 seconds."
+    )
+    assert with_own_mounts(work) == ((late, True, 1, "dumped") if hangs else ("sent", True, 0, "sent"))

@@ -322,6 +322,33 @@ def test_another_image_under_its_names_leaves_the_names_as_they_were(session: Se
     assert engine.names == {"web:1": "sha256:before"}
 
 
+def test_where_the_image_is_here_already_nothing_is_loaded(session: Session) -> None:
+    """By its id it would be found afterwards, whatever has come under its names."""
+    names = {"web:1": str(IMAGE["id"]), "other:1": "sha256:other"}
+    engine = Engine(**names)
+    engine.loads = "sha256:evil"
+    assert _load(session, engine, _oci()) == {"loaded": IMAGE["id"]}
+    assert engine.names == names
+    assert not os.path.exists(session.path("image_brought.json")), "it is not this session's to take away"
+
+
+def test_another_image_beside_it_gets_none_of_its_names(session: Session) -> None:
+    """Somebody else pulls the container's image while the archive comes in."""
+    engine = Engine(web_1="sha256:before")
+    engine.loads = "sha256:evil"
+    load = engine.load_image
+
+    def load_while_it_is_pulled(stream: Iterable[bytes]) -> str:
+        engine.names["pulled:1"] = str(IMAGE["id"])
+        return load(stream)
+
+    engine.load_image = load_while_it_is_pulled  # type: ignore[method-assign]
+    with pytest.raises(MigrationError) as caught:
+        _load(session, engine, _oci())
+    assert caught.value.code == "image_load_failed"
+    assert engine.names == {"web:1": "sha256:before", "pulled:1": IMAGE["id"]}
+
+
 @pytest.mark.parametrize("phase", ["creating", "created", "starting", "held", "run", "refused"])
 def test_it_is_taken_before_the_container_is_made_and_at_no_other_time(session: Session, phase: str) -> None:
     bring_to(session, phase)

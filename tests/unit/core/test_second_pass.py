@@ -38,7 +38,7 @@ class Contents:
             "HostConfig": {"LogConfig": {"Type": "json-file"}},
         }
         # All that is asked of the engine here: what it was told to say.
-        self._engine: Any = SimpleNamespace(inspect=lambda _name: inspect)
+        self.engine: Any = SimpleNamespace(inspect=lambda _name: inspect)
         wire.source.facts["data_root"] = str(root)
         outbox = Path(wire.source.memory_path("outbox"))
         outbox.mkdir()
@@ -48,7 +48,7 @@ class Contents:
         self.arrived = wire.places
 
     def send(self, *, running: bool) -> int:
-        return _transfer.send_content(self._wire.source, self._engine, running=running)
+        return _transfer.send_content(self._wire.source, self.engine, running=running)
 
     def clock_was_set(self, seconds: float) -> None:
         """What the note of the first pass looks like when the clock has been set since."""

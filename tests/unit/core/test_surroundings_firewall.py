@@ -92,6 +92,72 @@ def test_from_one_namespace_into_another(carried: bool) -> None:
         assert topic.compare(copy, data) == ([] if carried else ["the firewall rules that nft lists"])
 
 
+def _nft(rule: str, chain: str = "type filter hook input priority 0; policy drop;") -> dict[str, object]:
+    return {"nft": f"table inet f {{\n\tchain i {{\n\t\t{chain}\n\t\t{rule}\n\t}}\n}}\n", "iptables": {}}
+
+
+def _iptables(rule: str) -> dict[str, object]:
+    return {"nft": "", "iptables": {"iptables-nft": f"*filter\n:INPUT DROP [0:0]\n[1:2] -A INPUT {rule}\nCOMMIT\n"}}
+
+
+@pytest.mark.parametrize(
+    ("rules_inside", "programs"),
+    [
+        (_nft("ct state established,related accept"), ["nft"]),
+        (_nft("ct state vmap { established : accept, invalid : drop }"), ["nft"]),
+        (_nft("tcp dport 80 redirect to :8080", "type nat hook prerouting priority dstnat; policy accept;"), ["nft"]),
+        (_nft('oif "eth0" masquerade', "type nat hook postrouting priority srcnat; policy accept;"), ["nft"]),
+        (_nft('counter packets 0 bytes 0 xt match "conntrack" accept'), ["nft"]),
+        (_iptables("-m state --state RELATED,ESTABLISHED -j ACCEPT"), ["iptables-nft"]),
+        (_iptables("-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"), ["iptables-nft"]),
+        (_iptables("-p tcp -m tcp --dport 80 -j REDIRECT --to-ports 8080"), ["iptables-nft"]),
+        # What looks at packets alone.
+        (_nft("tcp dport { 22, 80 } accept"), []),
+        (_nft('tcp dport 80 accept comment "no ct state here"'), []),
+        (_nft("meta skuid 33 drop", "type nat hook output priority dstnat; policy accept;"), []),
+        (_iptables("-p tcp -m tcp --dport 80 -j ACCEPT"), []),
+        (_iptables('-p tcp -m comment --comment "was -m state once" -j ACCEPT'), []),
+        ({"nft": "", "iptables": {}}, []),
+        # The engine's, where iptables is not there to tell them from others; and others beside them.
+        ({"nft": _ENGINE.replace("jump", "meta mark 5 drop\n\t\tip daddr 127.0.0.11 jump"), "iptables": {}}, []),
+        ({"nft": _ENGINE.replace("jump", "dnat to 10.0.0.1\n\t\tip daddr 127.0.0.11 jump"), "iptables": {}}, ["nft"]),
+    ],
+)
+def test_rules_that_go_by_what_the_kernel_knows_of_connections(
+    rules_inside: dict[str, object], programs: list[str]
+) -> None:
+    assert topic.stateful(rules_inside) == programs
+
+
+_CONNTRACK = "table inet f { chain i { type filter hook input priority 0; ct state established,related accept; }; }\n"
+_RESOLVER = """
+table ip nat {
+  chain DOCKER_OUTPUT { ip daddr 127.0.0.11 tcp dport 53 dnat to 127.0.0.11:36485; }
+  chain OUTPUT { type nat hook output priority -100; ip daddr 127.0.0.11 jump DOCKER_OUTPUT; }
+}
+"""
+
+
+@pytest.mark.usefixtures("needs_namespaces")
+@pytest.mark.parametrize(
+    ("text", "programs"),
+    [("", []), (_NFT, []), (_RESOLVER, []), (_CONNTRACK, ["nft"]), (_RESOLVER + _CONNTRACK, ["nft"])],
+)
+def test_a_connection_through_rules_of_that_kind_is_seen(text: str, programs: list[str]) -> None:
+    with namespaces() as pair:
+
+        def told() -> list[str]:
+            return pair.inside(pair.container, lambda: topic.stateful_here(pair.container))
+
+        subprocess.run(
+            ["nsenter", "-n", "-t", str(pair.container), "nft", "-f", "-"], input=text, text=True, check=True
+        )
+        # Nothing is open, so there is nothing that could be forgotten.
+        assert told() == []
+        with pair.listener(), pair.connect():
+            assert told() == programs
+
+
 @pytest.mark.usefixtures("needs_namespaces")
 def test_a_source_names_no_program_of_its_own(tmp_path: Path) -> None:
     """Which program loads the rules came from the other host: it is one of a few, or none."""

@@ -253,7 +253,8 @@ def test_a_route_over_somebody_who_is_not_there(pair: tuple[Container, Container
 def test_what_cannot_be_brought_over_is_seen(pair: tuple[Container, Container]) -> None:
     source = pair[0]
     inspect = json.loads((source.directory / "config.v2.json").read_text())
-    nothing = {"addresses": [], "devices": [], "shaped": [], "gateways": [], "ipsec": 0, "ipsets": []}
+    names = ("addresses", "devices", "shaped", "gateways", "ipsets", "stateful")
+    nothing = {**{name: [] for name in names}, "ipsec": 0}
     assert _network_facts.look(source.sleeper.pid, inspect) == nothing
     source.ip("link add br9 type bridge")
     source.ip("address add 10.96.0.1/24 dev br9")
@@ -271,6 +272,7 @@ def test_what_cannot_be_brought_over_is_seen(pair: tuple[Container, Container]) 
         "gateways": ["198.18.20.1"],
         "ipsec": 1,
         "ipsets": [],
+        "stateful": [],
     }
     assert seen == told
     # The neighbour is left out.

@@ -156,6 +156,41 @@ def test_processors_that_are_not_here_are_told() -> None:
     assert tasks.differences(here, there, {"affinity": "processors"}, -1) == ["process 1: processors was 8 and is all"]
 
 
+_TIED = """
+import os
+os.sched_setaffinity(0, {processors})
+open("/proc/self/comm", "w").write("tied")
+"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) == 1, reason="there is one processor")
+def test_who_is_tied_to_all_that_are_here_was_tied_to_as_many_elsewhere(
+    group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a host with one more, so that these were not all of them."""
+    with inhabited(group, "original", PLAIN) as original, inhabited(group, "copy", PLAIN) as copy:
+        here = tasks.numbers(",".join(map(str, sorted(os.sched_getaffinity(0)))))
+        assert tasks.tied(original.group) == []
+        monkeypatch.setattr(tasks, "_processors", lambda _group: {*here, max(here) + 1})
+        [one] = {tuple(found["processors"]) for found in tasks.tied(original.group)}
+        assert set(one) == here
+        source = _sent(tasks.take(original, None))
+        monkeypatch.undo()
+        tasks.carry(copy, source)
+        assert tasks.compare(copy, source) == []
+        # On another one it would have been tied to fewer.
+        monkeypatch.setattr(tasks, "_processors", lambda _group: {*here, max(here) + 2})
+        source["processes"]["1"]["threads"]["1"]["affinity"].append(max(here) + 1)
+        assert "process 1: the processors that it is tied to was" in tasks.compare(copy, source)[0]
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) == 1, reason="there is one processor")
+def test_the_preflight_is_told_who_is_tied_to_what(group: Group) -> None:
+    first = min(os.sched_getaffinity(0))
+    with inhabited(group, "original", _TIED.format(processors=f"{{{first}}}")) as original:
+        assert tasks.tied(original.group) == [{"program": "tied", "processors": [first]}]
+
+
 def test_capabilities_that_the_other_kernel_does_not_know() -> None:
     """Nobody can have them there."""
     one, other = (

@@ -70,6 +70,7 @@ def host() -> Facts:
     facts["self_test"].update(refused_options=[], host_lines=[], host_file_error=None, error=None, from_note=False)
     facts["kernel"].update(release="6.12.1", machine="x86_64", cgroup_version=2, lsm=["capability", "apparmor"])
     facts["kernel"].update(config={"CONFIG_UNIX_DIAG": True}, time_namespace=True, page_size=4096)
+    facts["kernel"]["processors"] = [0, 1, 2, 3]
     facts["cpu"] = {"model": "One", "instructions": ["avx", "avx2", "sse4_2"]}
     facts["clock"] = {"wall": 1000.5, "asked_at": 1000.0, "age_seconds": 0.5}
     verdict = criu_verdict("4.2", None, True, "Looks good.", "6.12.1", "x86_64")
@@ -192,6 +193,7 @@ def container(**inspect: Any) -> Facts:
             "pipes_without_writer": [],
             "huge_pages": {},
             "keys": 0,
+            "tied": [],
             "seccomp": 2,
             "own_user_namespace": False,
             "protocols": {},
@@ -202,7 +204,10 @@ def container(**inspect: Any) -> Facts:
         "sockets": {"inet": [], "own_addresses": ["172.17.0.2"], "groups": [], "outside": []},
         "lasting": [],
         "strangers": [],
-        "network_made": {"addresses": [], "devices": [], "shaped": [], "gateways": [], "ipsec": 0, "ipsets": []},
+        "network_made": {
+            **{name: [] for name in ("addresses", "devices", "shaped", "gateways", "ipsets", "stateful")},
+            "ipsec": 0,
+        },
     }
 
 

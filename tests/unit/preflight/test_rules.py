@@ -634,6 +634,29 @@ TABLE: list[Row] = [
     Row("personality", held(personality=["gdb"]), "gdb"),
     Row("kernel_keys", of("processes", "keys", to=3), "3 key(s)"),
     Row("kernel_keys", of("processes", "keys", to=0)),
+    Row(
+        "processors_missing",
+        all_of(
+            on("source", "kernel", "processors", to=list(range(8))),
+            of(
+                "processes",
+                "tied",
+                to=[
+                    *({"program": "nginx", "processors": [number]} for number in range(8)),
+                    {"program": "redis", "processors": [1, 2]},
+                ],
+            ),
+        ),
+        "does not have: nginx to 4, 5, 6, 7.",
+    ),
+    # Those that it has, as few as they may be.
+    Row(
+        "processors_missing",
+        all_of(
+            on("destination", "kernel", "processors", to=[0, 1]),
+            of("processes", "tied", to=[{"program": "nginx", "processors": [0, 1]}]),
+        ),
+    ),
     Row("inotify_on_overlay", held(inotify_overlay=["dotnet"]), "dotnet", "4.2"),
     Row(
         "inotify_on_overlay",
@@ -729,6 +752,23 @@ TABLE: list[Row] = [
     Row("traffic_control_inside", of("network_made", "shaped", to=["eth0 (tbf)"]), "eth0 (tbf)"),
     Row("ipsec_inside", of("network_made", "ipsec", to=3), "3 association(s)"),
     Row("ipsets_inside", of("network_made", "ipsets", to=["blocked"]), "blocked"),
+    Row(
+        "firewall_stateful_inside",
+        all_of(kept(sockets(INCOMING, lasting=(INCOMING,))), of("network_made", "stateful", to=["nft"])),
+        "nft lists them",
+        "198.51.100.7:40000",
+        also=("connections_kept",),
+    ),
+    # What is not kept is told otherwise, and what opens a moment later meets the rules as it always did.
+    Row(
+        "firewall_stateful_inside",
+        all_of(sockets(INCOMING, lasting=(INCOMING,)), of("network_made", "stateful", to=["nft"])),
+        also=("connections_close",),
+    ),
+    Row(
+        "firewall_stateful_inside",
+        all_of(kept(sockets(INCOMING)), of("network_made", "stateful", to=["iptables-nft"])),
+    ),
     Row("gateway_neighbour_inside", of("network_made", "gateways", to=["172.17.0.1"]), "172.17.0.1"),
     # -- the destination: the container itself
     Row(
