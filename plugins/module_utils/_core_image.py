@@ -9,12 +9,12 @@ A task that sleeps in nanosleep(2) or clock_nanosleep(2), or waits in poll(2) fo
 kernel would go on with its wait from a note of its own (ERESTART_RESTARTBLOCK), which CRIU cannot read; so it writes into the
 image of the task's registers (core-N.img) that the call has ended with EINTR, and programs like busybox's sleep end by that.
 
-What the kernel does with every other call is done here: the call is made again. Where the program has given a place for the time
-that is left, the kernel has written that there when it interrupted the sleep, and the call is made again with it: not a second is
-lost or added. Without such a place it sleeps its whole time again. Where a signal is on its way that the program handles, the
-call would have ended by that without a move too, and is left to end. Only the registers of such tasks change, of 64-bit programs
-on x86_64; an image that is not exactly as expected is left as it is.
-(CRIU, images/core.proto and compel/arch/x86/src/lib/infect.c.)
+What the kernel does with every other call is done here: the call is made again. Where the program has given a place for the
+time that is left, the kernel has written that there when it interrupted the sleep, and the call is made again with it: not a
+second is lost or added. Without such a place it sleeps its whole time again. Where a signal is on its way that the program
+handles, the call would have ended by that without a move too, and is left to end. Only the registers of such tasks change, of
+64-bit programs on x86_64; an image that is not exactly as expected is left as it is. (CRIU, images/core.proto and
+compel/arch/x86/src/lib/infect.c.)
 """
 
 from __future__ import annotations
