@@ -135,7 +135,7 @@ def _resolved(address: str, port: int) -> list[str]:
     """The addresses of a name, as numbers; none where it has none, of which ssh tells."""
     try:
         found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)
-    except OSError:
+    except (OSError, UnicodeError):
         return []
     numbers = (socket.getnameinfo(one[4], socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0] for one in found)
     return list(dict.fromkeys(numbers))

@@ -124,7 +124,8 @@ def _let_become_root(session: Session, user: str, command: str, runner: Runner) 
                 return
             said = done.output
     finally:
-        os.unlink(draft)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(draft)
     raise MigrationError("channel_failed", f"The sudo rule for the channel is not accepted: {said}")
 
 

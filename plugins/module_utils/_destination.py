@@ -269,6 +269,9 @@ def finish(session: Session, engine: Engine) -> list[str]:
 
     :returns: why an old copy is left alone, for a person; ``cleanup.yml`` says it again.
     """
+    # The files are the container's own from here on.
+    _channel_server.forget_targets(session)
+    _channel_server.end_transfers(session)
     container = session.data("run")["container_id"]
     inspect = engine.find(container)
     left = []

@@ -97,7 +97,7 @@ def sign_of_life(addresses: t.Iterable[str], port: int, connect: _Connect = _con
         try:
             for found in socket.getaddrinfo(address, port, type=socket.SOCK_STREAM):
                 places.setdefault(found[4], found)
-        except OSError:
+        except (OSError, UnicodeError):
             continue
     for place, found in places.items():
         try:

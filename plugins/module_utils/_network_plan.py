@@ -215,9 +215,22 @@ def _wanted_addresses(match: Match, endpoints: t.Sequence[Endpoint], lost: list[
 
 
 def _taken_away(match: Match, copy: State, given_up: set[Key]) -> list[Message]:
-    """What the engine gave the copy, and what is gone since without the source having given it up: a sysctl can do that."""
-    there = {_given(one) for one in copy.addresses}
-    return [one for one in match.copy.addresses if _given(one) not in there and _given(one) not in given_up]
+    """What the engine gave the copy, and what is gone since without the source having given it up: a sysctl can do that.
+
+    Only of a family that the source has from its engine too: where the copy's network has IPv6 and the source's has none, a
+    sysctl of the source's takes it away rightly.
+    """
+    families: set[tuple[int, int]] = set()
+    for index, endpoint in match.engine_links.items():
+        link = match.link(index)
+        families.update((link.number, family) for family in endpoint.addresses if link is not None)
+    gone = {_given(one) for one in match.copy.addresses} - {_given(one) for one in copy.addresses} - given_up
+
+    def is_of_both(address: Message) -> bool:
+        family, _length, _flags, _scope, index = _network_state.ADDRESS_HEAD.unpack(address.head)
+        return (index, family) in families
+
+    return [one for one in match.copy.addresses if _given(one) in gone and is_of_both(one)]
 
 
 def _address(match: Match, message: Message) -> Message:

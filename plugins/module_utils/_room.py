@@ -87,6 +87,9 @@ def load_image(session: Session, engine: Engine, stream: _image_stream.Stream) -
     image = read_spec(session)["image"]
     there = _images.find(engine, image)
     if there is not None:
+        # Whoever has brought it, it was not this session, which has not to take it away again.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(session.path("image_brought.json"))
         return {"loaded": there["Id"]}
     # Noted first: what a refusal has to take away again, however far this gets, and what the tags pointed at before.
     tags = {tag: (engine.find_image(tag) or {}).get("Id") for tag in image["tags"]}

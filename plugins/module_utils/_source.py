@@ -85,7 +85,7 @@ def open_session(
     :raises MigrationError: ``cannot_move`` with all findings; ``session_busy``; ``watchdog_failed`` ...
     """
     # What the move that brought it here has left to be done would else be done to a container that is being moved, or has been.
-    _destination.finish_arrival(engine, container)
+    _destination.finish_arrival(engine, _names.container_name(container))
     inspect = _examine.require_movable(engine, container, ignore_rules=ignore_rules)
     volumes = _volumes.of_container(engine, inspect, bind_mounts)
     name = inspect["Name"].lstrip("/")

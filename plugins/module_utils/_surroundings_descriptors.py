@@ -16,6 +16,7 @@ Files that have a name have their owner from the copy of the container's files.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -132,6 +133,9 @@ def _device_of_sockets() -> int:
         return os.fstat(one.fileno()).st_dev
 
 
+# Before Linux 5.6 nothing can be borrowed; a filter of system calls may forbid it; and what is open with O_PATH cannot be set so.
+_NOT_BORROWED = (errno.ENOSYS, errno.EPERM, errno.EBADF)
+
 _KINDS = {
     stat.S_IFIFO: "pipe",
     stat.S_IFCHR: "character device",
@@ -188,8 +192,20 @@ def carry(side: Side, source: t.Any) -> None:
                 owner = wanted.owner if look.lacks(pid, int(name), wanted.owner) else None
                 flags = wanted.flags if frozen and wanted.flags & _CHANGEABLE else None
                 if owner is not None or flags is not None:
-                    with borrowed(pid, int(name)) as ours:
-                        _set(look, ours, owner, flags)
+                    try:
+                        with borrowed(pid, int(name)) as ours:
+                            _set(look, ours, owner, flags)
+                    except OSError as exc:
+                        if owner is None or not frozen or exc.errno not in _NOT_BORROWED:
+                            raise
+                        _give(look, f"/proc/{pid}/fd/{name}", owner)
+
+
+def _give(look: _Look, place: str, wanted: t.Sequence[int]) -> None:
+    """Set owner and mode by a path below /proc. It cannot lead elsewhere meanwhile, as the process is frozen."""
+    user, group, mode = wanted
+    os.chown(place, look.users.outside(user), look.groups.outside(group))
+    os.chmod(place, mode)
 
 
 def _set(look: _Look, ours: int, owner: t.Sequence[int] | None, flags: int | None) -> None:

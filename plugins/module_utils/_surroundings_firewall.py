@@ -61,7 +61,14 @@ _PROGRAMS = {
 # that loads modules.
 _SAVED = re.compile(r"#.*|\*\w+|COMMIT|:\S+ (-|[A-Z]+) \[\d+:\d+\]|(\[\d+:\d+\] )?-A .*|", re.ASCII)
 _LOADER = re.compile(r"-\w*M.*|--mo(d|dp|dpr|dpro|dprob|dprobe)?(=.*)?", re.ASCII | re.DOTALL)
-_QUOTED = re.compile(r'"(\\.|[^"\\])*"')
+# Of which the next word is a text that may say what it likes.
+_TEXT_OPTIONS = ("--comment", "--string", "--hex-string", "--log-prefix", "--nflog-prefix")
+# Words of iptables-restore: a quoted one is as good as another, and a backslash in it quotes one character.
+_WORD = re.compile(r'(?:"(?:\\.|[^"\\])*"|[^\s"])+')
+_QUOTED = re.compile(r'"((?:\\.|[^"\\])*)"')
+# Of nft: a text knows no backslash. What stands in it, or behind a number sign, is no statement.
+_NO_STATEMENT = re.compile(r'"[^"]*"|#[^\n]*')
+_INCLUDE = re.compile(r"(^|[;{}])\s*include\b", re.MULTILINE)
 _LEGACY_NAMES = {"ip": "ip_tables_names", "ip6": "ip6_tables_names"}
 
 
@@ -222,14 +229,22 @@ def check(source: t.Mapping[str, t.Any]) -> None:
 
     :raises ValueError: where they name a file or program, which root would read or run.
     """
-    # Strings may say what they like.
-    if re.search(r"\binclude\b", _QUOTED.sub('""', source["nft"])):
+    if _INCLUDE.search(_NO_STATEMENT.sub('""', source["nft"])):
         raise ValueError("rules for nft name a file")
     for text in source["iptables"].values():
         for line in text.split("\n"):
-            words = _QUOTED.sub('""', line).split()
-            if not _SAVED.fullmatch(line) or any(map(_LOADER.fullmatch, words)):
+            if not _SAVED.fullmatch(line) or any(map(_LOADER.fullmatch, _options(line))):
                 raise ValueError("rules for iptables are none that iptables saves")
+
+
+def _options(line: str) -> t.Iterator[str]:
+    """The words of a line of iptables-restore, as the program gets them, without texts."""
+    before = ""
+    for word in _WORD.findall(line):
+        plain = _QUOTED.sub(lambda found: re.sub(r"\\(.)", r"\1", found.group(1)), word)
+        if before not in _TEXT_OPTIONS:
+            yield plain
+        before = plain
 
 
 # -- on the copy --------------------------------------------------------------------------------------------------

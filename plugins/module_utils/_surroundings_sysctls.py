@@ -205,15 +205,16 @@ def renamed(source: t.Any, names: t.Mapping[str, str]) -> t.Any:
     """The same for network devices that are called otherwise; without those that are not there.
 
     :param source: what :func:`take` returned.
-    :param names: what devices are called on the copy, by their names on the source; empty for one that is not there.
+    :param names: what devices are called on the copy, by their names on the source; empty for one that is not there. Of others
+        the network's own topic knows nothing: the user does not heed them, or the kernel makes them by itself, here or there.
     """
-    if all(name == new for name, new in names.items()):
-        return source
 
     def new_name(name: str) -> str:
         device = _OF_DEVICE.fullmatch(name)
-        new = names.get(device.group(2)) if device else None
-        return name if device is None or new is None else new and f"{device.group(1)}{new}{device.group(3)}"
+        if device is None or device.group(2) in _NO_DEVICES:
+            return name
+        new = names.get(device.group(2))
+        return f"{device.group(1)}{new}{device.group(3)}" if new else ""
 
     values = {new_name(name): value for name, value in source["values"].items()}
     return {

@@ -327,6 +327,8 @@ def test_where_the_image_is_here_already_nothing_is_loaded(session: Session) -> 
     names = {"web:1": str(IMAGE["id"]), "other:1": "sha256:other"}
     engine = Engine(**names)
     engine.loads = "sha256:evil"
+    # The session has tried to pull it before.
+    Path(session.path("image_brought.json")).write_text("{}")
     assert _load(session, engine, _oci()) == {"loaded": IMAGE["id"]}
     assert engine.names == names
     assert not os.path.exists(session.path("image_brought.json")), "it is not this session's to take away"

@@ -188,6 +188,15 @@ def test_a_refusal_takes_nothing_away_a_second_time(make_session: MakeSession, t
     assert made.exists()
 
 
+def test_nothing_can_be_written_into_what_has_come(make_session: MakeSession) -> None:
+    """The channel stays open for a day, for a source that has not heard; its key writes no file of a container that runs."""
+    session = _came(make_session)
+    _channel_server.set_targets(session, {"layer": "/nowhere"})
+    _settle(session, Docker(web=OTHER_CONTAINER))
+    assert not session.ended
+    assert not os.path.exists(session.memory_path("targets.json"))
+
+
 def test_who_moves_on_what_has_come_has_the_last_word(make_session: MakeSession) -> None:
     """Its old copy is stopped and has no restart policy; the half that brought it here waits to be heard, for a day."""
     docker = Docker(web=OTHER_CONTAINER)

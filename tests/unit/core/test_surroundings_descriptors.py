@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -164,6 +165,28 @@ def test_what_comes_in_the_place_of_a_descriptor_is_left_alone(tmp_path: Path, m
             os.close(one)
     now = theirs.stat()
     assert (now.st_uid, now.st_gid, now.st_mode) == (before.st_uid, before.st_gid, before.st_mode)
+
+
+@pytest.mark.parametrize(("frozen", "owner"), [(True, 1000), (False, 0)])
+def test_where_no_descriptor_can_be_borrowed_only_a_frozen_process_is_trusted_with_its_paths(
+    frozen: bool, owner: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before Linux 5.6."""
+
+    def not_here(*_arguments: int) -> Any:
+        raise OSError(errno.ENOSYS, "not here")
+
+    monkeypatch.setattr(descriptors, "borrowed", not_here)
+    pipe = os.pipe()
+    side: Any = SimpleNamespace(
+        init=os.getpid(), processes={"1": os.getpid()}, group=SimpleNamespace(frozen=frozen), notes={}
+    )
+    try:
+        descriptors.carry(side, {"1": {str(pipe[0]): ["pipe", 0, [], [1000, 1001, 0o666]]}})
+        assert os.fstat(pipe[0]).st_uid == owner
+    finally:
+        for one in pipe:
+            os.close(one)
 
 
 def test_a_socket_with_a_name_keeps_the_owner_that_it_has(group: Group, tmp_path: Path) -> None:

@@ -177,10 +177,15 @@ def test_a_source_names_no_program_of_its_own(tmp_path: Path) -> None:
     [
         ('include "/etc/shadow"\n', ""),
         ('table ip x { comment "a" ; include "/etc/shadow"\n}\n', ""),
+        ('table ip x { comment "\\"\n}\ninclude "/etc/shadow"\n', ""),
+        ('# "\ninclude "/etc/shadow"\n', ""),
         ("", "*filter\n[0:0] -A INPUT -M /tmp/program -m x\nCOMMIT\n"),
         ("", "*filter\n-A INPUT -4M/tmp/program -m x\nCOMMIT\n"),
         ("", "*filter\n-A INPUT --modprobe=/tmp/program -m x\nCOMMIT\n"),
         ("", "*filter\n-A INPUT --modpr /tmp/program -m x\nCOMMIT\n"),
+        ("", '*filter\n-A INPUT "-M" "/tmp/program" -m x\nCOMMIT\n'),
+        ("", '*filter\n-A INPUT "\\-M" /tmp/program -m x\nCOMMIT\n'),
+        ("", '*filter\n-A INPUT --mod"probe" /tmp/program -m x\nCOMMIT\n'),
         ("", "*filter\n-F INPUT\nCOMMIT\n"),
     ],
 )
@@ -196,4 +201,9 @@ def test_rules_that_are_saved_pass() -> None:
         '[3:9] -A INPUT -m comment --comment "-M or --modprobe" -m statistic --mode random --probability 0.5 -j mine\n'
         "-A INPUT -m time --monthdays 1,2 -m mac --mac-source 00:00:00:00:00:01 -j MARK --set-mark 0x1\nCOMMIT\n"
     )
-    topic.check({"nft": _NFT + 'table ip c { comment "include me"; }\n', "iptables": {"iptables-nft": saved}})
+    topic.check(
+        {
+            "nft": _NFT + 'table ip c { comment "include me"; chain http-include { } }\n',
+            "iptables": {"iptables-nft": saved},
+        }
+    )

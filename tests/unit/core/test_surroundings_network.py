@@ -315,6 +315,25 @@ def test_addresses_of_the_engine_that_a_sysctl_takes_away_come_back(pair: tuple[
     assert [copy.ip(words) for words in shown] == before
 
 
+@pytest.mark.parametrize("where", ["eth0", "lo"])
+def test_ipv6_that_the_source_does_not_have_is_not_brought_back(where: str, tmp_path: Path) -> None:
+    """The copy's network has it, or its engine gives it to every loopback device; a sysctl of the source's takes it away."""
+    four_only = {key: value for key, value in SOURCE.items() if "IPv6" not in key}
+    source, copy = Container(tmp_path / "source", [four_only]), Container(tmp_path / "copy", [COPY])
+    try:
+        source.sysctl(f"ipv6/conf/{where}/disable_ipv6", "1")
+        side, data = copy.side(), json.loads(json.dumps(topic.take(source.side(), None)))
+        topic.device_names(side, data)
+        copy.sysctl(f"ipv6/conf/{where}/disable_ipv6", "1")
+        topic.carry(side, data)
+        assert copy.sysctl_now(f"ipv6/conf/{where}/disable_ipv6") == "1"
+        assert not copy.ip(f"-6 address show dev {where}")
+        assert topic.compare(side, data) == []
+    finally:
+        source.close()
+        copy.close()
+
+
 def test_an_address_of_the_engine_of_which_the_copy_has_none(pair: tuple[Container, Container]) -> None:
     """Its network has no IPv6 there, or it was lost before anybody looked."""
     source, copy = pair

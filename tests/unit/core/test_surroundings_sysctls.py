@@ -167,6 +167,18 @@ def test_what_a_device_has_by_itself() -> None:
     assert _surroundings_sysctls.renamed(source, {"eth1": "eth0"})["set"] == ["net/mpls/conf/eth0/input"]
 
 
+@pytest.mark.parametrize("names", [{"eth0": "eth0"}, {"eth0": "eth1"}, {"eth0": "eth0", "br9": ""}])
+def test_devices_that_the_network_knows_nothing_of_are_left_out(names: dict[str, str]) -> None:
+    """They were made inside and are not heeded, or the kernel makes them by itself where it has a module (tunl0)."""
+    others = ["net/ipv4/conf/br9/rp_filter", "net/ipv4/conf/tunl0/rp_filter"]
+    kept = ["net/ipv4/conf/all/rp_filter", "net/ipv4/conf/default/rp_filter", "net/ipv4/conf/lo/rp_filter"]
+    own = [f"net/ipv4/conf/{names['eth0']}/rp_filter", "kernel/msgmax"]
+    every = [*others, *kept, "net/ipv4/conf/eth0/rp_filter", "kernel/msgmax"]
+    found = _surroundings_sysctls.renamed({"values": dict.fromkeys(every, "2"), "set": sorted(every)}, names)
+    assert set(found["values"]) == {*kept, *own}
+    assert found["set"] == sorted([*kept, *own])
+
+
 # What was done on the source, whose device was there already: a router but not at this device, and new usual values.
 PASSED_ON = {
     "net/ipv4/conf/all/rp_filter": "2",
