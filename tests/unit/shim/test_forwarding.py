@@ -112,7 +112,7 @@ def test_open_files_are_handed_on(shim: Shim) -> None:
 
 def test_it_is_the_same_process(shim: Shim) -> None:
     """So that signals reach runc, and its death is seen by its caller."""
-    shim.then('echo $$ >"$PLACE/pid"; trap "exit 44" TERM; while :; do sleep 0.01; done')
+    shim.then('trap "exit 44" TERM; echo $$ >"$PLACE/pid"; while :; do sleep 0.01; done')
     process = shim.begin("start", CONTAINER)
     pid = shim.place / "pid"
     until(lambda: pid.exists() and pid.read_text().strip())
