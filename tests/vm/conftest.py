@@ -76,6 +76,8 @@ def stock(
             for name in new:
                 ready[name] = Host.of_lab(name)
                 ready[name].load(RECIPES["counter"])
+                # Docker does not: after a power cut its programs would be empty files.
+                ready[name].run(["sync"])
         return [ready[name] for name in names]
 
     return hosts

@@ -66,7 +66,7 @@ def _cut_at(pair: Pair, host: Host, moving: Moving, phase: str) -> None:
     """Move a counter from the first host to the second; one of them loses its power when its half has come to a phase."""
     meeting = Meeting(host, moving.name, phase, "STOP", seconds=_FREEZES_WITHIN)
     migration = moving.move(*pair.hosts)
-    meeting.happened()
+    meeting.happened(migration)
     _power_cut(pair, host, migration)
 
 
