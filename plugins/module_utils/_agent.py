@@ -156,7 +156,7 @@ def main(argv: t.Sequence[str] | None = None) -> int:
             return serve(Session(words[1]), words[2])
         if len(words) == 3 and words[0] == "step":
             return step(Session(words[1]), words[2])
-        if words[:1] == ["open"]:
+        if words in (["open"], ["open", "--check"]):
             return open_half(sys.argv[0], check_mode=words[1:] == ["--check"])
     except MigrationError as exc:
         sys.stderr.write(exc.message + "\n")

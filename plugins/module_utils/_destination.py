@@ -467,7 +467,7 @@ def _hand_over(session: Session, engine: Engine) -> None:
     """Do what follows RUN, once. From then on the container is its owner's, who may stop it, update it or move it on.
 
     The half may be looked at for a day after that, until its source has heard the word. A restart policy that is put once more
-    would have Docker start what has been moved on by then.
+    would have Docker start what has been moved on by then; and who has stopped it wants it to be down.
     """
     if not os.path.exists(session.path(WITH_DOCKER)):
         finish(session, engine)
@@ -481,9 +481,11 @@ def finish_arrival(engine: Engine, container: str) -> None:
     :raises MigrationError: ``session_locked``; what stands in the way.
     """
     inspect = engine.find(container)
-    for session in Session.all() if inspect is not None else ():
+    if inspect is None:
+        return
+    for session in Session.all():
         came = session.role == DESTINATION and session.decision == RUN and not session.ended
-        if came and inspect is not None and session.data("created").get("container_id") == inspect["Id"]:
+        if came and session.data("created").get("container_id") == inspect["Id"]:
             with session.locked():
                 if not session.ended and _decide(session, engine, "") == RUN:
                     _hand_over(session, engine)
@@ -493,16 +495,13 @@ def _hand_to_docker(session: Session, engine: Engine) -> None:
     """From here on Docker answers for the copy, by the restart policy that it has got.
 
     One that has ended before, with this host or with a Docker Engine without live-restore, stayed down, because a copy is created
-    without a policy: do what Docker would have done. Once: who stops it later wants it to be down.
+    without a policy: do what Docker would have done.
     """
-    note = session.path(WITH_DOCKER)
-    if os.path.exists(note):
-        return
     container = session.data("run")["container_id"]
     inspect = engine.find(container)
     if inspect is not None and _would_be_started(session, inspect["State"]):
         engine.start(container)
-    session.with_room(lambda: _durable.publish(note, b""))
+    session.with_room(lambda: _durable.publish(session.path(WITH_DOCKER), b""))
 
 
 def _would_be_started(session: Session, state: t.Mapping[str, t.Any]) -> bool:

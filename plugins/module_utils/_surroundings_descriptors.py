@@ -201,10 +201,17 @@ def carry(side: Side, source: t.Any) -> None:
                         _give(look, f"/proc/{pid}/fd/{name}", owner)
 
 
-def _give(look: _Look, place: str, wanted: t.Sequence[int]) -> None:
-    """Set owner and mode by a path below /proc. It cannot lead elsewhere meanwhile, as the process is frozen."""
+def _give(look: _Look, place: int | str, wanted: t.Sequence[int]) -> None:
+    """Set owner and mode of what has no name: a file of the container may have come in its place.
+
+    :param place: a descriptor of our own; or a path below /proc, of a process that is frozen: it cannot lead elsewhere meanwhile.
+    """
+    now = look.owner(os.stat(place))
+    if now is None:
+        return
     user, group, mode = wanted
-    os.chown(place, look.users.outside(user), look.groups.outside(group))
+    if now[:2] != (user, group):
+        os.chown(place, look.users.outside(user), look.groups.outside(group))
     os.chmod(place, mode)
 
 
@@ -215,13 +222,7 @@ def _set(look: _Look, ours: int, owner: t.Sequence[int] | None, flags: int | Non
     changed is what was looked at.
     """
     if owner is not None:
-        now = look.owner(os.fstat(ours))
-        # Only what has no name: a file of the container may have come in its place.
-        if now is not None:
-            user, group, mode = owner
-            if now[:2] != (user, group):
-                os.fchown(ours, look.users.outside(user), look.groups.outside(group))
-            os.fchmod(ours, mode)
+        _give(look, ours, owner)
     if flags is not None:
         is_now = fcntl.fcntl(ours, fcntl.F_GETFL)
         if (is_now ^ flags) & _CHANGEABLE:

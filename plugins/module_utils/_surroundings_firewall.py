@@ -40,7 +40,6 @@ _MOVING = re.compile(r"packets \d+ bytes \d+|expires [0-9a-z]+|\[\d+:\d+\]|used 
 
 # What the kernel has noted of connections in the namespace of who reads it: conntrack's entries, which do not move.
 _ENTRIES = "/proc/sys/net/netfilter/nf_conntrack_count"
-_TEXTS = re.compile(r'"(?:[^"\\]|\\.)*"')
 # Words of rules that ask for those entries, or live by them: of nft; of what it cannot tell in its own words; of iptables.
 _STATEFUL_NFT = re.compile(r"\b(ct|dnat|snat|masquerade|redirect|synproxy)\b")
 _STATEFUL_XT = re.compile(
@@ -202,8 +201,8 @@ def stateful(rules: t.Mapping[str, t.Any]) -> list[str]:
     :param rules: what :func:`take` returns.
     """
     native = _FOREIGN_CHAIN.sub("", rules["nft"])
-    found = ["nft"] if _STATEFUL_XT.search(native) or _STATEFUL_NFT.search(_TEXTS.sub("", native)) else []
-    texts = {program: _TEXTS.sub("", text) for program, text in rules["iptables"].items()}
+    found = ["nft"] if _STATEFUL_XT.search(native) or _STATEFUL_NFT.search(_QUOTED.sub("", native)) else []
+    texts = {program: _QUOTED.sub("", text) for program, text in rules["iptables"].items()}
     return found + sorted(program for program, text in texts.items() if _STATEFUL_IPTABLES.search(text))
 
 

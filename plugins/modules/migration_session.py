@@ -312,12 +312,6 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session import S
 Params = dict[str, t.Any]
 Result = dict[str, t.Any]
 
-# What opening a half reads.
-_FOR_OPENING = (
-    *("role", "session", "container", "engine", "peer_name", "bind_mounts", "ignore_rules"),
-    *("channel_user", "public_key", "ancestry", "container_id"),
-)
-
 # Imports within functions: most of what this module does needs little of the code, and compiling what lies in Ansible's zip takes
 # 0.3 to 0.5 s of a processor.
 
@@ -350,7 +344,7 @@ def _outcome(session: Session) -> Result:
 def _body(params: Params, check_mode: bool) -> Result:
     state = params["state"]
     if state == "opened":
-        return _step_call.open_half({key: params[key] for key in _FOR_OPENING}, check_mode=check_mode)
+        return _step_call.open_half(params, check_mode=check_mode)
     if state in ("connected", "prepared", "handed_over", "go", "committed"):
         return {"changed": True} if check_mode else _step(Session(params["session"]), params)
     only = {"session": params["session"], "container": params["container"]}

@@ -304,6 +304,7 @@ def agent(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ca
         (("serve", "x"), 2),
         (("serve", "x", "ping", "more"), 2),
         (("nonsense", "20261123T000001Z-3f9a1c"), 2),
+        (("open", "--chek"), 2),
         (("serve", "../../etc", "ping"), 1),
         (("start", "20261123T000001Z-3f9a1c"), 1),
         # Closed while systemd still had the start in its queue.
