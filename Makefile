@@ -60,7 +60,7 @@ lab-status: ## what runs, and how to reach it
 lab-shell: ## a root shell on one of them (HOST=alpha, beta or gamma)
 	@$(LAB_PY) shell $(HOST)
 
-bench: setup ## how long a small container stands still with this checkout and with another one (OTHER=directory)
+bench: setup ## how long a small container stands still with this checkout and with others (OTHER="directories")
 	@$(VENV)/bin/python -m tests.bench.compare_trees $(OTHER)
 
 rules: setup ## docs/rules.md, the versions in docs/support.md and docs/protocol.md, from the code

@@ -45,6 +45,14 @@ _INSTRUCTIONS = re.compile(
     r"fp|asimd\w*|sha[1235]\w*|crc32|atomics|fphp|jscvt|fcma|lrcpc|dcpop|sm[34]\w*|sve\w*|i8mm|bf16|sme\d?|sme_\w+|bti|paca|pacg)"
 )
 _PEER_SECONDS = 5.0
+# Seconds for which a daemon that turns us away is asked again, and from one time to the next. OpenSSH 9.8 and newer turns away an
+# address that has often failed to log in, for 15 seconds or more (PerSourcePenalties); older ones do where many log in at once.
+_TURNED_AWAY_SECONDS = 30.0
+_ASK_AGAIN_SECONDS = 2.0
+# What OpenSSH says then, instead of its version. Some versions, and a host's access lists, say nothing.
+_TURNS_AWAY = re.compile(r"(Not allowed at this time|Exceeded MaxStartups)?\Z")
+# RFC 4253, section 4.2: other lines may come before the version.
+_GREETING_BYTES = 4096
 
 
 def parse_config(text: str) -> dict[str, bool]:
@@ -165,11 +173,44 @@ def _host_keys_of(run: Runner, address: str, port: int) -> list[str]:
     return []
 
 
-def peer_facts(run: Runner, address: str, port: int, seconds: float = _PEER_SECONDS) -> Facts:
+def _greeting(connection: socket.socket) -> str | None:
+    """What comes instead of an SSH daemon's version, its first line; None where that comes."""
+    seen = b""
+    with contextlib.suppress(ConnectionResetError):
+        while len(seen) < _GREETING_BYTES:
+            more = connection.recv(_GREETING_BYTES)
+            seen += more
+            if re.search(rb"^SSH-", seen, re.MULTILINE):
+                return None
+            if not more:
+                break
+    return seen.decode("ascii", "replace").partition("\n")[0].strip()[:80]
+
+
+def _greet(facts: Facts, seconds: float) -> tuple[str | None, str]:
+    """Connect once, and note what that tells; returns what came instead of a version, and the address as numbers.
+
+    :raises OSError: where no connection comes about, or nothing through it.
+    """
+    began = time.monotonic()
+    with socket.create_connection((facts["address"], facts["port"]), timeout=seconds) as connection:
+        facts["rtt_seconds"] = round(time.monotonic() - began, 4)
+        connection.settimeout(seconds)
+        local = str(connection.getpeername()[0])
+        facts["from_address"] = connection.getsockname()[0]
+        facts["is_own"] = facts["from_address"] == local
+        return _greeting(connection), local
+
+
+def peer_facts(
+    run: Runner, address: str, port: int, seconds: float = _PEER_SECONDS, patience: float = _TURNED_AWAY_SECONDS
+) -> Facts:
     """Whether this host reaches another one's SSH daemon, how long that takes, and by which device.
 
     Nobody logs in: the daemon greets whoever connects.
 
+    :param seconds: for a connection, and for the greeting.
+    :param patience: seconds for which a daemon that turns connections away is asked again.
     :raises MigrationError: ``invalid_name`` for an address that is none.
     """
     _names.address(address)
@@ -177,6 +218,8 @@ def peer_facts(run: Runner, address: str, port: int, seconds: float = _PEER_SECO
         "address": address,
         "port": port,
         "error": None,
+        # Whether an SSH daemon may well be there, which does not talk to this host now.
+        "turned_away": False,
         # Whether the way there leads back to this host, as localhost does.
         "is_own": False,
         "from_address": None,
@@ -185,19 +228,22 @@ def peer_facts(run: Runner, address: str, port: int, seconds: float = _PEER_SECO
         "device": None,
         "speed_mbit": None,
     }
+    deadline = time.monotonic() + patience
     try:
-        began = time.monotonic()
-        with socket.create_connection((address, port), timeout=seconds) as connection:
-            facts["rtt_seconds"] = round(time.monotonic() - began, 4)
-            connection.settimeout(seconds)
-            if not connection.recv(4).startswith(b"SSH-"):
-                facts["error"] = "what listens there is no SSH daemon."
-            local = connection.getpeername()[0]
-            facts["from_address"] = connection.getsockname()[0]
-            facts["is_own"] = facts["from_address"] == local
+        greeting, local = _greet(facts, seconds)
+        while greeting is not None and _TURNS_AWAY.match(greeting) and time.monotonic() < deadline:
+            time.sleep(_ASK_AGAIN_SECONDS)
+            greeting, local = _greet(facts, seconds)
     except OSError as exc:
         facts["error"] = f"{exc.strerror or exc}."
         return facts
+    if greeting is not None:
+        facts["turned_away"] = bool(_TURNS_AWAY.match(greeting))
+        facts["error"] = (
+            f"it turns this host's connections away ({greeting or 'it says nothing and closes them'})."
+            if facts["turned_away"]
+            else "what listens there is no SSH daemon."
+        )
     if facts["error"] is None:
         facts["host_keys"] = _host_keys_of(run, address, port)
     with contextlib.suppress(MigrationError, OSError, ValueError):

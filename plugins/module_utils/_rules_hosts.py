@@ -205,7 +205,13 @@ def channel_reachable(case: Case) -> _Found:
                 f"The source does not reach the SSH daemon of the destination at {peer['address']} port {peer['port']}: "
                 f"{peer['error']}"
             ),
-            "Set migrate_destination_address and migrate_destination_port to where the source finds it, and let it through.",
+            (
+                "See in its log on the destination why (journalctl -u ssh -u sshd), and try again in some minutes. It does that "
+                "to an address that has often failed to log in (PerSourcePenalties; PerSourcePenaltyExemptList exempts one), "
+                "and where many log in at once (MaxStartups)."
+            )
+            if peer.get("turned_away")
+            else "Set migrate_destination_address and migrate_destination_port to where the source finds it, and let it through.",
         )
 
 

@@ -58,6 +58,9 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
 from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
 from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
 
+# How often the watchdog asks a destination that does not let this session in.
+_REVOKED_SECONDS = 60.0
+
 Inspect = dict[str, t.Any]
 
 
@@ -373,6 +376,22 @@ def ask(session: Session, timeout: float = 120.0) -> dict[str, t.Any]:
             time.sleep(1)
 
 
+def _ask_seldom(session: Session, timeout: float) -> dict[str, t.Any]:
+    """:func:`ask`, and have the watchdog wait for a minute where the destination does not let this session in.
+
+    Its SSH daemon counts failed logins against this host's address: by 5 seconds each, from 15 on it takes no connection from it
+    (PerSourcePenalties, OpenSSH 9.8 and newer). Other migrations, and whatever else this host wants there, would be cut off.
+
+    :raises MigrationError: as :func:`ask` does.
+    """
+    try:
+        return ask(session, timeout)
+    except MigrationError as exc:
+        if exc.code == "channel_revoked":
+            session.rest(_REVOKED_SECONDS)
+        raise
+
+
 def settle(
     session: Session,
     engine: Engine,
@@ -398,7 +417,7 @@ def settle(
         if session.decide(ABORT) == ABORT:
             abort(session, engine)
         else:
-            verdict = word or ask(session, timeout)
+            verdict = word or _ask_seldom(session, timeout)
             if verdict["decision"] == RUN:
                 commit(session, engine, verdict)
             else:

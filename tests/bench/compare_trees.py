@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How long a small container stands still with this checkout and with another one, on the same two hosts in one run.
+"""How long a small container stands still with this checkout and with others, on the same two hosts in one run.
 
     make lab-up FLAVOUR=forky && ansible-playbook -i .lab/inventory playbooks/provision.yml
-    make bench OTHER=../before
+    make bench OTHER="../before ../after"
 
 One container for each checkout moves back and forth, in turns, so that what else the machine does meets both. The hosts are the
 lab's source and destination, provisioned from this checkout. Printed are the medians of what each migration's summary tells.
@@ -108,17 +108,22 @@ def compare(trees: Sequence[Tree], names: Sequence[str], moves: int) -> None:
 def main() -> int:
     """The comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("other", type=Path, help="the other checkout")
+    parser.add_argument(
+        "others", nargs="+", type=Path, help="the other checkouts; a directory's name is what it is called"
+    )
     parser.add_argument("--moves", type=int, default=10, help="of each container (10)")
     parser.add_argument("--hosts", nargs=2, default=["alpha", "beta"], help="two hosts of the lab (alpha beta)")
     arguments = parser.parse_args()
-    trees = [Tree("this", ROOT, _FIRST_PORT), Tree("other", arguments.other.resolve(), _FIRST_PORT + 1)]
+    places = {"this": ROOT, **{place.resolve().name: place.resolve() for place in arguments.others}}
+    trees = [Tree(name, place, _FIRST_PORT + number) for number, (name, place) in enumerate(places.items())]
     compare(trees, arguments.hosts, arguments.moves)
     print(f"medians of {arguments.moves} moves, in seconds")
     for tree in trees:
-        print(f"  {tree.name:6}" + "".join(f"  {name} {value:.3f}" for name, value in tree.medians().items()))
-    ours, theirs = (tree.medians()["gap"] for tree in trees)
-    print(f"  this tree's gap is {ours / theirs:.2f} of the other's ({1000 * (ours - theirs):+.0f} ms)")
+        print(f"  {tree.name:10}" + "".join(f"  {name} {value:.3f}" for name, value in tree.medians().items()))
+    ours, *others = trees
+    for other in others:
+        gap, before = ours.medians()["gap"], other.medians()["gap"]
+        print(f"  this tree's gap is {gap / before:.2f} of that of {other.name} ({1000 * (gap - before):+.0f} ms)")
     return 0
 
 

@@ -262,6 +262,29 @@ def test_a_word_is_carried_without_the_time_that_carrying_takes(make_session: Ma
 
 
 @pytest.mark.usefixtures("host_roots")
+@pytest.mark.parametrize(("code", "seconds"), [("channel_revoked", 60.0), ("destination_unreachable", 0.0)])
+def test_a_destination_that_lets_the_session_in_no_more_is_seldom_asked(
+    code: str, seconds: float, make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sshd counts failed logins against this host: after a few it would take no connection from it at all."""
+    session = make_session(engine="runtime")
+    bring_to(session, "sent")
+    session.decide(GO_SENT)
+    Path(session.volatile, "lease").unlink()
+
+    def refused(_session: Session, _timeout: float) -> None:
+        raise MigrationError(code, "No.")
+
+    # It is not asked before the destination is.
+    engine: Any = None
+
+    monkeypatch.setattr(_source, "ask", refused)
+    with session.locked(alive=False), pytest.raises(MigrationError):
+        _source.settle(session, engine)
+    assert session.lease_left == pytest.approx(seconds, abs=5)
+
+
+@pytest.mark.usefixtures("host_roots")
 @pytest.mark.parametrize(("decision", "phase"), [(RUN, "committed"), (REFUSED, "aborted")])
 def test_the_source_acts_on_a_word_that_is_carried_to_it_and_asks_nobody(
     decision: str, phase: str, make_session: MakeSession, monkeypatch: pytest.MonkeyPatch

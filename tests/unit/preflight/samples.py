@@ -101,6 +101,7 @@ def peer(**more: Any) -> Facts:
         "address": "beta",
         "port": 22,
         "error": None,
+        "turned_away": False,
         "is_own": False,
         "from_address": "192.0.2.2",
         "host_keys": ["ssh-ed25519 DESTINATION"],

@@ -95,17 +95,18 @@ def test_login(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def greeter() -> Iterator[Any]:
-    """Something that listens, and greets with what it is told to."""
+    """Something that listens, and greets those who come, one after another, with what it is told to."""
     threads = []
 
-    def start(greeting: bytes) -> int:
+    def start(*greetings: bytes) -> int:
         server = socket.create_server(("127.0.0.1", 0))
 
         def serve() -> None:
             with server:
-                connection, _address = server.accept()
-                with connection:
-                    connection.sendall(greeting)
+                for greeting in greetings:
+                    connection, _address = server.accept()
+                    with connection:
+                        connection.sendall(greeting)
 
         threads.append(threading.Thread(target=serve, daemon=True))
         threads[-1].start()
@@ -116,8 +117,12 @@ def greeter() -> Iterator[Any]:
         thread.join(5)
 
 
-def test_a_peer_that_answers(greeter: Any) -> None:
-    facts = _facts_machine.peer_facts(run, "127.0.0.1", greeter(b"SSH-2.0-OpenSSH_10\r\n"))
+VERSION = b"SSH-2.0-OpenSSH_10\r\n"
+
+
+@pytest.mark.parametrize("greeting", [VERSION, b"Only for members of staff.\r\n" + VERSION])
+def test_a_peer_that_answers(greeter: Any, greeting: bytes) -> None:
+    facts = _facts_machine.peer_facts(run, "127.0.0.1", greeter(greeting))
     assert facts["error"] is None
     assert 0 <= facts["rtt_seconds"] < 5
     assert facts["device"] == "lo"
@@ -125,7 +130,27 @@ def test_a_peer_that_answers(greeter: Any) -> None:
 
 
 def test_a_peer_that_is_something_else(greeter: Any) -> None:
-    assert "no SSH daemon" in _facts_machine.peer_facts(run, "127.0.0.1", greeter(b"HTTP/1.1 400\r\n"))["error"]
+    facts = _facts_machine.peer_facts(run, "127.0.0.1", greeter(b"HTTP/1.1 400\r\n"))
+    assert "no SSH daemon" in facts["error"]
+    assert not facts["turned_away"]
+
+
+TURNED_AWAY = [b"Not allowed at this time\r\n", b"Exceeded MaxStartups\r\n", b""]
+
+
+@pytest.mark.parametrize("words", TURNED_AWAY)
+def test_a_peer_that_turns_us_away_is_asked_again(greeter: Any, words: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenSSH does so for 15 seconds, with a host that has failed to log in a few times."""
+    monkeypatch.setattr(_facts_machine, "_ASK_AGAIN_SECONDS", 0.01)
+    assert _facts_machine.peer_facts(run, "127.0.0.1", greeter(words, words, VERSION))["error"] is None
+
+
+@pytest.mark.parametrize("words", TURNED_AWAY)
+def test_a_peer_that_turns_us_away_for_long_is_told_for_what_it_is(greeter: Any, words: bytes) -> None:
+    facts = _facts_machine.peer_facts(run, "127.0.0.1", greeter(words), patience=0)
+    assert "turns this host's connections away" in facts["error"]
+    assert words.decode().strip() in facts["error"]
+    assert facts["turned_away"]
 
 
 def test_a_peer_that_is_not_there() -> None:

@@ -377,6 +377,12 @@ TABLE: list[Row] = [
         on("source", "peer", to=samples.peer(error="Connection refused.")),
         "beta port 22: Connection refused.",
     ),
+    Row(
+        "channel_reachable",
+        on("source", "peer", to=samples.peer(error="it turns this host's connections away.", turned_away=True)),
+        "turns this host's connections away.",
+        remedy="PerSourcePenalties",
+    ),
     Row("channel_reachable", lambda case: case["source"].pop("peer")),
     Row(
         "channel_leads_elsewhere",
