@@ -46,6 +46,7 @@ while [ "$left" -gt 0 ]; do
             inode=$(stat -c %i "${record%/*}/lock") && d=${record%/*}
         done
     elif { [ "$phase" = decision ] && [ -e "$d/decision" ] || has "$d/journal" phase "$phase"; } && there $file; then
+        [ "$signal" != none ] || exec echo 0
         pid=$(awk -v inode="$inode" '$2 == "FLOCK" && $6 ~ ":" inode "$" { print $5; exit }' /proc/locks)
         test -n "$pid" || exit 3
         kill -"$signal" "$pid" || exit 4
@@ -61,6 +62,7 @@ exit 5
 class Meeting:
     """Waits on a host, from now on, for a session of a container to reach a phase; `decision` means its word is written.
 
+    :param signal: for the process that works on the session then; `none` leaves it alone, where it may have ended by then.
     :param file: a pattern of a name that has to be there as well, for moments between two phases.
     :param seconds: until then it must have been reached. A move that ends before is noticed at once.
     """
@@ -77,7 +79,7 @@ class Meeting:
         self._done = self._host.run(["sh", "-c", _MEET, "sh", *words, turns], check=False, timeout=3 * self._seconds)
 
     def happened(self, migration: Migration | None = None) -> int:
-        """The process that was met. Fails the test if none was.
+        """The process that was met, 0 where it was left alone. Fails the test if none was.
 
         :param migration: which is to meet it; what it has printed is told with the failure.
         """

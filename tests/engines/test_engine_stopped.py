@@ -12,8 +12,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.engines.conftest import Moving
-from tests.engines.interrupt import SETTLED_WITHIN, wait_settled, with_a_held_copy
+from tests.engines.conftest import Moving, session_on
+from tests.engines.interrupt import SETTLED_WITHIN, Meeting, wait_settled, with_a_held_copy
 from tests.migration.conftest import Pair
 from tests.workloads.host import Host
 from tests.workloads.probe import wait_for_answer
@@ -113,3 +113,27 @@ def test_the_engine_of_the_source_stops_with_live_restore_while_its_copy_is_held
         moving.assert_runs_on(destination)
         assert not source.docker("ps", "-a", "--filter", f"name=^{moving.name}$", "--format", "{{.Names}}")
         assert destination.inspect(moving.name)["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
+
+
+@pytest.mark.parametrize("live_restore", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_the_engine_of_the_destination_restarts_before_the_copy_has_its_policy(
+    newer: Pair, start: Start, live_restore: bool
+) -> None:
+    """RUN was said, and nobody has come to say that the source knows: Docker itself would leave the copy ended then."""
+    source, destination = newer.alpha, newer.beta
+    with _live_restore(destination, live_restore):
+        moving = start(source, [source, destination], "--restart", "always")
+        # The word to run follows the decision at once.
+        meeting = Meeting(source, moving.name, "decision", "STOP")
+        migration = moving.move(source, destination)
+        meeting.happened(migration)
+        assert session_on(destination, moving.name)["phases"][-1] == "run"
+        assert destination.inspect(moving.name)["HostConfig"]["RestartPolicy"]["Name"] == "no"
+        destination.run(["sh", "-c", "systemctl reset-failed docker; systemctl restart docker"])
+        assert bool(destination.docker("ps", "-q", "--filter", f"name=^{moving.name}$")) == live_restore
+        meeting.go_on()
+        migration.succeed()
+        answer = wait_for_answer(moving.url(destination), timeout=60)
+        assert (answer.token == moving.first.token) == live_restore
+        assert destination.inspect(moving.name)["HostConfig"]["RestartPolicy"]["Name"] == "always"
+        assert not source.docker("ps", "-q", "--filter", f"name={moving.name}")

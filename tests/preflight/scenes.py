@@ -25,7 +25,7 @@ class Scene:
     errors: Told
     #: what is said of it as well, and keeps nobody from moving it
     warnings: Told = field(default_factory=dict)
-    #: for docker run; ``{source}`` and ``{destination}`` are the hosts' addresses
+    #: for docker run; ``{source}`` and ``{destination}`` are the hosts' addresses, ``{network}`` the first three numbers of them
     arguments: tuple[str, ...] = ()
     #: what hold.py holds in it
     kinds: tuple[str, ...] = ()
@@ -53,6 +53,11 @@ class Scene:
 
 
 _OTHER = f"docker run -d --name $1-other {IMAGE}"
+# The hosts' own network, in which a container's address moves with it.
+_WAN = (
+    "docker network create --driver macvlan --subnet ${2%.*}.0/24 --gateway ${2%.*}.1"
+    " --opt parent=$(ip -o route get $3 | sed 's/.* dev //; s/ .*//') preflight-wan"
+)
 
 SCENES: dict[str, Scene] = {
     "kept-by-the-engine": Scene(
@@ -172,6 +177,23 @@ SCENES: dict[str, Scene] = {
         # The other engine makes such a sleep again.
         api_warnings={"sleep_ends": "(for 6000 s)"},
         moved=True,
+    ),
+    "kept-connection": Scene(
+        {
+            "firewall_stateful_inside": "{network}.199:",
+            "processors_missing": "to processors that the destination does not have: counter to 1.",
+        },
+        arguments=("--network", "preflight-wan", "--ip", "{network}.199", *MOUNTS),
+        kinds=("out",),
+        before=_WAN,
+        then=(
+            "pid=$(docker inspect --format '{{.State.Pid}}' $1); taskset -cp 1 $pid;"
+            "nsenter -n -t $pid nft 'add table inet t; add chain inet t c { type filter hook input priority 0 ; };"
+            " add rule inet t c ct state established accept'"
+        ),
+        # The lab's hosts have one kernel: this one finds a processor less.
+        there=f"{_WAN}; echo 0 > /run/online; mount --bind /run/online /sys/devices/system/cpu/online",
+        undo_there="umount /sys/devices/system/cpu/online",
     ),
     "destination": Scene(
         {

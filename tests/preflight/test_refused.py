@@ -43,11 +43,17 @@ def test_the_table_is_as_long_as_it_should_be() -> None:
     assert len(hosts) * 3 >= len(rules)
 
 
+def _addresses(pair: Pair) -> dict[str, str]:
+    """What the scenes write in braces."""
+    source, destination = pair.alpha.address, pair.beta.address
+    return {"source": source, "destination": destination, "network": source.rpartition(".")[0]}
+
+
 @contextmanager
 def _made(pair: Pair, scene: Scene) -> Iterator[None]:
     """The state, undone at the end however far it came."""
-    addresses = {"source": pair.alpha.address, "destination": pair.beta.address}
-    words = (NAME, *addresses.values())
+    addresses = _addresses(pair)
+    words = (NAME, pair.alpha.address, pair.beta.address)
     with ExitStack() as undo:
 
         def run(host: int, script: str, undoing: str) -> None:
@@ -105,7 +111,7 @@ def _assert_told(
     told = "\n".join(f"{rule}: {message}" for rule, messages in found.items() for message in messages)
     assert sorted(found) == sorted(expected), told
     for rule, text in expected.items():
-        telling = text.format(source=pair.alpha.address, destination=pair.beta.address)
+        telling = text.format(**_addresses(pair))
         assert telling in "\n".join(found[rule]), told
         # As people read it.
         assert f"error     {rule} " in verdict.output

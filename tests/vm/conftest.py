@@ -101,6 +101,18 @@ def debian13_newer_criu(stock: Callable[..., list[Host]]) -> Host:
     return stock("trixie", "vmn", arguments=["-e", "criu_extra_suite=forky"])[0]
 
 
+@pytest.fixture(scope="session")
+def forky_experimental(stock: Callable[..., list[Host]]) -> Host:
+    """The next Debian with what experimental has beyond it: CRIU 4.3, and runc 1.4."""
+    host = stock("forky", "vme", arguments=["-e", "criu_extra_suite=experimental"])[0]
+    # The role has made the suite known; it takes nothing from there but CRIU.
+    host.run(
+        ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-qy", "-t", "experimental", "runc"],
+        timeout=180 * SLOW,
+    )
+    return host
+
+
 @pytest.fixture
 def start(request: pytest.FixtureRequest, lab_ground: Lab, tmp_path: Path) -> Iterator[Start]:
     """A function that starts a counter on a host: start(host, hosts, *arguments of docker run, command=, url=).
@@ -108,7 +120,7 @@ def start(request: pytest.FixtureRequest, lab_ground: Lab, tmp_path: Path) -> It
     At the end the hosts of the test hold what they held before it.
     """
     watched: list[Host] = []
-    for name in ("debian13", "forky", "debian13_newer_criu"):
+    for name in ("debian13", "forky", "debian13_newer_criu", "forky_experimental"):
         if name in request.fixturenames:
             found = request.getfixturevalue(name)
             watched += found.hosts if isinstance(found, Pair) else [found]

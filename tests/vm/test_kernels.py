@@ -39,6 +39,14 @@ def test_between_kernels_in_both_directions(debian13_newer_criu: Host, forky: Ho
     _moves(start, debian13_newer_criu, forky, back=True)
 
 
+def test_criu_4_3_and_runc_1_4_of_experimental(forky: Host, forky_experimental: Host, start: Start) -> None:
+    """There from the older ones, and not back to them."""
+    assert "runc version 1.4" in forky_experimental.run(["runc", "--version"]).stdout
+    assert "Version: 4.3" in forky_experimental.run(["criu", "--version"]).stdout
+    _moves(start, forky, forky_experimental)
+    _is_refused(start, forky_experimental, forky, "criu_not_older")
+
+
 def test_debian_12_is_refused_when_it_is_provisioned(
     lab_ground: Lab,  # noqa: ARG001 - the lab goes down at its end
     run_tool: RunTool,

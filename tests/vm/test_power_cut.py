@@ -62,9 +62,12 @@ def _power_cut(pair: Pair, host: Host, migration: Migration) -> None:
     migration.kill()
 
 
-def _cut_at(pair: Pair, host: Host, moving: Moving, phase: str) -> None:
-    """Move a counter from the first host to the second; one of them loses its power when its half has come to a phase."""
-    meeting = Meeting(host, moving.name, phase, "STOP", seconds=_FREEZES_WITHIN)
+def _cut_at(pair: Pair, host: Host, moving: Moving, phase: str, *, signal: str = "STOP") -> None:
+    """Move a counter from the first host to the second; one of them loses its power when its half has come to a phase.
+
+    :param signal: `none` where nothing follows the phase that would have to be kept from happening.
+    """
+    meeting = Meeting(host, moving.name, phase, signal, seconds=_FREEZES_WITHIN)
     migration = moving.move(*pair.hosts)
     meeting.happened(migration)
     _power_cut(pair, host, migration)
@@ -106,10 +109,18 @@ def test_the_destination_loses_power_while_the_copy_is_held(debian13: Pair, star
 
 
 def test_the_destination_loses_power_at_the_decision(debian13: Pair, start: Start) -> None:
-    """RUN is on its disk: the source never goes on, and the copy begins afresh, as after any power cut."""
+    """RUN is on its disk and was not heard: the source never goes on, and the copy begins afresh, as after any power cut."""
     source, destination = debian13.hosts
     moving = start(source, [source, destination], "--restart", "always")
-    _cut_at(debian13, destination, moving, "run")
+    # The word to run follows the decision at once; the answer finds nobody.
+    meeting = Meeting(source, moving.name, "decision", "STOP", seconds=_FREEZES_WITHIN)
+    migration = moving.move(source, destination)
+    step = meeting.happened(migration)
+    _wait_until(
+        lambda: session_on(destination, moving.name)["phases"][-1:] == ["run"], 6 * SLOW, "the word has not come"
+    )
+    _power_cut(debian13, destination, migration)
+    source.run(["kill", "-KILL", str(step)])
     time.sleep(3)
     assert source.inspect(moving.name)["State"]["Paused"], "it goes on without the destination's word"
     debian13.lab.boot(destination.name)
@@ -126,7 +137,7 @@ def test_what_was_durable_on_the_source_is_durable_on_the_destination_before_run
     destination.run(["sh", "-c", _WRITES_NOTHING_BY_ITSELF])
     command = ["sh", "-c", _WRITER]
     moving = start(source, [source, destination], "--restart", "always", "--volume", "/data", command=command)
-    _cut_at(debian13, destination, moving, "run")
+    _cut_at(debian13, destination, moving, "run", signal="none")
     debian13.lab.boot(destination.name)
     assert session_on(destination, moving.name)["decision"] == "RUN"
     wait_settled(moving, source, seconds=_SETTLES_WITHIN)
