@@ -76,6 +76,8 @@ TRANSITIONS: dict[str, dict[str, tuple[str, ...]]] = {
 
 # Seconds without any sign of life after which the watchdog takes a session for abandoned, while a container is frozen.
 LEASE_SECONDS = 30.0
+# The time of a lease's file that was written by nobody who is at work.
+_NO_SIGN = 0
 # The same where nothing is frozen and a step on the other host may take its time (pulling an image).
 PREPARING_LEASE_SECONDS = 900.0
 # The same for a copy that is restored and held: the engine keeps the container locked meanwhile.
@@ -476,10 +478,16 @@ class Session:
 
     def renew(self) -> None:
         """A sign of life: the watchdog leaves the session alone for some time from now."""
-        self.rest(self._lease_seconds())
+        self._lease(self._lease_seconds())
 
     def rest(self, seconds: float) -> None:
-        """Let the watchdog leave the session alone for that time, or until this host starts again."""
+        """Let the watchdog leave the session alone for that time, or until this host starts again.
+
+        It is no sign of life: nobody is at work on the session, and who wants to settle it need not wait.
+        """
+        self._lease(seconds, rests=True)
+
+    def _lease(self, seconds: float, *, rests: bool = False) -> None:
         expires = time.clock_gettime(time.CLOCK_BOOTTIME) + seconds
         # Never beside close(), which takes the directory away.
         with self._renewing:
@@ -491,6 +499,8 @@ class Session:
             with contextlib.suppress(FileNotFoundError):
                 with open(temporary, "w", encoding="ascii") as handle:
                     handle.write(f"{boot_mark()} {expires:.3f}")
+                if rests:
+                    os.utime(temporary, (_NO_SIGN, _NO_SIGN))
                 os.rename(temporary, path)
 
     @property
@@ -513,6 +523,13 @@ class Session:
         with contextlib.suppress(FileNotFoundError):
             return max(0.0, time.time() - os.stat(os.path.join(self.volatile, "lease")).st_mtime)
         return float("inf")
+
+    @property
+    def rests(self) -> bool:
+        """Whether nobody is at work on it and the watchdog will look at it later (:meth:`rest`)."""
+        with contextlib.suppress(FileNotFoundError):
+            return self.lease_left > 0 and os.stat(os.path.join(self.volatile, "lease")).st_mtime == _NO_SIGN
+        return False
 
     # -- the end -----------------------------------------------------------------------------------------------
 
@@ -560,7 +577,8 @@ class Session:
             "phases": [entry["phase"] for entry in self.journal],
             "decision": self.decision,
             "ended": self.ended,
-            "lease_left": round(self.lease_left, 1),
+            # One that rests is anybody's to settle.
+            "lease_left": 0.0 if self.rests else round(self.lease_left, 1),
             "opened": self.facts.get("opened"),
             "data": {entry["phase"]: entry["data"] for entry in self.journal},
         }

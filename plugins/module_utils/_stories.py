@@ -19,7 +19,6 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
     ABORT,
     DESTINATION,
     GO_SENT,
-    LEASE_SECONDS,
     REFUSED,
     RUN,
     SOURCE,
@@ -82,8 +81,8 @@ def story(session: Session) -> str:
             )
         elif session.decision == ABORT:
             text = "being given up; the container is about to go on here"
-    if session.lease_left > 2 * LEASE_SECONDS and phase in ("run", "refused"):
-        # Nobody is at work on it: it waits for the other host, see _destination.settle.
+    if session.rests:
+        # It waits for the other host, see _destination.settle and _source.settle.
         return text
     if session.lease_left > 0:
         return f"{text} (at work, or waiting {session.lease_left:.0f} s for a sign of life)"

@@ -32,6 +32,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
     DECISIONS,
     DESTINATION,
     GO_SENT,
+    LEASE_SECONDS,
     REFUSED,
     RUN,
     SOURCE,
@@ -282,6 +283,9 @@ def test_a_destination_that_lets_the_session_in_no_more_is_seldom_asked(
     with session.locked(alive=False), pytest.raises(MigrationError):
         _source.settle(session, engine)
     assert session.lease_left == pytest.approx(seconds, abs=5)
+    # That is the watchdog's alone: recover.yml carries the word at once, and says that it may.
+    assert session.silence == float("inf") or session.silence > LEASE_SECONDS
+    assert session.summary()["lease_left"] == 0
 
 
 @pytest.mark.usefixtures("host_roots")
