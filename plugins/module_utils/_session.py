@@ -476,10 +476,20 @@ class Session:
 
     def renew(self) -> None:
         """A sign of life: the watchdog leaves the session alone for some time from now."""
-        self.rest(self._lease_seconds())
+        self._write_lease(self._lease_seconds(), time.time())
 
     def rest(self, seconds: float) -> None:
-        """Let the watchdog leave the session alone for that time, or until this host starts again."""
+        """Let the watchdog leave the session alone for that time, or until this host starts again.
+
+        That is no sign of life: whoever else comes to settle it need not wait.
+        """
+        silence = self.silence
+        self._write_lease(seconds, 0.0 if silence == float("inf") else time.time() - silence)
+
+    def _write_lease(self, seconds: float, sign: float) -> None:
+        """
+        :param sign: when the last sign of life was; it is the file's time.
+        """
         expires = time.clock_gettime(time.CLOCK_BOOTTIME) + seconds
         # Never beside close(), which takes the directory away.
         with self._renewing:
@@ -491,6 +501,7 @@ class Session:
             with contextlib.suppress(FileNotFoundError):
                 with open(temporary, "w", encoding="ascii") as handle:
                     handle.write(f"{boot_mark()} {expires:.3f}")
+                os.utime(temporary, (sign, sign))
                 os.rename(temporary, path)
 
     @property
@@ -561,6 +572,8 @@ class Session:
             "decision": self.decision,
             "ended": self.ended,
             "lease_left": round(self.lease_left, 1),
+            # Whether nobody is at work on it, where something is frozen: the watchdog may let it rest all the same.
+            "silent": self.silence >= LEASE_SECONDS,
             "opened": self.facts.get("opened"),
             "data": {entry["phase"]: entry["data"] for entry in self.journal},
         }

@@ -85,6 +85,9 @@ def story(session: Session) -> str:
     if session.lease_left > 2 * LEASE_SECONDS and phase in ("run", "refused"):
         # Nobody is at work on it: it waits for the other host, see _destination.settle.
         return text
+    if session.lease_left > 0 and session.decision == GO_SENT and session.silence >= LEASE_SECONDS:
+        # So does this one, see _source.settle.
+        return text
     if session.lease_left > 0:
         return f"{text} (at work, or waiting {session.lease_left:.0f} s for a sign of life)"
     return f"{text} (abandoned)"

@@ -282,6 +282,21 @@ def test_a_destination_that_lets_the_session_in_no_more_is_seldom_asked(
     with session.locked(alive=False), pytest.raises(MigrationError):
         _source.settle(session, engine)
     assert session.lease_left == pytest.approx(seconds, abs=5)
+    # That is no sign of life: recover.yml carries the word to it at once.
+    assert session.summary()["silent"]
+    assert "at work" not in _stories.story(session)
+    session.renew()
+    assert not session.summary()["silent"]
+    assert "at work" in _stories.story(session)
+
+
+@pytest.mark.usefixtures("host_roots")
+def test_a_session_that_rests_has_shown_its_last_sign_of_life_when_it_did(make_session: MakeSession) -> None:
+    session = make_session(engine="runtime")
+    lease = Path(session.volatile, "lease")
+    os.utime(lease, (time.time() - 20, time.time() - 20))
+    session.rest(60.0)
+    assert (session.lease_left, session.silence) == (pytest.approx(60, abs=5), pytest.approx(20, abs=5))
 
 
 @pytest.mark.usefixtures("host_roots")
