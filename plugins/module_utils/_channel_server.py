@@ -50,6 +50,9 @@ _STALL_SECONDS = 120
 _TRANSFER_PREFIX = "transfer."
 _TARGET = re.compile(r"(inbox|layer|log|checkpoint|bind/\d+|volume/[a-zA-Z0-9][a-zA-Z0-9_.-]*)/?")
 
+#: what a talk leaves to be done
+Afterwards = t.Callable[[], None]
+
 
 # -- letting the key in -------------------------------------------------------------------------------------------
 
@@ -260,12 +263,13 @@ def serve(
     session: Session,
     command: str,
     words: t.Mapping[str, t.Callable[[], dict[str, t.Any]]],
-    talks: t.Mapping[str, t.Callable[[], None]] | None = None,
+    talks: t.Mapping[str, t.Callable[[], Afterwards | None]] | None = None,
 ) -> int:
     """Do what the source asked for, and answer as JSON on standard output (rsync speaks its own protocol there).
 
     :param words: what each simple word does.
-    :param talks: what a word does that goes on talking on the channel's own streams.
+    :param talks: what a word does that goes on talking on the channel's own streams. What they return is done when nothing can
+        come in by them any more: :func:`end_transfers` leaves it alone.
     :returns: the exit code.
     """
     talks = talks or {}
@@ -275,7 +279,9 @@ def serve(
             # Who holds this connection open need not be alive: what is said on it tells (see _talk.py).
             session.renew()
             with _noted(session, os.getpid()):
-                talks[parts[0]]()
+                afterwards = talks[parts[0]]()
+            if afterwards is not None:
+                afterwards()
             return 0
         if len(parts) == 1 and parts[0] in words:
             with session.alive():
