@@ -296,8 +296,10 @@ def _remove_superseded(session: Session, engine: Engine) -> list[str]:
             if old is not None:
                 _old_copy.remove(earlier, engine, old)
         except MigrationError as exc:
-            if exc.code != "old_copy_in_use":
+            if exc.code == "engine_unreachable":
                 raise
+            # One that is in use, or that this engine cannot remove (its layer is busy) and perhaps never can: nothing of the
+            # container that came waits for that. Else the session would stay open, and put its restart policy again and again.
             left.append(exc.message)
     return left
 
