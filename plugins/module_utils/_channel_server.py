@@ -48,6 +48,8 @@ _SERVER_LONG = re.compile(
 )
 _STALL_SECONDS = 120
 _TRANSFER_PREFIX = "transfer."
+# Which directories the places were when they were named. Who may change a directory above one can put a link in its place.
+_IDENTITIES = "identities.json"
 _TARGET = re.compile(r"(inbox|layer|log|checkpoint|bind/\d+|volume/[a-zA-Z0-9][a-zA-Z0-9_.-]*)/?")
 
 #: what a talk leaves to be done
@@ -174,13 +176,32 @@ def host_keys() -> list[str]:
 # -- serving it ---------------------------------------------------------------------------------------------------
 
 
-def set_targets(session: Session, targets: t.Mapping[str, str]) -> None:
-    """Name the places into which the source may write, replacing what was named before."""
+def set_targets(session: Session, targets: t.Mapping[str, str], own: t.Container[str] = ()) -> None:
+    """Name the places into which the source may write, replacing what was named before.
+
+    :param own: those that we have made for us alone, in directories that others may change.
+    """
     for name in targets:
         if not _TARGET.fullmatch(name):
             raise ValueError(f"not a target: {name}")
-    path = session.memory_path("targets.json")
-    _durable.write_json(path, dict(targets))
+    # First, so that there is none without it.
+    _durable.write_json(
+        session.memory_path(_IDENTITIES), {name: _identity(path, own=name in own) for name, path in targets.items()}
+    )
+    _durable.write_json(session.memory_path("targets.json"), dict(targets))
+
+
+def _identity(path: str, *, own: bool) -> list[int] | None:
+    """Which directory is at a path now, by the numbers of its file system and of itself; None where there is none."""
+    try:
+        if own:
+            with _durable.own_directory(path) as descriptor:
+                status = os.fstat(descriptor)
+        else:
+            status = os.stat(path)
+    except OSError:
+        return None
+    return [status.st_dev, status.st_ino]
 
 
 def forget_targets(session: Session) -> None:
@@ -219,9 +240,11 @@ def rsync_server_argv(words: t.Sequence[str], targets: t.Mapping[str, str]) -> l
     return ["rsync", "--server", *options, ".", _confinement.directory(place).rstrip("/") + "/"]
 
 
-def _run_rsync(session: Session, argv: t.Sequence[str]) -> int:
+def _run_rsync(session: Session, argv: t.Sequence[str], target: str) -> int:
+    identities = _durable.read_json(session.memory_path(_IDENTITIES)) or {}
+    only = tuple(identities.get(target.rstrip("/")) or (0, 0))
     # With this very process's own streams.
-    with session.alive(), _confinement.start(argv, argv[-1]) as process, _noted(session, process.pid):
+    with session.alive(), _confinement.start(argv, argv[-1], only=only) as process, _noted(session, process.pid):
         return process.wait()
 
 
@@ -289,7 +312,7 @@ def serve(
         elif parts and parts[0] == "rsync":
             targets = _durable.read_json(session.memory_path("targets.json")) or {}
             # On the channel's own streams.
-            return _run_rsync(session, rsync_server_argv(parts, targets))
+            return _run_rsync(session, rsync_server_argv(parts, targets), parts[-1])
         else:
             raise MigrationError("channel_refused", f"The channel does not know the word {command[:40]!r}.")
     except (MigrationError, ValueError, OSError) as exc:

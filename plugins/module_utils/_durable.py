@@ -12,6 +12,7 @@ import contextlib
 import errno
 import json
 import os
+import stat
 import typing as t
 import uuid
 
@@ -49,6 +50,22 @@ def make_directory(path: str) -> None:
             os.mkdir(path, 0o700)
         sync_directory(parent)
     os.chmod(path, 0o700)
+
+
+@contextlib.contextmanager
+def own_directory(path: str) -> t.Iterator[int]:
+    """A directory that we have made for us alone in one that others may change; a descriptor of it.
+
+    :raises OSError: where it is not there, or something else is, a link above all.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) != 0o700:
+            raise NotADirectoryError(errno.ENOTDIR, "it is not ours alone", path)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _write_temporary(path: str, data: bytes, mode: int) -> str:

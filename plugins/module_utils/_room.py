@@ -211,7 +211,8 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
         addresses=_addresses_of(engine, inspect, created),
         links=links,
     )
-    _channel_server.set_targets(session, targets)
+    arrivals = [name for name, path in targets.items() if _bound_files.is_arrival(path)]
+    _channel_server.set_targets(session, targets, arrivals)
     _engines.of(session).arm(session, engine)
     warnings = [f"{note['field']}: {note['why']}" for note in plan["changes"]]
     warnings += [f"{name}: unknown to this collection; carried over as it is." for name in plan["unknown_fields"]]
