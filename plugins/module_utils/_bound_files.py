@@ -108,5 +108,7 @@ def discard(session: Session) -> None:
     for entry in session.data("creating").get("files", ()):
         shutil.rmtree(entry["arrival"], ignore_errors=True)
         if entry["made"]:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(entry["path"])
+            # Where the directory around was missing it goes with that.
+            parent, name = os.path.split(entry["path"])
+            with contextlib.suppress(FileNotFoundError), _durable.same_directory(parent, entry.get("around")) as around:
+                os.unlink(name, dir_fd=around)

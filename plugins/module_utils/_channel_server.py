@@ -192,16 +192,12 @@ def set_targets(session: Session, targets: t.Mapping[str, str], own: t.Container
 
 
 def _identity(path: str, *, own: bool) -> list[int] | None:
-    """Which directory is at a path now, by the numbers of its file system and of itself; None where there is none."""
-    try:
-        if own:
-            with _durable.own_directory(path) as descriptor:
-                status = os.fstat(descriptor)
-        else:
-            status = os.stat(path)
-    except OSError:
+    if own:
+        with contextlib.suppress(OSError), _durable.own_directory(path) as descriptor:
+            status = os.fstat(descriptor)
+            return [status.st_dev, status.st_ino]
         return None
-    return [status.st_dev, status.st_ino]
+    return _durable.identity(path)
 
 
 def forget_targets(session: Session) -> None:

@@ -338,11 +338,11 @@ def refuse(session: Session, engine: Engine, reason: str) -> str:
             engine.remove_volume(volume)
         for network in made["networks"]:
             engine.remove_network(network)
-        for directory in made["empty_directories"]:
-            _room.empty(directory)
+        for place in made["empty_directories"]:
+            _room.empty(place)
         _bound_files.discard(session)
-        for directory in made["made_directories"]:
-            shutil.rmtree(directory, ignore_errors=True)
+        for place in made["made_directories"]:
+            _room.remove_made(place)
     _room.remove_image(session, engine)
     session.enter("refused", reason=reason)
     return REFUSED

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
@@ -123,14 +122,21 @@ def own_past(session: Session) -> list[Session]:
     return _session.past_of(session.facts.get("ancestry", []))
 
 
-def empty(path: str) -> None:
-    """Remove what is in a directory, not the directory."""
-    with contextlib.suppress(FileNotFoundError):
-        for entry in os.scandir(path):
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path)
-            else:
-                os.unlink(entry.path)
+def empty(place: t.Mapping[str, t.Any]) -> None:
+    """Remove what is in a directory of :func:`_empty_places`, not the directory; nothing where another has come in its place."""
+    with (
+        contextlib.suppress(FileNotFoundError, NotADirectoryError),
+        _durable.same_directory(place["path"], place["identity"]) as directory,
+    ):
+        for name in os.listdir(directory):
+            _durable.remove_tree(directory, name)
+
+
+def remove_made(place: t.Mapping[str, t.Any]) -> None:
+    """Remove a directory of :func:`_missing_directories`; nothing where another has come in the place of the one around it."""
+    parent, name = os.path.split(place["path"])
+    with contextlib.suppress(OSError), _durable.same_directory(parent, place["around"]) as directory:
+        _durable.remove_tree(directory, name)
 
 
 def _require_free(session: Session, engine: Engine, spec: t.Mapping[str, t.Any], overwrite: bool) -> dict[str, t.Any]:
@@ -183,7 +189,12 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
         made_directories=_missing_directories(binds),
         empty_directories=_empty_places(engine, spec),
         files=[
-            {"path": path, "arrival": _bound_files.arrival(session, number, path), "made": not os.path.lexists(path)}
+            {
+                "path": path,
+                "arrival": _bound_files.arrival(session, number, path),
+                "made": not os.path.lexists(path),
+                "around": _durable.identity(os.path.dirname(path)),
+            }
             for number, path in _files(spec)
         ],
     )
@@ -231,14 +242,14 @@ def addresses(session: Session) -> dict[str, t.Any]:
     return {**session.data("created")["addresses"], "keeps": _engines.of(session).keeps_connections()}
 
 
-def _missing_directories(binds: t.Iterable[t.Mapping[str, t.Any]]) -> list[str]:
-    """The uppermost directories that have to be made for bind mounts that travel."""
+def _missing_directories(binds: t.Iterable[t.Mapping[str, t.Any]]) -> list[dict[str, t.Any]]:
+    """The uppermost directories that have to be made for bind mounts that travel, and which ones they are made in."""
     found = []
     for entry in binds:
         if entry["travels"]:
             place = entry["path"] if entry["form"] != _bound_files.FILE else os.path.dirname(entry["path"])
             found.append(_bound_files.first_missing(place))
-    return [path for path in dict.fromkeys(found) if path]
+    return [{"path": path, "around": _durable.identity(os.path.dirname(path))} for path in dict.fromkeys(found) if path]
 
 
 def _files(spec: t.Mapping[str, t.Any]) -> list[tuple[int, str]]:
@@ -251,14 +262,18 @@ def _files(spec: t.Mapping[str, t.Any]) -> list[tuple[int, str]]:
     ]
 
 
-def _empty_places(engine: Engine, spec: t.Mapping[str, t.Any]) -> list[str]:
-    """Directories that are there and empty: a refusal empties them again."""
+def _empty_places(engine: Engine, spec: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
+    """Directories that are there and empty, and which ones they are: a refusal empties them again."""
     places = []
     for entry in spec["volumes"]:
         if entry["travels"]:
             found = engine.find_volume(entry["name"]) if entry["kind"] == "volume" else {"Mountpoint": entry["path"]}
-            if found and os.path.isdir(found["Mountpoint"]) and not _destination_facts.has_content(found["Mountpoint"]):
-                places.append(found["Mountpoint"])
+            path = found["Mountpoint"] if found else ""
+            known = _durable.identity(path)
+            # One in whose place another comes at this moment is left alone later.
+            with contextlib.suppress(OSError), _durable.same_directory(path, known) as directory:
+                if not os.listdir(directory):
+                    places.append({"path": path, "identity": known})
     return places
 
 

@@ -13,7 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _bound_files, _channel_server, _transfer, _trees
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _bound_files,
+    _channel_server,
+    _durable,
+    _transfer,
+    _trees,
+)
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from tests.unit.core.wire import Wire
 
@@ -36,7 +42,8 @@ class Ends:
         """What the destination does when it makes the container."""
         made = not self.place.exists()
         self.arrival = Path(_bound_files.arrival(self._wire.destination, 0, str(self.place)))
-        files = [{"path": str(self.place), "arrival": str(self.arrival), "made": made}]
+        around = _durable.identity(str(self.place.parent))
+        files = [{"path": str(self.place), "arrival": str(self.arrival), "made": made, "around": around}]
         self._wire.destination.enter("creating", files=files, made_directories=[])
         assert _bound_files.make_place(self._wire.destination, 0, str(self.place)) == str(self.arrival)
         self.name_place()
