@@ -34,6 +34,8 @@ Lines = list[bytes]
 # The account may stop the child, or let its files lie where nothing answers.
 _SECONDS = 30.0
 _LARGEST_BYTES = 4 << 20
+# As many as the kernel follows in one path.
+_MOST_LINKS = 40
 _SELINUX = "security.selinux"
 _DONE = b"done"
 
@@ -68,7 +70,7 @@ def rewrite(path: str, user: str, change: t.Callable[[Lines], Lines]) -> None:
     fd = os.open(os.path.join(STATE_ROOT, "authorized_keys.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
-        if account.pw_uid == os.geteuid() or _is_roots(os.path.dirname(path)):
+        if account.pw_uid == os.geteuid() or _is_roots(path):
             _change(path, account, change)
         else:
             _as_account(account, path, lambda: _change(path, account, change))
@@ -88,15 +90,32 @@ def _failed(path: str, user: str, why: str) -> MigrationError:
     )
 
 
-def _is_roots(directory: str) -> bool:
-    """Whether nobody but root can change what the path of a directory, which need not be there, leads to."""
-    for path in (directory, os.path.realpath(directory)):
-        parts = path.split("/")
-        for above in ("/".join(parts[:count]) or "/" for count in range(1, len(parts) + 1)):
-            with contextlib.suppress(FileNotFoundError):
-                status = os.lstat(above)
-                if status.st_uid != 0 or (not stat.S_ISLNK(status.st_mode) and status.st_mode & 0o022):
-                    return False
+def _is_roots(path: str) -> bool:
+    """Whether nobody but root can change what the path of a file, which need not be there, leads to.
+
+    Each directory on the way counts, those too through which a link leads to another link.
+    """
+    todo, place, links = path.split("/")[::-1], "/", 0
+    while todo:
+        part = todo.pop()
+        if part in ("", "."):
+            continue
+        above = os.lstat(place)
+        if above.st_uid != 0 or above.st_mode & 0o022 or not stat.S_ISDIR(above.st_mode):
+            return False
+        following = os.path.dirname(place) if part == ".." else os.path.join(place, part)
+        try:
+            status = os.lstat(following)
+        except FileNotFoundError:
+            return True
+        if stat.S_ISLNK(status.st_mode):
+            links += 1
+            target = os.readlink(following)
+            if links > _MOST_LINKS:
+                return False
+            todo += target.split("/")[::-1]
+            following = "/" if target.startswith("/") else place
+        place = following
     return True
 
 

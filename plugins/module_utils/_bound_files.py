@@ -23,6 +23,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session import S
 # What lies at a path of the host, as far as it decides whether it can travel.
 DIRECTORY, FILE, OTHER, MISSING = "directory", "file", "other", "missing"
 
+_ARRIVAL = ".livemigrate-"
+
 
 def form_of(path: str) -> str:
     """What a path is; a link is what it leads to, but as a file it must have the same name: it arrives under that."""
@@ -50,7 +52,7 @@ def arrival(session: Session, number: int, path: str) -> str:
 
     :param number: of the bind mount, as in its target in the channel.
     """
-    return os.path.join(os.path.dirname(path), f".livemigrate-{session.id}-{number}")
+    return os.path.join(os.path.dirname(path), f"{_ARRIVAL}{session.id}-{number}")
 
 
 def make_place(session: Session, number: int, path: str) -> str:
@@ -69,15 +71,36 @@ def make_place(session: Session, number: int, path: str) -> str:
 
 
 def adopt(session: Session) -> None:
-    """Put what has arrived in its place. May be repeated; what has not arrived has not changed since it was adopted."""
+    """Put what has arrived in its place. May be repeated; what has not arrived has not changed since it was adopted.
+
+    Who may change the directory around may put something else there, a link above all: only what is in a directory of root's
+    alone is taken.
+    """
     for entry in session.data("creating").get("files", ()):
-        arrived = os.path.join(entry["arrival"], os.path.basename(entry["path"]))
-        # A regular file and nothing else, whatever the source has sent.
-        with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISREG(os.lstat(arrived).st_mode):
-                os.rename(arrived, entry["path"])
-                _durable.sync_directory(os.path.dirname(entry["path"]))
+        name = os.path.basename(entry["path"])
+        with (
+            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+            _durable.own_directory(entry["arrival"]) as arrived,
+        ):
+            # A regular file and nothing else, whatever the source has sent.
+            if stat.S_ISREG(os.stat(name, dir_fd=arrived, follow_symlinks=False).st_mode):
+                _move_up(arrived, name)
         shutil.rmtree(entry["arrival"], ignore_errors=True)
+
+
+def _move_up(arrived: int, name: str) -> None:
+    """Give a file its place in the directory in which that is where it has arrived, whatever a path to it leads to by now."""
+    around = os.open("..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=arrived)
+    try:
+        os.rename(name, name, src_dir_fd=arrived, dst_dir_fd=around)
+        os.fsync(around)
+    finally:
+        os.close(around)
+
+
+def is_arrival(path: str) -> bool:
+    """Whether a path is one of :func:`arrival`."""
+    return os.path.basename(path).startswith(_ARRIVAL)
 
 
 def discard(session: Session) -> None:
@@ -85,5 +108,7 @@ def discard(session: Session) -> None:
     for entry in session.data("creating").get("files", ()):
         shutil.rmtree(entry["arrival"], ignore_errors=True)
         if entry["made"]:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(entry["path"])
+            # Where the directory around was missing it goes with that.
+            parent, name = os.path.split(entry["path"])
+            with contextlib.suppress(FileNotFoundError), _durable.same_directory(parent, entry.get("around")) as around:
+                os.unlink(name, dir_fd=around)

@@ -48,7 +48,12 @@ _SERVER_LONG = re.compile(
 )
 _STALL_SECONDS = 120
 _TRANSFER_PREFIX = "transfer."
+# Which directories the places were when they were named. Who may change a directory above one can put a link in its place.
+_IDENTITIES = "identities.json"
 _TARGET = re.compile(r"(inbox|layer|log|checkpoint|bind/\d+|volume/[a-zA-Z0-9][a-zA-Z0-9_.-]*)/?")
+
+#: what a talk leaves to be done
+Afterwards = t.Callable[[], None]
 
 
 # -- letting the key in -------------------------------------------------------------------------------------------
@@ -171,13 +176,28 @@ def host_keys() -> list[str]:
 # -- serving it ---------------------------------------------------------------------------------------------------
 
 
-def set_targets(session: Session, targets: t.Mapping[str, str]) -> None:
-    """Name the places into which the source may write, replacing what was named before."""
+def set_targets(session: Session, targets: t.Mapping[str, str], own: t.Container[str] = ()) -> None:
+    """Name the places into which the source may write, replacing what was named before.
+
+    :param own: those that we have made for us alone, in directories that others may change.
+    """
     for name in targets:
         if not _TARGET.fullmatch(name):
             raise ValueError(f"not a target: {name}")
-    path = session.memory_path("targets.json")
-    _durable.write_json(path, dict(targets))
+    # First, so that there is none without it.
+    _durable.write_json(
+        session.memory_path(_IDENTITIES), {name: _identity(path, own=name in own) for name, path in targets.items()}
+    )
+    _durable.write_json(session.memory_path("targets.json"), dict(targets))
+
+
+def _identity(path: str, *, own: bool) -> list[int] | None:
+    if own:
+        with contextlib.suppress(OSError), _durable.own_directory(path) as descriptor:
+            status = os.fstat(descriptor)
+            return [status.st_dev, status.st_ino]
+        return None
+    return _durable.identity(path)
 
 
 def forget_targets(session: Session) -> None:
@@ -216,9 +236,11 @@ def rsync_server_argv(words: t.Sequence[str], targets: t.Mapping[str, str]) -> l
     return ["rsync", "--server", *options, ".", _confinement.directory(place).rstrip("/") + "/"]
 
 
-def _run_rsync(session: Session, argv: t.Sequence[str]) -> int:
+def _run_rsync(session: Session, argv: t.Sequence[str], target: str) -> int:
+    identities = _durable.read_json(session.memory_path(_IDENTITIES)) or {}
+    only = tuple(identities.get(target.rstrip("/")) or (0, 0))
     # With this very process's own streams.
-    with session.alive(), _confinement.start(argv, argv[-1]) as process, _noted(session, process.pid):
+    with session.alive(), _confinement.start(argv, argv[-1], only=only) as process, _noted(session, process.pid):
         return process.wait()
 
 
@@ -260,12 +282,13 @@ def serve(
     session: Session,
     command: str,
     words: t.Mapping[str, t.Callable[[], dict[str, t.Any]]],
-    talks: t.Mapping[str, t.Callable[[], None]] | None = None,
+    talks: t.Mapping[str, t.Callable[[], Afterwards | None]] | None = None,
 ) -> int:
     """Do what the source asked for, and answer as JSON on standard output (rsync speaks its own protocol there).
 
     :param words: what each simple word does.
-    :param talks: what a word does that goes on talking on the channel's own streams.
+    :param talks: what a word does that goes on talking on the channel's own streams. What they return is done when nothing can
+        come in by them any more: :func:`end_transfers` leaves it alone.
     :returns: the exit code.
     """
     talks = talks or {}
@@ -275,7 +298,9 @@ def serve(
             # Who holds this connection open need not be alive: what is said on it tells (see _talk.py).
             session.renew()
             with _noted(session, os.getpid()):
-                talks[parts[0]]()
+                afterwards = talks[parts[0]]()
+            if afterwards is not None:
+                afterwards()
             return 0
         if len(parts) == 1 and parts[0] in words:
             with session.alive():
@@ -283,7 +308,7 @@ def serve(
         elif parts and parts[0] == "rsync":
             targets = _durable.read_json(session.memory_path("targets.json")) or {}
             # On the channel's own streams.
-            return _run_rsync(session, rsync_server_argv(parts, targets))
+            return _run_rsync(session, rsync_server_argv(parts, targets), parts[-1])
         else:
             raise MigrationError("channel_refused", f"The channel does not know the word {command[:40]!r}.")
     except (MigrationError, ValueError, OSError) as exc:

@@ -68,11 +68,12 @@ def directory(path: str) -> str:
     return os.path.realpath(path)
 
 
-def start(argv: t.Sequence[str], path: str, **streams: t.Any) -> subprocess.Popen[bytes]:
+def start(argv: t.Sequence[str], path: str, *, only: tuple[int, ...] = (), **streams: t.Any) -> subprocess.Popen[bytes]:
     """Start a program that sees a directory and the host's programs, and nothing else.
 
     :param argv: the program and its arguments; the directory is to be named there by what :func:`directory` says.
     :param path: the directory; what is mounted below it is seen too.
+    :param only: which directory that has to be, by the numbers of its file system and of itself; any where none are given.
     :param streams: ``stdin``, ``stdout`` and ``stderr``, as for Popen.
     :raises MigrationError: ``program_missing``, ``confinement_failed``.
     """
@@ -83,7 +84,7 @@ def start(argv: t.Sequence[str], path: str, **streams: t.Any) -> subprocess.Pope
     program = os.path.realpath(program)
 
     def enter_and_start() -> subprocess.Popen[bytes]:
-        _make_root(directory(path), program)
+        _make_root(directory(path), program, only)
         # Without close_fds: that wants /proc in the child, which is not there, or tries every number. Python's own are not
         # inherited anyway. Not run_command: this is no process of AnsibleModule's, but the thread's.
         return subprocess.Popen(  # pylint: disable=ansible-bad-function
@@ -121,7 +122,7 @@ def run(argv: t.Sequence[str], path: str, *, timeout: float, stdin: t.IO[bytes] 
     return Completed(process.returncode, stdout.decode("utf-8", "replace"), stderr.decode("utf-8", "replace"))
 
 
-def _make_root(tree: str, program: str) -> None:
+def _make_root(tree: str, program: str, only: tuple[int, ...]) -> None:
     """Leave nothing in this thread's mount namespace but a directory and the host's programs.
 
     Nothing of Python's that reads a file may follow, but for the start of the program.
@@ -143,6 +144,10 @@ def _make_root(tree: str, program: str) -> None:
         done = all(_restrict_whole(place, tree) for place in (*places, _HOST))
         # Last: it may lie below one of the others.
         _bind(tree, _SCAFFOLD + tree)
+        # What is mounted is not led elsewhere any more.
+        found = os.stat(_SCAFFOLD + tree)
+        if only and only != (found.st_dev, found.st_ino):
+            raise OSError(errno.ESTALE, "another directory has come in its place")
         done = done and _restrict_whole(tree, tree) and _restrict_whole("", tree, recursive=0)
         os.chdir(_SCAFFOLD)
         _namespaces.call("pivot_root", b".", b".")

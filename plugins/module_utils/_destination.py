@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import time
@@ -149,11 +150,13 @@ def _require_undecided(session: Session) -> None:
         raise MigrationError("already_refused", f"Session {session.id} was refused on the destination meanwhile.")
 
 
-def converse(session: Session, source: t.BinaryIO, answers: t.BinaryIO) -> None:
+def converse(session: Session, source: t.BinaryIO, answers: t.BinaryIO) -> _channel_server.Afterwards | None:
     """The frozen time of the engine ``runtime``: take the checkpoint in, hold the copy, let it go. See ``_talk.py``.
 
     A source that hangs up decides nothing: what is held then stays held until it asks, or the watchdog refuses it. So it is
     with one that says nothing any more: only what comes from it keeps the watchdog away.
+
+    :returns: what is left to be done when the copy runs.
     """
     _engines.require(session, _engines.RUNTIME)
     last_word = _LastWord(answers)
@@ -164,13 +167,13 @@ def converse(session: Session, source: t.BinaryIO, answers: t.BinaryIO) -> None:
             flush = stack.enter_context(_durable_content.arriving(session)) if session.phase == "created" else None
         except (MigrationError, OSError) as exc:
             last_word.tell(exc)
-            return
-        _converse(session, source, answers, last_word, flush)
+            return None
+        return _converse(session, source, answers, last_word, flush)
 
 
 def _converse(
     session: Session, source: t.BinaryIO, answers: t.BinaryIO, last_word: _LastWord, flush: Flush | None
-) -> None:
+) -> _channel_server.Afterwards | None:
     place = _engine_runtime.checkpoint_place(session)
     received: _checkpoint_dir.Manifest = {}
     announcer: Announcer | None = None
@@ -179,7 +182,7 @@ def _converse(
     while True:
         message = _talk.hear(listener)
         if message is None:
-            return
+            return None
         try:
             if "put" in message:
                 received[message["put"]] = _talk.take(listener, message, place)
@@ -188,14 +191,14 @@ def _converse(
                 # While the source decides.
                 announcer = _connections.announcer(session, _engine_runtime.init_of(session))
             elif "run" in message:
-                _talk.say(answers, run(session, announcer))
-                _connections.repeat(announcer)
-                return
+                told = run(session, announcer)
+                _talk.say(answers, told)
+                return functools.partial(_connections.repeat, announcer) if told["decision"] == RUN else None
             else:
                 raise MigrationError("channel_refused", "The channel does not know that message.")
         except (MigrationError, OSError, KeyError, ValueError) as exc:
             last_word.tell(exc)
-            return
+            return None
 
 
 def _hold(
@@ -293,8 +296,10 @@ def _remove_superseded(session: Session, engine: Engine) -> list[str]:
             if old is not None:
                 _old_copy.remove(earlier, engine, old)
         except MigrationError as exc:
-            if exc.code != "old_copy_in_use":
+            if exc.code == "engine_unreachable":
                 raise
+            # One that is in use, or that this engine cannot remove (its layer is busy) and perhaps never can: nothing of the
+            # container that came waits for that. Else the session would stay open, and put its restart policy again and again.
             left.append(exc.message)
     return left
 
@@ -333,11 +338,11 @@ def refuse(session: Session, engine: Engine, reason: str) -> str:
             engine.remove_volume(volume)
         for network in made["networks"]:
             engine.remove_network(network)
-        for directory in made["empty_directories"]:
-            _room.empty(directory)
+        for place in made["empty_directories"]:
+            _room.empty(place)
         _bound_files.discard(session)
-        for directory in made["made_directories"]:
-            shutil.rmtree(directory, ignore_errors=True)
+        for place in made["made_directories"]:
+            _room.remove_made(place)
     _room.remove_image(session, engine)
     session.enter("refused", reason=reason)
     return REFUSED

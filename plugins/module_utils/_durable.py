@@ -12,6 +12,8 @@ import contextlib
 import errno
 import json
 import os
+import shutil
+import stat
 import typing as t
 import uuid
 
@@ -49,6 +51,61 @@ def make_directory(path: str) -> None:
             os.mkdir(path, 0o700)
         sync_directory(parent)
     os.chmod(path, 0o700)
+
+
+@contextlib.contextmanager
+def own_directory(path: str) -> t.Iterator[int]:
+    """A directory that we have made for us alone in one that others may change; a descriptor of it.
+
+    :raises OSError: where it is not there, or something else is, a link above all.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) != 0o700:
+            raise NotADirectoryError(errno.ENOTDIR, "it is not ours alone", path)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def identity(path: str) -> list[int] | None:
+    """Which directory is at a path now, by the numbers of its file system and of itself; None where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return [status.st_dev, status.st_ino]
+
+
+@contextlib.contextmanager
+def same_directory(path: str, known: t.Sequence[int] | None) -> t.Iterator[int]:
+    """The directory that was at a path before; a descriptor of it. Who may change one above it leads us nowhere else.
+
+    :param known: what :func:`identity` told of it.
+    :raises OSError: where it is not there any more.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if known is None or [status.st_dev, status.st_ino] != list(known):
+            raise FileNotFoundError(errno.ENOENT, "another directory has come in its place", path)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def remove_tree(parent: int, name: str) -> None:
+    """Remove what is in a directory under a name, with all that is in it; a link is no more than itself.
+
+    :param parent: a descriptor of the directory.
+    :raises OSError: where it cannot be removed.
+    """
+    if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+        # shutil takes a descriptor from Python 3.11 on. It follows no link in what it removes.
+        shutil.rmtree(f"/proc/self/fd/{parent}/{name}")
+    else:
+        os.unlink(name, dir_fd=parent)
 
 
 def _write_temporary(path: str, data: bytes, mode: int) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
@@ -123,14 +122,30 @@ def own_past(session: Session) -> list[Session]:
     return _session.past_of(session.facts.get("ancestry", []))
 
 
-def empty(path: str) -> None:
-    """Remove what is in a directory, not the directory."""
-    with contextlib.suppress(FileNotFoundError):
-        for entry in os.scandir(path):
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path)
-            else:
-                os.unlink(entry.path)
+# A place of a session: its path, and which directory it is or is made in. A session of before 1.0 noted the path alone: nobody can
+# say any more which directory that was, so what lies there is left.
+_Place = t.Union[t.Mapping[str, t.Any], str]
+
+
+def empty(place: _Place) -> None:
+    """Remove what is in a directory of :func:`_empty_places`, not the directory; nothing where another has come in its place."""
+    if isinstance(place, str):
+        return
+    with (
+        contextlib.suppress(FileNotFoundError, NotADirectoryError),
+        _durable.same_directory(place["path"], place["identity"]) as directory,
+    ):
+        for name in os.listdir(directory):
+            _durable.remove_tree(directory, name)
+
+
+def remove_made(place: _Place) -> None:
+    """Remove a directory of :func:`_missing_directories`; nothing where another has come in the place of the one around it."""
+    if isinstance(place, str):
+        return
+    parent, name = os.path.split(place["path"])
+    with contextlib.suppress(OSError), _durable.same_directory(parent, place["around"]) as directory:
+        _durable.remove_tree(directory, name)
 
 
 def _require_free(session: Session, engine: Engine, spec: t.Mapping[str, t.Any], overwrite: bool) -> dict[str, t.Any]:
@@ -183,7 +198,12 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
         made_directories=_missing_directories(binds),
         empty_directories=_empty_places(engine, spec),
         files=[
-            {"path": path, "arrival": _bound_files.arrival(session, number, path), "made": not os.path.lexists(path)}
+            {
+                "path": path,
+                "arrival": _bound_files.arrival(session, number, path),
+                "made": not os.path.lexists(path),
+                "around": _durable.identity(os.path.dirname(path)),
+            }
             for number, path in _files(spec)
         ],
     )
@@ -211,7 +231,8 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
         addresses=_addresses_of(engine, inspect, created),
         links=links,
     )
-    _channel_server.set_targets(session, targets)
+    arrivals = [name for name, path in targets.items() if _bound_files.is_arrival(path)]
+    _channel_server.set_targets(session, targets, arrivals)
     _engines.of(session).arm(session, engine)
     warnings = [f"{note['field']}: {note['why']}" for note in plan["changes"]]
     warnings += [f"{name}: unknown to this collection; carried over as it is." for name in plan["unknown_fields"]]
@@ -230,14 +251,14 @@ def addresses(session: Session) -> dict[str, t.Any]:
     return {**session.data("created")["addresses"], "keeps": _engines.of(session).keeps_connections()}
 
 
-def _missing_directories(binds: t.Iterable[t.Mapping[str, t.Any]]) -> list[str]:
-    """The uppermost directories that have to be made for bind mounts that travel."""
+def _missing_directories(binds: t.Iterable[t.Mapping[str, t.Any]]) -> list[dict[str, t.Any]]:
+    """The uppermost directories that have to be made for bind mounts that travel, and which ones they are made in."""
     found = []
     for entry in binds:
         if entry["travels"]:
             place = entry["path"] if entry["form"] != _bound_files.FILE else os.path.dirname(entry["path"])
             found.append(_bound_files.first_missing(place))
-    return [path for path in dict.fromkeys(found) if path]
+    return [{"path": path, "around": _durable.identity(os.path.dirname(path))} for path in dict.fromkeys(found) if path]
 
 
 def _files(spec: t.Mapping[str, t.Any]) -> list[tuple[int, str]]:
@@ -250,14 +271,18 @@ def _files(spec: t.Mapping[str, t.Any]) -> list[tuple[int, str]]:
     ]
 
 
-def _empty_places(engine: Engine, spec: t.Mapping[str, t.Any]) -> list[str]:
-    """Directories that are there and empty: a refusal empties them again."""
+def _empty_places(engine: Engine, spec: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
+    """Directories that are there and empty, and which ones they are: a refusal empties them again."""
     places = []
     for entry in spec["volumes"]:
         if entry["travels"]:
             found = engine.find_volume(entry["name"]) if entry["kind"] == "volume" else {"Mountpoint": entry["path"]}
-            if found and os.path.isdir(found["Mountpoint"]) and not _destination_facts.has_content(found["Mountpoint"]):
-                places.append(found["Mountpoint"])
+            path = found["Mountpoint"] if found else ""
+            known = _durable.identity(path)
+            # One in whose place another comes at this moment is left alone later.
+            with contextlib.suppress(OSError), _durable.same_directory(path, known) as directory:
+                if not os.listdir(directory):
+                    places.append({"path": path, "identity": known})
     return places
 
 

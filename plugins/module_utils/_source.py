@@ -322,7 +322,7 @@ def abort_without_engine(session: Session, timeout: float) -> None:
     if not os.path.isdir(session.data("arming").get("cgroup") or ""):
         # What has ended has nothing to go on with.
         return
-    if session.decide(ABORT) == ABORT or ask(session, timeout)["decision"] != RUN:
+    if session.decide(ABORT) == ABORT or _ask_seldom(session, timeout)["decision"] != RUN:
         _freeze.thaw_tasks(session)
 
 

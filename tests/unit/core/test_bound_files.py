@@ -13,7 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _bound_files, _channel_server, _transfer, _trees
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _bound_files,
+    _channel_server,
+    _durable,
+    _transfer,
+    _trees,
+)
+from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from tests.unit.core.wire import Wire
 
 MODE = 0o4640
@@ -35,10 +42,14 @@ class Ends:
         """What the destination does when it makes the container."""
         made = not self.place.exists()
         self.arrival = Path(_bound_files.arrival(self._wire.destination, 0, str(self.place)))
-        files = [{"path": str(self.place), "arrival": str(self.arrival), "made": made}]
+        around = _durable.identity(str(self.place.parent))
+        files = [{"path": str(self.place), "arrival": str(self.arrival), "made": made, "around": around}]
         self._wire.destination.enter("creating", files=files, made_directories=[])
         assert _bound_files.make_place(self._wire.destination, 0, str(self.place)) == str(self.arrival)
-        _channel_server.set_targets(self._wire.destination, {"bind/0": str(self.arrival)})
+        self.name_place()
+
+    def name_place(self) -> None:
+        _channel_server.set_targets(self._wire.destination, {"bind/0": str(self.arrival)}, ["bind/0"])
 
     def send(self, *, running: bool) -> None:
         _transfer.send_trees(self._wire.source, [_trees.bind_file(0, str(self.source))], running=running)
@@ -126,6 +137,53 @@ def test_only_a_file_takes_the_place(ends: Ends) -> None:
     ends.adopt()
     assert not ends.place.is_symlink()
     assert ends.place.read_text() == ""
+
+
+@pytest.mark.parametrize("when", ["before it arrives", "before it takes its place"])
+def test_who_may_change_the_directory_around_leads_nothing_elsewhere(when: str, ends: Ends, tmp_path: Path) -> None:
+    """A file of a user's directory, say: nothing of root's is written or taken through a link in the place of ours."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(0o755)
+    ends.source.write_text("of the container")
+    ends.prepare()
+    if when == "before it takes its place":
+        ends.send(running=False)
+        (elsewhere / "app.conf").write_text("of root")
+    ends.arrival.rename(tmp_path / "away")
+    ends.arrival.symlink_to(elsewhere)
+    if when == "before it arrives":
+        with pytest.raises(MigrationError):
+            ends.send(running=False)
+        assert list(elsewhere.iterdir()) == []
+    ends.adopt()
+    assert ends.place.read_text() == ""
+    assert [path.read_text() for path in elsewhere.iterdir()] == ["of root"] * (when == "before it takes its place")
+
+
+def test_a_link_that_is_there_when_the_place_is_named_is_no_place(ends: Ends, tmp_path: Path) -> None:
+    ends.source.write_text("of the container")
+    ends.prepare()
+    ends.arrival.rmdir()
+    ends.arrival.symlink_to(tmp_path)
+    ends.name_place()
+    with pytest.raises(MigrationError):
+        ends.send(running=False)
+    assert not (tmp_path / "app.conf").exists()
+
+
+def test_a_file_stays_in_the_directory_in_which_it_has_arrived(ends: Ends, tmp_path: Path) -> None:
+    """Which its owner has given another name, and a link to another one of root's has come in its place."""
+    ends.source.write_text("of the container")
+    ends.prepare()
+    ends.send(running=False)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "app.conf").write_text("of root")
+    ends.place.parent.rename(tmp_path / "away")
+    (elsewhere / ends.arrival.name).symlink_to(tmp_path / "away" / ends.arrival.name)
+    ends.place.parent.symlink_to(elsewhere)
+    ends.adopt()
+    assert (elsewhere / "app.conf").read_text() == "of root"
 
 
 def test_forms(tmp_path: Path) -> None:

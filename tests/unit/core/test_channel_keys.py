@@ -486,6 +486,43 @@ def test_a_link_of_the_account_s_own_stays_one(host: Host, make_session: MakeSes
 
 
 @pytest.mark.usefixtures("needs_root")
+@pytest.mark.parametrize("way", ["the file is a link", "its directory is a link"])
+def test_a_link_of_root_s_to_a_place_of_the_account_s_gives_it_no_file_of_root_s(way: str, host: Host) -> None:
+    """AuthorizedKeysFile /etc/ssh/keys/%u, where that leads into the account's home; and there a link leads back."""
+    home = _home_of_nobody(host)
+    with tempfile.TemporaryDirectory(prefix="lm", dir="/usr/local") as directory:
+        Path(directory).chmod(0o755)
+        prey = Path(directory, "prey")
+        prey.mkdir(0o755)
+        keys = Path(directory, "keys")
+        if way == "the file is a link":
+            keys.mkdir(0o755)
+            (keys / "nobody").symlink_to(home / "mine")
+            leads_back, target = home / "mine", prey / "nobody"
+        else:
+            keys.symlink_to(home / "mine")
+            leads_back, target = home / "mine", prey
+        with _as_nobody():
+            leads_back.symlink_to(target)
+        with pytest.raises(MigrationError) as caught:
+            _authorized_keys.rewrite(str(keys / "nobody"), "nobody", lambda lines: [*lines, b"a key"])
+        assert caught.value.code == "channel_failed"
+        assert list(prey.iterdir()) == []
+
+
+@pytest.mark.usefixtures("needs_root")
+def test_links_of_root_s_to_places_of_root_s_are_followed(host: Host) -> None:  # noqa: ARG001
+    with tempfile.TemporaryDirectory(prefix="lm", dir="/usr/local") as directory:
+        top = Path(directory)
+        top.chmod(0o755)
+        (top / "all").mkdir(0o755)
+        (top / "keys").symlink_to("../" + top.name + "/all")
+        (top / "all" / "nobody").symlink_to("./common")
+        _authorized_keys.rewrite(str(top / "keys" / "nobody"), "nobody", lambda lines: [*lines, b"a key"])
+        assert (top / "all" / "common").read_text() == "a key\n"
+
+
+@pytest.mark.usefixtures("needs_root")
 def test_a_child_that_does_not_answer_is_ended(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     _home_of_nobody(host)
     monkeypatch.setattr(_authorized_keys, "_SECONDS", 0.2)

@@ -458,6 +458,20 @@ def test_a_transfer_that_hangs_can_be_ended_and_others_are_left_alone(wire: Wire
             process.communicate()
 
 
+def test_a_place_that_becomes_another_s_takes_nothing(wire: Wire, content: Path, tmp_path: Path) -> None:
+    """Who may change the directory above it can put a link in its place, and --delete would empty what that leads to."""
+    place, elsewhere = wire.prepare("bind/0"), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "of root").write_text("stays")
+    wire.channel.rsync(str(content), "bind/0", ("--delete",))
+    place.rename(tmp_path / "away")
+    place.symlink_to(elsewhere)
+    with pytest.raises(MigrationError) as caught:
+        wire.channel.rsync(str(content), "bind/0", ("--delete",))
+    assert "another directory has come in its place" in caught.value.message
+    assert [path.name for path in elsewhere.iterdir()] == ["of root"]
+
+
 def test_a_transfer_that_ends_leaves_no_note(wire: Wire, content: Path) -> None:
     wire.prepare("layer")
     wire.channel.rsync(str(content), "layer")

@@ -71,8 +71,7 @@ def test_what_was_sent_ahead_is_there_after_a_power_cut(wire: Wire, disk: Path) 
 
     def work() -> dict[str, tuple[int, int]]:
         there = Disk(disk, wire.places)
-        for target in ("layer", "log", "volume/data"):
-            (wire.places / target).mkdir(parents=True)
+        wire.prepare("layer", "log", "volume/data")
         contents.send(running=True)
         cut = there.after_a_power_cut()
         return {
@@ -92,8 +91,7 @@ def test_a_destination_whose_disk_cannot_take_what_was_sent_ahead_says_so(wire: 
 
     def work() -> str:
         Disk(disk, wire.places, room=24 * _MIB)
-        for target in ("layer", "log", "volume/data"):
-            (wire.places / target).mkdir(parents=True)
+        wire.prepare("layer", "log", "volume/data")
         with pytest.raises(MigrationError) as caught:
             contents.send(running=True)
         return caught.value.code
@@ -345,8 +343,6 @@ def test_with_api_the_last_pass_has_a_bound_where_the_destination_s_disk_hangs(
     """rsync's receiver waits for the disk, and its generator goes on answering: no time-out of rsync's comes to an end."""
     contents = Contents(wire, disk / "docker")
     (contents.volume / "file").write_bytes(os.urandom(8 * _MIB))
-    targets = {target: str(wire.places / target) for target in ("layer", "log", "volume/data", "inbox", "checkpoint")}
-    _channel_server.set_targets(wire.destination, targets)
     images = Path(_engine_api.images(wire.source))
     images.mkdir(parents=True)
     (images / "pages-1.img").write_bytes(b"memory")
@@ -358,8 +354,7 @@ def test_with_api_the_last_pass_has_a_bound_where_the_destination_s_disk_hangs(
 
     def work() -> tuple[str, bool, int, str]:
         there = Disk(disk, wire.places)
-        for target in targets:
-            (wire.places / target).mkdir(parents=True)
+        wire.prepare("layer", "log", "volume/data", "inbox", "checkpoint")
         if hangs:
             subprocess.run(["fsfreeze", "--freeze", there.place], check=True)
         # Without a bound it would come to an end only with this.

@@ -20,6 +20,7 @@ import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _channel_server,
+    _connections,
     _destination,
     _engine_runtime,
     _proof,
@@ -420,3 +421,24 @@ def test_a_talk_that_nobody_continues_ends_with_a_refusal(ours: bool, destinatio
             time.sleep(0.2)
             assert talking.poll() is None, "the number may be another's by now"
             talking.kill()
+
+
+@pytest.mark.parametrize("decision", [RUN, REFUSED])
+def test_what_is_told_the_neighbours_after_run_is_not_ended_with_the_talk(
+    decision: str, destination: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The source says bye at once, by which all that still takes something in is ended; the neighbours are told again later."""
+    noted: list[list[str]] = []
+
+    def note(*_arguments: object) -> dict[str, Any]:
+        noted.append([path.name for path in Path(destination.volatile).glob("transfer.*")])
+        return {"decision": decision}
+
+    monkeypatch.setattr(_destination, "run", note)
+    monkeypatch.setattr(_connections, "repeat", note)
+    (tmp_path / "said").write_bytes(b'{"run": true}\n')
+    with (tmp_path / "said").open("rb") as source, (tmp_path / "answers").open("wb") as answers:
+        talks = {"handover": lambda: _destination.converse(destination, source, answers)}
+        assert _channel_server.serve(destination, "handover", {}, talks) == 0
+    own = [f"transfer.{os.getpid()}"]
+    assert noted == ([own, []] if decision == RUN else [own])

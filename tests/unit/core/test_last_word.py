@@ -286,6 +286,10 @@ def test_a_destination_that_lets_the_session_in_no_more_is_seldom_asked(
     # That is the watchdog's alone: recover.yml carries the word at once, and says that it may.
     assert session.silence == float("inf") or session.silence > LEASE_SECONDS
     assert session.summary()["lease_left"] == 0
+    assert "at work" not in _stories.story(session)
+    session.renew()
+    assert session.summary()["lease_left"] > 0
+    assert "at work" in _stories.story(session)
 
 
 @pytest.mark.usefixtures("host_roots")

@@ -331,11 +331,8 @@ def test_a_cleanup_removes_what_is_stopped_and_bears_its_moved_name(
     assert os.path.isdir(nothing.directory) == check_mode
 
 
-@pytest.mark.usefixtures("host_roots")
-@pytest.mark.parametrize("use", USES)
-def test_a_move_back_removes_its_old_copy_and_nothing_that_is_in_use(
-    use: str, make_session: MakeSession, docker: Path
-) -> None:
+def _came_back(use: str, make_session: MakeSession, docker: Path) -> tuple[Session, OneContainer, OneContainer, Any]:
+    """A session that has brought a container back, its old copy, its copy, and the engine that has both."""
     earlier = bring_to(make_session(SOURCE, data_root=str(docker)), "committed")
     earlier.close(keep=True)
     session = make_session(
@@ -355,8 +352,35 @@ def test_a_move_back_removes_its_old_copy_and_nothing_that_is_in_use(
         def __getattr__(self, name: str) -> Any:
             return getattr(old if name == "remove" else copy, name)
 
-    engine: Any = Both()
+    return session, old, copy, Both()
+
+
+@pytest.mark.usefixtures("host_roots")
+@pytest.mark.parametrize("use", USES)
+def test_a_move_back_removes_its_old_copy_and_nothing_that_is_in_use(
+    use: str, make_session: MakeSession, docker: Path
+) -> None:
+    session, old, copy, engine = _came_back(use, make_session, docker)
     left = _destination.finish(session, engine)
     assert copy.policy == ALWAYS
     assert old.removed == ([] if USES[use][2] else [(CONTAINER, False)])
     assert [USES[use][2] in one for one in left] == ([True] if USES[use][2] else [])
+
+
+@pytest.mark.usefixtures("host_roots")
+def test_an_old_copy_that_cannot_be_removed_keeps_no_move_from_its_end(
+    make_session: MakeSession, docker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, old, copy, engine = _came_back(next(use for use in USES if not USES[use][2]), make_session, docker)
+    code, busy = "engine_error", "Cannot remove container: unlinkat upper: device or resource busy"
+
+    def remove(*_arguments: object, **_keywords: object) -> None:
+        raise MigrationError(code, busy)
+
+    monkeypatch.setattr(old, "remove", remove)
+    assert _destination.finish(session, engine) == [busy]
+    assert copy.policy == ALWAYS
+    # An engine that does not answer will, and is asked again.
+    code = "engine_unreachable"
+    with pytest.raises(MigrationError):
+        _destination.finish(session, engine)

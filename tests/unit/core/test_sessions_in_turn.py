@@ -21,6 +21,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _channel_server,
     _destination,
     _destination_lost,
+    _durable,
     _recovery,
     _source,
     _watchdog,
@@ -169,7 +170,10 @@ def test_a_refusal_takes_nothing_away_a_second_time(make_session: MakeSession, t
     data, made = tmp_path / "data", tmp_path / "made"
     data.mkdir()
     session = make_session(DESTINATION, engine="runtime", data_root="/nowhere")
-    places = {"made_directories": [str(made)], "empty_directories": [str(data)]}
+    places = {
+        "made_directories": [{"path": str(made), "around": _durable.identity(str(tmp_path))}],
+        "empty_directories": [{"path": str(data), "identity": _durable.identity(str(data))}],
+    }
     _enter(session, "creating", creating={"name": "web", "volumes": ["db"], "networks": ["net"], **places})
     _enter(session, "created", created={"container_id": OTHER_CONTAINER, "policy": ALWAYS})
     docker = Docker()
@@ -186,6 +190,38 @@ def test_a_refusal_takes_nothing_away_a_second_time(make_session: MakeSession, t
     assert docker.done == []
     assert (data / "precious").exists()
     assert made.exists()
+
+
+@pytest.mark.parametrize("swapped", ["the directory", "the one around it"])
+def test_a_refusal_removes_nothing_where_the_way_leads_elsewhere_by_now(
+    swapped: str, make_session: MakeSession, tmp_path: Path
+) -> None:
+    """Who may change a directory above a bind mount can put a link in its place."""
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    for directory in (home / "data", elsewhere / "data" / "below", elsewhere / "made" / "below"):
+        directory.mkdir(parents=True)
+    places = {
+        "made_directories": [{"path": str(home / "made"), "around": _durable.identity(str(home))}],
+        "empty_directories": [{"path": str(home / "data"), "identity": _durable.identity(str(home / "data"))}],
+    }
+    (home / "made").mkdir()
+    conf = {"path": str(home / "conf"), "arrival": str(home / ".arrival"), "made": True}
+    files = [{**conf, "around": _durable.identity(str(home))}]
+    for place in (home / "conf", elsewhere / "conf"):
+        place.touch()
+    session = make_session(DESTINATION, engine="runtime", data_root="/nowhere")
+    _enter(session, "creating", creating={"name": "web", "volumes": [], "networks": [], "files": files, **places})
+    link, target = (home, elsewhere) if swapped == "the one around it" else (home / "data", elsewhere / "data")
+    link.rename(tmp_path / "away")
+    link.symlink_to(target)
+    _settle(session, Docker())
+    # It never came so far that its source could ask.
+    assert not os.path.exists(session.directory)
+    left = {str(path.relative_to(elsewhere)) for path in elsewhere.rglob("*")}
+    assert left == {"data", "data/below", "made", "made/below", "conf"}
+    if swapped == "the directory":
+        assert not (home / "made").exists()
+        assert not (home / "conf").exists()
 
 
 def test_nothing_can_be_written_into_what_has_come(make_session: MakeSession) -> None:

@@ -338,6 +338,31 @@ exit 1"""
     assert (foreign / "mnt-1").exists()
 
 
+@pytest.mark.parametrize("kind", ["a link", "another's directory"])
+def test_what_others_call_as_criu_does_stays_as_it_is(kind: str, shim: Shim, mounted: list[Path]) -> None:
+    """A container whose files have such names has CRIU's log name them, and everybody may make something of that name."""
+    foreign = mounted[0]
+    named = Path(f"/tmp/.criu.mntns.{secrets.token_hex(3)}")
+    if kind == "a link":
+        named.symlink_to(foreign)
+    else:
+        named = foreign
+        os.chown(named, 65534, 65534)
+    try:
+        shim.await_copy()
+        shim.then(
+            f"""cat >"$PLACE/works/$LIVEMIGRATE_RESTORE/work/restore.log" <<'X'
+(00.189) 1: Error (criu/files-reg.c:2196): Can't open file {named} on restore: No such file or directory
+X
+exit 1"""
+        )
+        assert shim.run(*shim.create()).returncode == 1
+        assert (foreign / "mnt-1").is_mount()
+    finally:
+        if named.is_symlink():
+            named.unlink()
+
+
 def test_restore_in_which_criu_dies(shim: Shim) -> None:
     """runc alone has something to say then; who reads it knows what it means."""
     shim.await_copy()
