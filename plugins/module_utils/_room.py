@@ -122,8 +122,8 @@ def own_past(session: Session) -> list[Session]:
     return _session.past_of(session.facts.get("ancestry", []))
 
 
-# A place of a session: its path, and which directory it is or is made in. A session of before 1.0 noted the path alone: nobody can
-# say any more which directory that was, so what lies there is left.
+# A place of a session: its path, and which directory it is or is made in. Older sessions noted the path alone: nobody can say any
+# more which directory that was, so what lies there is left.
 _Place = t.Union[t.Mapping[str, t.Any], str]
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _trees
+from ansible_collections.livemigrate.criu.plugins.module_utils import _channel_server, _trees
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from tests.unit.core.support import CONTAINER, OTHER_CONTAINER
 from tests.unit.core.wire import Wire
@@ -370,9 +370,7 @@ def test_a_layer_shows_the_same_files_over_the_same_image_on_another_host(option
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
     _mounted(there, options, "look")
     tree = _trees.layer(_inspect(GraphDriver={"Name": "overlay2", "Data": {"UpperDir": str(here / "upper")}}))
-    place = wire.prepare("layer")
-    shutil.rmtree(place)
-    place.symlink_to(there / "upper")
+    _channel_server.set_targets(wire.destination, {"layer": str(there / "upper")})
     wire.channel.rsync(tree.path, tree.target, tree.options, running=True)
     wire.channel.rsync(tree.path, tree.target, tree.options)
     after = _mounted(there, options, "look")
