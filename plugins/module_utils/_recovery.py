@@ -165,7 +165,8 @@ def clean(*, session: str | None, container: str | None, check_mode: bool) -> di
 
     The record of a move stays (a few lines without secrets): it is how a later move back knows whose data lies here. It goes
     when it is not needed any more, see ``_old_records.py``. The record of a session that moved nothing goes at once, but for a
-    refusal of which the source has not heard: that one goes only when a person names the session.
+    refusal of which the source has not heard, and for a destination that was declared lost, where a copy may have to be removed:
+    these go only when a person names the session.
 
     :raises MigrationError: ``old_copy_in_use`` for old copies that somebody has started again or renamed, when all else is done.
     """
@@ -182,7 +183,7 @@ def clean(*, session: str | None, container: str | None, check_mode: bool) -> di
             except MigrationError as exc:
                 # One that must stay keeps no other from being removed.
                 failures.append(exc)
-        elif not found.reached("run") and (session is not None or not _stories.is_unheard(found)):
+        elif not found.reached("run") and (session is not None or not _must_be_told(found)):
             changed = True
             if not check_mode:
                 shutil.rmtree(found.directory)
@@ -198,6 +199,11 @@ def clean(*, session: str | None, container: str | None, check_mode: bool) -> di
         "removed": removed,
         "sessions": _stories.stories(None, container) if session is None else [],
     }
+
+
+def _must_be_told(session: Session) -> bool:
+    """Whether somebody has still to hear of the end of a session that moved nothing."""
+    return _stories.is_unheard(session) or bool(session.data("aborted").get("destination_lost"))
 
 
 def _remove_old_copy(session: Session, engine: Engine, check_mode: bool) -> list[str]:

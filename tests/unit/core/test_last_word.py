@@ -230,6 +230,23 @@ def test_a_person_who_names_it_can_remove_it(refused: Session, monkeypatch: pyte
     assert not os.path.exists(refused.directory)
 
 
+@pytest.mark.usefixtures("host_roots")
+def test_that_a_copy_of_a_lost_host_has_to_be_removed_is_told_until_a_person_names_it(
+    make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = make_session(engine="runtime")
+    bring_to(session, "sent")
+    session.decide(GO_SENT)
+    session.enter("aborted", destination_lost=True)
+    session.close(keep=True)
+    monkeypatch.setattr(_recovery, "Engine", lambda: None)
+    monkeypatch.setattr(_old_records, "prune", lambda _engine: None)
+    _recovery.clean(session=None, container=None, check_mode=False)
+    assert "declared lost" in _stories.story(Session(session.id))
+    _recovery.clean(session=session.id, container=None, check_mode=False)
+    assert not os.path.exists(session.directory)
+
+
 def test_one_that_has_been_heard_or_was_never_waited_for_goes_at_once(
     refused: Session, make_session: MakeSession
 ) -> None:
