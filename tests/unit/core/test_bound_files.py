@@ -100,6 +100,16 @@ def test_a_file_takes_its_place_with_all_that_is_known_of_it(ends: Ends) -> None
     assert ends.place.read_text() == "other"
 
 
+def test_a_file_arrives_in_a_directory_that_a_group_shares(ends: Ends) -> None:
+    """Directories that are made in one with the set-group-id bit have that bit too."""
+    os.chown(ends.place.parent, 0, OWNER[1])
+    ends.place.parent.chmod(0o2775)
+    ends.prepare()
+    ends.send(running=False)
+    ends.adopt()
+    assert ends.place.read_text() == "first"
+
+
 def test_a_link_of_the_same_name_is_what_it_leads_to(ends: Ends) -> None:
     real = ends.source.parent / "real" / "app.conf"
     real.parent.mkdir()
