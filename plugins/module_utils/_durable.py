@@ -62,7 +62,8 @@ def own_directory(path: str) -> t.Iterator[int]:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
-        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) != 0o700:
+        # The bits beside those: a directory inherits the set-group-id bit of the one that it is made in.
+        if status.st_uid != os.geteuid() or status.st_mode & 0o777 != 0o700:
             raise NotADirectoryError(errno.ENOTDIR, "it is not ours alone", path)
         yield descriptor
     finally:

@@ -128,15 +128,17 @@ _Place = t.Union[t.Mapping[str, t.Any], str]
 
 
 def empty(place: _Place) -> None:
-    """Remove what is in a directory of :func:`_empty_places`, not the directory; nothing where another has come in its place."""
+    """Remove what is in a directory of :func:`_empty_places`, not the directory; nothing where another has come in its place.
+
+    What cannot be removed is left: the source may be waiting for the end of the refusal, and whose the directory is can mount
+    something in there that keeps out root too.
+    """
     if isinstance(place, str):
         return
-    with (
-        contextlib.suppress(FileNotFoundError, NotADirectoryError),
-        _durable.same_directory(place["path"], place["identity"]) as directory,
-    ):
+    with contextlib.suppress(OSError), _durable.same_directory(place["path"], place["identity"]) as directory:
         for name in os.listdir(directory):
-            _durable.remove_tree(directory, name)
+            with contextlib.suppress(OSError):
+                _durable.remove_tree(directory, name)
 
 
 def remove_made(place: _Place) -> None:

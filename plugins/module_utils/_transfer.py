@@ -58,7 +58,11 @@ def send_image(session: Session, engine: Engine) -> int:
 
 
 def content_trees(session: Session, inspect: Inspect) -> list[_trees.Tree]:
-    """The directories of the container that travel, without its checkpoint."""
+    """The directories of the container that travel, without its checkpoint.
+
+    A bind mount of a directory that lies in another one of them comes with that. Two passes at once into one directory would each
+    delete what the other is about to write.
+    """
     spec = _durable.read_json(session.memory_path("outbox", "spec.json"))
     trees = [_trees.layer(inspect)]
     log = _trees.log(inspect, session.facts["data_root"])
@@ -70,9 +74,21 @@ def content_trees(session: Session, inspect: Inspect) -> list[_trees.Tree]:
             trees.append(_trees.volume(entry["name"], entry["path"]))
         elif entry["kind"] == "bind" and entry["travels"]:
             of_form = _trees.bind_file if entry["form"] == _bound_files.FILE else _trees.bind
-            trees.append(of_form(binds, entry["path"]))
+            tree = of_form(binds, entry["path"])
+            if tree.file or not any(_comes_with(tree, one) for one in trees):
+                # Without those that were found before and come with this one.
+                trees = [one for one in trees if tree.file or one.file or not _comes_with(one, tree)]
+                trees.append(tree)
             binds += 1
     return trees
+
+
+def _comes_with(tree: _trees.Tree, other: _trees.Tree) -> bool:
+    """Whether a bind mount of a directory lies in another one: by the names that the destination has for them, and here indeed."""
+    if other.file or not (tree.target.startswith("bind/") and other.target.startswith("bind/")):
+        return False
+    pairs = ((how(tree.path), how(other.path)) for how in (os.path.normpath, os.path.realpath))
+    return all(os.path.join(inner, "").startswith(os.path.join(outer, "")) for inner, outer in pairs)
 
 
 def send_content(session: Session, engine: Engine, *, running: bool) -> int:

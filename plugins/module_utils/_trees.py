@@ -59,6 +59,8 @@ _LAYER_FILTERS = tuple(
 )
 
 _DELETE = ("--delete", "--force")
+# A file in there that is a bind mount by itself arrives beside its place (see _bound_files.py): not to be deleted on that side.
+_BIND_FILTERS = ("--filter=P .livemigrate-*",)
 # What dockerd calls the files of its two own log drivers, beside the numbers of rotated ones.
 _LOG_FILTERS = ("--include=*-json.log*", "--include=local-logs/", "--include=local-logs/**", "--exclude=*")
 
@@ -159,7 +161,7 @@ def volume(name: str, path: str) -> Tree:
 
 def bind(number: int, path: str) -> Tree:
     """A bind mount's content; its path would not do as a name."""
-    return Tree(f"bind/{number}", path, _DELETE)
+    return Tree(f"bind/{number}", path, (*_DELETE, *_BIND_FILTERS))
 
 
 def bind_file(number: int, path: str) -> Tree:

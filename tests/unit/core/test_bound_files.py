@@ -100,6 +100,32 @@ def test_a_file_takes_its_place_with_all_that_is_known_of_it(ends: Ends) -> None
     assert ends.place.read_text() == "other"
 
 
+def test_a_file_arrives_in_a_directory_that_travels_too(ends: Ends, wire: Wire) -> None:
+    """As in `.:/app` beside `./app.conf:/etc/app.conf`: what the destination has there and the source has not is deleted."""
+    ends.place.write_text("of an earlier move")
+    (ends.place.parent / "gone").touch()
+    ends.prepare()
+    targets = {"bind/0": str(ends.arrival), "bind/1": str(ends.place.parent)}
+    _channel_server.set_targets(wire.destination, targets, ["bind/0"])
+    for running in (True, False):
+        _transfer.send_trees(wire.source, [_trees.bind(1, str(ends.source.parent))], running=running)
+        assert ends.arrival.is_dir()
+        ends.send(running=running)
+    ends.adopt()
+    assert ends.place.read_text() == "first"
+    assert sorted(path.name for path in ends.place.parent.iterdir()) == ["app.conf", "secret"]
+
+
+def test_a_file_arrives_in_a_directory_that_a_group_shares(ends: Ends) -> None:
+    """Directories that are made in one with the set-group-id bit have that bit too."""
+    os.chown(ends.place.parent, 0, OWNER[1])
+    ends.place.parent.chmod(0o2775)
+    ends.prepare()
+    ends.send(running=False)
+    ends.adopt()
+    assert ends.place.read_text() == "first"
+
+
 def test_a_link_of_the_same_name_is_what_it_leads_to(ends: Ends) -> None:
     real = ends.source.parent / "real" / "app.conf"
     real.parent.mkdir()

@@ -224,6 +224,31 @@ def test_a_refusal_removes_nothing_where_the_way_leads_elsewhere_by_now(
         assert not (home / "conf").exists()
 
 
+@pytest.mark.parametrize("way", ["a file", "a link to itself"])
+def test_a_refusal_comes_to_its_end_where_no_way_leads_any_more(
+    way: str, make_session: MakeSession, tmp_path: Path
+) -> None:
+    """With the engine api its source hears the word only after that."""
+    home = tmp_path / "home"
+    (home / "data").mkdir(parents=True)
+    (home / "conf").touch()
+    around = _durable.identity(str(home))
+    files = [{"path": str(home / "conf"), "arrival": str(home / ".arrival"), "made": True, "around": around}]
+    places = {
+        "made_directories": [{"path": str(home / "made"), "around": around}],
+        "empty_directories": [{"path": str(home / "data"), "identity": _durable.identity(str(home / "data"))}],
+    }
+    session = make_session(DESTINATION, engine="runtime", data_root="/nowhere")
+    _enter(session, "creating", creating={"name": "web", "volumes": [], "networks": [], "files": files, **places})
+    home.rename(tmp_path / "away")
+    if way == "a file":
+        home.touch()
+    else:
+        home.symlink_to(home)
+    _settle(session, Docker())
+    assert not os.path.exists(session.directory)
+
+
 def test_nothing_can_be_written_into_what_has_come(make_session: MakeSession) -> None:
     """The channel stays open for a day, for a source that has not heard; its key writes no file of a container that runs."""
     session = _came(make_session)

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _channel_server, _trees
+from ansible_collections.livemigrate.criu.plugins.module_utils import _channel_server, _durable, _transfer, _trees
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from tests.unit.core.support import CONTAINER, OTHER_CONTAINER
 from tests.unit.core.wire import Wire
@@ -75,6 +75,31 @@ def snapshot(root: Path) -> dict[str, Any]:
 
 
 # -- where things lie ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ["outer first", "inner first"])
+def test_a_bind_mount_that_lies_in_another_one_comes_with_that(order: str, wire: Wire, tmp_path: Path) -> None:
+    """The numbers of the others stay: by them the destination knows their places."""
+    for name in ("app/data", "app-data", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "app" / "conf").touch()
+    (tmp_path / "app" / "link").symlink_to(tmp_path / "elsewhere")
+    names = ["app", "app/data", "app-data", "app/conf", "app", "app/link"]
+    if order == "inner first":
+        names[:2] = ["app/data", "app"]
+    form = {"app/conf": "file"}
+    volumes = [
+        {"kind": "bind", "travels": True, "path": str(tmp_path / name), "form": form.get(name, "directory")}
+        for name in names
+    ]
+    Path(wire.source.memory_path("outbox")).mkdir(exist_ok=True)
+    _durable.write_json(wire.source.memory_path("outbox", "spec.json"), {"volumes": volumes})
+    inspect = _inspect(HostConfig={"LogConfig": {"Type": "none"}})
+    found = {tree.target: tree.content for tree in _transfer.content_trees(wire.source, inspect)}
+    del found["layer"]
+    numbers = {"bind/0" if order == "outer first" else "bind/1": "app", "bind/2": "app-data", "bind/3": "app/conf"}
+    numbers["bind/5"] = "app/link"
+    assert found == {target: str(tmp_path / name) for target, name in numbers.items()}
 
 
 def test_the_writable_layer_of_overlay2() -> None:
