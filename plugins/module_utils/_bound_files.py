@@ -108,8 +108,8 @@ def discard(session: Session) -> None:
     for entry in session.data("creating").get("files", ()):
         shutil.rmtree(entry["arrival"], ignore_errors=True)
         if entry["made"]:
-            # Where the directory around was missing it goes with that. Whatever somebody makes of the way there, the refusal comes
-            # to its end: the source may be waiting for it.
+            # Where the directory around was missing it goes with that. Whatever somebody makes of the way there, the refusal
+            # comes to its end: the source may be waiting for it.
             parent, name = os.path.split(entry["path"])
             with contextlib.suppress(OSError), _durable.same_directory(parent, entry.get("around")) as around:
                 os.unlink(name, dir_fd=around)

@@ -84,7 +84,7 @@ def content_trees(session: Session, inspect: Inspect) -> list[_trees.Tree]:
 
 
 def _comes_with(tree: _trees.Tree, other: _trees.Tree) -> bool:
-    """Whether a bind mount of a directory lies in another one: by the names that the destination has for them, and here indeed."""
+    """Whether a bind mount of a directory lies in another one: by the names that the destination has for them, and here too."""
     if other.file or not (tree.target.startswith("bind/") and other.target.startswith("bind/")):
         return False
     pairs = ((how(tree.path), how(other.path)) for how in (os.path.normpath, os.path.realpath))
