@@ -71,7 +71,10 @@ def content_trees(session: Session, inspect: Inspect) -> list[_trees.Tree]:
     binds = 0
     for entry in spec["volumes"]:
         if entry["kind"] == "volume" and entry["travels"]:
-            trees.append(_trees.volume(entry["name"], entry["path"]))
+            tree = _trees.volume(entry["name"], entry["path"])
+            # One that is mounted at several places is one all the same.
+            if tree not in trees:
+                trees.append(tree)
         elif entry["kind"] == "bind" and entry["travels"]:
             of_form = _trees.bind_file if entry["form"] == _bound_files.FILE else _trees.bind
             tree = of_form(binds, entry["path"])

@@ -102,6 +102,18 @@ def test_a_bind_mount_that_lies_in_another_one_comes_with_that(order: str, wire:
     assert found == {target: str(tmp_path / name) for target, name in numbers.items()}
 
 
+def test_a_volume_that_is_mounted_at_two_places_is_sent_once(wire: Wire) -> None:
+    """Two passes at once would each delete what the other is about to write, and share one list of touched files."""
+    volume = {"kind": "volume", "name": "data", "path": "/var/lib/docker/volumes/data/_data", "travels": True}
+    other = {**volume, "name": "other", "path": "/var/lib/docker/volumes/other/_data"}
+    Path(wire.source.memory_path("outbox")).mkdir(exist_ok=True)
+    volumes = [{**volume, "destination": "/a"}, {**other, "destination": "/b"}, {**volume, "destination": "/c"}]
+    _durable.write_json(wire.source.memory_path("outbox", "spec.json"), {"volumes": volumes})
+    inspect = _inspect(HostConfig={"LogConfig": {"Type": "none"}})
+    targets = [tree.target for tree in _transfer.content_trees(wire.source, inspect)]
+    assert targets == ["layer", "volume/data", "volume/other"]
+
+
 def test_the_writable_layer_of_overlay2() -> None:
     assert _trees.upper_directory(_inspect()) == "/var/lib/docker/overlay2/x/diff"
     assert _trees.layer(_inspect())[:2] == ("layer", "/var/lib/docker/overlay2/x/diff")
