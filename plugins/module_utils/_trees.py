@@ -18,7 +18,7 @@ import re
 import shutil
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _names, _snapshots
+from ansible_collections.livemigrate.criu.plugins.module_utils import _durable, _mountinfo, _names, _snapshots
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 
 Inspect = t.Mapping[str, t.Any]
@@ -182,6 +182,16 @@ def is_shared(filesystem: str, options: t.Mapping[str, str]) -> bool:
     :param options: the volume's driver options; the local driver mounts NFS by them, when a container starts.
     """
     return filesystem in SHARED_FILESYSTEMS or options.get("type") in SHARED_FILESYSTEMS
+
+
+def filesystems(path: str) -> set[str]:
+    """The types of the file systems on which a directory lies and that are mounted below it: rsync goes into them."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as handle:
+        mounts = _mountinfo.parse(handle.read())
+    above = os.path.join(os.path.realpath(path), "")
+    # What an automounter has mounted has a line of its own.
+    below = {one.kind for one in mounts if one.place.startswith(above) and one.kind != "autofs"}
+    return {_durable.filesystem_type(path), *below}
 
 
 def has_local_times(filesystem: str) -> bool:

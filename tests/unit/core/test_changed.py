@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _durable, _transfer
+from ansible_collections.livemigrate.criu.plugins.module_utils import _durable, _mountinfo, _transfer
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
 from ansible_collections.livemigrate.criu.plugins.module_utils._trees import Tree
@@ -182,6 +182,19 @@ def test_where_a_server_s_clock_counts_everything_travels(
     time.sleep(1.1)
     _pass_before(session)
     assert _transfer.changed(session, [served, local]) == [served]
+
+
+def test_a_server_s_clock_counts_also_where_its_files_are_mounted_below(
+    make_session: MakeSession, make_tree: Callable[..., Tree], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = make_session()
+    outer, local = make_tree("bind/0", "outer"), make_tree("layer", "local")
+    line = f"999 1 0:99 / {outer.path}/sub rw - nfs4 host:/srv rw\n"
+    real = _mountinfo.parse
+    monkeypatch.setattr(_mountinfo, "parse", lambda mounts: real(mounts + line))
+    time.sleep(1.1)
+    _pass_before(session)
+    assert _transfer.changed(session, [outer, local]) == [outer]
 
 
 def test_a_directory_that_cannot_be_looked_at_is_an_error(
