@@ -24,6 +24,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _old_copy,
     _session,
     _sockets,
+    _trees,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine_socket import Asks
 
@@ -77,6 +78,7 @@ def binds(entries: t.Iterable[Wanted], own_data: t.Container[str]) -> Facts:
                 "is_file": os.path.isfile(path),
                 "has_content": has_content(path) and path not in own_data,
                 "leads_to": os.path.realpath(path) if os.path.islink(path) else "",
+                "reaches_shared": _trees.reaches_shared(path),
             }
     return told
 

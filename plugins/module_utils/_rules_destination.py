@@ -367,6 +367,14 @@ def bind_mount_refused(case: Case) -> _Found:
             found["is_directory"] != (entry["form"] == _bound_files.DIRECTORY) or _is_other_file(entry, found)
         ):
             yield f"{path} is a {entry['form']} on the source and something else on the destination.", remedy
+        elif found["exists"] and entry.get("reaches_shared") and found.get("reaches_shared"):
+            yield (
+                (
+                    f"{path} is on storage that is shared between hosts, or has some mounted in it, on the source and on the "
+                    "destination: what arrived there would delete and replace the files that the container is using."
+                ),
+                remedy,
+            )
 
 
 @rule(WARNING, "a bind mount whose content stays", "run", "container", "there", variable="migrate_bind_mounts")

@@ -194,6 +194,11 @@ def filesystems(path: str) -> set[str]:
     return {_durable.filesystem_type(path), *below}
 
 
+def reaches_shared(path: str) -> bool:
+    """Whether a directory lies on a file system that other hosts see too, or one of them is mounted below it."""
+    return bool(filesystems(path) & SHARED_FILESYSTEMS)
+
+
 def has_local_times(filesystem: str) -> bool:
     """Whether a file's change time there comes from this host's clock, not from a server's."""
     return filesystem in _LOCAL_FILESYSTEMS

@@ -66,6 +66,7 @@ def of_container(engine: Asks, inspect: Inspect, bind_mounts: t.Sequence[str]) -
                     "destination": mount.destination,
                     "travels": named,
                     "shared": _trees.is_shared(_durable.filesystem_type(mount.source), {}),
+                    "reaches_shared": named and _trees.reaches_shared(mount.source),
                     "form": _bound_files.form_of(mount.source),
                     "in_use_by": _writers(writers or [], mount.source, inspect["Id"]) if named else [],
                     "device": "",

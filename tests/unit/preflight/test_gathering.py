@@ -303,7 +303,14 @@ def test_what_lies_at_a_bind_mounts_path(tmp_path: Path) -> None:
     (tmp_path / "full" / "file").touch()
     paths = {name: str(tmp_path / name) for name in ("full", "link", "none")}
     found = _destination_facts.binds([{"kind": "bind", "path": path} for path in paths.values()], {paths["link"]})
-    full = {"exists": True, "is_directory": True, "is_file": False, "has_content": True, "leads_to": ""}
+    full = {
+        "exists": True,
+        "is_directory": True,
+        "is_file": False,
+        "has_content": True,
+        "leads_to": "",
+        "reaches_shared": False,
+    }
     assert found[paths["full"]] == full
     # What an earlier move has left there is the container's own.
     assert found[paths["link"]] == {**full, "has_content": False, "leads_to": paths["full"]}

@@ -887,6 +887,16 @@ TABLE: list[Row] = [
         with_bind(place(exists=False), travels=True, form="other"),
         "neither a directory nor a file",
     ),
+    # Both hosts see the same files: they would be replaced under the container.
+    Row(
+        "bind_mount_refused",
+        with_bind(place(reaches_shared=True), travels=True, reaches_shared=True),
+        "/srv/data",
+        "storage that is shared",
+    ),
+    Row("bind_mount_refused", with_bind(place(), travels=True, reaches_shared=True)),
+    Row("bind_mount_refused", with_bind(place(reaches_shared=True), travels=True)),
+    Row("bind_mount_refused", with_bind(place(exists=False, reaches_shared=True), travels=True, reaches_shared=True)),
     Row("bind_mount_stays", with_bind(place()), "/srv/data"),
     Row("bind_mount_stays", with_bind(place(), shared=True)),
     # -- the destination: places and devices
