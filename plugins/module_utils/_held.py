@@ -269,7 +269,11 @@ class _Seen:
             found = os.stat(place)
             self.shared[found.st_dev, found.st_ino] = found.st_blocks * 512
 
-    def process(self, pid: int) -> None:
+    def process(self, pid: int, *, measured: bool = True) -> None:
+        """Look at one process.
+
+        :param measured: whether its memory is to be counted, which takes longer than all the rest of a large one.
+        """
         status = parse_status(read(f"/proc/{pid}/status"))
         program = status["name"]
         if status["traced"]:
@@ -297,8 +301,9 @@ class _Seen:
         self.sleeping += _sleeping_tasks.look(pid, program)
         for place in mapped.shared:
             self.share(f"/proc/{pid}/map_files/{place}")
-        memory = parse_rollup(read(f"/proc/{pid}/smaps_rollup"))
-        self.memory = Memory(self.memory.dumped + memory.dumped, self.memory.taken + memory.taken)
+        if measured:
+            memory = parse_rollup(read(f"/proc/{pid}/smaps_rollup"))
+            self.memory = Memory(self.memory.dumped + memory.dumped, self.memory.taken + memory.taken)
         with contextlib.suppress(OSError):
             for name in os.listdir(f"/proc/{pid}/fd"):
                 with contextlib.suppress(OSError):
@@ -359,16 +364,15 @@ def look(pids: t.Sequence[int], init: int, seconds: float = 1.0) -> Facts:
 
     :param pids: all of them, as this host numbers them.
     :param init: its first one.
-    :param seconds: after which the rest is left out, and ``complete`` is false.
+    :param seconds: after which the memory of the rest is not counted, and ``complete`` is false. What they hold is looked at all
+        the same: what stands in the way of a move must not be passed over because a container is large.
     """
     deadline = time.monotonic() + seconds
     seen = _Seen(init)
     complete = True
     for pid in pids:
-        if time.monotonic() > deadline:
-            complete = False
-            break
-        seen.process(pid)
+        complete = complete and time.monotonic() <= deadline
+        seen.process(pid, measured=complete)
     deleted = sorted(seen.deleted.values(), key=lambda one: -int(one["bytes"]))
     sleeping = sorted(set(seen.sleeping), key=lambda one: -one.seconds)
     return {

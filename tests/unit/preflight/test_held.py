@@ -211,6 +211,13 @@ def test_a_look_takes_no_longer_than_it_may(holder: int) -> None:
     assert _held.look([holder] * 5, holder, seconds=-1)["complete"] is False
 
 
+def test_what_a_process_holds_is_seen_however_long_it_takes(holder: int) -> None:
+    """Of a server with many processes and much memory those that were looked at too late were told to hold nothing."""
+    seen = _held.look([holder], holder, seconds=-1)
+    assert seen["locks"] == 1
+    assert seen["deleted"][0]["bytes"] == 2 << 20
+
+
 def test_a_process_that_ends_meanwhile_is_left_out(holder: int) -> None:
     with subprocess.Popen(["true"]) as gone:
         gone.wait()
