@@ -18,6 +18,7 @@ import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _container_facts,
+    _durable,
     _held,
     _host_files,
     _images,
@@ -46,6 +47,14 @@ def _users(asks: Asks, volume: str, own: t.Container[str]) -> list[str]:
     return [one["Names"][0].lstrip("/") for one in asks.containers({"volume": volume}) if one["Id"] not in own]
 
 
+def _is_shared(volume: Wanted) -> bool:
+    """Whether a volume's content is seen by other hosts too; it need not be mounted now."""
+    options = volume.get("Options") or {}
+    # That of a bind mount: what a share is called is no path.
+    places = [volume["Mountpoint"], *(one for one in (str(options.get("device") or ""),) if one.startswith("/"))]
+    return any(_trees.is_shared(_durable.filesystem_type(place), options) for place in places)
+
+
 def volumes(asks: Asks, entries: t.Iterable[Wanted], own_data: t.Container[str], own_ids: t.Container[str]) -> Facts:
     """Of each volume that the container has: None where there is none of that name, else what it is.
 
@@ -60,6 +69,7 @@ def volumes(asks: Asks, entries: t.Iterable[Wanted], own_data: t.Container[str],
         told[entry["name"]] = found and {
             "driver": found.get("Driver"),
             "options": _container_facts.options_digest(found.get("Options")),
+            "shared": _is_shared(found),
             "has_content": has_content(found["Mountpoint"]) and entry["name"] not in own_data,
             "used_by": _users(asks, entry["name"], own_ids) if entry["travels"] else [],
         }

@@ -316,6 +316,21 @@ def volume_differs(case: Case) -> _Found:
                 f"The destination has a volume {entry['name']} of another kind (driver {found['driver']}, or other options).",
                 "Remove it there, or make it as it is on the source.",
             )
+        # Two hosts may call one share by two names. What is on the destination's own disk is no share.
+        stays = there["volumes"].get(entry["name"]) if entry["kind"] == "volume" and not entry["travels"] else None
+        if (
+            stays
+            and stays["driver"] == "local"
+            and (stays["driver"], stays["options"]) != (entry["driver"], entry["options"])
+            and not stays.get("shared", True)
+        ):
+            yield (
+                (
+                    f"Volume {entry['name']} is on other storage on the source (shared, or of the driver {entry['driver']}), "
+                    "and the destination has a volume of that name on its own disk: the copy would go on with other data."
+                ),
+                "Remove it there, or make it as it is on the source.",
+            )
 
 
 @rule(

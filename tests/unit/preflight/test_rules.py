@@ -844,6 +844,14 @@ TABLE: list[Row] = [
     Row("volume_differs", with_volume({"options": "f00"}), "other options"),
     Row("volume_differs", with_volume({"driver": "nfs"}, travels=False)),
     Row("volume_differs", with_volume(None)),
+    # A share of the source, and a volume of that name which is none.
+    Row(
+        "volume_differs",
+        with_volume({"shared": False}, travels=False, shared=True, options="f00"),
+        "on its own disk",
+    ),
+    Row("volume_differs", with_volume({"shared": True}, travels=False, shared=True, options="f00")),
+    Row("volume_differs", with_volume({"shared": False, "options": "f00"}, travels=False, shared=True, options="f00")),
     Row("bind_mount_missing", with_bind(place(exists=False)), "/srv/data", "does not exist"),
     Row("bind_mount_missing", with_bind(place(exists=False), travels=True)),
     Row("bind_mount_refused", with_bind(place(), path="/etc", travels=True), "/etc"),
