@@ -392,6 +392,23 @@ def bind_mount_refused(case: Case) -> _Found:
             )
 
 
+@rule(WARNING, "a volume of a plugin, whose content stays", "by reading", "container", "there")
+def volume_stays(case: Case) -> _Found:
+    container, there = _both(case)
+    for entry in container["volumes"]:
+        if entry["kind"] == "volume" and not entry["travels"] and not entry["shared"]:
+            found = (
+                "The destination has one of that name." if there["volumes"].get(entry["name"]) else "It is made there."
+            )
+            yield (
+                (
+                    f"Volume {entry['name']} is of the driver {entry['driver']}, and only that knows whether both hosts see the "
+                    f"same content. Nothing of it is sent. {found}"
+                ),
+                "See that the driver has the content on the destination too, or copy it there yourself before the move.",
+            )
+
+
 @rule(WARNING, "a bind mount whose content stays", "run", "container", "there", variable="migrate_bind_mounts")
 def bind_mount_stays(case: Case) -> _Found:
     container, there = _both(case)

@@ -842,7 +842,11 @@ TABLE: list[Row] = [
     Row("volume_used_there", with_volume({"used_by": ["other"]}), "other"),
     Row("volume_differs", with_volume({"driver": "nfs"}), "driver nfs"),
     Row("volume_differs", with_volume({"options": "f00"}), "other options"),
-    Row("volume_differs", with_volume({"driver": "nfs"}, travels=False)),
+    Row("volume_differs", with_volume({"driver": "nfs"}, travels=False), also=("volume_stays",)),
+    Row("volume_stays", with_volume(None, travels=False, driver="rexray"), "of the driver rexray", "It is made there."),
+    Row("volume_stays", with_volume({"driver": "rexray"}, travels=False, driver="rexray"), "has one of that name"),
+    Row("volume_stays", with_volume(None, travels=False, shared=True)),
+    Row("volume_stays", with_volume(None)),
     Row("volume_differs", with_volume(None)),
     # A share of the source, and a volume of that name which is none.
     Row(
