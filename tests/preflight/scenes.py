@@ -56,7 +56,7 @@ _OTHER = f"docker run -d --name $1-other {IMAGE}"
 # The hosts' own network, in which a container's address moves with it.
 _WAN = (
     "docker network create --driver macvlan --subnet ${2%.*}.0/24 --gateway ${2%.*}.1"
-    " --opt parent=$(ip -o route get $3 | sed 's/.* dev //; s/ .*//') preflight-wan"
+    " --opt parent=$(ip -o route get ${2%.*}.1 | sed 's/.* dev //; s/ .*//') preflight-wan"
 )
 
 SCENES: dict[str, Scene] = {
@@ -181,7 +181,7 @@ SCENES: dict[str, Scene] = {
     "kept-connection": Scene(
         {
             "firewall_stateful_inside": "{network}.199:",
-            "processors_missing": "to processors that the destination does not have: counter to 1.",
+            "processors_missing": "to processors that the destination does not have: counter to 1",
         },
         arguments=("--network", "preflight-wan", "--ip", "{network}.199", *MOUNTS),
         kinds=("out",),
