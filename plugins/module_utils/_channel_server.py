@@ -194,8 +194,7 @@ def set_targets(session: Session, targets: t.Mapping[str, str], own: t.Container
 def _identity(path: str, *, own: bool) -> list[int] | None:
     if own:
         with contextlib.suppress(OSError), _durable.own_directory(path) as descriptor:
-            status = os.fstat(descriptor)
-            return [status.st_dev, status.st_ino]
+            return _durable.identity(descriptor)
         return None
     return _durable.identity(path)
 

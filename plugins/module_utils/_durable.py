@@ -70,8 +70,11 @@ def own_directory(path: str) -> t.Iterator[int]:
         os.close(descriptor)
 
 
-def identity(path: str) -> list[int] | None:
-    """Which directory is at a path now, by the numbers of its file system and of itself; None where there is none."""
+def identity(path: str | int) -> list[int] | None:
+    """Which directory is at a path now, by the numbers of its file system and of itself; None where there is none.
+
+    :param path: or a descriptor of it.
+    """
     try:
         status = os.stat(path)
     except OSError:
@@ -88,8 +91,7 @@ def same_directory(path: str, known: t.Sequence[int] | None) -> t.Iterator[int]:
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        status = os.fstat(descriptor)
-        if known is None or [status.st_dev, status.st_ino] != list(known):
+        if known is None or identity(descriptor) != list(known):
             raise FileNotFoundError(errno.ENOENT, "another directory has come in its place", path)
         yield descriptor
     finally:

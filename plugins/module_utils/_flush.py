@@ -176,10 +176,7 @@ class Flush:
 
 
 def _mounted_below(trees: t.Sequence[str]) -> list[str]:
-    """The directories below others on which another file system is mounted: rsync goes into them."""
+    """The directories below others on which another file system is mounted."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as handle:
         mounts = _mountinfo.parse(handle.read())
-    above = tuple(os.path.join(os.path.realpath(tree), "") for tree in trees)
-    # An automounter would mount what nobody has asked for.
-    places = [one.place for one in mounts if one.place.startswith(above) and one.kind != "autofs"]
-    return list(dict.fromkeys(places))
+    return list(dict.fromkeys(one.place for one in _mountinfo.below(mounts, trees)))

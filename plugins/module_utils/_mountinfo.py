@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import os
 import typing as t
 
 # Mounted inside of a container (by privileged programs, Docker in Docker, FUSE): CRIU has no way to mount them again.
@@ -57,6 +58,13 @@ def parse(mountinfo: str) -> list[KernelMount]:
         place, root = unescape(words[4]), unescape(words[3])
         found.append(KernelMount(place, right.split()[0], root, propagation, words[5], *numbers))
     return found
+
+
+def below(mounts: t.Iterable[KernelMount], trees: t.Iterable[str]) -> list[KernelMount]:
+    """What is mounted below directories: rsync goes into it."""
+    above = tuple(os.path.join(os.path.realpath(tree), "") for tree in trees)
+    # An automounter would mount what nobody has asked for; what it has mounted has a line of its own.
+    return [one for one in mounts if one.place.startswith(above) and one.kind != "autofs"]
 
 
 def covered(mounts: t.Sequence[KernelMount]) -> set[int]:

@@ -53,15 +53,14 @@ def needed(
     told: set[str] = set()
     for session in reversed(sessions):
         if session.role != SOURCE:
-            keep = session.data("run").get("container_id") in containers or _stories.is_unheard(session)
+            keep = session.data("run").get("container_id") in containers or _stories.must_be_told(session)
         elif session.reached("committed"):
             # The newest move that took the data along says whose they are.
             left = [name for name in session.facts.get("volumes", ()) if name not in told and has_data(name)]
             told.update(left)
             keep = bool(left) or session.facts["container_id"] in containers
         else:
-            # That the copy of a lost host has to be removed there must be told for good.
-            keep = bool(session.data("aborted").get("destination_lost"))
+            keep = _stories.must_be_told(session)
         if keep:
             found.append(session)
     return found

@@ -183,7 +183,7 @@ def clean(*, session: str | None, container: str | None, check_mode: bool) -> di
             except MigrationError as exc:
                 # One that must stay keeps no other from being removed.
                 failures.append(exc)
-        elif not found.reached("run") and (session is not None or not _must_be_told(found)):
+        elif not found.reached("run") and (session is not None or not _stories.must_be_told(found)):
             changed = True
             if not check_mode:
                 shutil.rmtree(found.directory)
@@ -199,11 +199,6 @@ def clean(*, session: str | None, container: str | None, check_mode: bool) -> di
         "removed": removed,
         "sessions": _stories.stories(None, container) if session is None else [],
     }
-
-
-def _must_be_told(session: Session) -> bool:
-    """Whether somebody has still to hear of the end of a session that moved nothing."""
-    return _stories.is_unheard(session) or bool(session.data("aborted").get("destination_lost"))
 
 
 def _remove_old_copy(session: Session, engine: Engine, check_mode: bool) -> list[str]:

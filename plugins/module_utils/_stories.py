@@ -53,6 +53,14 @@ def is_unheard(session: Session) -> bool:
     return session.role == DESTINATION and kept and session.decision == REFUSED
 
 
+def must_be_told(session: Session) -> bool:
+    """Whether somebody has still to hear of the end of a session that moved nothing.
+
+    A source of a refusal; a person, that the copy of a host which was declared lost has to be removed there.
+    """
+    return is_unheard(session) or bool(session.data("aborted").get("destination_lost"))
+
+
 def story(session: Session) -> str:
     """One sentence about a session."""
     peer = session.facts.get("peer_name") or "the other host"

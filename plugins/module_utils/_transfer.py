@@ -145,7 +145,7 @@ def _touched_since(session: Session, tree: _trees.Tree) -> float | None:
     network that is another host's clock.
     """
     before = _durable.read_json(session.memory_path("content_sent.json"))
-    if before is None or not all(map(_trees.has_local_times, _trees.filesystems(tree.path))):
+    if before is None or not _trees.has_local_times_throughout(tree.path):
         return None
     moved: float = _moment()["ahead"] - before["ahead"]
     if abs(moved) > _CLOCK_TOLERANCE_SECONDS:
@@ -262,7 +262,7 @@ class LastPass:
     def _may_differ(self, tree: _trees.Tree) -> bool:
         """Whether a directory was touched since the pass began, or no time can tell (see :func:`_touched_since`)."""
         moved = abs(_moment()["ahead"] - self._began["ahead"]) > self._TICKS_SECONDS
-        if moved or not all(map(_trees.has_local_times, _trees.filesystems(tree.path))):
+        if moved or not _trees.has_local_times_throughout(tree.path):
             return True
         return _touched(tree, self._began["began"] - self._TICKS_SECONDS, dumped=True)
 

@@ -185,13 +185,11 @@ def is_shared(filesystem: str, options: t.Mapping[str, str]) -> bool:
 
 
 def filesystems(path: str) -> set[str]:
-    """The types of the file systems on which a directory lies and that are mounted below it: rsync goes into them."""
+    """The types of the file systems on which a directory lies and that are mounted below it."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as handle:
-        mounts = _mountinfo.parse(handle.read())
-    above = os.path.join(os.path.realpath(path), "")
-    # What an automounter has mounted has a line of its own.
-    below = {one.kind for one in mounts if one.place.startswith(above) and one.kind != "autofs"}
-    return {_durable.filesystem_type(path), *below}
+        text = handle.read()
+    below = _mountinfo.below(_mountinfo.parse(text), [path])
+    return {_durable.filesystem_type(path, text), *(one.kind for one in below)}
 
 
 def reaches_shared(path: str) -> bool:
@@ -202,3 +200,8 @@ def reaches_shared(path: str) -> bool:
 def has_local_times(filesystem: str) -> bool:
     """Whether a file's change time there comes from this host's clock, not from a server's."""
     return filesystem in _LOCAL_FILESYSTEMS
+
+
+def has_local_times_throughout(path: str) -> bool:
+    """The same for all files of a directory."""
+    return all(map(has_local_times, filesystems(path)))

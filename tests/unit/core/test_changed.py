@@ -178,7 +178,7 @@ def test_where_a_server_s_clock_counts_everything_travels(
     mounts = Path("/proc/self/mountinfo").read_text()
     mounts += f"999 1 0:99 / {served.path} rw - fuse.sshfs host:/srv rw\n"
     real = _durable.filesystem_type
-    monkeypatch.setattr(_durable, "filesystem_type", lambda path: real(path, mounts))
+    monkeypatch.setattr(_durable, "filesystem_type", lambda path, _text=None: real(path, mounts))
     time.sleep(1.1)
     _pass_before(session)
     assert _transfer.changed(session, [served, local]) == [served]
