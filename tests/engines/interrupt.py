@@ -107,6 +107,16 @@ def wait_settled(moving: Moving, host: Host, *, seconds: float = SETTLED_WITHIN)
         time.sleep(1)
 
 
+def with_a_word_unheard(moving: Moving, source: Host, destination: Host) -> tuple[Migration, Meeting]:
+    """A handover in which the destination has said RUN and nobody has heard it: the source's step is stopped."""
+    # The word to run follows the decision at once, and the farewell when the old copy has been ended.
+    meeting = Meeting(source, moving.name, "decision", "STOP")
+    migration = moving.move(source, destination)
+    meeting.happened(migration)
+    assert session_on(destination, moving.name)["phases"][-1] == "run"
+    return migration, meeting
+
+
 def with_a_held_copy(
     moving: Moving, source: Host, destination: Host, *, seconds: float = 300
 ) -> tuple[Migration, Meeting]:

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.engines.conftest import Moving, session_on
-from tests.engines.interrupt import SETTLED_WITHIN, Meeting, wait_settled, with_a_held_copy
+from tests.engines.conftest import Moving
+from tests.engines.interrupt import SETTLED_WITHIN, wait_settled, with_a_held_copy, with_a_word_unheard
 from tests.migration.conftest import Pair
 from tests.workloads.host import Host
 from tests.workloads.probe import wait_for_answer
@@ -123,11 +123,7 @@ def test_the_engine_of_the_destination_restarts_before_the_copy_has_its_policy(
     source, destination = newer.alpha, newer.beta
     with _live_restore(destination, live_restore):
         moving = start(source, [source, destination], "--restart", "always")
-        # The word to run follows the decision at once.
-        meeting = Meeting(source, moving.name, "decision", "STOP")
-        migration = moving.move(source, destination)
-        meeting.happened(migration)
-        assert session_on(destination, moving.name)["phases"][-1] == "run"
+        migration, meeting = with_a_word_unheard(moving, source, destination)
         assert destination.inspect(moving.name)["HostConfig"]["RestartPolicy"]["Name"] == "no"
         destination.run(["sh", "-c", "systemctl reset-failed docker; systemctl restart docker"])
         assert bool(destination.docker("ps", "-q", "--filter", f"name=^{moving.name}$")) == live_restore

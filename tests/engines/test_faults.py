@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 
 from tests.engines.conftest import Moving, session_on
-from tests.engines.interrupt import GIVEN_UP_WITHIN, SETTLED_WITHIN, Meeting, wait_settled, with_a_held_copy
+from tests.engines.interrupt import (
+    GIVEN_UP_WITHIN,
+    SETTLED_WITHIN,
+    Meeting,
+    wait_settled,
+    with_a_held_copy,
+    with_a_word_unheard,
+)
 from tests.migration.conftest import Pair
 from tests.migration.inventory import write_inventory
 from tests.migration.migration import Migration
@@ -125,13 +132,9 @@ def test_the_source_loses_power_after_the_hand_over(newer: Pair, start: Start) -
     """Nobody comes to say that the source knows: the destination tidies up by itself all the same, and soon."""
     source, destination = newer.alpha, newer.beta
     moving = start(source, [source, destination], "--restart", "unless-stopped")
-    # The word to run follows the decision at once, and the farewell when the old copy has been ended.
-    meeting = Meeting(source, moving.name, "decision", "STOP")
-    migration = moving.move(source, destination)
-    meeting.happened(migration)
+    migration, _meeting = with_a_word_unheard(moving, source, destination)
     newer.lab.power_cut(source.name)
     migration.kill()
-    assert session_on(destination, moving.name)["phases"][-1] == "run"
     deadline = time.monotonic() + SETTLED_WITHIN
     secrets = "find /run/livemigrate -name spec.json -o -name '*.img'"
     while (
@@ -149,11 +152,8 @@ def test_the_word_is_carried_to_a_source_whose_key_is_gone(newer: Pair, start: S
     """RUN was said and never heard: the source waits for it, whatever a person declares, and recover.yml brings it."""
     source, destination = newer.alpha, newer.beta
     moving = start(source, [source, destination], "--restart", "unless-stopped")
-    meeting = Meeting(source, moving.name, "decision", "STOP")
-    migration = moving.move(source, destination)
-    meeting.happened(migration)
+    migration, _meeting = with_a_word_unheard(moving, source, destination)
     migration.kill()
-    assert session_on(destination, moving.name)["phases"][-1] == "run"
     session = session_on(source, moving.name)["id"]
     keys = f"sed -i '/ livemigrate:{session}$/d' /root/.ssh/authorized_keys /home/*/.ssh/authorized_keys"
     destination.run(["sh", "-c", keys], check=False)
