@@ -108,7 +108,9 @@ def hand_over(session: Session, engine: Engine) -> dict[str, t.Any]:
             stack.enter_context(_runc.unit_ready(session.id, _engine_runtime.options_file(session)))
             with talk.within(_ANSWER_SECONDS):
                 talk.hear()
-            trees = _transfer.content_trees(session, engine.inspect(session.facts["container_id"]))
+            inspect = engine.inspect(session.facts["container_id"])
+            trees = _transfer.content_trees(session, inspect)
+            _source.ready(session, inspect)
             _freeze.freeze(session, engine)
             # Both beside the dump. What has left already means nothing before it is said to be complete.
             # What the kernel writes for a program by itself, and after the freeze, moves no change time when it is through.

@@ -181,9 +181,24 @@ def prepared(session: Session, engine: Engine, *, close_connections: bool) -> li
     keeps = _engines.of(session).keeps_connections()
     plan, warnings = _connections.make_plan(session, inspect, keeps=keeps, close_connections=close_connections)
     session.enter("prepared", **plan.as_data())
-    side = _side(session, int(inspect["State"]["Pid"]), TaskGroup.of_container(inspect))
-    _durable.write_json(session.memory_path("surroundings.json"), _surroundings.look_ahead(side))
+    _look_around(session, inspect, _surroundings.look_ahead)
     return warnings
+
+
+def ready(session: Session, inspect: Inspect) -> None:
+    """The last look at a container that is about to be frozen."""
+    ahead = _durable.read_json(_surroundings_file(session)) or {}
+    _look_around(session, inspect, lambda side: _surroundings.look_last(side, ahead))
+
+
+def _look_around(session: Session, inspect: Inspect, look: t.Callable[[Side], t.Any]) -> None:
+    """Keep what a look at the surroundings of the container finds while it runs."""
+    side = _side(session, int(inspect["State"]["Pid"]), TaskGroup.of_container(inspect))
+    _durable.write_json(_surroundings_file(session), look(side))
+
+
+def _surroundings_file(session: Session) -> str:
+    return session.memory_path("surroundings.json")
 
 
 def _side(session: Session, init: int, group: TaskGroup) -> Side:
@@ -208,7 +223,7 @@ def dump(session: Session, engine: Engine) -> dict[str, t.Any]:
     way = _engines.of(session)
     started = time.monotonic()
     group = TaskGroup(session.data("arming")["cgroup"])
-    ahead = _durable.read_json(session.memory_path("surroundings.json")) or {}
+    ahead = _durable.read_json(_surroundings_file(session)) or {}
     with _surroundings.Reading(_side(session, session.data("arming")["pid"], group), ahead) as surroundings:
         told = way.dump(session, engine, group)
         dumped = time.monotonic()

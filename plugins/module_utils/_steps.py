@@ -38,6 +38,7 @@ Result = dict[str, t.Any]
 def _connected(session: Session, params: Params) -> Result:
     _channel.set_peer(session, params["peer"])
     _source.probe(session)
+    _transfer.send_spec(session)
     return {"changed": True}
 
 
@@ -56,15 +57,18 @@ def _checkpoint_sent(session: Session, _params: Params) -> Result:
         raise
 
 
-def _prepared(session: Session, params: Params) -> Result:
-    warnings = _source.prepared(session, Engine(), close_connections=params["close_connections"])
-    return {"changed": True, "warnings": warnings}
+def _content_sent(session: Session, params: Params) -> Result:
+    engine = Engine()
+    result = _sent(lambda: _transfer.send_content(session, engine, running=True))
+    # In the same step, because nothing is left to be done before the freeze: each step costs a second of Ansible's.
+    return {**result, "warnings": _source.prepared(session, engine, close_connections=params["close_connections"])}
 
 
 def _dumped(session: Session, _params: Params) -> Result:
     engine = Engine()
     _engines.require(session, _engines.API)
     try:
+        _source.ready(session, engine.inspect(session.facts["container_id"]))
         _freeze.freeze(session, engine)
         return {"changed": True, **_source.dump(session, engine)}
     except BaseException:
@@ -91,13 +95,12 @@ def _committed(session: Session, params: Params) -> Result:
 # -- on the destination -------------------------------------------------------------------------------------------
 
 
-def _examined(session: Session, _params: Params) -> Result:
-    image = _room.image_state(session, Engine())
-    return {"changed": image == "pulled", "image": image}
-
-
 def _created(session: Session, params: Params) -> Result:
-    return {"changed": True, **_room.create(session, Engine(), overwrite=params["overwrite_data"])}
+    engine = Engine()
+    image = _room.image_state(session, engine)
+    if image == "missing":
+        return {"changed": False, "image": image}
+    return {"changed": True, "image": image, **_room.create(session, engine, overwrite=params["overwrite_data"])}
 
 
 def _started(session: Session, _params: Params) -> Result:
@@ -106,16 +109,13 @@ def _started(session: Session, _params: Params) -> Result:
 
 _STEPS: dict[str, t.Callable[[Session, Params], Result]] = {
     "connected": _connected,
-    "spec_sent": lambda session, _params: _sent(lambda: _transfer.send_spec(session)),
     "image_sent": lambda session, _params: _sent(lambda: _transfer.send_image(session, Engine())),
-    "content_sent": lambda session, _params: _sent(lambda: _transfer.send_content(session, Engine(), running=True)),
-    "prepared": _prepared,
+    "content_sent": _content_sent,
     "dumped": _dumped,
     "checkpoint_sent": _checkpoint_sent,
     "handed_over": _handed_over,
     "go": _go,
     "committed": _committed,
-    "examined": _examined,
     "created": _created,
     "started": _started,
 }

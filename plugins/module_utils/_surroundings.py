@@ -9,7 +9,8 @@
 Memory is proved by ``_proof.py``. This is about the rest: sysctls, owners of pipes, addresses made inside, limits and so on. Each
 topic is a module ``_surroundings_*.py`` with the functions of :class:`Topic`. They are asked in three steps:
 
-* on the source while the container runs: :func:`look_ahead`, what need not be read while it stands still;
+* on the source while the container runs: :func:`look_ahead` and, right before the freeze, :func:`look_last`, what need not be
+  read while it stands still;
 * on the source while it is frozen: :class:`Reading`. Processes are read before the dump, because CRIU works in them;
   the rest is read beside the dump;
 * on the destination while the copy is held: :func:`bring_over` carries what differs, and compares. A difference that is left
@@ -99,6 +100,19 @@ def look_ahead(side: Side) -> dict[str, Data]:
             found[topic.NAME] = topic.look_ahead(side)
         except (OSError, MigrationError):
             found[topic.NAME] = None
+    return found
+
+
+def look_last(side: Side, ahead: t.Mapping[str, Data]) -> dict[str, Data]:
+    """The same, with what is read on the source in the last moment before the freeze.
+
+    :param ahead: what :func:`look_ahead` returned.
+    """
+    found = dict(ahead)
+    if found.get(_surroundings_sysctls.NAME) is not None:
+        # What cannot be read now is read of the frozen container.
+        with contextlib.suppress(OSError):
+            found[_surroundings_sysctls.NAME] = _surroundings_sysctls.look_last(side, found[_surroundings_sysctls.NAME])
     return found
 
 

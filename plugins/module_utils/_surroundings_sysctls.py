@@ -14,7 +14,8 @@ Which of them *must* be the same: those that differ on the source from what a fr
 this container. The others are the source kernel's own: they are carried where they can be, and another kernel may not have them.
 
 There are about 800 of them, and reading one costs 10 microseconds. So what a fresh namespace has is read on both hosts before the
-freeze, and the held copy is asked only for those in which the source differs from that.
+freeze, and the held copy is asked only for those in which the source differs from that. Where no process of the container can
+change any of them (see ``_sysctl_access.py``), the source's are read right before the freeze and not again.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import os
 import re
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _namespaces
+from ansible_collections.livemigrate.criu.plugins.module_utils import _namespaces, _sysctl_access
 from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
 
 NAME = "sysctls"
@@ -131,12 +132,25 @@ def look_ahead(side: Side) -> t.Any:
     return {"fresh": fresh(), "names": names}
 
 
+def look_last(side: Side, ahead: t.Any) -> t.Any:
+    """The same with all values, where nothing inside of the container can change one until it is frozen.
+
+    :param ahead: what :func:`look_ahead` returned.
+    """
+    return ahead if _sysctl_access.can_write(side) else {**ahead, "values": _taken(side, ahead)}
+
+
 def take(side: Side, ahead: t.Any) -> t.Any:
     """All values, and the names of those that were set for this container."""
+    values = (ahead or {}).get("values") or _taken(side, ahead)
+    return {"values": values, "set": sorted(_with_devices(_unlike(values, ahead["fresh"] if ahead else {}), values))}
+
+
+def _taken(side: Side, ahead: t.Any) -> Values:
+    """All values that the container has now."""
     kinds = _kinds(side)
     names = ahead["names"] if ahead else None
-    values = _namespaces.inside(side.init, kinds, lambda: _values(names if names is not None else _names(kinds)))
-    return {"values": values, "set": sorted(_with_devices(_unlike(values, ahead["fresh"] if ahead else {}), values))}
+    return _namespaces.inside(side.init, kinds, lambda: _values(names if names is not None else _names(kinds)))
 
 
 def _unlike(values: Values, usual: Values) -> list[str]:

@@ -30,14 +30,20 @@ options:
     required: true
   what:
     description:
-      - V(spec) the data from which the destination creates the container, into its memory.
       - V(image) the image of the container, for a destination that has no other way to get it.
       - V(content) writable layer, log, volumes and named bind mounts while the container runs, so that little is left for the
-        time when it is frozen.
+        time when it is frozen. The destination is ready then. It is decided what becomes of the connections of the container, and
+        the step fails where O(close_connections) is needed and was not given.
       - V(checkpoint) the last pass over the same while it is frozen, then the checkpoint and its manifest.
     type: str
-    choices: [spec, image, content, checkpoint]
+    choices: [image, content, checkpoint]
     required: true
+  close_connections:
+    description:
+      - With O(what=content), whether lasting connections that the container has opened itself may be closed where its address
+        changes. Clients' connections to it are closed in any case then, and those of both kinds go on where the address stays.
+    type: bool
+    default: false
 seealso:
   - module: livemigrate.criu.docker_checkpoint
   - module: livemigrate.criu.docker_restore
@@ -91,7 +97,7 @@ def _body(params: dict[str, t.Any], check_mode: bool) -> dict[str, t.Any]:
     session = Session(params["session"])
     if check_mode:
         return {"changed": True, "bytes": 0, "seconds": 0.0}
-    return _step_call.call(session, f"{params['what']}_sent", {})
+    return _step_call.call(session, f"{params['what']}_sent", {"close_connections": params["close_connections"]})
 
 
 def main() -> None:
@@ -99,7 +105,8 @@ def main() -> None:
         _body,
         argument_spec={
             "session": {"type": "str", "required": True},
-            "what": {"type": "str", "required": True, "choices": ["spec", "image", "content", "checkpoint"]},
+            "what": {"type": "str", "required": True, "choices": ["image", "content", "checkpoint"]},
+            "close_connections": {"type": "bool", "default": False},
         },
     )
 

@@ -28,11 +28,11 @@ options:
     type: str
   state:
     description:
-      - V(examined) tells whether the image is there, and pulls it by digest where that works.
-      - V(created) makes networks, volumes and the container, and opens their places to the channel.
+      - V(created) makes networks, volumes and the container, and opens their places to the channel. The image is pulled by digest
+        where that works. Where it is missing (see RV(image)) nothing is made; it has to be sent, and this to be repeated.
       - V(started) restores and proves it.
     type: str
-    choices: [examined, created, started]
+    choices: [created, started]
     default: started
   overwrite_data:
     description: Whether content on this host that no earlier move of this container put here may be replaced.
@@ -61,16 +61,16 @@ EXAMPLES = r"""
 RETURN = r"""
 image:
   description: V(present), V(pulled) or V(missing).
-  returned: O(state=examined)
+  returned: O(state=created)
   type: str
   sample: missing
 container_id:
   description: Full id of the container on this host.
-  returned: O(state=created) and O(state=started)
+  returned: O(state=created), with an image, and O(state=started)
   type: str
 created_volumes:
   description: Volumes that were made.
-  returned: O(state=created)
+  returned: O(state=created), with an image
   type: list
   elements: str
 processes:
@@ -159,7 +159,7 @@ def main() -> None:
         _body,
         argument_spec={
             "session": {"type": "str"},
-            "state": {"type": "str", "choices": ["examined", "created", "started"], "default": "started"},
+            "state": {"type": "str", "choices": ["created", "started"], "default": "started"},
             "overwrite_data": {"type": "bool", "default": False},
             "container": {"type": "str"},
             "checkpoint": {"type": "str"},

@@ -32,9 +32,8 @@ options:
       - V(inspected) tells about the sessions of this host, and changes nothing.
       - V(opened) begins a half. On the source it claims the container, refuses what cannot be moved, and starts the watchdog.
         On the destination it lets the key of the source in.
-      - V(connected) (source) pins the host keys of the destination and speaks to it for the first time.
-      - V(prepared) (source) notes that the destination has made room, and refuses to break connections that the container has
-        opened itself.
+      - V(connected) (source) pins the host keys of the destination, speaks to it for the first time, and tells it what the
+        container is to be created from.
       - V(go) (source) decides that the destination may run the container.
       - V(handed_over) (source) does the whole handover with O(engine=runtime) in one step, from the freeze to the end of the old
         copy. A step that fails before the decision lets the container go on at once.
@@ -46,7 +45,7 @@ options:
       - V(cleaned) removes the old copies that finished sessions have kept on the source, and closed sessions' records. An old
         copy that runs again, or has another name by now, is never removed; the module fails then, when all else is done.
     type: str
-    choices: [inspected, opened, connected, prepared, handed_over, go, committed, settled, decided, cleaned]
+    choices: [inspected, opened, connected, handed_over, go, committed, settled, decided, cleaned]
     default: inspected
   role:
     description: Which half to open; with O(state=settled) only these halves are meant.
@@ -78,12 +77,6 @@ options:
     type: list
     elements: path
     default: []
-  close_connections:
-    description:
-      - With O(state=prepared), whether lasting connections that the container has opened itself may be closed where its address
-        changes. Clients' connections to it are closed in any case then, and those of both kinds go on where the address stays.
-    type: bool
-    default: false
   ignore_rules:
     description: Ids of rules of the preflight (C(docs/rules.md)) that do not count when the half of the source is opened.
     type: list
@@ -324,7 +317,7 @@ def _packed() -> None:
 
 
 def _step(session: Session, params: Params) -> Result:
-    given = {key: params[key] for key in ("peer", "close_connections", "wait")}
+    given = {key: params[key] for key in ("peer", "wait")}
     if params["state"] != "committed":
         return _step_call.call(session, params["state"], given)
     if not session.ended:
@@ -345,7 +338,7 @@ def _body(params: Params, check_mode: bool) -> Result:
     state = params["state"]
     if state == "opened":
         return _step_call.open_half(params, check_mode=check_mode)
-    if state in ("connected", "prepared", "handed_over", "go", "committed"):
+    if state in ("connected", "handed_over", "go", "committed"):
         return {"changed": True} if check_mode else _step(Session(params["session"]), params)
     only = {"session": params["session"], "container": params["container"]}
     if state == "inspected":
@@ -372,7 +365,7 @@ def main() -> None:
             "state": {
                 "type": "str",
                 "choices": [
-                    *("inspected", "opened", "connected", "prepared", "handed_over"),
+                    *("inspected", "opened", "connected", "handed_over"),
                     *("go", "committed", "settled", "decided", "cleaned"),
                 ],
                 "default": "inspected",
@@ -383,7 +376,6 @@ def main() -> None:
             "engine": {"type": "str", "choices": ["runtime", "api"], "default": "runtime"},
             "peer_name": {"type": "str"},
             "bind_mounts": {"type": "list", "elements": "path", "default": []},
-            "close_connections": {"type": "bool", "default": False},
             "ignore_rules": {"type": "list", "elements": "str", "default": []},
             "channel_user": {"type": "str"},
             "public_key": {"type": "str", "no_log": False},
@@ -414,7 +406,6 @@ def main() -> None:
         required_if=[
             ("state", "opened", ("role", "container")),
             ("state", "connected", ("session", "peer")),
-            ("state", "prepared", ("session",)),
             ("state", "handed_over", ("session",)),
             ("state", "go", ("session",)),
             ("state", "committed", ("session",)),

@@ -19,7 +19,6 @@ from tests.migration.migration import Migration
 WHILE_IT_RUNS = (
     "Open the session on the destination",
     "Connect the source to the destination",
-    "Send the data from which the container is created",
     "Create the container on the destination",
     "Send its files ahead while it runs",
 )
