@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import time
+import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _connections,
@@ -36,9 +37,10 @@ def now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def freeze(session: Session, engine: Engine) -> None:
+def freeze(session: Session, engine: Engine, last_look: t.Callable[[], None]) -> None:
     """Put the restart policy aside, and freeze the container with the watchdog behind it.
 
+    :param last_look: called before each attempt, for what need not be read while it stands still.
     :raises MigrationError: ``exec_session_running`` when processes of ``docker exec`` keep being in the way.
     """
     container = session.facts["container_id"]
@@ -63,6 +65,7 @@ def freeze(session: Session, engine: Engine) -> None:
     session.enter("armed")
     foreign: list[str] = []
     for _attempt in range(FOREIGN_ATTEMPTS):
+        last_look()
         _connections.keep_new_ones_out(plan)
         session.enter("freezing", at=now())
         engine.pause(container)

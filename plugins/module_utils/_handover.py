@@ -108,10 +108,8 @@ def hand_over(session: Session, engine: Engine) -> dict[str, t.Any]:
             stack.enter_context(_runc.unit_ready(session.id, _engine_runtime.options_file(session)))
             with talk.within(_ANSWER_SECONDS):
                 talk.hear()
-            inspect = engine.inspect(session.facts["container_id"])
-            trees = _transfer.content_trees(session, inspect)
-            _source.ready(session, inspect)
-            _freeze.freeze(session, engine)
+            trees = _transfer.content_trees(session, engine.inspect(session.facts["container_id"]))
+            _freeze.freeze(session, engine, lambda: _source.look_last(session))
             # Both beside the dump. What has left already means nothing before it is said to be complete.
             # What the kernel writes for a program by itself, and after the freeze, moves no change time when it is through.
             beside = not _dump_options.has_kernel_aio(TaskGroup(session.data("arming")["cgroup"]).pids())

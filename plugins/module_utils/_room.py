@@ -66,8 +66,10 @@ def image_state(session: Session, engine: Engine) -> str:
     if _images.find(engine, image):
         return "present"
     for digest in image["digests"]:
-        # Noted first: what a refusal has to take away again, however far this gets.
-        _durable.write_json(session.path("image_brought.json"), {"image": image, "tags": {}})
+        # Noted first: what a refusal has to take away again, however far this gets. What was sent and then removed has been
+        # noted with more.
+        if not os.path.exists(session.path("image_brought.json")):
+            _durable.write_json(session.path("image_brought.json"), {"image": image, "tags": {}})
         if engine.pull(digest) and _images.find(engine, image):
             return "pulled"
     return "missing"

@@ -181,20 +181,17 @@ def prepared(session: Session, engine: Engine, *, close_connections: bool) -> li
     keeps = _engines.of(session).keeps_connections()
     plan, warnings = _connections.make_plan(session, inspect, keeps=keeps, close_connections=close_connections)
     session.enter("prepared", **plan.as_data())
-    _look_around(session, inspect, _surroundings.look_ahead)
+    side = _side(session, int(inspect["State"]["Pid"]), TaskGroup.of_container(inspect))
+    _durable.write_json(_surroundings_file(session), _surroundings.look_ahead(side))
     return warnings
 
 
-def ready(session: Session, inspect: Inspect) -> None:
-    """The last look at a container that is about to be frozen."""
-    ahead = _durable.read_json(_surroundings_file(session)) or {}
-    _look_around(session, inspect, lambda side: _surroundings.look_last(side, ahead))
-
-
-def _look_around(session: Session, inspect: Inspect, look: t.Callable[[Side], t.Any]) -> None:
-    """Keep what a look at the surroundings of the container finds while it runs."""
-    side = _side(session, int(inspect["State"]["Pid"]), TaskGroup.of_container(inspect))
-    _durable.write_json(_surroundings_file(session), look(side))
+def look_last(session: Session) -> None:
+    """The last look at the surroundings of a container that is about to be frozen."""
+    path = _surroundings_file(session)
+    arming = session.data("arming")
+    side = _side(session, arming["pid"], TaskGroup(arming["cgroup"]))
+    _durable.write_json(path, _surroundings.look_last(side, _durable.read_json(path) or {}))
 
 
 def _surroundings_file(session: Session) -> str:

@@ -8,7 +8,7 @@
 
 The agent has all the code, compiled, and the version of it that has opened the session. A module that carried that code itself
 would be packed by Ansible, sent and compiled again for each step: 0.3 to 0.5 s of a processor on the host and as much on the
-control node (measured; ten steps are a move). The module that opens a session has all of the code, to make the agent of it. It
+control node (measured; nine steps are a move). The module that opens a session has all of the code, to make the agent of it. It
 runs none of that but by the agent: compiling it twice would take as long again, and so the agent has shown that it works.
 """
 

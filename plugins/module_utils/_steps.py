@@ -68,8 +68,7 @@ def _dumped(session: Session, _params: Params) -> Result:
     engine = Engine()
     _engines.require(session, _engines.API)
     try:
-        _source.ready(session, engine.inspect(session.facts["container_id"]))
-        _freeze.freeze(session, engine)
+        _freeze.freeze(session, engine, lambda: _source.look_last(session))
         return {"changed": True, **_source.dump(session, engine)}
     except BaseException:
         # Every moment counts for a frozen service: it goes on here and now, not when the playbook gets to its rescue.

@@ -108,12 +108,8 @@ def look_last(side: Side, ahead: t.Mapping[str, Data]) -> dict[str, Data]:
 
     :param ahead: what :func:`look_ahead` returned.
     """
-    found = dict(ahead)
-    if found.get(_surroundings_sysctls.NAME) is not None:
-        # What cannot be read now is read of the frozen container.
-        with contextlib.suppress(OSError):
-            found[_surroundings_sysctls.NAME] = _surroundings_sysctls.look_last(side, found[_surroundings_sysctls.NAME])
-    return found
+    sysctls = ahead.get(_surroundings_sysctls.NAME)
+    return {**ahead, _surroundings_sysctls.NAME: sysctls and _surroundings_sysctls.look_last(side, sysctls)}
 
 
 def look_ahead_there() -> dict[str, Data]:

@@ -135,9 +135,14 @@ def look_ahead(side: Side) -> t.Any:
 def look_last(side: Side, ahead: t.Any) -> t.Any:
     """The same with all values, where nothing inside of the container can change one until it is frozen.
 
-    :param ahead: what :func:`look_ahead` returned.
+    :param ahead: what :func:`look_ahead` returned, or this function when it was tried before.
     """
-    return ahead if _sysctl_access.can_write(side) else {**ahead, "values": _taken(side, ahead)}
+    found = {key: value for key, value in ahead.items() if key != "values"}
+    # What cannot be read now is read of the frozen container.
+    with contextlib.suppress(OSError):
+        if not _sysctl_access.can_write(side):
+            found["values"] = _taken(side, ahead)
+    return found
 
 
 def take(side: Side, ahead: t.Any) -> t.Any:

@@ -22,32 +22,31 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import _mountinfo
 from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
 from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import read
 
-# By linux/capability.h. The first one sets what netlink has of the same settings (RTM_SETLINK, RTM_SETNEIGHTBL), the second one
-# mounts, and sets the name of the host.
-_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
+# By linux/capability.h. The first one sets what netlink has of the same settings (RTM_SETLINK, RTM_SETNEIGHTBL). The second one
+# goes through /proc/PID/root of a process that sees another /proc. The third one mounts, and sets the name of the host.
+_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_PTRACE": 19, "CAP_SYS_ADMIN": 21}
 _MASK = sum(1 << number for number in _CAPABILITIES.values())
-# What a process has, and what it can get by starting a program.
-_SETS = ("CapPrm", "CapBnd")
+# What a thread has, and what it can get by starting a program: the bounding set does not limit what is inherited.
+_SETS = ("CapPrm", "CapBnd", "CapInh")
 
 
 def can_write(side: Side) -> bool:
     """Whether any process of the container can change one of its sysctls.
 
-    :raises OSError: when a process ended during the look.
+    :raises OSError: when a process or a thread ended during the look.
     """
     return any(
-        _has_capability(status)
-        or not _namespaces.shares(pid, side.init, "mnt")
-        or not _namespaces.shares(pid, side.init, "user")
-        or not _namespaces.shares(pid, side.init, "pid")
-        for pid, status in side.statuses.items()
+        not all(_namespaces.shares(pid, side.init, kind) for kind in ("mnt", "pid", "user"))
+        # Each thread has capabilities of its own.
+        or any(_has_capability(read(f"/proc/{pid}/task/{task}/status")) for task in os.listdir(f"/proc/{pid}/task"))
+        for pid in side.group.pids()
     ) or has_writable_place(_mountinfo.parse(read(f"/proc/{side.init}/mountinfo")))
 
 
 def _has_capability(status: str) -> bool:
-    """Whether a process has one of the capabilities, or can get it.
+    """Whether a thread has one of the capabilities, or can get it.
 
-    :param status: the text of its /proc/PID/status.
+    :param status: the text of its /proc/PID/task/TID/status.
     """
     values = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
     return any(int(values.get(name, "f" * 16), 16) & _MASK for name in _SETS)

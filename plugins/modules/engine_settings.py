@@ -121,6 +121,9 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._command import r
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._module import run_module
 
+# By sd_booted(3).
+_SYSTEMD = "/run/systemd/system"
+
 Facts = dict[str, t.Any]
 
 
@@ -142,9 +145,10 @@ def _file(path: str) -> Facts:
 
 
 def _json_error(file: Facts) -> str:
-    content = base64.b64decode(file["content"]).strip()
+    content = base64.b64decode(file["content"])
     try:
-        json.loads(content or b"{}")
+        # As text: of bytes this parser takes more encodings than dockerd.
+        json.loads(content.decode() if content.strip() else "{}")
     except ValueError as exc:
         return str(exc)
     return ""
@@ -169,13 +173,17 @@ def _read(params: Facts, check_mode: bool) -> Facts:  # noqa: ARG001 - it change
     if validates and daemon["exists"] and not json_error:
         code, _output, error = _said(["dockerd", "--validate", "--config-file", path])
         refused = (error.strip() or "it does not say why") if code != 0 else ""
+    code, started_by, error = _said(["systemctl", "show", "docker.service", "--property=ExecStart", "--value"])
+    if code != 0 and os.path.isdir(_SYSTEMD):
+        # A unit that is not there is no error to it. What nobody tells must not be taken for a unit without flags.
+        raise MigrationError("systemd_silent", f"systemd does not tell how the engine is started: {error.strip()}")
     return {
         "changed": False,
         "daemon": {**daemon, "json_error": json_error, "refused": refused},
         "criu": _file(params["criu_config"]),
         "files": {name: _file(str(other)) for name, other in params["files"].items()},
         "validates": validates,
-        "exec_start": _said(["systemctl", "show", "docker.service", "--property=ExecStart", "--value"])[1].strip(),
+        "exec_start": started_by.strip(),
     }
 
 

@@ -272,7 +272,7 @@ def test_nothing_is_frozen_before_the_policy_is_on_the_disk(
     monkeypatch.setattr(TaskGroup, "of_container", lambda _inspect: TaskGroup("/nowhere"))
     monkeypatch.setattr(_engine_runtime, "make_room", lambda _session, _size: None)
     with pytest.raises(CutOff):
-        _freeze.freeze(session, engine)
+        _freeze.freeze(session, engine, lambda: None)
     assert engine.calls == ["look", "watchdog", "policy", *FLUSHED]
     assert session.phase == "armed"
 

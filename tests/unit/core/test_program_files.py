@@ -18,8 +18,8 @@ from ansible_collections.livemigrate.criu.plugins.modules import program_files
 PROGRAMS = {"one": "#!/bin/sh\necho 1\n", "two": "#!/bin/sh\necho ü\n"}
 
 
-def _install(directory: Path, *, check_mode: bool = False, files: dict[str, str] = PROGRAMS) -> Any:
-    return program_files._install({"directory": str(directory), "files": files}, check_mode)
+def _install(directory: Path, *, check_mode: bool = False, files: dict[str, str] | None = None) -> Any:
+    return program_files._install({"directory": str(directory), "files": files or PROGRAMS}, check_mode)
 
 
 @pytest.fixture

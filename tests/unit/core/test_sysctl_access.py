@@ -47,18 +47,29 @@ def test_through_which_mounts(added: str, taken: str, writable: bool) -> None:
     assert _sysctl_access.has_writable_place(_mountinfo.parse("".join(lines) + added)) is writable
 
 
+class _Group(TaskGroup):
+    """The processes of a test, which are in no cgroup of their own."""
+
+    def __init__(self, *pids: int) -> None:
+        super().__init__("/nowhere")
+        self._pids = pids
+
+    def pids(self) -> list[int]:
+        return list(self._pids)
+
+
 @contextmanager
-def _container(*, read_only: bool, bounding: str) -> Iterator[Side]:
+def _container(
+    *, read_only: bool, bounding: str, inherited: str = "-all", command: str = "sleep 60", comm: str = "sleep"
+) -> Iterator[Side]:
     """A process in namespaces of its own, with a /proc/sys and capabilities like those that an engine gives."""
     mount = "mount --bind -o ro /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && " if read_only else ""
-    script = f"{mount}exec setpriv --bounding-set={bounding} --inh-caps=-all sleep 60"
+    script = f"{mount}exec setpriv --bounding-set={bounding} --inh-caps={inherited} {command}"
     with subprocess.Popen(["unshare", "--net", "--ipc", "--uts", "--mount", "sh", "-c", script]) as process:
         try:
-            comm = Path(f"/proc/{process.pid}/comm")
-            wait_for(lambda: comm.read_text() == "sleep\n", "a process with namespaces of its own")
-            side = Side(process.pid, TaskGroup("/nowhere"), "/nowhere", own_network=True)
-            side.__dict__["statuses"] = {process.pid: Path(f"/proc/{process.pid}/status").read_text()}
-            yield side
+            name = Path(f"/proc/{process.pid}/comm")
+            wait_for(lambda: name.read_text() == f"{comm}\n", "a process with namespaces of its own")
+            yield Side(process.pid, _Group(process.pid), "/nowhere", own_network=True)
         finally:
             process.kill()
 
@@ -71,6 +82,7 @@ def _container(*, read_only: bool, bounding: str) -> Iterator[Side]:
         pytest.param(False, "-all,+net_raw,+setuid", True, id="mounted-writable"),
         pytest.param(True, "-all,+net_admin", True, id="net-admin"),
         pytest.param(True, "-all,+sys_admin", True, id="sys-admin"),
+        pytest.param(True, "-all,+sys_ptrace", True, id="sys-ptrace"),
     ],
 )
 def test_a_real_process(read_only: bool, bounding: str, can: bool) -> None:
@@ -79,10 +91,45 @@ def test_a_real_process(read_only: bool, bounding: str, can: bool) -> None:
 
 
 @pytest.mark.usefixtures("needs_namespaces")
+def test_what_is_inherited_is_had_again_by_a_set_user_id_program() -> None:
+    command = "setpriv --reuid=65534 --clear-groups --bounding-set=-all sleep 60"
+    with _container(read_only=True, bounding="+all", inherited="-all,+net_admin", command=command) as side:
+        status = Path(f"/proc/{side.init}/status").read_text()
+        assert "CapPrm:\t0000000000000000" in status
+        assert "CapBnd:\t0000000000000000" in status
+        assert _sysctl_access.can_write(side)
+
+
+_A_THREAD = """
+import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+# By linux/prctl.h and linux/capability.h: this thread alone drops all that it has, and may get.
+libc = ctypes.CDLL(None)
+for number in range(41):
+    libc.prctl(24, number, 0, 0, 0)
+header, nothing = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+assert libc.capset(header, nothing) == 0
+libc.prctl(15, b"ready")
+time.sleep(60)
+"""
+
+
+@pytest.mark.usefixtures("needs_namespaces")
+def test_a_thread_may_have_what_the_process_has_not(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(_A_THREAD)
+    command = f"/usr/bin/python3 {tmp_path / 'program.py'}"
+    with _container(read_only=True, bounding="-all,+net_admin,+setpcap", command=command, comm="ready") as side:
+        assert "CapPrm:\t0000000000000000" in Path(f"/proc/{side.init}/status").read_text()
+        assert _sysctl_access.can_write(side)
+
+
+@pytest.mark.usefixtures("needs_namespaces")
 @pytest.mark.parametrize("read_only", [True, False])
 def test_they_are_read_before_the_freeze_where_nobody_can_change_them(read_only: bool) -> None:
     with _container(read_only=read_only, bounding="-all,+net_raw") as side:
         ahead = _surroundings_sysctls.look_last(side, _surroundings_sysctls.look_ahead(side))
+        # Of an attempt before: what was read then counts no more.
+        assert ahead == _surroundings_sysctls.look_last(side, {**ahead, "values": {"net/core/somaxconn": "55"}})
         subprocess.run(
             ["nsenter", f"--net=/proc/{side.init}/ns/net", "sysctl", "-q", "-w", "net.core.somaxconn=77"], check=True
         )
@@ -93,11 +140,12 @@ def test_they_are_read_before_the_freeze_where_nobody_can_change_them(read_only:
 
 @pytest.mark.usefixtures("needs_namespaces")
 def test_a_process_in_namespaces_of_its_own_may_do_what_it_likes() -> None:
-    with _container(read_only=True, bounding="-all,+net_raw") as side, subprocess.Popen(["sleep", "60"]) as other:
+    apart = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "sleep", "60"]
+    with _container(read_only=True, bounding="-all,+net_raw") as side, subprocess.Popen(apart) as other:
         try:
-            # Another mount namespace, with a writable /proc/sys, and no capability: root may write by the file's mode.
-            status = Path(f"/proc/{side.init}/status").read_text()
-            side.__dict__["statuses"] = {**side.statuses, other.pid: status}
+            wait_for(lambda: Path(f"/proc/{other.pid}/comm").read_text() == "sleep\n", "another process")
+            # Another mount namespace, with a writable /proc/sys: root may write by the file's mode.
+            side.group = _Group(side.init, other.pid)
             assert _sysctl_access.can_write(side)
         finally:
             other.kill()

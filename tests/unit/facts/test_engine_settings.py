@@ -32,14 +32,18 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         (programs / name).chmod(0o755)
 
     def read(
-        text: str | None, *, told: str = "  --validate  Validate daemon configuration", exists: bool = True
+        text: str | None,
+        *,
+        told: str = "  --validate  Validate daemon configuration",
+        exists: bool = True,
+        systemctl: str = "echo '{ path=/usr/sbin/dockerd }'",
     ) -> Any:
         if exists:
             program(
                 "dockerd",
                 f'test "$1" = --help && {{ echo "{told}"; exit; }}\ngrep -q x "$3" || exit 0\necho "{REFUSAL}" >&2; exit 1',
             )
-        program("systemctl", "echo '{ path=/usr/sbin/dockerd }'")
+        program("systemctl", systemctl)
         path = tmp_path / "daemon.json"
         if text is not None:
             path.write_text(text)
@@ -72,6 +76,24 @@ def test_no_file_and_an_empty_one_are_no_error(ask: Any, text: str | None) -> No
 
 def test_where_it_is_broken(ask: Any) -> None:
     assert "line 3 column 3" in ask('{\n  "log-level": "info"\n  "debug": false\n}\n')["daemon"]["json_error"]
+
+
+@pytest.mark.parametrize("content", [b'\xef\xbb\xbf{"debug": true}', '{"debug": true}'.encode("utf-16"), b"\xff"])
+def test_a_text_in_another_encoding_is_broken(ask: Any, tmp_path: Path, content: bytes) -> None:
+    # dockerd takes none of them either.
+    (tmp_path / "daemon.json").write_bytes(content)
+    assert ask(None)["daemon"]["json_error"]
+
+
+def test_the_line_is_that_of_the_file(ask: Any) -> None:
+    assert "line 4 column 2" in ask("\n\n\n{{")["daemon"]["json_error"]
+
+
+def test_a_systemd_that_does_not_answer(ask: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a flag on the engine's command line would be overlooked, and the engine not start any more."""
+    monkeypatch.setattr(engine_settings, "_SYSTEMD", str(tmp_path))
+    with pytest.raises(MigrationError, match="does not tell how the engine is started: Connection timed out"):
+        ask("{}", systemctl="echo Connection timed out >&2; exit 1")
 
 
 def test_what_only_dockerd_refuses(ask: Any) -> None:
