@@ -664,12 +664,7 @@ python:
 
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import (
-    _channel_login,
-    _container_facts,
-    _destination_facts,
-    _facts_machine,
-)
+from ansible_collections.livemigrate.criu.plugins.module_utils import _facts_machine
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import run
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine_socket import Asks, EngineSocket
 from ansible_collections.livemigrate.criu.plugins.module_utils._facts import FEATURES, host_facts
@@ -686,6 +681,29 @@ def _asked(name: str, look: t.Callable[[Asks], Facts]) -> Facts:
         return {"found": False, "name": name, "error": f"The engine does not answer: {exc}"}
 
 
+# Imports within functions: of a host alone, which is what the roles ask, most of the code tells nothing, and compiling what lies in
+# Ansible's zip takes its time.
+
+
+def _of_container(name: str, binds: t.Sequence[str], meanwhile: t.Callable[[], None]) -> Facts:
+    from ansible_collections.livemigrate.criu.plugins.module_utils import _container_facts
+
+    return _asked(name, lambda asks: _container_facts.gather(asks, name, binds, meanwhile=meanwhile))
+
+
+def _for_container(wanted: Facts) -> Facts | None:
+    from ansible_collections.livemigrate.criu.plugins.module_utils import _destination_facts
+
+    there = _asked("", lambda asks: _destination_facts.gather(asks, wanted)) if wanted.get("found") else {}
+    return None if there.get("found") is False or not there else there
+
+
+def _login_of(channel: Facts) -> Facts:
+    from ansible_collections.livemigrate.criu.plugins.module_utils import _channel_login
+
+    return _channel_login.look(run, channel["user"] or _facts_machine.login(), channel["from_address"])
+
+
 def _check(params: Facts, check_mode: bool) -> Facts:  # noqa: ARG001 - it changes nothing anyway
     name, wanted, peer = params["container"], params["for_container"], params["peer"]
     told: Facts = {}
@@ -697,15 +715,12 @@ def _check(params: Facts, check_mode: bool) -> Facts:  # noqa: ARG001 - it chang
             told.update(host_facts(run, params["criu_path"], params["features"], params["asked_at"]))
 
     if name is not None:
-        binds = params["bind_mounts"]
         # A container's connections are looked at twice: the host is looked at between.
-        told["container"] = _asked(name, lambda asks: _container_facts.gather(asks, name, binds, meanwhile=host))
+        told["container"] = _of_container(name, params["bind_mounts"], host)
     if wanted is not None:
-        there = _asked("", lambda asks: _destination_facts.gather(asks, wanted)) if wanted.get("found") else {}
-        told["for_container"] = None if there.get("found") is False or not there else there
+        told["for_container"] = _for_container(wanted)
     if params["channel"] is not None:
-        user = params["channel"]["user"] or _facts_machine.login()
-        told["channel_login"] = _channel_login.look(run, user, params["channel"]["from_address"])
+        told["channel_login"] = _login_of(params["channel"])
     host()
     return {"changed": False, **told}
 
