@@ -302,7 +302,8 @@ def serve(
                 afterwards()
             return 0
         if len(parts) == 1 and parts[0] in words:
-            with session.alive():
+            # Who asks after a word that was given may do so for days and do nothing about it. This host has to tidy up meanwhile.
+            with session.alive() if session.decision is None else contextlib.nullcontext():
                 answer = words[parts[0]]()
         elif parts and parts[0] == "rsync":
             targets = _durable.read_json(session.memory_path("targets.json")) or {}

@@ -129,6 +129,9 @@ def start(session: Session, engine: Engine) -> dict[str, t.Any]:
     """
     _engines.require(session, _engines.API)
     _require_undecided(session)
+    # All of it has come. What is written from here on would be in files that run.
+    _channel_server.forget_targets(session)
+    _channel_server.end_transfers(session)
     with _or_refused(session):
         told = _engine_api.start(session, engine)
     warnings = list(told.pop("warnings"))
@@ -212,6 +215,9 @@ def _hold(
         _require_undecided(session)
         if flush is None:
             raise MigrationError("restore_failed", "This copy was restored already, in a talk that was cut off.")
+        # All of it has come. What is written from here on would be on no disk, or in files that run.
+        _channel_server.forget_targets(session)
+        _channel_server.end_transfers(session)
         # What was made is taken away with it: nothing of it may be kept busy by us.
         with _or_refused(session, last_word.tell), flush:
             network = _connections.Arrangement.parse(told["network"])
@@ -411,7 +417,7 @@ def verdict(session: Session) -> dict[str, t.Any]:
 
     :returns: ``decision``, and for RUN ``container_id`` and ``running_for`` (seconds).
     """
-    with session.locked():
+    with session.locked(alive=session.decision is None):
         if session.facts.get("engine") == _engines.RUNTIME:
             return _word_of_held(session, "the source gave up before the hand-over")
         # A copy of the engine api may run: only the Docker Engine can tell.

@@ -115,10 +115,19 @@ def _is_of(session: Session, name: str) -> bool:
 
 
 def stories(session: str | None = None, container: str | None = None) -> list[dict[str, t.Any]]:
-    """Summaries of sessions, each with its story, and whether it is a refusal that waits for its source to hear it."""
+    """Summaries of sessions, each with its story, whether it is a refusal that waits for its source to hear it, and whether the
+    source went on because a person had declared the destination lost.
+    """
     # The journal holds what a container, and the other host, call things.
     return [
-        _printable.data(dict(found.summary(), story=story(found), unheard=is_unheard(found)))
+        _printable.data(
+            dict(
+                found.summary(),
+                story=story(found),
+                unheard=is_unheard(found),
+                declared_lost=bool(found.data("aborted").get("destination_lost")),
+            )
+        )
         for found in chosen(session, container)
     ]
 

@@ -42,11 +42,12 @@ SHARED_FILESYSTEMS = frozenset(
     }
 )
 
-# File systems that take a file's change time from this host's clock. Of one that is not named here that is not known.
+# File systems on which the change time of a file tells of every change, by this host's clock. Of one that is not named here that
+# is not known. On tmpfs and ramfs a store through a shared map moves no time when its page was written to before.
 _LOCAL_FILESYSTEMS = frozenset(
     {
         *("ext2", "ext3", "ext4", "xfs", "btrfs", "bcachefs", "f2fs", "jfs", "nilfs2", "reiserfs", "zfs"),
-        *("overlay", "tmpfs", "ramfs"),
+        "overlay",
     }
 )
 

@@ -681,8 +681,8 @@ def _asked(name: str, look: t.Callable[[Asks], Facts]) -> Facts:
         return {"found": False, "name": name, "error": f"The engine does not answer: {exc}"}
 
 
-# Imports within functions: of a host alone, which is what the roles ask, most of the code tells nothing, and compiling what lies in
-# Ansible's zip takes its time.
+# Imports within functions: of a host alone, which is what the roles ask, most of the code tells nothing, and compiling what lies
+# in Ansible's zip takes its time.
 
 
 def _of_container(name: str, binds: t.Sequence[str], meanwhile: t.Callable[[], None]) -> Facts:

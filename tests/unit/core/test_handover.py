@@ -215,6 +215,7 @@ def test_a_checkpoint_travels_is_held_and_let_go(
     runtime_wire: Wire, destination: Session, images: Path, group: Group, init: int
 ) -> None:
     mark = Mark.of(destination)
+    place = runtime_wire.prepare("layer")
     with Shim(mark, group, init), Conversation(runtime_wire.channel, "handover") as talk:
         assert talk.hear() == {"ready": True}
         manifest, sent = _talk.put(talk.output, str(images))
@@ -231,6 +232,10 @@ def test_a_checkpoint_travels_is_held_and_let_go(
         )
         assert (held["processes"], held["recognised"]) == (1, 1)
         assert _stands(destination) == ("held", None)
+        # What has been flushed and is about to run is written by nobody any more.
+        with pytest.raises(MigrationError, match="has not been prepared"):
+            runtime_wire.channel.rsync(str(images), "layer", ())
+        assert not any(place.iterdir())
         assert group.frozen
         for path in images.iterdir():
             assert Path(mark.images, path.name).read_bytes() == path.read_bytes()
@@ -240,7 +245,7 @@ def test_a_checkpoint_travels_is_held_and_let_go(
     assert _stands(destination) == ("run", RUN)
     assert mark.consumed
     assert not Group(group.path).frozen
-    assert runtime_wire.commands == [["handover"]]
+    assert runtime_wire.commands[0] == ["handover"]
 
 
 def test_a_source_that_hangs_up_while_it_is_held_decides_nothing(
@@ -347,6 +352,23 @@ def test_a_word_that_was_decided_already_is_only_repeated(runtime_wire: Wire, de
         talk.hear()
         assert talk.ask({"run": True})["decision"] == RUN
     assert [entry["phase"] for entry in destination.journal].count("run") == 1
+
+
+@pytest.mark.parametrize("word", ["verdict", "ping"])
+def test_who_asks_for_a_word_that_was_given_keeps_no_watchdog_away(word: str, destination: Session) -> None:
+    """A source that cannot act on it asks every few seconds, and this host has to tidy up meanwhile."""
+    words = {"verdict": partial(_destination.verdict, destination), "ping": partial(dict[str, Any])}
+    lease = Path(destination.volatile, "lease")
+    before = lease.stat().st_mtime_ns
+    assert _channel_server.serve(destination, "ping", words) == 0
+    assert lease.stat().st_mtime_ns > before
+    destination.enter("starting")
+    destination.enter("held")
+    destination.decide(RUN)
+    destination.enter("run", container_id=OTHER_CONTAINER, running_since=time.clock_gettime(time.CLOCK_BOOTTIME))
+    before = lease.stat().st_mtime_ns
+    assert _channel_server.serve(destination, word, words) == 0
+    assert lease.stat().st_mtime_ns == before
 
 
 def test_a_session_of_the_other_engine_says_why_it_does_not_talk(wire: Wire) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import mmap
 import os
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -142,6 +144,25 @@ def test_stores_through_a_shared_map_arrive(contents: Contents, monkeypatch: pyt
         contents.send(running=False)
     assert (contents.arrived / "volume/data/map").read_bytes() == file.read_bytes()
     assert file.read_bytes()[:1] == b"D"
+
+
+@pytest.mark.usefixtures("needs_namespaces")
+def test_stores_through_a_shared_map_on_a_tmpfs_arrive(contents: Contents, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There they move no time at all."""
+    monkeypatch.setattr(_transfer, "_MARGIN_SECONDS", 0.0)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", contents.volume], check=True)
+    try:
+        file = contents.volume / "map"
+        file.write_bytes(b"A" * 4096)
+        with file.open("r+b") as handle, mmap.mmap(handle.fileno(), 4096) as shared:
+            shared[:1] = b"B"
+            time.sleep(0.1)
+            contents.send(running=True)
+            shared[:1] = b"C"
+            contents.send(running=False)
+        assert (contents.arrived / "volume/data/map").read_bytes()[:1] == b"C"
+    finally:
+        subprocess.run(["umount", contents.volume], check=True)
 
 
 def test_what_nobody_touched_is_not_sent_again(contents: Contents) -> None:

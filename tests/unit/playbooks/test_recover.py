@@ -17,7 +17,8 @@ import pytest
 
 from tests.conftest import ROOT
 
-SESSION = "20261123T034500Z-3f9a1c"
+# One for each case, in the order in which they are told below.
+SESSIONS = [f"20261123T03450{number}Z-3f9a1c" for number in range(9)]
 
 # Tells the sessions that a test has put down for a host, and notes what else it was asked.
 _MODULE = """\
@@ -40,12 +41,21 @@ _PYTHON = """\
 HOST_PLACE={place} exec {python} "$@"
 """
 
+# Each run of the playbook takes ten seconds, and several times that beside other tests.
+pytestmark = pytest.mark.timeout(300)
+
 Sessions = list[dict[str, Any]]
 
 
-def _session(role: str, phase: str, peer: str, **more: Any) -> dict[str, Any]:
-    told = {"session": SESSION, "container_name": "web", "story": "a story", "ended": False, "lease_left": 0.0}
-    told.update(decision=None, unheard=False)
+def _session(number: int, role: str, phase: str, peer: str, **more: Any) -> dict[str, Any]:
+    told = {
+        "session": SESSIONS[number],
+        "container_name": f"web{number}",
+        "story": "",
+        "ended": False,
+        "lease_left": 0.0,
+    }
+    told.update(decision=None, unheard=False, declared_lost=False)
     return {**told, "role": role, "phase": phase, "peer": peer, **more}
 
 
@@ -64,8 +74,8 @@ def _host(place: Path, sessions: Sessions) -> dict[str, Any]:
     }
 
 
-def _recover(place: Path, sources: dict[str, Sessions], destinations: dict[str, Sessions]) -> None:
-    """Run the playbook for hosts that have these sessions."""
+def _recover(place: Path, sources: dict[str, Sessions], destinations: dict[str, Sessions], *arguments: str) -> str:
+    """Run the playbook for hosts that have these sessions; what it says."""
     modules = place / "ansible_collections" / "livemigrate" / "criu" / "plugins" / "modules"
     modules.mkdir(parents=True)
     (modules / "migration_session.py").write_text(_MODULE)
@@ -77,7 +87,7 @@ def _recover(place: Path, sources: dict[str, Sessions], destinations: dict[str, 
     (place / "inventory.json").write_text(json.dumps(inventory))
     program = Path(sys.executable).with_name("ansible-playbook")
     done = subprocess.run(
-        [program, "-i", place / "inventory.json", ROOT / "playbooks" / "recover.yml"],
+        [program, "-i", place / "inventory.json", ROOT / "playbooks" / "recover.yml", *arguments],
         env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(place), "ANSIBLE_HOME": str(place / "ansible")},
         capture_output=True,
         text=True,
@@ -85,37 +95,79 @@ def _recover(place: Path, sources: dict[str, Sessions], destinations: dict[str, 
     )
     # To the end, where it says that something is unfinished: here what sessions say never changes.
     assert "Tell what is unfinished still" in done.stdout, done.stdout + done.stderr
+    return " ".join(done.stdout.split())
 
 
-def _closed(place: Path, host: str) -> list[str]:
-    """The sessions whose half on a source was closed in the belief that the other half knows."""
-    told = (place / host / "asked").read_text().splitlines()
-    asked = [json.loads(line) for line in told]
-    return [one["session"] for one in asked if one.get("role") == "source" and one.get("peer_settled") == "True"]
+def _asked(place: Path, host: str, **what: str) -> list[dict[str, str]]:
+    """What the module was asked on a host, as far as it was this."""
+    file = place / host / "asked"
+    asked = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    return [one for one in asked if what.items() <= one.items()]
 
 
-@pytest.mark.parametrize("phase", ["aborted", "committed"])
-def test_a_half_whose_other_half_was_looked_at_is_closed(phase: str, tmp_path: Path) -> None:
-    mine, theirs = _session("source", phase, "beta"), _session("destination", "refused", "alpha")
-    _recover(tmp_path, {"alpha": [mine]}, {"beta": [theirs]})
-    assert _closed(tmp_path, "alpha") == [SESSION]
+@pytest.fixture(scope="module")
+def recovered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The playbook has been run for all the cases at once: where the hosts' notes are, and what it said."""
+    place = tmp_path_factory.mktemp("recovered")
+    lost = {"decision": "GO_SENT", "declared_lost": True, "ended": True}
+    alpha = [
+        _session(0, "source", "aborted", "beta"),
+        _session(1, "source", "committed", "beta"),
+        # Closed there, and cut off here before that could be noted.
+        _session(2, "source", "aborted", "beta"),
+        # An inventory may have another name for the host.
+        _session(3, "source", "aborted", "beta.example"),
+        # Of hosts that are not looked at.
+        _session(4, "source", "aborted", "delta"),
+        _session(5, "source", "committed", "delta"),
+        # Their destination was declared lost.
+        *(_session(number, "source", "closed", "beta", **lost) for number in (6, 7, 8)),
+    ]
+    beta = [
+        *(_session(number, "destination", "refused", "alpha", decision="REFUSED") for number in (0, 1, 3)),
+        _session(6, "destination", "closed", "alpha", decision="RUN", ended=True),
+        _session(7, "destination", "run", "alpha", decision="RUN"),
+        _session(8, "destination", "refused", "alpha", decision="REFUSED"),
+    ]
+    return place, _recover(place, {"alpha": alpha}, {"beta": beta})
 
 
-def test_a_half_whose_other_half_is_gone_from_its_host_is_closed(tmp_path: Path) -> None:
-    """That was closed, and the source was cut off before it could note it."""
-    _recover(tmp_path, {"alpha": [_session("source", "aborted", "beta")]}, {"beta": []})
-    assert _closed(tmp_path, "alpha") == [SESSION]
+def test_halves_whose_other_half_was_looked_at_are_closed(recovered: tuple[Path, str]) -> None:
+    """The others stay open: their other half may wait to be told, and the channel to it would go with this one."""
+    place, _said = recovered
+    closed = [one["session"] for one in _asked(place, "alpha", role="source", peer_settled="True")]
+    assert closed == SESSIONS[:4]
 
 
-def test_an_inventory_may_have_another_name_for_the_host(tmp_path: Path) -> None:
-    mine, theirs = _session("source", "aborted", "beta"), _session("destination", "refused", "alpha")
-    _recover(tmp_path, {"alpha": [mine]}, {"beta.example": [theirs]})
-    assert _closed(tmp_path, "alpha") == [SESSION]
+def test_what_runs_twice_is_told_and_not_made_to_last(recovered: tuple[Path, str]) -> None:
+    """The source went on because its destination was declared lost, and that had said RUN and has come back."""
+    place, said = recovered
+    for number in (6, 7):
+        assert f"web{number} RUNS TWICE, or may: here, and on alpha" in said
+        assert f"cleanup_session={SESSIONS[number]}" in said
+        assert f"web{number} runs twice, see above" in said
+        assert not _asked(place, "beta", role="destination", session=SESSIONS[number])
 
 
-@pytest.mark.parametrize("phase", ["aborted", "committed"])
-def test_a_half_whose_other_half_was_not_looked_at_stays_open(phase: str, tmp_path: Path) -> None:
-    """It may wait there to be told, and the channel to it would go with this half."""
-    others = [_session("destination", "held", "alpha", session="20261123T034501Z-000000")]
-    _recover(tmp_path, {"alpha": [_session("source", phase, "beta")]}, {"gamma": others})
-    assert _closed(tmp_path, "alpha") == []
+def test_what_was_refused_does_not_run_twice(recovered: tuple[Path, str]) -> None:
+    place, said = recovered
+    assert "web8 RUNS TWICE" not in said
+    assert _asked(place, "beta", role="destination", session=SESSIONS[8], peer_settled="True")
+
+
+def test_a_destination_that_ansible_reaches_is_not_lost(tmp_path: Path) -> None:
+    """The hosts may have lost each other, and Ansible reach both by another network: the word is carried, and not overridden."""
+    mine = _session(0, "source", "held", "beta", decision="GO_SENT")
+    theirs = _session(0, "destination", "run", "alpha", decision="RUN")
+    said = _recover(tmp_path, {"alpha": [mine]}, {"beta": [theirs]}, "-e", f"recover_destination_lost={SESSIONS[0]}")
+    assert "It is not lost; its word is carried to the source" in said
+    assert not [one for one in _asked(tmp_path, "alpha") if "destination_lost" in one]
+    assert _asked(tmp_path, "beta", state="decided", session=SESSIONS[0])
+
+
+def test_a_destination_that_was_not_looked_at_may_be_lost(tmp_path: Path) -> None:
+    mine = _session(0, "source", "held", "beta", decision="GO_SENT")
+    others = [_session(1, "destination", "held", "alpha")]
+    said = _recover(tmp_path, {"alpha": [mine]}, {"gamma": others}, "-e", f"recover_destination_lost={SESSIONS[0]}")
+    assert "It is not lost" not in said
+    assert _asked(tmp_path, "alpha", state="settled", role="source", destination_lost=SESSIONS[0])
