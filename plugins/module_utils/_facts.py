@@ -308,23 +308,15 @@ def docker_facts(run: Runner, get: t.Callable[[str], Facts] = engine_get) -> Fac
 
 
 def python_facts() -> Facts:
-    """The interpreter this module runs in, and the docker-py it sees."""
-    _docker_py.use()
-    facts: Facts = {
+    """The interpreter this module runs in, and the docker-py it would import."""
+    found = _docker_py.look()
+    return {
         "executable": sys.executable,
         "version": ".".join(str(part) for part in sys.version_info[:3]),
-        "docker_py": None,
-        "docker_py_path": None,
-        "docker_py_error": None,
+        "docker_py": found.version,
+        "docker_py_path": found.path,
+        "docker_py_error": found.error,
     }
-    try:
-        import docker
-    except ImportError as exc:
-        facts["docker_py_error"] = str(exc)
-    else:
-        facts["docker_py"] = getattr(docker, "__version__", None) or getattr(docker, "version", None)
-        facts["docker_py_path"] = os.path.dirname(docker.__file__ or "")
-    return facts
 
 
 # --- all of it ----------------------------------------------------------------------------------------------------
