@@ -181,7 +181,7 @@ def self_test_facts(run: Runner, criu: Facts) -> Facts:
 
 
 def kernel_facts() -> Facts:
-    """Release, architecture, cgroup version (of the unified hierarchy, as Docker counts it), security modules, page size."""
+    """Release, architecture, cgroup version (of the unified hierarchy, as Docker counts it), security modules, page size ..."""
     uname = os.uname()
     return {
         "release": uname.release,
@@ -191,6 +191,7 @@ def kernel_facts() -> Facts:
         "page_size": os.sysconf("SC_PAGE_SIZE"),
         "processors": sorted(_surroundings_tasks.online()),
         "time_namespace": os.path.exists("/proc/self/ns/time"),
+        "ipv6": os.path.exists("/proc/sys/net/ipv6"),
         "config": _facts_machine.kernel_config(uname.release),
     }
 

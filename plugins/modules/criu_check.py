@@ -427,6 +427,10 @@ kernel:
       description: Whether it has time namespaces.
       type: bool
       sample: true
+    ipv6:
+      description: Whether it has IPv6. One that was booted with C(ipv6.disable=1) has none.
+      type: bool
+      sample: true
     config:
       description: Of the options that matter to CRIU, which it was built with. Empty where its configuration cannot be read.
       type: dict

@@ -213,6 +213,7 @@ LISTENING = ["tcp", "0.0.0.0", "80", "0.0.0.0", "0", "10", "7", "0"]
 INCOMING = ["tcp", "172.17.0.2", "80", "198.51.100.7", "40000", "1", "8", "0"]
 OUTGOING = ["tcp", "172.17.0.2", "50000", "198.51.100.9", "5432", "1", "9", "0"]
 BOUND = ["tcp", "172.17.0.2", "9000", "0.0.0.0", "0", "10", "5", "0"]
+LISTENING_6 = ["tcp", "::", "80", "::", "0", "10", "7", "0"]
 
 
 def sockets(*inet: list[str], lasting: tuple[list[str], ...] = (), **more: Any) -> Change:
@@ -814,6 +815,36 @@ TABLE: list[Row] = [
     Row("network_differs", with_network({}, address="172.30.0.50")),
     Row("address_in_use", with_network({"addresses_in_use": ["172.30.0.50"]}, address="172.30.0.50"), "172.30.0.50"),
     Row("address_in_use", with_network({"addresses_in_use": ["172.30.0.50"]})),
+    # A program that listens on [::] for IPv4 too, as nearly all in Go and Java do.
+    Row(
+        "ipv6_missing",
+        all_of(on("destination", "kernel", "ipv6", to=False), of("sockets", "six", to=[LISTENING_6])),
+        "tcp [::]:80",
+        "no IPv6",
+        remedy="0.0.0.0",
+    ),
+    Row(
+        "ipv6_missing",
+        all_of(on("destination", "kernel", "ipv6", to=False), of("sockets", "six", to=[LISTENING_6] * 5)),
+        "and 2 more",
+    ),
+    Row(
+        "ipv6_missing",
+        all_of(
+            on_network(GlobalIPv6Address="2001:db8::5", IPAMConfig=None), on("destination", "kernel", "ipv6", to=False)
+        ),
+        "the IPv6 address 2001:db8::5",
+    ),
+    Row("ipv6_missing", on("destination", "kernel", "ipv6", to=False)),
+    Row("ipv6_missing", all_of(of("sockets", to=None), on("destination", "kernel", "ipv6", to=False))),
+    Row("ipv6_missing", of("sockets", "six", to=[LISTENING_6])),
+    # The source needs none: what is open there it has.
+    Row("ipv6_missing", all_of(on("source", "kernel", "ipv6", to=False), of("sockets", "six", to=[LISTENING_6]))),
+    # Facts of another version.
+    Row(
+        "ipv6_missing",
+        all_of(lambda case: case["destination"]["kernel"].pop("ipv6"), of("sockets", "six", to=[LISTENING_6])),
+    ),
     Row("network_overlaps", there("overlaps", to={"app": ["172.30.0.0/24"]}), "172.30.0.0/24"),
     Row("network_overlaps", there("overlaps", to={"app": []})),
     Row("network_parent_missing", there("missing_parents", to=["eth7"]), "eth7"),
