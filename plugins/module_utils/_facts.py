@@ -364,6 +364,7 @@ def host_facts(
         "rsync": _rsync_facts.look(),
         "memory": parse_meminfo(_held.read("/proc/meminfo")),
         "huge_pages": _huge_pages.pools(),
+        "limits": _facts_machine.limits(),
         "cpu": _facts_machine.parse_cpuinfo(_held.read("/proc/cpuinfo")),
         "clock": clock.facts(),
         "login": _facts_machine.login(),

@@ -43,6 +43,17 @@ def test_kernel_config() -> None:
     }
 
 
+def test_limits_of_a_host(tmp_path: Path) -> None:
+    """Numbers only; what a kernel does not have, or tells otherwise, is left out."""
+    for name, text in (("vm/max_map_count", "65530\n"), ("fs/nr_open", "many\n"), ("net/core/rmem_max", "212992\n")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert _facts_machine.limits(str(tmp_path)) == {"vm.max_map_count": 65530, "net.core.rmem_max": 212992}
+    own = _facts_machine.limits()
+    assert own["vm.max_map_count"] > 0
+    assert own["fs.inotify.max_user_watches"] > 0
+
+
 def test_cpu() -> None:
     text = (
         "model name\t: AMD EPYC\nflags\t\t: fpu sse sse4_2 avx avx512_vnni smep xsave erms abm\n"

@@ -133,6 +133,14 @@ def disk(side: str, path: str, free: int) -> Change:
     return change
 
 
+WATCHES = "fs.inotify.max_user_watches"
+
+
+def limits(source: dict[str, int], destination: dict[str, int]) -> Change:
+    """The settings of two whole hosts."""
+    return all_of(on("source", "limits", to=source), on("destination", "limits", to=destination))
+
+
 def pool(side: str, size: str, **counters: int) -> Change:
     """Huge pages of a host."""
     return lambda case: case[side]["huge_pages"][size].update(counters)
@@ -511,6 +519,30 @@ TABLE: list[Row] = [
     Row("cpu_features", on("destination", "cpu", to={"model": "unknown", "instructions": []})),
     Row("time_namespace", on("destination", "kernel", "time_namespace", to=False), "monotonic clock"),
     Row("time_namespace", on("source", "kernel", "time_namespace", to=False)),
+    Row(
+        "host_limits_lower",
+        limits(
+            {"vm.max_map_count": 262144, "fs.aio-max-nr": 1048576}, {"vm.max_map_count": 65530, "fs.aio-max-nr": 65536}
+        ),
+        "vm.max_map_count = 65530 (on the source 262144), fs.aio-max-nr = 65536 (on the source 1048576)",
+        remedy="sysctl -w vm.max_map_count=262144 fs.aio-max-nr=1048576",
+    ),
+    *[
+        Row(
+            "host_limits_lower",
+            limits({"vm.overcommit_memory": here}, {"vm.overcommit_memory": there_}),
+            f"= {there_} ",
+        )
+        for here, there_ in ((1, 0), (0, 2), (0, 1))
+    ],
+    Row("host_limits_lower", limits({"vm.max_map_count": 65530}, {"vm.max_map_count": 262144})),
+    # By the kernel's default it goes by the memory.
+    Row("host_limits_lower", limits({WATCHES: 65536}, {WATCHES: 32767}), "max_user_watches = 32767"),
+    Row("host_limits_lower", limits({WATCHES: 65536}, {WATCHES: 32768})),
+    # One of them lacks it, or is of another version of the collection.
+    Row("host_limits_lower", limits({"fs.nr_open": 1}, {})),
+    Row("host_limits_lower", limits({}, {"fs.nr_open": 1})),
+    Row("host_limits_lower", lambda case: case["source"].pop("limits")),
     Row("clock_skew", read_at(source=(0, 1060.2, 0.3, 1), destination=(1, 1001.4, 0.2, 2)), "59 to 61 s behind"),
     Row("clock_skew", read_at(source=(0, 1000.2, 0.3, 1), destination=(1, 1004.9, 0.2, 2)), "3 to 4 s ahead of"),
     # A slow answer: the clock may have been read at its beginning or at its end.
