@@ -270,7 +270,7 @@ _NAMED = 3
 
 @rule(
     ERROR,
-    "IPv6 sockets or addresses, and a destination whose kernel has no IPv6",
+    "sockets or addresses of IPv6, and a destination whose kernel has no IPv6",
     "socket(2), by reading",
     "destination",
     "container",

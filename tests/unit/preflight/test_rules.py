@@ -651,6 +651,19 @@ TABLE: list[Row] = [
     Row("bind_in_use", with_bind(place(), travels=True, in_use_by=["other"]), "/srv/data", "other"),
     Row("bind_mount_unknown", of("unknown_binds", to=["/srv/no"]), "/srv/no"),
     Row(
+        "mounts_below_bind",
+        of("kernel_mounts", "below_binds", to=[{"place": "/mnt/disk1", "kind": "ext4", "below": "/mnt"}]),
+        "/mnt/disk1 (ext4, in /mnt)",
+        remedy="bind-recursive=disabled",
+    ),
+    Row(
+        "mounts_below_bind",
+        of("kernel_mounts", "below_binds", to=[{"place": "/mnt/d", "kind": "tmpfs", "below": "/mnt"}] * 7),
+        "and 3 more",
+    ),
+    # Facts of another version.
+    Row("mounts_below_bind", lambda case: case["source"]["container"]["kernel_mounts"].pop("below_binds")),
+    Row(
         "mount_replaced",
         of("kernel_mounts", "replaced", to=[{"place": "/etc/app.conf", "source": "/srv/app.conf", "gone": True}]),
         "/srv/app.conf was removed or replaced",
