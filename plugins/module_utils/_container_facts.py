@@ -24,6 +24,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _dump_options,
     _fence,
     _held,
+    _host_files,
     _huge_pages,
     _images,
     _kernel_keys,
@@ -84,6 +85,11 @@ _MANAGERS = ("com.docker.swarm.", "io.kubernetes.", "com.docker.compose.project"
 _APIS = ("1.40", "1.41", "1.42", "1.43", "1.44", "1.45", "1.46", "1.47", "1.48", "1.49", "1.50", "1.51")
 # Between two looks at the connections: what is there in both lasts.
 _LASTING_SECONDS = 0.3
+# For a process of `docker exec` to end by itself, and at most for one of a health check.
+_EXEC_SECONDS = 1.0
+_CHECK_SECONDS = 5.0
+# Of a health check that names none, in nanoseconds as inspect data have it (defaultProbeTimeout in the engine's source).
+_DEFAULT_TIMEOUT = 30e9
 
 
 def _only(data: t.Mapping[str, t.Any] | None, names: t.Iterable[str]) -> Facts:
@@ -243,14 +249,26 @@ def _used_bytes(init: int, places: t.Iterable[str]) -> int:
 def checkpoint_bytes(inspect: Inspect) -> int:
     """What a checkpoint of a running container takes at most: its memory, file systems in memory, and files without a name."""
     group, init = TaskGroup.of_container(inspect), int(inspect["State"]["Pid"])
-    binds = [mount.destination for mount in _spec.mounts(inspect) if mount.kind != "tmpfs"]
-    places = _mountinfo.memory_places(_mountinfo.parse(_held.read(f"/proc/{init}/mountinfo")), binds)
+    mounts = _mountinfo.parse(_held.read(f"/proc/{init}/mountinfo"))
+    places = _mountinfo.memory_places(mounts, _places(inspect, init).binds)
     return group.resident_bytes + _used_bytes(init, places) + _dump_options.deleted_files(group.pids()).total
 
 
-def _lasting_foreign(group: TaskGroup, init: int) -> list[str]:
-    """Processes of ``docker exec`` that do not end within a second, as those of a health check do."""
-    deadline = time.monotonic() + 1.0
+def _exec_patience(inspect: Inspect) -> float:
+    """Seconds within which processes of ``docker exec`` that come and go have ended: longer where there is a health check.
+
+    Those of message brokers and databases start a program that takes some seconds. The freeze has more patience.
+    """
+    check = (inspect.get("Config") or {}).get("Healthcheck") or {}
+    if (check.get("Test") or ["NONE"])[0] == "NONE":
+        return _EXEC_SECONDS
+    timeout = float(check.get("Timeout") or _DEFAULT_TIMEOUT) / 1e9
+    return max(_EXEC_SECONDS, min(timeout, _CHECK_SECONDS))
+
+
+def _lasting_foreign(group: TaskGroup, init: int, seconds: float) -> list[str]:
+    """Processes of ``docker exec`` that do not end within some seconds, as those of a health check do."""
+    deadline = time.monotonic() + seconds
     while True:
         foreign = group.foreign(init)
         if not foreign or time.monotonic() >= deadline:
@@ -258,8 +276,56 @@ def _lasting_foreign(group: TaskGroup, init: int) -> list[str]:
         time.sleep(0.1)
 
 
-def _foreign_mounts(tables: t.Iterable[t.Sequence[_mountinfo.KernelMount]], declared: t.Collection[str]) -> list[str]:
-    return sorted({f"{one.place} ({one.kind})" for table in tables for one in _mountinfo.foreign(table, declared)})
+class _Places(t.NamedTuple):
+    """Where mounts are in a container as the kernel has them, symbolic links followed."""
+
+    own: list[str]
+    """Those that the container was created with."""
+    binds: list[str]
+    """Those of them that are volumes and bind mounts: all but the tmpfs."""
+    engines: list[str]
+    """What the engine and runc mount by themselves, wherever that lies."""
+
+
+# The rest of what they mount is below no bind mount: where /dev is one, the engine leaves out its own pts and mqueue.
+_ENGINES_PLACES = (
+    *("/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/shm", "/dev/console", "/sys/fs/cgroup"),  # noqa: S108
+    _host_files.INIT_PLACE,
+)
+
+
+def _places(inspect: Inspect, init: int) -> _Places:
+    """The places of a running container's mounts.
+
+    :param init: its first process.
+    """
+    host = inspect.get("HostConfig") or {}
+    hidden = [*(host.get("MaskedPaths") or ()), *(host.get("ReadonlyPaths") or ())]
+    mounts = _spec.mounts(inspect)
+    every = [*(mount.destination for mount in mounts), *_ENGINES_PLACES, *hidden]
+    links = _host_files.real_places(f"/proc/{init}/root", every)
+
+    def real(places: t.Iterable[str]) -> list[str]:
+        return [links.get(place, place) for place in places]
+
+    return _Places(
+        real(mount.destination for mount in mounts),
+        real(mount.destination for mount in mounts if mount.kind != "tmpfs"),
+        real([*_ENGINES_PLACES, *hidden]),
+    )
+
+
+def _foreign_mounts(tables: t.Iterable[t.Sequence[_mountinfo.KernelMount]], places: _Places) -> list[str]:
+    found = (one for table in tables for one in _mountinfo.foreign(table, places.own, places.binds))
+    return sorted({f"{one.place} ({one.kind})" for one in found})
+
+
+def _below_binds(mounts: t.Sequence[_mountinfo.KernelMount], places: _Places) -> list[Facts]:
+    found = _mountinfo.below_binds(mounts, places.own, places.binds, places.engines)
+    return [
+        {"place": place, "kind": kind, "below": outer}
+        for place, kind, outer in sorted({(one.place, one.kind, outer) for one, outer in found})
+    ]
 
 
 def _replaced(
@@ -289,15 +355,15 @@ def _replaced(
     return [one._asdict() for one in sorted(found)]
 
 
-def of_processes(inspect: Inspect, first: _sockets.Sockets | None = None) -> Facts:
+def of_processes(inspect: Inspect, first: _sockets.Sockets | None = None, *, patient: bool = True) -> Facts:
     """What the kernel has of a running container: processes, mounts, memory, sockets.
 
     :param first: an earlier look at its sockets; what was there then too lasts.
+    :param patient: whether processes of ``docker exec`` are given time to end.
     """
     group, init = TaskGroup.of_container(inspect), int(inspect["State"]["Pid"])
     pids = group.pids()
-    own_mounts = [mount.destination for mount in _spec.mounts(inspect)]
-    binds = [mount.destination for mount in _spec.mounts(inspect) if mount.kind != "tmpfs"]
+    places = _places(inspect, init)
     kernel_mounts = _mountinfo.parse(_held.read(f"/proc/{init}/mountinfo"))
     held = _held.look(pids, init)
     memory, taken = held.pop("dump_bytes"), held.pop("taken_bytes")
@@ -307,21 +373,22 @@ def of_processes(inspect: Inspect, first: _sockets.Sockets | None = None) -> Fac
     facts: Facts = {
         "processes": {
             **held,
-            "foreign": _lasting_foreign(group, init),
+            "foreign": _lasting_foreign(group, init, _exec_patience(inspect) if patient else 0.0),
             "keys": _kernel_keys.count(inspect["Id"]),
             "tied": _surroundings_tasks.tied(group),
             "huge_pages": _huge_pages.of_processes(pids, _huge_pages.pools()),
         },
         "kernel_mounts": {
             "masked": _mountinfo.masked(kernel_mounts),
-            "foreign": _foreign_mounts([kernel_mounts, *inside], own_mounts),
+            "foreign": _foreign_mounts([kernel_mounts, *inside], places),
+            "below_binds": _below_binds(kernel_mounts, places),
             "replaced": _replaced(inspect, kernel_mounts, inside, init),
         },
         "memory": {
             "resident_bytes": resident,
             "dump_bytes": memory or resident,
             "taken_bytes": taken or resident,
-            "tmpfs_bytes": _used_bytes(init, _mountinfo.memory_places(kernel_mounts, binds)),
+            "tmpfs_bytes": _used_bytes(init, _mountinfo.memory_places(kernel_mounts, places.binds)),
         },
         "sockets": None,
         "lasting": [],
@@ -351,6 +418,7 @@ def gather(
     *,
     sizes: bool = True,
     lasting: bool = True,
+    patient: bool = True,
     meanwhile: t.Callable[[], t.Any] | None = None,
 ) -> Facts:
     """The container of that name, or why there is nothing to tell of it (``found`` is false then, and ``error`` says why).
@@ -358,6 +426,7 @@ def gather(
     :param bind_mounts: host paths of bind mounts whose content is to move.
     :param sizes: whether to count what its files take, for a second at most, and to ask systemd who starts it.
     :param lasting: whether to look twice at its connections, 0.3 s apart.
+    :param patient: see :func:`of_processes`.
     :param meanwhile: what can be done between the two looks.
     """
     try:
@@ -404,5 +473,5 @@ def gather(
                 meanwhile()
             time.sleep(max(0.0, first_at + _LASTING_SECONDS - time.monotonic()))
         with contextlib.suppress(MigrationError, OSError):
-            facts.update(of_processes(inspect, first))
+            facts.update(of_processes(inspect, first, patient=patient))
     return facts

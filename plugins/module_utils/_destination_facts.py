@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import re
 import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
@@ -31,6 +32,12 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._engine_socket im
 
 Facts = dict[str, t.Any]
 Wanted = t.Mapping[str, t.Any]
+
+# Networks whose subnet is that of the wire on which the host is, too: that it has a route there is what they are for.
+_ON_THE_WIRE = ("macvlan", "ipvlan")
+# A device of a VLAN, as the engine names and makes it where its device is there (parseVlan in its source).
+_VLAN = re.compile(r"([^.]+)\.([0-9]{1,4})")
+_LAST_VLAN = 4094
 
 _PROFILES = "/sys/kernel/security/apparmor/profiles"
 
@@ -141,6 +148,45 @@ def overlapping(subnets: t.Iterable[str], others: t.Iterable[str]) -> list[str]:
     )
 
 
+def overlaps(
+    wanted: t.Iterable[Wanted], found: t.Mapping[str, t.Any], routes: t.Collection[str]
+) -> dict[str, list[str]]:
+    """What of this host's routes shares addresses with a network that would have to be made, by the name of the network.
+
+    :param wanted: the container's networks.
+    :param found: those that are here, by name; None for one that is not.
+    """
+    return {
+        one["name"]: overlapping(one["subnets"], routes)
+        for one in wanted
+        if found[one["name"]] is None and one["driver"] not in _ON_THE_WIRE
+    }
+
+
+def missing_parents(wanted: t.Iterable[Wanted], found: t.Mapping[str, t.Any], devices: t.Collection[str]) -> list[str]:
+    """The devices on which a network would have to be made and that are neither here nor made by the engine.
+
+    :param wanted: see :func:`overlaps`.
+    :param found: see :func:`overlaps`.
+    :param devices: the network devices of this host.
+    """
+
+    def can_be_had(device: str) -> bool:
+        vlan = _VLAN.fullmatch(device)
+        made = vlan is not None and vlan.group(1) in devices and 1 <= int(vlan.group(2)) <= _LAST_VLAN
+        return made or device in devices
+
+    parents = (one["parent"] for one in wanted if found[one["name"]] is None and one["parent"])
+    return sorted({parent for parent in parents if not can_be_had(parent)})
+
+
+def _devices() -> list[str]:
+    """The network devices of this host."""
+    with contextlib.suppress(OSError):
+        return os.listdir("/sys/class/net")
+    return []
+
+
 def _listening() -> list[Facts]:
     """What listens in the network of this host: protocol, address, port."""
     found = []
@@ -223,16 +269,8 @@ def gather(asks: Asks, wanted: Wanted) -> Facts:
         "name_status": taken_by["State"]["Status"] if taken_by else None,
         "image": {"present": image is not None},
         "networks": networks,
-        "overlaps": {
-            one["name"]: overlapping(one["subnets"], routes)
-            for one in wanted["networks"]
-            if networks[one["name"]] is None
-        },
-        "missing_parents": sorted(
-            one["parent"]
-            for one in wanted["networks"]
-            if networks[one["name"]] is None and one["parent"] and not os.path.exists(f"/sys/class/net/{one['parent']}")
-        ),
+        "overlaps": overlaps(wanted["networks"], networks, routes),
+        "missing_parents": missing_parents(wanted["networks"], networks, _devices()),
         "addresses": sorted(map(str, own_addresses)),
         "ports_taken": taken(wanted["ports"], [*_listening(), *_published(asks, own_ids)]),
         "volumes": volumes(asks, wanted["volumes"], own_data, own_ids),

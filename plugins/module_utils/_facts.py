@@ -181,7 +181,7 @@ def self_test_facts(run: Runner, criu: Facts) -> Facts:
 
 
 def kernel_facts() -> Facts:
-    """Release, architecture, cgroup version (of the unified hierarchy, as Docker counts it), security modules, page size."""
+    """Release, architecture, cgroup version (of the unified hierarchy, as Docker counts it), security modules, page size ..."""
     uname = os.uname()
     return {
         "release": uname.release,
@@ -191,6 +191,7 @@ def kernel_facts() -> Facts:
         "page_size": os.sysconf("SC_PAGE_SIZE"),
         "processors": sorted(_surroundings_tasks.online()),
         "time_namespace": os.path.exists("/proc/self/ns/time"),
+        "ipv6": os.path.exists("/proc/sys/net/ipv6"),
         "config": _facts_machine.kernel_config(uname.release),
     }
 
@@ -355,6 +356,7 @@ def host_facts(
         "rsync": _rsync_facts.look(),
         "memory": parse_meminfo(_held.read("/proc/meminfo")),
         "huge_pages": _huge_pages.pools(),
+        "limits": _facts_machine.limits(),
         "cpu": _facts_machine.parse_cpuinfo(_held.read("/proc/cpuinfo")),
         "clock": clock.facts(),
         "login": _facts_machine.login(),

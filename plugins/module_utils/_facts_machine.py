@@ -55,6 +55,32 @@ _TURNS_AWAY = re.compile(r"(Not allowed at this time|Exceeded MaxStartups)?\Z")
 _GREETING_BYTES = 4096
 
 
+# Limits of the whole host that programs need to be high: databases and search engines ask for them in their manuals, and a
+# container cannot bring them along. Those of namespaces travel, see _surroundings_sysctls.py.
+LIMITS = (
+    "vm.max_map_count",
+    "vm.overcommit_memory",
+    "fs.aio-max-nr",
+    "fs.nr_open",
+    "fs.inotify.max_user_instances",
+    "fs.inotify.max_user_watches",
+    "net.core.rmem_max",
+    "net.core.wmem_max",
+)
+
+
+def limits(root: str = "/proc/sys") -> dict[str, int]:
+    """Settings of this host on which programs rely, by their names as sysctl(8) has them; without those that are not there."""
+    found = {}
+    for name in LIMITS:
+        with (
+            contextlib.suppress(OSError, ValueError),
+            open(os.path.join(root, *name.split(".")), encoding="ascii") as handle,
+        ):
+            found[name] = int(handle.read())
+    return found
+
+
 def parse_config(text: str) -> dict[str, bool]:
     """Which of CONFIG a kernel was built with, as a module too; what its configuration does not name is left out."""
     found = {}

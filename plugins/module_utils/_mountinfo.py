@@ -11,21 +11,13 @@ from __future__ import annotations
 import os
 import typing as t
 
-# Mounted inside of a container (by privileged programs, Docker in Docker, FUSE): CRIU has no way to mount them again.
+# Mounted inside of a container (by privileged programs, Docker in Docker, FUSE): CRIU has no way to mount them again. It refuses
+# what it has no word for (fstypes in criu/filesystems.c), and of those that it knows it fails over these.
 _UNSUPPORTED = (
-    "overlay",
-    "nfs",
-    "nfs4",
-    "cifs",
-    "smb3",
-    "9p",
-    "ext2",
-    "ext3",
-    "ext4",
-    "xfs",
-    "btrfs",
-    "squashfs",
-    "iso9660",
+    *("overlay", "ext2", "ext3", "ext4", "xfs", "btrfs", "bcachefs", "f2fs", "zfs", "vfat", "exfat", "ntfs3"),
+    *("squashfs", "erofs", "iso9660", "udf"),
+    *("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "virtiofs"),
+    *("bpf", "configfs", "hugetlbfs", "nfsd", "ramfs", "rpc_pipefs"),
 )
 _KERNEL = ("/proc/", "/sys/")
 
@@ -107,10 +99,18 @@ def masked(mounts: t.Iterable[KernelMount]) -> list[str]:
     )
 
 
-def foreign(mounts: t.Iterable[KernelMount], declared: t.Collection[str]) -> list[KernelMount]:
+def _outer(place: str, declared: t.Iterable[str]) -> str | None:
+    """The innermost of the container's own mounts that a place lies below; None where it lies below none."""
+    return max((one for one in declared if place.startswith(one.rstrip("/") + "/")), key=len, default=None)
+
+
+def foreign(
+    mounts: t.Iterable[KernelMount], declared: t.Collection[str], binds: t.Collection[str]
+) -> list[KernelMount]:
     """Mounts that were made inside of the container and that CRIU cannot mount again.
 
-    :param declared: the places of the container's own mounts; what lies below them came with them.
+    :param declared: the places of the container's own mounts.
+    :param binds: those of them that are volumes and bind mounts; for what lies below them see :func:`below_binds`.
     """
     return [
         one
@@ -120,9 +120,33 @@ def foreign(mounts: t.Iterable[KernelMount], declared: t.Collection[str]) -> lis
         and one.place != "/"
         and (one.kind in _UNSUPPORTED or one.kind.startswith("fuse"))
         and not one.kind.startswith("fuse.lxcfs")
-        and not any(one.place == place or one.place.startswith(place.rstrip("/") + "/") for place in declared)
+        and one.place not in declared
+        and _outer(one.place, declared) not in binds
         and not one.place.startswith(("/dev/", *_KERNEL))
     ]
+
+
+def below_binds(
+    mounts: t.Iterable[KernelMount],
+    declared: t.Collection[str],
+    binds: t.Collection[str],
+    engines: t.Collection[str],
+) -> list[tuple[KernelMount, str]]:
+    """What is mounted below volumes and bind mounts and is none of the container's own mounts, each with the place it lies in.
+
+    A bind mount brings what is mounted below its source on the host, and runc names only the bind mount itself to CRIU. Of the
+    rest CRIU refuses most kinds, and of a tmpfs it makes a private one of the copy, with what was in the host's.
+
+    :param declared: see :func:`foreign`.
+    :param binds: see :func:`foreign`.
+    :param engines: the places of what the engine mounts by itself; it may lie in a bind mount (of /etc, or /sys).
+    """
+    found = []
+    for one in mounts:
+        outer = _outer(one.place, declared)
+        if outer in binds and outer is not None and one.place not in declared and one.place not in engines:
+            found.append((one, outer))
+    return found
 
 
 def memory_places(mounts: t.Iterable[KernelMount], declared: t.Collection[str]) -> list[str]:

@@ -91,6 +91,7 @@ def plan(source: Made, copy: State, engine_made: State | None = None) -> Plan:
 
     :param engine_made: the copy's network as the engine made it, where it was changed since.
     """
+    source = source._replace(state=_for_kernel_of(engine_made or copy, source.state))
     match = Match(source.state, source.endpoints, engine_made or copy)
     lost: list[str] = []
 
@@ -126,6 +127,31 @@ def plan(source: Made, copy: State, engine_made: State | None = None) -> Plan:
         rules=_missing(rules, copy.rules, rule_key),
         neighbours=_missing(neighbours, copy.neighbours, _plain_key),
         lost=lost,
+    )
+
+
+def _for_kernel_of(copy: State, source: State) -> State:
+    """The source's network without what each kernel that has IPv6 makes by itself, where the copy's kernel has none.
+
+    That is the address ``::1`` with its route, and the rules that lead to the tables of routes. A program cannot miss them: it
+    gets no socket of IPv6 from such a kernel. What anybody has set of IPv6 stays, and is told as lost.
+    """
+    six = _network_state.INET6
+    if any(one.head[0] == six for one in copy.rules):
+        return source
+    loopback = ipaddress.IPv6Address("::1").packed
+
+    def is_loopback_address(one: Message) -> bool:
+        return one.head[0] == six and one.get(_network_state.IFA_ADDRESS) == loopback
+
+    def is_loopback_route(one: Message) -> bool:
+        head = _network_state.ROUTE_HEAD.unpack(one.head)
+        return head[0] == six and head[5] == _network_state.KERNEL and one.get(_network_state.RTA_DST) == loopback
+
+    return source._replace(
+        addresses=tuple(one for one in source.addresses if not is_loopback_address(one)),
+        routes=tuple(one for one in source.routes if not is_loopback_route(one)),
+        rules=tuple(one for one in source.rules if one.head[0] != six or not _is_of_the_kernel(one)),
     )
 
 

@@ -13,7 +13,7 @@ import ipaddress
 import os
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _bound_files, _host_files
+from ansible_collections.livemigrate.criu.plugins.module_utils import _bound_files, _host_files, _sockets
 from ansible_collections.livemigrate.criu.plugins.module_utils._finding import (
     ERROR,
     INFO,
@@ -262,6 +262,46 @@ def host_address_missing(case: Case) -> _Found:
                 "the container."
             ),
             "Give the destination that address, or re-create the container without it.",
+        )
+
+
+_NAMED = 3
+
+
+@rule(
+    ERROR,
+    "sockets or addresses of IPv6, and a destination whose kernel has no IPv6",
+    "socket(2), by reading",
+    "destination",
+    "container",
+)
+def ipv6_missing(case: Case) -> _Found:
+    container = case.container or {}
+    # Facts of another version do not tell.
+    if (case.destination or {})["kernel"].get("ipv6", True):
+        return
+    addresses = [
+        one for network in networks(case.inspect) for one in (network.ipv6_assigned, network.ipv6_requested) if one
+    ]
+    told = container.get("sockets")
+    sockets = _sockets.of_plain(told).six if told is not None else ()
+    if sockets:
+        named = ", ".join(str(one) for one in sockets[:_NAMED])
+        more = f" and {len(sockets) - _NAMED} more" if len(sockets) > _NAMED else ""
+        yield (
+            (
+                f"Programs have sockets of IPv6 open ({named}{more}), and the destination's kernel has no IPv6: they cannot be "
+                "made there. One that listens on [::] is such a socket even where all its clients come by IPv4."
+            ),
+            (
+                "Boot the destination with IPv6 (without ipv6.disable=1), or have the program listen on IPv4 alone (0.0.0.0, for "
+                "Java -Djava.net.preferIPv4Stack=true)."
+            ),
+        )
+    if addresses:
+        yield (
+            f"The container has the IPv6 address {addresses[0]}, and the destination's kernel has no IPv6.",
+            "Boot the destination with IPv6 (without ipv6.disable=1), or put the container on a network without it.",
         )
 
 

@@ -531,6 +531,42 @@ def time_namespace(case: Case) -> _Found:
         )
 
 
+# By the kernel's default it is a share of the memory, so two hosts hardly ever have the same: a little less is no setting.
+_OF_THE_MEMORY = "fs.inotify.max_user_watches"
+# No limit, but a choice: 0 is by guess, 1 is always, 2 is never more than there is.
+_CHOICE = "vm.overcommit_memory"
+
+
+def _is_worse(name: str, here: int, there: int) -> bool:
+    if name == _CHOICE:
+        return there != here
+    return there < (here // 2 if name == _OF_THE_MEMORY else here)
+
+
+@rule(
+    WARNING,
+    "limits of the whole host that are lower on the destination",
+    "proc(5), by reading",
+    "source",
+    "destination",
+)
+def host_limits_lower(case: Case) -> _Found:
+    source, destination = _pair(case)
+    # Facts of another version may have none.
+    here, there = source.get("limits") or {}, destination.get("limits") or {}
+    worse = [name for name in here if name in there and _is_worse(name, here[name], there[name])]
+    if worse:
+        told = ", ".join(f"{name} = {there[name]} (on the source {here[name]})" for name in worse)
+        settings = " ".join(f"{name}={here[name]}" for name in worse)
+        yield (
+            (
+                f"The destination has other limits than the source: {told}. They are the whole host's and do not travel, and a "
+                "program that needs them fails there later, or when it is started again."
+            ),
+            f"Set them there (sysctl -w {settings}), and in a file in /etc/sysctl.d for the next boot.",
+        )
+
+
 @rule(WARNING, "wall clocks that differ", "by reading", "source", "destination")
 def clock_skew(case: Case) -> _Found:
     source, destination = _pair(case)

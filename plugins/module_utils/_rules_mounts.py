@@ -132,6 +132,36 @@ def bind_mount_unknown(case: Case) -> _Found:
         )
 
 
+_NAMED = 4
+
+
+@rule(
+    ERROR,
+    "what is mounted below a bind mount or volume",
+    "criu/mount.c, criu/filesystems.c",
+    "processes",
+    volatile=True,
+)
+def mounts_below_bind(case: Case) -> _Found:
+    # Facts of another version may have none.
+    below = (case.container or {})["kernel_mounts"].get("below_binds") or []
+    if below:
+        told = ", ".join(f"{one['place']} ({one['kind']}, in {one['below']})" for one in below[:_NAMED])
+        more = f" and {len(below) - _NAMED} more" if len(below) > _NAMED else ""
+        yield (
+            (
+                f"File systems are mounted below bind mounts or volumes of the container: {told}{more}. A bind mount brings what "
+                "is mounted below its directory on the host, and CRIU cannot mount that again, or takes the host's for the "
+                "container's own."
+            ),
+            (
+                "Re-create the container with no more than it needs of that directory, or with the directory alone: --mount "
+                "type=bind,src=...,dst=...,bind-recursive=disabled (bind-nonrecursive=true before Docker 25). To bind the inner "
+                "one as well is not enough. Unmount what its own programs have mounted there."
+            ),
+        )
+
+
 @rule(ERROR, "a mount whose source was replaced on the host", "criu/mount-v2.c, run", "processes", volatile=True)
 def mount_replaced(case: Case) -> _Found:
     restart = (

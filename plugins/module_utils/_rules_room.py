@@ -19,6 +19,8 @@ _Found = t.Iterator[Told]
 _LEAST_FREE_BYTES = 512 << 20
 # Memory that a host keeps for itself when a container comes to it.
 _RESERVE_BYTES = 128 << 20
+# Where runc writes its images for containerd, with the engine `api` alone. It is often a small file system in memory.
+_API_IMAGES = "/tmp"  # noqa: S108 - it is only looked at
 
 
 # ------------------------------------------------------------------------------------------------------------------ room
@@ -28,7 +30,8 @@ _RESERVE_BYTES = 128 << 20
 def disk_free(case: Case) -> _Found:
     for where, facts in case.hosts():
         for disk in facts.get("disk") or []:
-            if int(disk["free_bytes"]) < _LEAST_FREE_BYTES:
+            counts = disk["path"] != _API_IMAGES or case.settings.engine == "api"
+            if counts and int(disk["free_bytes"]) < _LEAST_FREE_BYTES:
                 yield (
                     (
                         f"{disk['path']} on the {where} has {int(disk['free_bytes']) >> 20} MiB left; a migration needs "
@@ -103,7 +106,7 @@ def _needs_of_api(facts: Facts, size: int) -> t.Iterator[_Need]:
     """
     docker = facts["docker"]
     places = (
-        "/tmp",  # noqa: S108 - it is only looked at
+        _API_IMAGES,
         str(docker.get("containerd_root") or "/var/lib/containerd"),
         str(docker.get("data_root") or "/var/lib/docker"),
     )

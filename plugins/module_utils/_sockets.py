@@ -103,6 +103,8 @@ class Sockets(t.NamedTuple):
     """Multicast groups that programs have joined."""
     outside: tuple[str, ...]
     """Unix streams whose other end is not the container's, by path or as ``unnamed``."""
+    six: tuple[Socket, ...] = ()
+    """Those of ``inet`` that programs have made as sockets of IPv6; they may well serve IPv4 too."""
 
     @property
     def connections(self) -> list[Socket]:
@@ -264,15 +266,20 @@ def look(pids: t.Sequence[int], runner: Runner = run) -> Sockets:
     """
     pid = pids[0]
     inet: list[Socket] = []
+    six: list[Socket] = []
     for protocol in ("tcp", "udp", "udplite", "raw"):
         for version in ("", "6"):
-            inet.extend(parse_inet(protocol, _read(pid, protocol + version)))
+            found = parse_inet(protocol, _read(pid, protocol + version))
+            inet.extend(found)
+            # Without an inode it is no program's: what is left of a connection that is over.
+            six.extend(one for one in found if version and one.inode)
     unix = runner(["nsenter", f"--net=/proc/{pid}/ns/net", "ss", "-x", "-a", "-H", "-n"])
     return Sockets(
         tuple(inet),
         parse_own_addresses(_read(pid, "fib_trie"), _read(pid, "if_inet6")),
         parse_groups(_read(pid, "igmp"), _read(pid, "igmp6")),
         outside(parse_unix(unix.stdout), _inodes(pids)),
+        tuple(six),
     )
 
 
@@ -284,7 +291,11 @@ def look_at_tcp(pid: int) -> list[Socket]:
 def own(sockets: Sockets, pids: t.Sequence[int]) -> Sockets:
     """Of what is open in the network of a host, only what a container's processes hold."""
     inodes = _inodes(pids)
-    return sockets._replace(inet=tuple(one for one in sockets.inet if one.inode in inodes), groups=frozenset())
+    return sockets._replace(
+        inet=tuple(one for one in sockets.inet if one.inode in inodes),
+        groups=frozenset(),
+        six=tuple(one for one in sockets.six if one.inode in inodes),
+    )
 
 
 def plain(sockets: Sockets) -> dict[str, t.Any]:
@@ -294,6 +305,7 @@ def plain(sockets: Sockets) -> dict[str, t.Any]:
         "own_addresses": sorted(map(str, sockets.own_addresses)),
         "groups": sorted(map(str, sockets.groups)),
         "outside": list(sockets.outside),
+        "six": [list(map(str, one)) for one in sockets.six],
     }
 
 
@@ -319,6 +331,7 @@ def of_plain(told: t.Mapping[str, t.Any]) -> Sockets:
         frozenset(map(ipaddress.ip_address, told["own_addresses"])),
         frozenset(map(ipaddress.ip_address, told["groups"])),
         tuple(told["outside"]),
+        tuple(socket_of(words) for words in told.get("six") or ()),
     )
 
 

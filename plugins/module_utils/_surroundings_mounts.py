@@ -20,7 +20,7 @@ import os
 import re
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _held, _mountinfo, _namespaces
+from ansible_collections.livemigrate.criu.plugins.module_utils import _held, _host_files, _mountinfo, _namespaces
 from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
 
 NAME = "mounts"
@@ -61,7 +61,10 @@ def take(side: Side, ahead: t.Any) -> t.Any:
     """The mounts that the first process sees, by place, and which of these places are volumes and bind mounts."""
     with open(os.path.join(side.directory, "config.v2.json"), encoding="utf-8") as handle:
         points = (json.load(handle).get("MountPoints") or {}).items()
-    external = sorted(place for place, point in points if (point or {}).get("Type") != "tmpfs")
+    places = [place for place, point in points if (point or {}).get("Type") != "tmpfs"]
+    # The kernel tells where a mount is, not by which link its place was named (/var/run is one in most images).
+    links = _host_files.real_places(f"/proc/{side.init}/root", places)
+    external = sorted(links.get(place, place) for place in places)
     return {"external": external, "looks": _read(side.init, external)}
 
 

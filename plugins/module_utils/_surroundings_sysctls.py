@@ -61,6 +61,9 @@ _OF_DEVICE = re.compile(r"(net/(?:ipv[46]/(?:conf|neigh)|mpls/conf)/)([^/]+)(/.*
 _FOR_DEVICES = ("all", "default")
 _NO_DEVICES = (*_FOR_DEVICES, "lo")
 _HAVE_DEFAULT = ("net/ipv4/conf/", "net/ipv6/conf/")
+# That IPv6 is off at a device, or at all of them. A kernel without IPv6 (ipv6.disable=1) has none of its sysctls, and there it
+# is off anyway. Docker sets this where a network has no IPv6, which is nearly everywhere, and of IPv6 nothing else.
+_IPV6_OFF = re.compile(r"net/ipv6/conf/[^/]+/disable_ipv6")
 _SAFE_NAME = re.compile(r"net/[a-zA-Z0-9_./-]+")
 # A file of secrets is among the settings: it is carried, and its value told nobody. (No message tells values.)
 _USUAL = 1 << 16
@@ -288,5 +291,13 @@ def differences(names: t.Iterable[str], source: Values, copy: Values) -> list[st
 
     :param names: what is compared.
     """
-    wrong = [name for name in names if not _same(copy.get(name), source[name])]
+    wrong = [name for name in names if not _same(_effective(name, copy.get(name)), source[name])]
     return [f"the sysctl {name.replace('/', '.')} is another one" for name in wrong]
+
+
+def _effective(name: str, value: str | None) -> str | None:
+    """What a setting amounts to on a kernel that may not have it.
+
+    :param value: what is set; None where the kernel does not have the setting.
+    """
+    return "1" if value is None and _IPV6_OFF.fullmatch(name) else value

@@ -212,6 +212,11 @@ cpu:
       type: list
       elements: str
       sample: [avx, avx2, sse4_2]
+limits:
+  description: Settings of the whole host on which programs rely, by their names, as far as its kernel has them.
+  returned: always
+  type: dict
+  sample: {"vm.max_map_count": 262144, "vm.overcommit_memory": 0, "fs.aio-max-nr": 65536}
 clock:
   description: The wall clock.
   returned: always
@@ -425,6 +430,10 @@ kernel:
       sample: [0, 1, 2, 3]
     time_namespace:
       description: Whether it has time namespaces.
+      type: bool
+      sample: true
+    ipv6:
+      description: Whether it has IPv6. One that was booted with C(ipv6.disable=1) has none.
       type: bool
       sample: true
     config:

@@ -115,6 +115,25 @@ def test_what_speaks_ipv4_in_an_ipv6_socket_is_ipv4(sockets: Sockets) -> None:
     assert str(sockets.inet[8]) == "tcp 172.17.0.2:60048 - 172.17.0.1:22"
 
 
+def test_sockets_of_ipv6_are_told_apart_though_they_speak_ipv4() -> None:
+    """A kernel without IPv6 makes none of them, not even one that listens for IPv4 too."""
+    with (
+        socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as both,
+        socket.create_server(("127.0.0.1", 0)) as four,
+        socket.create_connection(("127.0.0.1", both.getsockname()[1])) as client,
+        both.accept()[0] as accepted,
+    ):
+        seen = _sockets.own(_sockets.look([os.getpid()]), [os.getpid()])
+        inodes = {os.fstat(one.fileno()).st_ino for one in (both, accepted)}
+        others = {os.fstat(one.fileno()).st_ino for one in (four, client)}
+    six = {one.inode for one in seen.six}
+    assert inodes <= six
+    assert not others & six
+    assert _sockets.of_plain(_sockets.plain(seen)).six == seen.six
+    # As an earlier release has told it.
+    assert _sockets.of_plain({key: value for key, value in _sockets.plain(seen).items() if key != "six"}).six == ()
+
+
 def test_connections_within_the_container_do_not_count(sockets: Sockets) -> None:
     assert [str(one) for one in sockets.connections] == [
         "tcp 172.17.0.2:60038 - 172.17.0.1:22",

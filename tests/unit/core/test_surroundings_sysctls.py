@@ -217,3 +217,43 @@ def test_a_device_that_has_what_is_usual_does_not_get_what_others_have(made: str
 def _write_all(values: dict[str, str]) -> None:
     for name, value in values.items():
         Path("/proc/sys", name).write_text(value)
+
+
+OFF = "net/ipv6/conf/eth0/disable_ipv6"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        (OFF, "1", False),
+        ("net/ipv6/conf/all/disable_ipv6", "1", False),
+        # It was on, or it was another setting: whoever chose that does not find it there.
+        (OFF, "0", True),
+        ("net/ipv6/conf/eth0/forwarding", "1", True),
+        ("net/ipv4/conf/eth0/disable_policy", "1", True),
+    ],
+)
+def test_a_kernel_without_ipv6_has_it_off(name: str, value: str, told: bool) -> None:
+    """One that was booted with ipv6.disable=1 has no file for it. Docker writes the setting for every network without IPv6."""
+    found = _surroundings_sysctls.differences([name], {name: value}, {})
+    assert found == ([f"the sysctl {name.replace('/', '.')} is another one"] if told else [])
+
+
+def test_a_kernel_with_ipv6_is_asked_for_it() -> None:
+    assert _surroundings_sysctls.differences([OFF], {OFF: "1"}, {OFF: "0"})
+
+
+def test_what_docker_sets_is_no_difference_on_a_kernel_without_ipv6(
+    sides: tuple[Side, Side], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Docker up to 25 switches IPv6 off in the namespace, and so at every device; newer ones at the device alone."""
+    source, copy = sides
+    for where in ("eth0", "all"):
+        _namespaces.inside(source.init, ["net"], lambda: _write_all({f"net/ipv6/conf/{where}/disable_ipv6": "1"}))  # noqa: B023
+        data = _surroundings_sysctls.take(source, _surroundings_sysctls.look_ahead(source))
+        assert f"net/ipv6/conf/{where}/disable_ipv6" in data["set"]
+        with monkeypatch.context() as without:
+            read = _surroundings_sysctls._read
+            without.setattr(_surroundings_sysctls, "_read", lambda name: None if "/ipv6/" in name else read(name))  # noqa: B023
+            _surroundings_sysctls.carry(copy, data)
+            assert _surroundings_sysctls.compare(copy, data) == []

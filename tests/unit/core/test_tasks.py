@@ -12,6 +12,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _tasks
+from ansible_collections.livemigrate.criu.plugins.module_utils import _container_facts, _tasks
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup, cgroup_of
 from tests.unit.core.groups import Group, unified
@@ -432,6 +433,35 @@ def test_processes_that_came_in_from_outside_are_told(group: Group) -> None:
         for process in (*strangers, container):
             process.kill()
             process.communicate()
+
+
+def test_a_health_check_is_given_time_to_end(group: Group, init: int) -> None:
+    """A process from outside that ends after 1.5 s: longer than others are waited for."""
+    with subprocess.Popen(["sleep", "1.5"]) as check:
+        group.put(check.pid)
+        assert group.foreign(init) == ["sleep"]
+        assert _container_facts._lasting_foreign(group, init, 0.0) == ["sleep"]
+        assert _container_facts._lasting_foreign(group, init, 0.2) == ["sleep"]
+        # Who has started it looks after it; a shim does that at once.
+        threading.Thread(target=check.wait).start()
+        assert _container_facts._lasting_foreign(group, init, 5.0) == []
+
+
+@pytest.mark.parametrize(
+    ("check", "seconds"),
+    [
+        (None, 1.0),
+        ({"Test": ["NONE"]}, 1.0),
+        ({"Test": []}, 1.0),
+        ({"Test": ["CMD", "true"]}, 5.0),
+        ({"Test": ["CMD-SHELL", "true"], "Timeout": 0}, 5.0),
+        ({"Test": ["CMD-SHELL", "true"], "Timeout": 3_000_000_000}, 3.0),
+        ({"Test": ["CMD-SHELL", "true"], "Timeout": 60_000_000_000}, 5.0),
+        ({"Test": ["CMD-SHELL", "true"], "Timeout": 1_000_000}, 1.0),
+    ],
+)
+def test_how_long_processes_from_outside_are_waited_for(check: dict[str, Any] | None, seconds: float) -> None:
+    assert _container_facts._exec_patience({"Config": {"Healthcheck": check}}) == seconds
 
 
 # -- killing ---------------------------------------------------------------------------------------------------------

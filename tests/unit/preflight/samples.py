@@ -69,7 +69,7 @@ def host() -> Facts:
     facts["self_test"] = {"ok": True, "steps": {"run": 0.1, "dump": 0.2, "restore": 0.2}, "seconds": 0.5, "options": []}
     facts["self_test"].update(refused_options=[], host_lines=[], host_file_error=None, error=None, from_note=False)
     facts["kernel"].update(release="6.12.1", machine="x86_64", cgroup_version=2, lsm=["capability", "apparmor"])
-    facts["kernel"].update(config={"CONFIG_UNIX_DIAG": True}, time_namespace=True, page_size=4096)
+    facts["kernel"].update(config={"CONFIG_UNIX_DIAG": True}, time_namespace=True, page_size=4096, ipv6=True)
     facts["kernel"]["processors"] = [0, 1, 2, 3]
     facts["cpu"] = {"model": "One", "instructions": ["avx", "avx2", "sse4_2"]}
     facts["clock"] = {"wall": 1000.5, "asked_at": 1000.0, "age_seconds": 0.5}
@@ -200,9 +200,9 @@ def container(**inspect: Any) -> Facts:
             "protocols": {},
             "foreign": [],
         },
-        "kernel_mounts": {"masked": ["/proc/acpi"], "foreign": [], "replaced": []},
+        "kernel_mounts": {"masked": ["/proc/acpi"], "foreign": [], "below_binds": [], "replaced": []},
         "memory": {"resident_bytes": 20 << 20, "dump_bytes": 10 << 20, "taken_bytes": 10 << 20, "tmpfs_bytes": 0},
-        "sockets": {"inet": [], "own_addresses": ["172.17.0.2"], "groups": [], "outside": []},
+        "sockets": {"inet": [], "own_addresses": ["172.17.0.2"], "groups": [], "outside": [], "six": []},
         "lasting": [],
         "strangers": [],
         "network_made": {

@@ -27,6 +27,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import run
 from ansible_collections.livemigrate.criu.plugins.module_utils._finding import Case
+from tests.unit.preflight.samples import network
 from tests.unit.spec import samples
 from tests.unit.spec.samples import BY_HAND, CAPTURED, SECRET, load
 
@@ -40,6 +41,17 @@ def test_kernel_config() -> None:
         "CONFIG_INET_DIAG": True,
         "CONFIG_MEM_SOFT_DIRTY": False,
     }
+
+
+def test_limits_of_a_host(tmp_path: Path) -> None:
+    """Numbers only; what a kernel does not have, or tells otherwise, is left out."""
+    for name, text in (("vm/max_map_count", "65530\n"), ("fs/nr_open", "many\n"), ("net/core/rmem_max", "212992\n")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert _facts_machine.limits(str(tmp_path)) == {"vm.max_map_count": 65530, "net.core.rmem_max": 212992}
+    own = _facts_machine.limits()
+    assert own["vm.max_map_count"] > 0
+    assert own["fs.inotify.max_user_watches"] > 0
 
 
 def test_cpu() -> None:
@@ -254,6 +266,51 @@ def test_routes() -> None:
 )
 def test_overlaps(subnets: list[str], found: list[str]) -> None:
     assert _destination_facts.overlapping(subnets, ["172.17.0.0/16", "198.18.3.0/24"]) == found
+
+
+@pytest.mark.parametrize(
+    ("driver", "there", "told"),
+    [
+        ("bridge", None, {"app": ["198.18.3.0/24"]}),
+        # Its subnet is the wire's, on which both hosts are.
+        ("macvlan", None, {}),
+        ("ipvlan", None, {}),
+        ("bridge", {}, {}),
+    ],
+)
+def test_a_network_on_the_hosts_own_wire_overlaps_nothing(
+    driver: str, there: dict[str, Any] | None, told: dict[str, list[str]]
+) -> None:
+    wanted = [network("app", driver=driver, subnets=["198.18.3.0/24"])]
+    assert _destination_facts.overlaps(wanted, {"app": there}, ["172.17.0.0/16", "198.18.3.0/24"]) == told
+
+
+@pytest.mark.parametrize(
+    ("parent", "missing"),
+    [
+        ("eth0", False),
+        ("eth1", True),
+        ("", False),
+        # The engine makes it.
+        ("eth0.50", False),
+        ("eth0.4094", False),
+        ("eth0.4095", True),
+        ("eth0.0", True),
+        ("eth1.50", True),
+        ("eth0.50.1", True),
+        ("eth0.x", True),
+        ("lan.7", False),
+    ],
+)
+def test_the_device_of_a_network(parent: str, missing: bool) -> None:
+    wanted = [network("app", driver="macvlan", parent=parent)]
+    devices = ["lo", "eth0", "lan.7"]
+    assert _destination_facts.missing_parents(wanted, {"app": None}, devices) == [parent] * missing
+    assert _destination_facts.missing_parents(wanted, {"app": {}}, devices) == []
+
+
+def test_the_devices_of_this_machine() -> None:
+    assert "lo" in _destination_facts._devices()
 
 
 def _port(port: int = 80, host_ip: str = "", protocol: str = "tcp") -> dict[str, Any]:

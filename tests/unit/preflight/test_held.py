@@ -277,8 +277,18 @@ def test_masked_places() -> None:
 
 def test_foreign_mounts_are_those_that_nobody_asked_for() -> None:
     mounts = _mountinfo.parse(MOUNTS)
-    assert [one.place for one in _mountinfo.foreign(mounts, ["/s"])] == ["/mnt/a b"]
-    assert [one.place for one in _mountinfo.foreign(mounts, ["/mnt/a b"])] == ["/s/below"]
+    assert [one.place for one in _mountinfo.foreign(mounts, ["/s"], ["/s"])] == ["/mnt/a b"]
+    assert [one.place for one in _mountinfo.foreign(mounts, ["/mnt/a b"], ["/mnt/a b"])] == ["/s/below"]
+    # A tmpfs brings nothing along.
+    assert [one.place for one in _mountinfo.foreign(mounts, ["/s"], [])] == ["/mnt/a b", "/s/below"]
+    nested = _mountinfo.foreign(mounts, ["/s", "/s/below", "/mnt"], ["/s"])
+    assert [one.place for one in nested] == ["/mnt/a b"]
+
+
+@pytest.mark.parametrize("kind", ["vfat", "zfs", "f2fs", "bpf", "hugetlbfs", "fuse.sshfs"])
+def test_kinds_that_criu_has_no_word_for_are_foreign(kind: str) -> None:
+    mounts = _mountinfo.parse(MOUNTS.replace("- tmpfs tmpfs rw\n", f"- {kind} x rw\n"))
+    assert "/cache" in [one.place for one in _mountinfo.foreign(mounts, [], [])]
 
 
 def test_file_systems_in_memory() -> None:

@@ -133,6 +133,14 @@ def disk(side: str, path: str, free: int) -> Change:
     return change
 
 
+WATCHES = "fs.inotify.max_user_watches"
+
+
+def limits(source: dict[str, int], destination: dict[str, int]) -> Change:
+    """The settings of two whole hosts."""
+    return all_of(on("source", "limits", to=source), on("destination", "limits", to=destination))
+
+
 def pool(side: str, size: str, **counters: int) -> Change:
     """Huge pages of a host."""
     return lambda case: case[side]["huge_pages"][size].update(counters)
@@ -213,6 +221,7 @@ LISTENING = ["tcp", "0.0.0.0", "80", "0.0.0.0", "0", "10", "7", "0"]
 INCOMING = ["tcp", "172.17.0.2", "80", "198.51.100.7", "40000", "1", "8", "0"]
 OUTGOING = ["tcp", "172.17.0.2", "50000", "198.51.100.9", "5432", "1", "9", "0"]
 BOUND = ["tcp", "172.17.0.2", "9000", "0.0.0.0", "0", "10", "5", "0"]
+LISTENING_6 = ["tcp", "::", "80", "::", "0", "10", "7", "0"]
 
 
 def sockets(*inet: list[str], lasting: tuple[list[str], ...] = (), **more: Any) -> Change:
@@ -510,6 +519,30 @@ TABLE: list[Row] = [
     Row("cpu_features", on("destination", "cpu", to={"model": "unknown", "instructions": []})),
     Row("time_namespace", on("destination", "kernel", "time_namespace", to=False), "monotonic clock"),
     Row("time_namespace", on("source", "kernel", "time_namespace", to=False)),
+    Row(
+        "host_limits_lower",
+        limits(
+            {"vm.max_map_count": 262144, "fs.aio-max-nr": 1048576}, {"vm.max_map_count": 65530, "fs.aio-max-nr": 65536}
+        ),
+        "vm.max_map_count = 65530 (on the source 262144), fs.aio-max-nr = 65536 (on the source 1048576)",
+        remedy="sysctl -w vm.max_map_count=262144 fs.aio-max-nr=1048576",
+    ),
+    *[
+        Row(
+            "host_limits_lower",
+            limits({"vm.overcommit_memory": here}, {"vm.overcommit_memory": there_}),
+            f"= {there_} ",
+        )
+        for here, there_ in ((1, 0), (0, 2), (0, 1))
+    ],
+    Row("host_limits_lower", limits({"vm.max_map_count": 65530}, {"vm.max_map_count": 262144})),
+    # By the kernel's default it goes by the memory.
+    Row("host_limits_lower", limits({WATCHES: 65536}, {WATCHES: 32767}), "max_user_watches = 32767"),
+    Row("host_limits_lower", limits({WATCHES: 65536}, {WATCHES: 32768})),
+    # One of them lacks it, or is of another version of the collection.
+    Row("host_limits_lower", limits({"fs.nr_open": 1}, {})),
+    Row("host_limits_lower", limits({}, {"fs.nr_open": 1})),
+    Row("host_limits_lower", lambda case: case["source"].pop("limits")),
     Row("clock_skew", read_at(source=(0, 1060.2, 0.3, 1), destination=(1, 1001.4, 0.2, 2)), "59 to 61 s behind"),
     Row("clock_skew", read_at(source=(0, 1000.2, 0.3, 1), destination=(1, 1004.9, 0.2, 2)), "3 to 4 s ahead of"),
     # A slow answer: the clock may have been read at its beginning or at its end.
@@ -617,6 +650,19 @@ TABLE: list[Row] = [
     Row("volume_in_use", with_volume(None, in_use_by=["other"]), "other"),
     Row("bind_in_use", with_bind(place(), travels=True, in_use_by=["other"]), "/srv/data", "other"),
     Row("bind_mount_unknown", of("unknown_binds", to=["/srv/no"]), "/srv/no"),
+    Row(
+        "mounts_below_bind",
+        of("kernel_mounts", "below_binds", to=[{"place": "/mnt/disk1", "kind": "ext4", "below": "/mnt"}]),
+        "/mnt/disk1 (ext4, in /mnt)",
+        remedy="bind-recursive=disabled",
+    ),
+    Row(
+        "mounts_below_bind",
+        of("kernel_mounts", "below_binds", to=[{"place": "/mnt/d", "kind": "tmpfs", "below": "/mnt"}] * 7),
+        "and 3 more",
+    ),
+    # Facts of another version.
+    Row("mounts_below_bind", lambda case: case["source"]["container"]["kernel_mounts"].pop("below_binds")),
     Row(
         "mount_replaced",
         of("kernel_mounts", "replaced", to=[{"place": "/etc/app.conf", "source": "/srv/app.conf", "gone": True}]),
@@ -814,6 +860,36 @@ TABLE: list[Row] = [
     Row("network_differs", with_network({}, address="172.30.0.50")),
     Row("address_in_use", with_network({"addresses_in_use": ["172.30.0.50"]}, address="172.30.0.50"), "172.30.0.50"),
     Row("address_in_use", with_network({"addresses_in_use": ["172.30.0.50"]})),
+    # A program that listens on [::] for IPv4 too, as nearly all in Go and Java do.
+    Row(
+        "ipv6_missing",
+        all_of(on("destination", "kernel", "ipv6", to=False), of("sockets", "six", to=[LISTENING_6])),
+        "tcp [::]:80",
+        "no IPv6",
+        remedy="0.0.0.0",
+    ),
+    Row(
+        "ipv6_missing",
+        all_of(on("destination", "kernel", "ipv6", to=False), of("sockets", "six", to=[LISTENING_6] * 5)),
+        "and 2 more",
+    ),
+    Row(
+        "ipv6_missing",
+        all_of(
+            on_network(GlobalIPv6Address="2001:db8::5", IPAMConfig=None), on("destination", "kernel", "ipv6", to=False)
+        ),
+        "the IPv6 address 2001:db8::5",
+    ),
+    Row("ipv6_missing", on("destination", "kernel", "ipv6", to=False)),
+    Row("ipv6_missing", all_of(of("sockets", to=None), on("destination", "kernel", "ipv6", to=False))),
+    Row("ipv6_missing", of("sockets", "six", to=[LISTENING_6])),
+    # The source needs none: what is open there it has.
+    Row("ipv6_missing", all_of(on("source", "kernel", "ipv6", to=False), of("sockets", "six", to=[LISTENING_6]))),
+    # Facts of another version.
+    Row(
+        "ipv6_missing",
+        all_of(lambda case: case["destination"]["kernel"].pop("ipv6"), of("sockets", "six", to=[LISTENING_6])),
+    ),
     Row("network_overlaps", there("overlaps", to={"app": ["172.30.0.0/24"]}), "172.30.0.0/24"),
     Row("network_overlaps", there("overlaps", to={"app": []})),
     Row("network_parent_missing", there("missing_parents", to=["eth7"]), "eth7"),
@@ -956,8 +1032,17 @@ TABLE: list[Row] = [
     ),
     Row("swap_in_the_clear", on("source", "swap", to={"noswap": True, "in_the_clear": ["/dev/vda2"]})),
     Row("swap_in_the_clear", on("source", "swap", to={"noswap": False, "in_the_clear": []})),
-    *each_side("disk_free", lambda side: disk(side, "/tmp", (512 << 20) - 1), "/tmp", "has 511 MiB left"),
-    Row("disk_free", disk("source", "/tmp", 512 << 20)),
+    *each_side(
+        "disk_free",
+        lambda side: disk(side, "/var/lib/docker", (512 << 20) - 1),
+        "/var/lib/docker",
+        "has 511 MiB left",
+    ),
+    Row("disk_free", disk("source", "/var/lib/docker", 512 << 20)),
+    *each_side("disk_free", lambda side: disk(side, "/tmp", 1 << 20), "/tmp", "has 1 MiB left", engine="api"),
+    # Debian 13 has a tmpfs there, of half the memory; the engine `runtime` has nothing in it.
+    *[Row("disk_free", disk(side, "/tmp", 1 << 20)) for side in BOTH],
+    *[Row("disk_free", disk(side, "/tmp", 1 << 20), engine="auto") for side in BOTH],
     Row("disk_free", on("source", "disk", to=[])),
     Row("memory_room", on("destination", "memory", "available_bytes", to=100 << 20), "100 MiB", "138 MiB"),
     Row("memory_room", on("source", "memory", "available_bytes", to=100 << 20)),
