@@ -30,6 +30,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import run
 from ansible_collections.livemigrate.criu.plugins.module_utils._finding import Case
+from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
 from tests.unit.spec import samples
 from tests.unit.spec.samples import BY_HAND, CAPTURED, SECRET, load
 
@@ -256,7 +257,7 @@ def test_a_container_on_the_hosts_network_answers_for_its_own_sockets(monkeypatc
             group: Any = SimpleNamespace(
                 path="/sys/fs/cgroup", pids=lambda: [program.pid], resident_bytes=0, foreign=lambda _init: []
             )
-            monkeypatch.setattr(_container_facts.TaskGroup, "of_container", lambda _inspect: group)
+            monkeypatch.setattr(TaskGroup, "of_container", lambda _inspect: group)
             inspect = samples.container(host={"NetworkMode": "host"})
             inspect["State"]["Pid"] = program.pid
             facts = json.loads(json.dumps(_container_facts.of_processes(inspect)))
