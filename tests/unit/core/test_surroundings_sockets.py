@@ -328,7 +328,7 @@ _MANY = "made += [socket.socket(type=kind) for kind in (TCP, UDP) for dummy in r
 
 
 def test_a_hundred_sockets_cost_the_frozen_time_little(group: Group) -> None:
-    """About 2 ms here; the frozen time is tens of milliseconds."""
+    """About 5 ms on a busy machine; the whole frozen time is tens of milliseconds."""
     with inhabited(group, "original", _OPEN + _MANY) as original:
         ahead = sockets.look_ahead(original)
         original.find_processes()
