@@ -10,14 +10,47 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import typing as t
 
 # pidfd_open(2) and pidfd_getfd(2) have one number on every architecture.
 _PIDFD_OPEN, _PIDFD_GETFD = 434, 438
+#: Errors of a process or of a descriptor that is gone: programs that run end and close as they like.
+GONE = (errno.ESRCH, errno.EBADF, errno.ENOENT)
 
 # Loaded once: it costs more than the calls.
 _LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class Lender:
+    """A process of which several descriptors are borrowed: it is looked up once.
+
+    :param pid: the process, as this host numbers it.
+    :raises OSError: where the process is gone, or the kernel cannot do it.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._process = _call(_PIDFD_OPEN, pid, 0)
+
+    def __enter__(self) -> Lender:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        os.close(self._process)
+
+    @contextlib.contextmanager
+    def borrowed(self, number: int) -> t.Iterator[int]:
+        """Have one of its descriptors meanwhile.
+
+        :param number: of the descriptor there.
+        :raises OSError: where the process or the descriptor is gone, or the kernel cannot do it (before Linux 5.6).
+        """
+        ours = _call(_PIDFD_GETFD, self._process, number, 0)
+        try:
+            yield ours
+        finally:
+            os.close(ours)
 
 
 @contextlib.contextmanager
@@ -28,15 +61,8 @@ def borrowed(pid: int, number: int) -> t.Iterator[int]:
     :param number: of the descriptor there.
     :raises OSError: where the process or the descriptor is gone, or the kernel cannot do it (before Linux 5.6).
     """
-    process = _call(_PIDFD_OPEN, pid, 0)
-    try:
-        ours = _call(_PIDFD_GETFD, process, number, 0)
-    finally:
-        os.close(process)
-    try:
+    with Lender(pid) as lender, lender.borrowed(number) as ours:
         yield ours
-    finally:
-        os.close(ours)
 
 
 def _call(number: int, *arguments: int) -> int:

@@ -365,7 +365,10 @@ def of_processes(inspect: Inspect, first: _sockets.Sockets | None = None, *, pat
     pids = group.pids()
     places = _places(inspect, init)
     kernel_mounts = _mountinfo.parse(_held.read(f"/proc/{init}/mountinfo"))
-    held = _held.look(pids, init)
+    on_host = (inspect.get("HostConfig") or {}).get("NetworkMode") == "host"
+    strangers = [] if on_host else _fence.lasting_strangers(init, group.pids)
+    shares_network = on_host or bool(strangers)
+    held = _held.look(pids, init, own_network=not shares_network)
     memory, taken = held.pop("dump_bytes"), held.pop("taken_bytes")
     # Programs that have mounts of their own (bwrap, Docker in Docker).
     inside = [_mountinfo.parse(_held.read(f"/proc/{pid}/mountinfo")) for pid in held.pop("mount_namespaces")]
@@ -392,16 +395,14 @@ def of_processes(inspect: Inspect, first: _sockets.Sockets | None = None, *, pat
         },
         "sockets": None,
         "lasting": [],
-        "strangers": [],
+        "strangers": strangers,
         "network_made": {},
     }
-    on_host = (inspect.get("HostConfig") or {}).get("NetworkMode") == "host"
     with contextlib.suppress(MigrationError):
-        now = _sockets.look([init, *(pid for pid in pids if pid != init)])
-        if on_host:
-            now = _sockets.own(now, pids)
-        else:
-            facts["strangers"] = _fence.lasting_strangers(init, group.pids)
+        ordered = [init, *(pid for pid in pids if pid != init)]
+        now = _sockets.look(ordered)
+        if shares_network:
+            now = _sockets.own(now, ordered)
         facts["sockets"] = _sockets.plain(now)
         facts["lasting"] = [list(map(str, one)) for one in _sockets.lasting(first or now, now)]
     if _fence.refusal(inspect) is None:

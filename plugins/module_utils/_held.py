@@ -19,7 +19,7 @@ import stat
 import time
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _named_pipes, _sleeping_tasks
+from ansible_collections.livemigrate.criu.plugins.module_utils import _held_sockets, _named_pipes, _sleeping_tasks
 from ansible_collections.livemigrate.criu.plugins.module_utils._dump_options import saved_bytes
 
 Facts = dict[str, t.Any]
@@ -172,6 +172,16 @@ def parse_protocols(text: str) -> dict[str, int]:
         if len(words) > 2 and words[0] in _PROTOCOLS and words[2].isdecimal() and int(words[2]):
             found[words[0]] = int(words[2])
     return found
+
+
+def _protocols(pids: t.Sequence[int], init: int, *, own_network: bool) -> dict[str, int]:
+    """How many sockets of protocols that CRIU does not know there are: in a network that others use too, the container's own."""
+    there = parse_protocols(read(f"/proc/{init}/net/protocols"))
+    if there and not own_network:
+        # Where they cannot be asked whose they are, they count: a dump that fails is worse than a question too many.
+        with contextlib.suppress(OSError):
+            return _held_sockets.protocols(pids)
+    return there
 
 
 # Memory of a process' own, swapped or not: what a dump writes for each process, also where a fork has left it shared between two.
@@ -359,13 +369,14 @@ def _root_is_overlay(pid: int) -> bool:
     )
 
 
-def look(pids: t.Sequence[int], init: int, seconds: float = 1.0) -> Facts:
+def look(pids: t.Sequence[int], init: int, seconds: float = 1.0, *, own_network: bool = True) -> Facts:
     """What the processes of a container hold.
 
     :param pids: all of them, as this host numbers them.
     :param init: its first one.
     :param seconds: after which the memory of the rest is not counted, and ``complete`` is false. What they hold is looked at all
         the same: what stands in the way of a move must not be passed over because a container is large.
+    :param own_network: whether nobody else is in its network namespace.
     """
     deadline = time.monotonic() + seconds
     seen = _Seen(init)
@@ -386,7 +397,7 @@ def look(pids: t.Sequence[int], init: int, seconds: float = 1.0) -> Facts:
         "pipes_without_writer": seen.pipes.without_writer()[:_NAMED],
         "seccomp": seen.seccomp,
         "own_user_namespace": seen.namespaces["user"] != _namespace(1, "user"),
-        "protocols": parse_protocols(read(f"/proc/{init}/net/protocols")),
+        "protocols": _protocols(pids, init, own_network=own_network),
         # What is in deleted files goes into the images too.
         "dump_bytes": seen.memory.dumped + sum(seen.shared.values()) + sum(int(one["bytes"]) for one in deleted),
         "taken_bytes": seen.memory.taken,

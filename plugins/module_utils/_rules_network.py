@@ -114,6 +114,23 @@ def multicast_joined(case: Case) -> _Found:
         )
 
 
+@rule(WARNING, "multicast groups in a shared network that programs may have joined", "by reading", "network")
+def multicast_unknown(case: Case) -> _Found:
+    groups = case.network.sockets.unknown_groups
+    if groups:
+        yield (
+            (
+                "In the network that the container shares with others somebody has joined multicast groups: "
+                f"{', '.join(sorted(str(group) for group in groups))}. It could not be told whether that was a program of the "
+                "container, some of which hold UDP or raw sockets. A checkpoint holds no such membership."
+            ),
+            (
+                "If one has joined them (programs for mDNS and DLNA do), move the container by ordinary means: the copy would "
+                "not receive what is sent to these groups."
+            ),
+        )
+
+
 @rule(ERROR, "unix streams to programs outside of the container", "criu#284, run", "network", volatile=True)
 def unix_stream_outside(case: Case) -> _Found:
     outside = case.network.sockets.outside

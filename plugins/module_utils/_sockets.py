@@ -12,7 +12,6 @@ namespace of a process without entering it. No socket's content is looked at.
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import os
 import re
@@ -20,6 +19,7 @@ import struct
 import time
 import typing as t
 
+from ansible_collections.livemigrate.criu.plugins.module_utils import _held_sockets
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import Runner, run
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 
@@ -50,6 +50,10 @@ _EVERYBODY = (
     ipaddress.ip_network("ff01::1/128"),
 )
 _SOLICITED_NODE = ipaddress.ip_network("ff02::1:ff00:0/104")
+# Groups that a kernel joins by itself where it is a router or has a bridge: of all routers, and of all snoopers.
+_OF_ROUTERS = frozenset(
+    map(ipaddress.ip_address, ("224.0.0.2", "224.0.0.106", "ff01::2", "ff02::2", "ff05::2", "ff02::6a"))
+)
 
 _POLL_SECONDS = 0.002
 
@@ -105,6 +109,8 @@ class Sockets(t.NamedTuple):
     """Unix streams whose other end is not the container's, by path or as ``unnamed``."""
     six: tuple[Socket, ...] = ()
     """Those of ``inet`` that programs have made as sockets of IPv6; they may well serve IPv4 too."""
+    unknown_groups: frozenset[Address] = frozenset()
+    """Groups that somebody in a shared network namespace has joined, and perhaps the container, see :func:`own`."""
 
     @property
     def connections(self) -> list[Socket]:
@@ -170,23 +176,31 @@ def parse_inet(protocol: str, text: str) -> list[Socket]:
     return found
 
 
-def parse_groups(igmp: str, igmp6: str) -> frozenset[Address]:
-    """The multicast groups in /proc/PID/net/igmp and igmp6 that are there because a program joined them."""
-    groups: set[Address] = set()
+def parse_memberships(igmp: str, igmp6: str) -> list[tuple[int, Address]]:
+    """The number of the device and the group of each line in /proc/PID/net/igmp and igmp6 that is there for a program."""
+    found: list[tuple[int, Address]] = []
+    device = 0
     for line in igmp.splitlines():
         words = line.split()
         # Lines of devices begin with a number, those of their groups with blanks.
-        if line[:1].isspace() and words and re.fullmatch("[0-9A-F]{8}", words[0]):
-            groups.add(_address(words[0]))
+        if words and words[0].isdecimal() and not line[:1].isspace():
+            device = int(words[0])
+        elif line[:1].isspace() and words and re.fullmatch("[0-9A-F]{8}", words[0]):
+            found.append((device, _address(words[0])))
     for line in igmp6.splitlines():
         words = line.split()
         if len(words) >= 3:
-            groups.add(ipaddress.IPv6Address(bytes.fromhex(words[2])))
-    return frozenset(
-        group
-        for group in groups
+            found.append((int(words[0]), ipaddress.IPv6Address(bytes.fromhex(words[2]))))
+    return [
+        (number, group)
+        for number, group in found
         if not any(group in net for net in (*_EVERYBODY, _SOLICITED_NODE) if net.version == group.version)
-    )
+    ]
+
+
+def parse_groups(igmp: str, igmp6: str) -> frozenset[Address]:
+    """The multicast groups in /proc/PID/net/igmp and igmp6 that are there because a program joined them."""
+    return frozenset(group for _device, group in parse_memberships(igmp, igmp6))
 
 
 def parse_own_addresses(fib_trie: str, if_inet6: str) -> frozenset[Address]:
@@ -247,15 +261,7 @@ def _read(pid: int, name: str) -> str:
 
 
 def _inodes(pids: t.Iterable[int]) -> set[int]:
-    found = set()
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            for name in os.listdir(f"/proc/{pid}/fd"):
-                with contextlib.suppress(OSError):
-                    target = os.readlink(f"/proc/{pid}/fd/{name}")
-                    if target.startswith("socket:["):
-                        found.add(int(target[8:-1]))
-    return found
+    return {inode for pid in pids for _number, inode in _held_sockets.of_process(pid)}
 
 
 def look(pids: t.Sequence[int], runner: Runner = run) -> Sockets:
@@ -289,13 +295,31 @@ def look_at_tcp(pid: int) -> list[Socket]:
 
 
 def own(sockets: Sockets, pids: t.Sequence[int]) -> Sockets:
-    """Of what is open in the network of a host, only what a container's processes hold."""
+    """Of what is open in a network that a container shares with others, only what its processes hold.
+
+    The kernel lists multicast groups by devices, not by who joined them, so the container's sockets are asked, for a second at
+    most. Where that cannot be done, and there are some that can have joined a group, the groups are unknown ones.
+
+    :param pids: its processes, the first one being in that network.
+    :raises MigrationError: ``process_gone``.
+    """
     inodes = _inodes(pids)
-    return sockets._replace(
+    mine = sockets._replace(
         inet=tuple(one for one in sockets.inet if one.inode in inodes),
-        groups=frozenset(),
         six=tuple(one for one in sockets.six if one.inode in inodes),
+        groups=frozenset(),
+        unknown_groups=frozenset(),
     )
+    if not sockets.groups:
+        return mine
+    listed = parse_memberships(_read(pids[0], "igmp"), _read(pids[0], "igmp6"))
+    tcp = {one.inode for one in mine.inet if one.protocol == "tcp"}
+    try:
+        joined = _held_sockets.joined(pids, [(device, group.packed) for device, group in listed], tcp)
+    except OSError:
+        can_have_joined = any(one.protocol != "tcp" for one in mine.inet)
+        return mine._replace(unknown_groups=sockets.groups - _OF_ROUTERS if can_have_joined else frozenset())
+    return mine._replace(groups=frozenset(map(ipaddress.ip_address, joined)))
 
 
 def plain(sockets: Sockets) -> dict[str, t.Any]:
@@ -306,6 +330,7 @@ def plain(sockets: Sockets) -> dict[str, t.Any]:
         "groups": sorted(map(str, sockets.groups)),
         "outside": list(sockets.outside),
         "six": [list(map(str, one)) for one in sockets.six],
+        "unknown_groups": sorted(map(str, sockets.unknown_groups)),
     }
 
 
@@ -332,6 +357,8 @@ def of_plain(told: t.Mapping[str, t.Any]) -> Sockets:
         frozenset(map(ipaddress.ip_address, told["groups"])),
         tuple(told["outside"]),
         tuple(socket_of(words) for words in told.get("six") or ()),
+        # Facts of an older version have none.
+        frozenset(map(ipaddress.ip_address, told.get("unknown_groups", ()))),
     )
 
 

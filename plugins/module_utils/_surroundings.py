@@ -34,6 +34,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _surroundings_ipc,
     _surroundings_mounts,
     _surroundings_network,
+    _surroundings_sockets,
     _surroundings_sysctls,
     _surroundings_tasks,
 )
@@ -78,6 +79,7 @@ class Topic(t.Protocol):
 
 _TOPICS: tuple[Topic, ...] = (
     _surroundings_descriptors,
+    _surroundings_sockets,
     _surroundings_tasks,
     _surroundings_ipc,
     _surroundings_cgroup,

@@ -62,6 +62,21 @@ def _socket() -> int:
     return socket.socket().detach()
 
 
+def sockets() -> None:
+    """A listener and a socket for datagrams, with options that CRIU does not store. Both for themselves alone."""
+    import socket
+
+    listening = socket.create_server(("127.0.0.1", 7101))
+    listening.setsockopt(socket.IPPROTO_TCP, 9, 30)  # TCP_DEFER_ACCEPT
+    listening.setsockopt(socket.IPPROTO_TCP, 18, 9000)  # TCP_USER_TIMEOUT
+    datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    datagrams.bind(("127.0.0.1", 7102))
+    datagrams.setsockopt(socket.IPPROTO_IP, 10, 2)  # IP_MTU_DISCOVER
+    datagrams.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR
+    for number, one in ((105, listening), (106, datagrams)):
+        os.dup2(one.detach(), number)
+
+
 def user() -> None:
     """Another user with limits of its own, and files that others may not read."""
     os.umask(0o137)
@@ -129,7 +144,7 @@ def _begin(role: Callable[[], None]) -> None:
     os.close(reading)
 
 
-for _role in (priorities, threads, descriptors, user, objects, divided, clock):
+for _role in (priorities, threads, descriptors, sockets, user, objects, divided, clock):
     _begin(_role)
 print("inhabited", flush=True)
 while True:

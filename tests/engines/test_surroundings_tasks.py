@@ -28,12 +28,20 @@ _OPENS_STDOUT = (
 
 # What others see of the inhabitants, by programs of the host alone.
 _LOOK = r"""
+options='
+import ctypes, os, socket, sys
+process = os.pidfd_open(int(sys.argv[1]))
+for number, level, option in ((105, 6, 9), (105, 6, 18), (106, 0, 10), (106, 0, 11)):
+    # pidfd_getfd(2)
+    one = socket.socket(fileno=ctypes.CDLL(None).syscall(438, process, number, 0))
+    print("sockets", number, "option", level, option, "is", one.getsockopt(level, option))
+'
 init=$(docker inspect --format '{{.State.Pid}}' "$1")
 group=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/$init/cgroup)
 cd "$group"
 for p in $(find . -name cgroup.procs -exec cat {} +); do
     role=$(cat /proc/$p/comm)
-    case $role in priorities | threads | descriptors | user | objects | divided | clock) ;; *) continue ;; esac
+    case $role in priorities | threads | descriptors | sockets | user | objects | divided | clock) ;; *) continue ;; esac
     for t in $(ls /proc/$p/task); do
         echo "$role $(chrt -p $t | sed "s/pid $t/task/" | head -n 2 | tr '\n' ' ')"
         echo "$role nice $(sed 's/.*) //' /proc/$t/stat | cut -d' ' -f17) $(ionice -p $t) $(taskset -p $t | sed 's/.*: //')"
@@ -42,6 +50,7 @@ for p in $(find . -name cgroup.procs -exec cat {} +); do
     done
     echo "$role $(readlink /proc/$p/cwd) $(grep -E 'open files' /proc/$p/limits)"
     echo "$role in $(sed -n 's/^0:://p' /proc/$p/cgroup | sed 's/.*scope//')"
+    test $role != sockets || python3 -c "$options" $p
     test $role != descriptors || for f in 100 101 102 103 104; do
         flags=$(sed -n 's/^flags:\t//p' /proc/$p/fdinfo/$f)
         # Without O_LARGEFILE, which changes nothing.
@@ -65,6 +74,11 @@ _CHOSEN = (
     "102 1002:1100 640",
     "103 1003:1100 700",
     "104 1000:1100 620 flags 4001",
+    # TCP_DEFER_ACCEPT, in seconds that make a number of retransmissions; TCP_USER_TIMEOUT; IP_MTU_DISCOVER; IP_RECVERR
+    "sockets 105 option 6 9 is 31",
+    "sockets 105 option 6 18 is 9000",
+    "sockets 106 option 0 10 is 2",
+    "sockets 106 option 0 11 is 1",
     "user /host/lib Max open files            100                  200",
     "divided in /app/inner",
     "clock in",

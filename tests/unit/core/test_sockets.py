@@ -6,18 +6,31 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _addresses, _announce, _rules_network, _sockets
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _addresses,
+    _announce,
+    _held,
+    _held_sockets,
+    _rules_network,
+    _sockets,
+)
 from ansible_collections.livemigrate.criu.plugins.module_utils._addresses import Addresses
 from ansible_collections.livemigrate.criu.plugins.module_utils._finding import ERROR, WARNING
 from ansible_collections.livemigrate.criu.plugins.module_utils._rules_network import View
 from ansible_collections.livemigrate.criu.plugins.module_utils._sockets import Socket, Sockets
+from tests.unit.core.netns import Namespaces
 
 TCP = """\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
@@ -170,6 +183,100 @@ def test_a_real_look_at_ourselves() -> None:
         port = server.getsockname()[1]
         assert any(one.port == port and one.state == _sockets.LISTEN for one in seen.inet)
         assert [one.port for one in _sockets.left_behind(os.getpid()) if one.port == port] == [port]
+
+
+# -- in a network that others use too -----------------------------------------------------------------------------
+
+_JOINS = """
+import socket, struct
+device = socket.if_nametoindex("eth0")
+def joins(family, level, group):
+    one = socket.socket(family, socket.SOCK_DGRAM)
+    packed = socket.inet_pton(socket.AF_INET if level == 0 else socket.AF_INET6, group)
+    if level == 0:
+        one.setsockopt(0, socket.IP_ADD_MEMBERSHIP, packed + struct.pack("@4xI", device))
+    else:
+        one.setsockopt(level, socket.IPV6_JOIN_GROUP, packed + struct.pack("@I", device))
+    return one
+def listens(protocol):
+    one = socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol)
+    one.bind(("127.0.0.1", 0))
+    one.listen()
+    return one
+"""
+
+
+@contextmanager
+def _program(net: Namespaces, text: str) -> Iterator[int]:
+    """A program in the network of the container, by its number."""
+    argv = ["nsenter", f"--net=/proc/{net.container}/ns/net", sys.executable, "-c"]
+    with subprocess.Popen(
+        [*argv, f"{_JOINS}{text}\nprint('ready', flush=True)\nimport time\ntime.sleep(60)"],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n", "the program failed, see above"
+            yield process.pid
+        finally:
+            process.kill()
+
+
+# By both protocols, and as Java does it: a group of IPv4 by a socket of IPv6. None of the sockets is bound.
+_OURS = """
+held = [joins(socket.AF_INET, 0, "239.1.2.3"), joins(socket.AF_INET6, 41, "ff02::fb"), joins(socket.AF_INET6, 0, "239.1.2.4")]
+held += [socket.create_server(("127.0.0.1", 0)), *socket.socketpair()]
+"""
+_THEIRS = 'held = [joins(socket.AF_INET, 0, "239.9.9.9"), joins(socket.AF_INET6, 41, "ff02::99"), listens(262)]'
+
+
+def test_in_a_shared_network_groups_are_those_of_the_containers_own_sockets(net: Namespaces) -> None:
+    """As with --network host: the kernel lists groups of the whole namespace, and none of them was told."""
+    with _program(net, _OURS) as ours, _program(net, _THEIRS) as theirs:
+        seen = _sockets.look([ours])
+        assert {ip_address("239.9.9.9"), ip_address("ff02::fb")} < seen.groups
+        wanted = set(map(ip_address, ("239.1.2.3", "239.1.2.4", "ff02::fb")))
+        own = _sockets.own(seen, [ours])
+        assert own.groups == wanted
+        assert not own.unknown_groups
+        assert _codes(own, KEPT) == {"multicast_joined"}
+        assert _sockets.own(seen, [theirs]).groups == {ip_address("239.9.9.9"), ip_address("ff02::99")}
+        # Nobody joins a group meanwhile, so whoever holds no socket has joined none.
+        assert _sockets.own(seen, [net.container]).groups == frozenset()
+
+
+@pytest.mark.parametrize("how", ["not here", "takes long"])
+def test_where_sockets_cannot_be_asked_it_is_told_that_nobody_knows(
+    how: str, net: Namespaces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before Linux 5.6, and where there are more sockets and groups than a second lets ask."""
+
+    class NotHere:
+        def __init__(self, _pid: int) -> None:
+            raise OSError(errno.ENOSYS, "not here")
+
+    if how == "not here":
+        monkeypatch.setattr(_held_sockets, "Lender", NotHere)
+    else:
+        monkeypatch.setattr(_held_sockets.joined, "__defaults__", ((), -1.0))
+    bound = f"{_OURS}\nheld[0].bind(('', 5353))"
+    with _program(net, bound) as ours, _program(net, f"{_JOINS}\nheld = listens(0)") as without_datagrams:
+        own = _sockets.own(seen := _sockets.look([ours]), [ours])
+        assert own.groups == frozenset()
+        assert own.unknown_groups == set(map(ip_address, ("239.1.2.3", "239.1.2.4", "ff02::fb")))
+        told = _rules_network.judge(View(own, (), KEPT, False), WARNING)
+        assert [one.rule for one in told] == ["multicast_unknown"]
+        assert _sockets.own(seen, [without_datagrams]).unknown_groups == frozenset()
+        assert _sockets.of_plain(_sockets.plain(own)) == own
+
+
+def test_protocols_of_others_in_a_shared_network_do_not_count(net: Namespaces) -> None:
+    """Go from 1.24 on listens with MPTCP: a program of the host's refused every container on the host's network."""
+    with _program(net, _OURS) as ours, _program(net, _THEIRS) as theirs:
+        assert _held.look([ours], ours)["protocols"] == {"MPTCP": 1}
+        assert _held.look([ours], ours, own_network=False)["protocols"] == {}
+        assert _held.look([ours, theirs], ours, own_network=False)["protocols"] == {"MPTCP": 1}
 
 
 # -- rules --------------------------------------------------------------------------------------------------------

@@ -202,7 +202,14 @@ def container(**inspect: Any) -> Facts:
         },
         "kernel_mounts": {"masked": ["/proc/acpi"], "foreign": [], "below_binds": [], "replaced": []},
         "memory": {"resident_bytes": 20 << 20, "dump_bytes": 10 << 20, "taken_bytes": 10 << 20, "tmpfs_bytes": 0},
-        "sockets": {"inet": [], "own_addresses": ["172.17.0.2"], "groups": [], "outside": [], "six": []},
+        "sockets": {
+            "inet": [],
+            "own_addresses": ["172.17.0.2"],
+            "groups": [],
+            "outside": [],
+            "six": [],
+            "unknown_groups": [],
+        },
         "lasting": [],
         "strangers": [],
         "network_made": {

@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +30,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import run
 from ansible_collections.livemigrate.criu.plugins.module_utils._finding import Case
+from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
 from tests.unit.preflight.samples import network
 from tests.unit.spec import samples
 from tests.unit.spec.samples import BY_HAND, CAPTURED, SECRET, load
@@ -238,6 +242,41 @@ def test_sockets_survive_being_plain() -> None:
     own = _sockets.own(seen, [os.getpid()])
     assert own.inet == ()
     assert own.groups == frozenset()
+
+
+_ON_THE_HOST = """
+import socket, struct
+joined = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+joined.setsockopt(0, socket.IP_ADD_MEMBERSHIP, socket.inet_aton("239.1.2.3") + socket.inet_aton("127.0.0.1"))
+print("ready", flush=True)
+import time
+time.sleep(60)
+"""
+
+
+def test_a_container_on_the_hosts_network_answers_for_its_own_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group that a program of its has joined is told; that another program of the host listens with MPTCP is not."""
+    try:
+        other = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
+    except OSError:
+        pytest.skip("this kernel has no MPTCP")
+    other.bind(("127.0.0.1", 0))
+    other.listen()
+    with other, subprocess.Popen([sys.executable, "-c", _ON_THE_HOST], stdout=subprocess.PIPE, text=True) as program:
+        try:
+            assert program.stdout is not None
+            assert program.stdout.readline() == "ready\n"
+            group: Any = SimpleNamespace(
+                path="/sys/fs/cgroup", pids=lambda: [program.pid], resident_bytes=0, foreign=lambda _init: []
+            )
+            monkeypatch.setattr(TaskGroup, "of_container", lambda _inspect: group)
+            inspect = samples.container(host={"NetworkMode": "host"})
+            inspect["State"]["Pid"] = program.pid
+            facts = json.loads(json.dumps(_container_facts.of_processes(inspect)))
+        finally:
+            program.kill()
+    assert facts["processes"]["protocols"] == {}
+    assert facts["sockets"]["groups"] == ["239.1.2.3"]
 
 
 # -- the destination ----------------------------------------------------------------------------------------------

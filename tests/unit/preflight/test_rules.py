@@ -794,6 +794,9 @@ TABLE: list[Row] = [
     Row("connections_break", kept(sockets(OUTGOING, lasting=(OUTGOING,))), also=("connections_kept",)),
     Row("connections_break", sockets(INCOMING, lasting=(INCOMING,)), also=("connections_close",)),
     Row("multicast_joined", sockets(groups=["224.0.0.251"]), "224.0.0.251"),
+    Row("multicast_unknown", sockets(unknown_groups=["224.0.0.251"]), "224.0.0.251"),
+    # Facts of an older version.
+    Row("multicast_unknown", lambda case: case["source"]["container"]["sockets"].pop("unknown_groups")),
     Row("unix_stream_outside", sockets(outside=["/run/dbus.sock"]), "/run/dbus.sock"),
     Row("connections_close", sockets(INCOMING), "1 connection(s)", "198.51.100.7:40000"),
     Row("connections_close", kept(sockets(INCOMING))),
