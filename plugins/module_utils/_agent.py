@@ -26,6 +26,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _room,
     _source,
     _steps,
+    _stories,
     _watchdog,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
@@ -61,7 +62,7 @@ def settle(session: Session) -> int:
         sys.stderr.write(f"session {session.id} cannot be settled yet: {exc}" + "\n")
         return TRY_AGAIN
     if outcome is not None:
-        sys.stdout.write(f"session {session.id}: {outcome}" + "\n")
+        sys.stdout.write(" ".join([f"session {session.id}: {outcome}", *_stories.left(session)]) + "\n")
     return 0
 
 

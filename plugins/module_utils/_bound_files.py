@@ -24,6 +24,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session import S
 DIRECTORY, FILE, OTHER, MISSING = "directory", "file", "other", "missing"
 
 _ARRIVAL = ".livemigrate-"
+# In the session's directory in memory: which files have taken their places.
+_ADOPTED = "adopted.json"
 
 
 def form_of(path: str) -> str:
@@ -36,15 +38,6 @@ def form_of(path: str) -> str:
         return DIRECTORY
     same_name = os.path.basename(os.path.realpath(path)) == os.path.basename(path)
     return FILE if stat.S_ISREG(mode) and same_name else OTHER
-
-
-def first_missing(path: str) -> str:
-    """The uppermost directory that has to be made for a path, or the path itself; empty where it is there."""
-    found = ""
-    while not os.path.lexists(path):
-        found = path
-        path = os.path.dirname(path)
-    return found
 
 
 def arrival(session: Session, number: int, path: str) -> str:
@@ -84,8 +77,22 @@ def adopt(session: Session) -> None:
         ):
             # A regular file and nothing else, whatever the source has sent.
             if stat.S_ISREG(os.stat(name, dir_fd=arrived, follow_symlinks=False).st_mode):
+                _note_adopted(session, entry["path"], arrived)
                 _move_up(arrived, name)
         shutil.rmtree(entry["arrival"], ignore_errors=True)
+
+
+def _note_adopted(session: Session, path: str, arrived: int) -> None:
+    """Note which file takes a place: a refusal removes that and no other.
+
+    In memory, for nothing of this may wait for a disk. After a boot of the host what has arrived is left.
+    """
+    descriptor = os.open(os.path.basename(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=arrived)
+    try:
+        known = _durable.read_json(session.memory_path(_ADOPTED)) or {}
+        _durable.write_json(session.memory_path(_ADOPTED), {**known, path: _durable.lasting_identity(descriptor)})
+    finally:
+        os.close(descriptor)
 
 
 def _move_up(arrived: int, name: str) -> None:
@@ -103,13 +110,19 @@ def is_arrival(path: str) -> bool:
     return os.path.basename(path).startswith(_ARRIVAL)
 
 
-def discard(session: Session) -> None:
-    """Take away what was made for files that are not to come, and what has come."""
-    for entry in session.data("creating").get("files", ()):
-        shutil.rmtree(entry["arrival"], ignore_errors=True)
-        if entry["made"]:
-            # Where the directory around was missing it goes with that. Whatever somebody makes of the way there, the refusal
-            # comes to its end: the source may be waiting for it.
-            parent, name = os.path.split(entry["path"])
-            with contextlib.suppress(OSError), _durable.same_directory(parent, entry.get("around")) as around:
-                os.unlink(name, dir_fd=around)
+def is_own(session: Session, path: str, around: int) -> bool:
+    """Whether a file is what this session has put there: the empty one that keeps the place, or the one that has arrived.
+
+    :param around: a descriptor of the directory that it is in.
+    :raises OSError: where it is not there, or a link is.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(os.path.basename(path), flags, dir_fd=around)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return False
+        adopted = (_durable.read_json(session.memory_path(_ADOPTED)) or {}).get(path)
+        return status.st_size == 0 or (adopted is not None and _durable.lasting_identity(descriptor) == adopted)
+    finally:
+        os.close(descriptor)

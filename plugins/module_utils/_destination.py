@@ -20,7 +20,6 @@ import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _agent_package,
-    _bound_files,
     _channel_server,
     _checkpoint_dir,
     _connections,
@@ -29,6 +28,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _engine_api,
     _engine_runtime,
     _engines,
+    _made_places,
     _old_copy,
     _restart_policy,
     _room,
@@ -321,7 +321,7 @@ def _remove_secrets(session: Session) -> None:
 def refuse(session: Session, engine: Engine, reason: str) -> str:
     """Decide REFUSED unless RUN has been decided, and take away what this session made here, once.
 
-    Where it was cut off it begins again.
+    Where it was cut off it begins again. What has to be left is noted with the phase, see ``_made_places.py``.
 
     The word is written before the copy is killed, and given out only after: whoever reads REFUSED through the channel may
     thaw the source.
@@ -337,20 +337,15 @@ def refuse(session: Session, engine: Engine, reason: str) -> str:
     with contextlib.suppress(OSError):
         _remove_secrets(session)
     made = session.data("creating")
+    left: list[str] = []
     if made:
         copy = session.data("created").get("container_id") or made["name"]
         _engines.of(session).discard(session, _remove_copy(engine, copy) or copy)
-        for volume in made["volumes"]:
-            engine.remove_volume(volume)
+        left = _made_places.take_away(session, engine)
         for network in made["networks"]:
             engine.remove_network(network)
-        for place in made["empty_directories"]:
-            _room.empty(place)
-        _bound_files.discard(session)
-        for place in made["made_directories"]:
-            _room.remove_made(place)
     _room.remove_image(session, engine)
-    session.enter("refused", reason=reason)
+    session.enter("refused", reason=reason, **({"left": left} if left else {}))
     return REFUSED
 
 
@@ -456,7 +451,7 @@ def settle(session: Session, engine: Engine, *, heard: bool = False) -> str | No
     decision = session.decision
     if session.ended:
         if heard and decision == REFUSED:
-            session.close(keep=False)
+            session.close(keep=_has_left(session), heard=True)
         return decision
     # A source that was never told that this host is ready can never have handed over: it has nothing to ask.
     may_ask = session.reached("created") is not None
@@ -526,13 +521,20 @@ def _would_be_started(session: Session, state: t.Mapping[str, t.Any]) -> bool:
     return policy in ("always", "unless-stopped")
 
 
+def _has_left(session: Session) -> bool:
+    """Whether a refusal could not take all away, which somebody should read."""
+    return bool(session.data("refused").get("left"))
+
+
 def close(session: Session, *, keep: bool = False) -> None:
     """End the session on this host; one that runs here leaves its record, a refused one that its source knows of nothing.
+
+    Unless something of that had to be left here: then its record stays for a person to read, as others do.
 
     The watchdog goes last: it finishes what is cut off before.
 
     :param keep: whether the record stays in any case, for a source that has not heard of it.
     """
     _channel_server.revoke(session)
-    session.close(keep=keep or session.decision == RUN)
+    session.close(keep=keep or session.decision == RUN or _has_left(session), heard=not keep)
     _watchdog.disarm(session.id)

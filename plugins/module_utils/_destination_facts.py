@@ -23,6 +23,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _held,
     _host_files,
     _images,
+    _mount_users,
     _old_copy,
     _session,
     _sockets,
@@ -83,12 +84,20 @@ def volumes(asks: Asks, entries: t.Iterable[Wanted], own_data: t.Container[str],
     return told
 
 
-def binds(entries: t.Iterable[Wanted], own_data: t.Container[str]) -> Facts:
-    """Of each host path that the container mounts: what is there."""
+def binds(asks: Asks, entries: t.Iterable[Wanted], own_data: t.Container[str], own_ids: t.Container[str]) -> Facts:
+    """Of each host path that the container mounts: what is there, and where its content travels who uses it.
+
+    :param own_data: names and paths that an earlier move of this container left here.
+    :param own_ids: ids of the container's own old copies, which may go on using it.
+    """
     told: Facts = {}
+    uses: list[_mount_users.Use] | None = None
     for entry in entries:
         if entry["kind"] == "bind":
             path = os.path.normpath(entry["path"])
+            travels = bool(entry.get("travels"))
+            if travels and uses is None:
+                uses = _mount_users.uses(asks, own_ids, running=True)
             told[path] = {
                 "exists": os.path.lexists(path),
                 "is_directory": os.path.isdir(path),
@@ -96,6 +105,7 @@ def binds(entries: t.Iterable[Wanted], own_data: t.Container[str]) -> Facts:
                 "has_content": has_content(path) and path not in own_data,
                 "leads_to": os.path.realpath(path) if os.path.islink(path) else "",
                 "reaches_shared": _trees.reaches_shared(path),
+                "used_by": _mount_users.overwritten(uses or [], path) if travels else [],
             }
     return told
 
@@ -274,7 +284,7 @@ def gather(asks: Asks, wanted: Wanted) -> Facts:
         "addresses": sorted(map(str, own_addresses)),
         "ports_taken": taken(wanted["ports"], [*_listening(), *_published(asks, own_ids)]),
         "volumes": volumes(asks, wanted["volumes"], own_data, own_ids),
-        "binds": binds(wanted["volumes"], own_data),
+        "binds": binds(asks, wanted["volumes"], own_data, own_ids),
         "missing_places": [
             path for path in (wanted.get("kernel_mounts") or {}).get("masked", []) if not os.path.lexists(path)
         ],

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import shutil
 import stat
+import sys
 import typing as t
 import uuid
 
@@ -82,16 +84,46 @@ def identity(path: str | int) -> list[int] | None:
     return [status.st_dev, status.st_ino]
 
 
+# FS_IOC_GETVERSION of linux/fs.h: what a file system counts for each of its numbers, to tell those that had it in turn apart.
+_GET_GENERATION = 0x80087601
+
+
+def lasting_identity(path: str | int) -> list[int] | None:
+    """As :func:`identity`, and different for one that is made in the place of one that was removed.
+
+    ext4 gives such a directory the same number at once (run). Its third number tells the two apart. Where a file system has none
+    (tmpfs, which uses no number again, for one) the first two have to do.
+
+    :param path: of a directory, or a descriptor of that or of a file.
+    """
+    try:
+        descriptor = (
+            os.dup(path) if isinstance(path, int) else os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        )
+    except OSError:
+        return None
+    try:
+        found = identity(descriptor)
+        with contextlib.suppress(OSError):
+            # The kernel writes an int, whatever the name of the call says.
+            told = fcntl.ioctl(descriptor, _GET_GENERATION, b"\0" * 8)
+            return found and [*found, int.from_bytes(told[:4], sys.byteorder)]
+        return found
+    finally:
+        os.close(descriptor)
+
+
 @contextlib.contextmanager
 def same_directory(path: str, known: t.Sequence[int] | None) -> t.Iterator[int]:
     """The directory that was at a path before; a descriptor of it. Who may change one above it leads us nowhere else.
 
-    :param known: what :func:`identity` told of it.
+    :param known: what :func:`identity` or :func:`lasting_identity` told of it.
     :raises OSError: where it is not there any more.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if known is None or identity(descriptor) != list(known):
+        now = identity(descriptor) if len(known or ()) == 2 else lasting_identity(descriptor)
+        if known is None or now != list(known):
             raise FileNotFoundError(errno.ENOENT, "another directory has come in its place", path)
         yield descriptor
     finally:

@@ -26,6 +26,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _host_files,
     _image_stream,
     _images,
+    _made_places,
     _networks,
     _old_records,
     _preflight,
@@ -42,7 +43,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session import S
 
 # What a copy would have to be made on top of, or into: that is refused here whatever rules a user ignores.
 _NEVER_IGNORED = (
-    *("name_taken", "foreign_data", "volume_used_there", "volume_differs", "bind_mount_refused"),
+    *("name_taken", "foreign_data", "volume_used_there", "volume_differs", "bind_mount_refused", "bind_used_there"),
     "old_copy_in_use",
 )
 
@@ -124,34 +125,6 @@ def own_past(session: Session) -> list[Session]:
     return _session.past_of(session.facts.get("ancestry", []))
 
 
-# A place of a session: its path, and which directory it is or is made in. Older sessions noted the path alone: nobody can say any
-# more which directory that was, so what lies there is left.
-_Place = t.Union[t.Mapping[str, t.Any], str]
-
-
-def empty(place: _Place) -> None:
-    """Remove what is in a directory of :func:`_empty_places`, not the directory; nothing where another has come in its place.
-
-    What cannot be removed is left: the source may be waiting for the end of the refusal, and whose the directory is can mount
-    something in there that keeps out root too.
-    """
-    if isinstance(place, str):
-        return
-    with contextlib.suppress(OSError), _durable.same_directory(place["path"], place["identity"]) as directory:
-        for name in os.listdir(directory):
-            with contextlib.suppress(OSError):
-                _durable.remove_tree(directory, name)
-
-
-def remove_made(place: _Place) -> None:
-    """Remove a directory of :func:`_missing_directories`; nothing where another has come in the place of the one around it."""
-    if isinstance(place, str):
-        return
-    parent, name = os.path.split(place["path"])
-    with contextlib.suppress(OSError), _durable.same_directory(parent, place["around"]) as directory:
-        _durable.remove_tree(directory, name)
-
-
 def _require_free(session: Session, engine: Engine, spec: t.Mapping[str, t.Any], overwrite: bool) -> dict[str, t.Any]:
     """What this host has for the container, by the same rules as the preflight, which may have looked a while ago.
 
@@ -194,13 +167,14 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
     new_volumes = [entry for entry in volumes if there["volumes"][entry["name"]] is None]
     new_networks = _missing_networks(spec, there)
     temporary = f"livemigrate-{session.id}"
+    directories = _made_places.missing_directories(binds)
     session.enter(
         "creating",
         name=temporary,
         volumes=[entry["name"] for entry in new_volumes],
         networks=[body["Name"] for body in new_networks],
-        made_directories=_missing_directories(binds),
-        empty_directories=_empty_places(engine, spec),
+        made_directories=directories,
+        empty_directories=_made_places.empty_places(engine, spec),
         files=[
             {
                 "path": path,
@@ -213,8 +187,11 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
     )
     for body in new_networks:
         engine.create_network(body)
-    for entry in new_volumes:
-        engine.create_volume(entry["create"])
+    made_volumes = {
+        entry["name"]: _durable.lasting_identity(engine.create_volume(entry["create"]).get("Mountpoint") or "")
+        for entry in new_volumes
+    }
+    made_directories = _made_places.make_directories(directories)
     for entry in binds:
         if entry["travels"] and entry["form"] != _bound_files.FILE:
             os.makedirs(entry["path"], exist_ok=True)
@@ -234,6 +211,9 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
         policy=_spec.restart_policy(inspect),
         addresses=_addresses_of(engine, inspect, created),
         links=links,
+        # Before anything is sent: only of what is noted here a refusal removes the content.
+        made_directories=made_directories,
+        made_volumes=made_volumes,
     )
     arrivals = [name for name, path in targets.items() if _bound_files.is_arrival(path)]
     _channel_server.set_targets(session, targets, arrivals)
@@ -255,16 +235,6 @@ def addresses(session: Session) -> dict[str, t.Any]:
     return {**session.data("created")["addresses"], "keeps": _engines.of(session).keeps_connections()}
 
 
-def _missing_directories(binds: t.Iterable[t.Mapping[str, t.Any]]) -> list[dict[str, t.Any]]:
-    """The uppermost directories that have to be made for bind mounts that travel, and which ones they are made in."""
-    found = []
-    for entry in binds:
-        if entry["travels"]:
-            place = entry["path"] if entry["form"] != _bound_files.FILE else os.path.dirname(entry["path"])
-            found.append(_bound_files.first_missing(place))
-    return [{"path": path, "around": _durable.identity(os.path.dirname(path))} for path in dict.fromkeys(found) if path]
-
-
 def _files(spec: t.Mapping[str, t.Any]) -> list[tuple[int, str]]:
     """The bind mounts of single files that travel, with the numbers by which the channel calls them."""
     travelling = [entry for entry in spec["volumes"] if entry["kind"] == "bind" and entry["travels"]]
@@ -273,21 +243,6 @@ def _files(spec: t.Mapping[str, t.Any]) -> list[tuple[int, str]]:
         for number, entry in enumerate(travelling)
         if entry["form"] == _bound_files.FILE
     ]
-
-
-def _empty_places(engine: Engine, spec: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
-    """Directories that are there and empty, and which ones they are: a refusal empties them again."""
-    places = []
-    for entry in spec["volumes"]:
-        if entry["travels"]:
-            found = engine.find_volume(entry["name"]) if entry["kind"] == "volume" else {"Mountpoint": entry["path"]}
-            path = found["Mountpoint"] if found else ""
-            known = _durable.identity(path)
-            # One in whose place another comes at this moment is left alone later.
-            with contextlib.suppress(OSError), _durable.same_directory(path, known) as directory:
-                if not os.listdir(directory):
-                    places.append({"path": path, "identity": known})
-    return places
 
 
 def _creation(session: Session, spec: t.Mapping[str, t.Any], engine: Engine) -> _spec.CreationSpec:

@@ -346,6 +346,30 @@ def volume_used_there(case: Case) -> _Found:
             )
 
 
+@rule(
+    ERROR,
+    "a bind mount that running containers of the destination use",
+    "by reading",
+    "container",
+    "there",
+    volatile=True,
+)
+def bind_used_there(case: Case) -> _Found:
+    _container, there = _both(case)
+    for path, found in there["binds"].items():
+        if found.get("used_by"):
+            yield (
+                (
+                    f"{path} is used by the running container(s) {', '.join(found['used_by'])} of the destination, which mount "
+                    "it, something in it, or a directory above it to write there: the move would delete files under them."
+                ),
+                (
+                    "Stop them, or have them mount another directory (one above it read-only). If the files there are to stay, "
+                    "take it out of migrate_bind_mounts."
+                ),
+            )
+
+
 @rule(ERROR, "a volume of the same name and another kind", "run", "container", "there")
 def volume_differs(case: Case) -> _Found:
     container, there = _both(case)

@@ -533,10 +533,11 @@ class Session:
 
     # -- the end -----------------------------------------------------------------------------------------------
 
-    def close(self, *, keep: bool) -> None:
+    def close(self, *, keep: bool, heard: bool = False) -> None:
         """End it: secrets and tools go, the claim is released. Cut off anywhere, it may be repeated: see :meth:`close_again`.
 
         :param keep: whether session.json, journal and decision stay, as the record of what happened (no secrets in it).
+        :param heard: whether the other host knows the outcome, so that a record which stays is for people alone.
         """
         if keep and not self.ended:
             self._require_legal(self.phase, "closed")
@@ -557,7 +558,9 @@ class Session:
             remove_remains(self.id, state_root=self.state_root, volatile_root=self.volatile_root)
             return
         if not self.ended:
-            self.enter("closed", keep=True)
+            self.enter("closed", keep=True, **({"heard": True} if heard else {}))
+        elif heard and not self.data("closed").get("heard"):
+            self._append("closed", {"keep": True, "heard": True})
         _memory_place.remove(self.volatile)
         _remove_all_but(self.directory, _KEPT_AFTER_CLOSE)
 

@@ -48,8 +48,12 @@ _STORIES: dict[tuple[str, str], str] = {
 
 
 def is_unheard(session: Session) -> bool:
-    """Whether a closed half is a refusal that its source has not heard of: one that has been heard leaves no record."""
-    kept = bool(session.data("closed").get("keep"))
+    """Whether a closed half is a refusal that its source has not heard of.
+
+    One that has been heard leaves no record, or says so in it.
+    """
+    closed = session.data("closed")
+    kept = bool(closed.get("keep")) and not closed.get("heard")
     return session.role == DESTINATION and kept and session.decision == REFUSED
 
 
@@ -59,6 +63,16 @@ def must_be_told(session: Session) -> bool:
     A source of a refusal; a person, that the copy of a host which was declared lost has to be removed there.
     """
     return is_unheard(session) or bool(session.data("aborted").get("destination_lost"))
+
+
+def left(session: Session) -> list[str]:
+    """What a refusal has not taken away, and why, a sentence each."""
+    return [str(one) for one in session.data("refused").get("left", ())]
+
+
+def _what_is_left(session: Session) -> str:
+    found = left(session)
+    return f". {' '.join(found)} Remove it there if nobody needs it" if found else ""
 
 
 def story(session: Session) -> str:
@@ -77,8 +91,9 @@ def story(session: Session) -> str:
         if session.decision == RUN:
             return f"moved here from {peer}"
         told = f"refused here; the container stayed on {peer}"
-        unheard = is_unheard(session)
-        return f"{told}, which may have to be told still (recover.yml, for both hosts)" if unheard else told
+        if is_unheard(session):
+            told += ", which may have to be told still (recover.yml, for both hosts)"
+        return told + _what_is_left(session)
     text = _STORIES[(session.role, phase)].format(peer=peer)
     if session.role == SOURCE and phase not in ("committed", "aborted"):
         if session.decision == GO_SENT:
@@ -89,6 +104,7 @@ def story(session: Session) -> str:
             )
         elif session.decision == ABORT:
             text = "being given up; the container is about to go on here"
+    text += _what_is_left(session)
     if session.rests:
         # It waits for the other host, see _destination.settle and _source.settle.
         return text
@@ -125,6 +141,7 @@ def stories(session: str | None = None, container: str | None = None) -> list[di
                 found.summary(),
                 story=story(found),
                 unheard=is_unheard(found),
+                left=left(found),
                 declared_lost=bool(found.data("aborted").get("destination_lost")),
             )
         )

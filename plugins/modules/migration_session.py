@@ -179,7 +179,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 sessions:
-  description: The sessions of this host, oldest first.
+  description:
+    - The sessions of this host, oldest first.
+    - Where a refusal on the destination could not take all away that had been made, RV(ignore:left) has a sentence for each.
   returned: O(state=inspected), O(state=settled), O(state=cleaned)
   type: list
   elements: dict

@@ -10,6 +10,7 @@ import os
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _bound_files,
     _channel_server,
     _durable,
+    _made_places,
     _transfer,
     _trees,
 )
@@ -25,6 +27,13 @@ from tests.unit.core.wire import Wire
 
 MODE = 0o4640
 OWNER = (1234, 4321)
+
+
+class NoContainers:
+    """An engine of a host on which nobody uses the file."""
+
+    def containers(self, *, running: bool = False) -> list[dict[str, Any]]:  # noqa: ARG002
+        return []
 
 
 class Ends:
@@ -57,8 +66,10 @@ class Ends:
     def adopt(self) -> None:
         _bound_files.adopt(self._wire.destination)
 
-    def discard(self) -> None:
-        _bound_files.discard(self._wire.destination)
+    def discard(self) -> list[str]:
+        """What a refusal does; returns what it has left."""
+        nobody: Any = NoContainers()
+        return _made_places.take_away(self._wire.destination, nobody)
 
 
 @pytest.fixture
@@ -144,8 +155,24 @@ def test_what_is_refused_leaves_nothing(ends: Ends) -> None:
         ends.send(running=True)
         if adopted:
             ends.adopt()
-        ends.discard()
+        assert ends.discard() == []
         assert list(ends.place.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("adopted", [False, True])
+def test_a_file_that_somebody_else_has_put_there_stays_when_it_is_refused(adopted: bool, ends: Ends) -> None:
+    """A person restores a backup while the source is silent: it is neither the file that kept the place nor the one that came."""
+    ends.prepare()
+    ends.send(running=True)
+    if adopted:
+        ends.adopt()
+    restored = ends.place.with_name("restored")
+    restored.write_text("of a backup")
+    restored.rename(ends.place)
+    [told] = ends.discard()
+    assert told.startswith(f"{ends.place} was left as it is: it is none that this session has made or sent")
+    assert ends.place.read_text() == "of a backup"
+    assert [path.name for path in ends.place.parent.iterdir()] == ["app.conf"]
 
 
 def test_a_file_that_was_there_before_stays_when_it_is_refused(ends: Ends) -> None:
@@ -231,11 +258,6 @@ def test_forms(tmp_path: Path) -> None:
     }
     assert {name: _bound_files.form_of(str(tmp_path / name)) for name in forms} == forms
     assert _bound_files.form_of("/dev/null") == _bound_files.OTHER
-
-
-def test_the_uppermost_directory_that_is_missing(tmp_path: Path) -> None:
-    assert _bound_files.first_missing(str(tmp_path / "a" / "b" / "c")) == str(tmp_path / "a")
-    assert _bound_files.first_missing(str(tmp_path)) == ""
 
 
 def test_a_directory_behind_a_link_is_looked_through(tmp_path: Path) -> None:

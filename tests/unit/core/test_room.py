@@ -112,11 +112,3 @@ def test_what_to_ask_of_the_engine_is_found_out_once(engine: Engine) -> None:
     """For the runtime, and for what the host has before; the image then too, and by its reference and its id for the creation."""
     assert engine.asked.count("info") == 2
     assert engine.asked.count("image") == 3
-
-
-def test_of_a_place_that_an_older_session_has_noted_nothing_is_removed(tmp_path: Path) -> None:
-    """It noted the path alone, and that may lead elsewhere by now."""
-    (tmp_path / "file").touch()
-    _room.empty(str(tmp_path))
-    _room.remove_made(str(tmp_path))
-    assert (tmp_path / "file").exists()

@@ -11,6 +11,7 @@ import os
 import struct
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,7 +76,8 @@ def test_a_mount_of_a_link_is_seen(tmp_path: Path) -> None:
         assert _host_files.links({"/a": str(file), "/x": path}, {}) == {"/x": str(target)}
         # By the place where the kernel has it.
         assert _host_files.links({"/x": path}, {"/x": "/usr/x", "/y": "/z"}) == {"/usr/x": str(target)}
-        told = _destination_facts.binds([{"kind": "bind", "path": path}], ())[path.rstrip("/")]
+        unasked: Any = None
+        told = _destination_facts.binds(unasked, [{"kind": "bind", "path": path}], (), ())[path.rstrip("/")]
         assert told["exists"]
         assert told["leads_to"] == str(target)
 

@@ -137,7 +137,15 @@ def bind(path: str = "/srv/data", **more: Any) -> Facts:
 
 def place(**more: Any) -> Facts:
     """What lies at a path of the destination."""
-    return {"exists": True, "is_directory": True, "is_file": False, "has_content": False, "leads_to": "", **more}
+    found = {
+        "exists": True,
+        "is_directory": True,
+        "is_file": False,
+        "has_content": False,
+        "leads_to": "",
+        "used_by": [],
+    }
+    return {**found, **more}
 
 
 def file_place(**more: Any) -> Facts:

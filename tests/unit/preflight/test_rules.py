@@ -919,6 +919,8 @@ TABLE: list[Row] = [
     Row("foreign_data", with_volume({"has_content": True}, travels=False)),
     Row("foreign_data", with_bind(place(has_content=True), travels=True), "directory /srv/data"),
     Row("volume_used_there", with_volume({"used_by": ["other"]}), "other"),
+    Row("bind_used_there", with_bind(place(used_by=["db", "web"]), travels=True), "/srv/data is used", "db, web"),
+    Row("bind_used_there", with_bind({"exists": False, **place()}, travels=True)),
     Row("volume_differs", with_volume({"driver": "nfs"}), "driver nfs"),
     Row("volume_differs", with_volume({"options": "f00"}), "other options"),
     Row("volume_differs", with_volume({"driver": "nfs"}, travels=False), also=("volume_stays",)),
