@@ -72,7 +72,9 @@ def test_what_moves_is_not_warned_of(clean: Pair, inventory: str, kind: str) -> 
 def test_the_answer_comes_within_seconds(clean: Pair, inventory: str) -> None:
     """From the first task to the verdict, best of three. On a busy machine by what Ansible takes to do nothing there."""
     clean.alpha.start(NAME, IMAGE, ["--publish", "9470:8080"])
-    looks, pings, whole = [], [], []
+    looks: list[float] = []
+    pings: list[float] = []
+    whole: list[float] = []
     for _round in range(ROUNDS):
         # The best of them counts.
         if looks and min(looks) <= max(SECONDS, PINGS * min(pings)):
