@@ -17,6 +17,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _engines,
     _examine,
     _network_lock,
+    _removed_names,
     _restart_policy,
     _spec,
     _watchdog,
@@ -127,6 +128,7 @@ def _make_ready(session: Session, group: TaskGroup) -> None:
     if not session.reached("dumped"):
         # A CRIU that was killed has not got to that.
         _network_lock.lift(session.data("arming")["pid"])
+    _removed_names.take_back(session)
     # A SIGCONT takes back a SIGSTOP only as long as that has not been delivered.
     group.release(session.data("dumped").get("held", []))
     _connections.reopen(_connections.Plan.of(session))

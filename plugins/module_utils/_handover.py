@@ -24,6 +24,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _engines,
     _freeze,
     _printable,
+    _removed_names,
     _runc,
     _source,
     _talk,
@@ -62,6 +63,7 @@ def _send(
             talk.hear()
         raise
     sent += content.finish()
+    _removed_names.take_back(session)
     session.enter("sent", bytes=sent)
     fingerprints = _durable.read_json(session.memory_path("outbox", "fingerprints.json"))
     surroundings = _durable.read_json(session.memory_path("outbox", "surroundings.json"))

@@ -34,6 +34,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _old_copy,
     _old_records,
     _proof,
+    _removed_names,
     _restart_policy,
     _session,
     _spec,
@@ -227,6 +228,7 @@ def dump(session: Session, engine: Engine) -> dict[str, t.Any]:
         _durable.write_json(session.memory_path("outbox", "surroundings.json"), surroundings.result())
     # CRIU thaws the cgroup while it works and freezes it again (runc leaves it as it was: paused).
     group.wait_frozen(True, _freeze.FREEZE_TIMEOUT)
+    _removed_names.give(session, way.images(session), session.data("arming")["pid"], group.pids())
     held = group.hold()
     fingerprints = os.path.join(session.memory_path("outbox"), "fingerprints.json")
     _durable.write_json(fingerprints, _proof.take(group.pids()))
@@ -251,6 +253,7 @@ def send_checkpoint(session: Session, engine: Engine) -> int:
         lambda: _transfer.send_frozen(session, [checkpoint, *content, inbox], memory_seconds=memory_seconds),
         seconds=_durable_content.FROZEN_SECONDS + memory_seconds,
     )
+    _removed_names.take_back(session)
     session.enter("sent", bytes=sent)
     return sent
 

@@ -53,6 +53,11 @@ def descriptors() -> None:
         os.fchown(thing, 1000 + number, 1100)
         os.dup2(thing, 100 + number)
     os.dup2(writing, 104)
+    # Open under a name that is removed, while it has another one: as PostgreSQL up to 15 has files of its log.
+    with open("/removed", "w", encoding="ascii") as file:
+        os.link("/removed", "/kept")
+        os.unlink("/removed")
+        os.dup2(file.fileno(), 107)
     fcntl.fcntl(104, fcntl.F_SETFL, os.O_WRONLY | os.O_NONBLOCK)
 
 

@@ -51,6 +51,8 @@ for p in $(find . -name cgroup.procs -exec cat {} +); do
     echo "$role $(readlink /proc/$p/cwd) $(grep -E 'open files' /proc/$p/limits)"
     echo "$role in $(sed -n 's/^0:://p' /proc/$p/cgroup | sed 's/.*scope//')"
     test $role != sockets || python3 -c "$options" $p
+    test $role != descriptors || test ! /proc/$p/fd/107 -ef /proc/$p/root/kept ||
+        echo "descriptors 107 is kept, $(stat -L -c %h /proc/$p/root/kept) name, $(ls /proc/$p/root | grep -c link_remap) others"
     test $role != descriptors || for f in 100 101 102 103 104; do
         flags=$(sed -n 's/^flags:\t//p' /proc/$p/fdinfo/$f)
         # Without O_LARGEFILE, which changes nothing.
@@ -74,6 +76,7 @@ _CHOSEN = (
     "102 1002:1100 640",
     "103 1003:1100 700",
     "104 1000:1100 620 flags 4001",
+    "descriptors 107 is kept, 1 name, 0 others",
     # TCP_DEFER_ACCEPT, in seconds that make a number of retransmissions; TCP_USER_TIMEOUT; IP_MTU_DISCOVER; IP_RECVERR
     "sockets 105 option 6 9 is 31",
     "sockets 105 option 6 18 is 9000",
