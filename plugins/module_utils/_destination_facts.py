@@ -105,7 +105,7 @@ def binds(asks: Asks, entries: t.Iterable[Wanted], own_data: t.Container[str], o
                 "has_content": has_content(path) and path not in own_data,
                 "leads_to": os.path.realpath(path) if os.path.islink(path) else "",
                 "reaches_shared": _trees.reaches_shared(path),
-                "used_by": _mount_users.overwritten(uses or [], path) if travels else [],
+                "used_by": _mount_users.overwritten(uses or [], path, own=path in own_data) if travels else [],
             }
     return told
 

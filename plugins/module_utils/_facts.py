@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import sys
 import typing as t
 
@@ -191,9 +192,18 @@ def kernel_facts() -> Facts:
         "page_size": os.sysconf("SC_PAGE_SIZE"),
         "processors": sorted(_surroundings_tasks.online()),
         "time_namespace": os.path.exists("/proc/self/ns/time"),
-        "ipv6": os.path.exists("/proc/sys/net/ipv6"),
+        "ipv6": _has_ipv6(),
         "config": _facts_machine.kernel_config(uname.release),
     }
+
+
+def _has_ipv6() -> bool:
+    """Whether sockets of IPv6 can be had. A module that is not loaded yet is loaded by asking for one."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM):
+            return True
+    except OSError:
+        return False
 
 
 def parse_meminfo(text: str) -> Facts:

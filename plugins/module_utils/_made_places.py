@@ -193,7 +193,9 @@ def remove_volume(engine: Engine, name: str, made: t.Mapping[str, t.Any], others
         return ""
     path = str(found.get("Mountpoint") or "")
     now = _durable.lasting_identity(path)
-    why = _ANOTHER if made.get(name) and now and now != list(made[name]) else others.of_volume(name, path)
+    # Without the number of the file system, which may be another one after the next boot. The others are the directory's own.
+    known = list(made.get(name) or ())
+    why = _ANOTHER if known and now and now[1:] != known[1:] else others.of_volume(name, path)
     if why:
         return _left(f"Volume {name}", why)
     engine.remove_volume(name)

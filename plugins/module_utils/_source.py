@@ -201,12 +201,14 @@ def _surroundings_file(session: Session) -> str:
 
 def _side(session: Session, init: int, group: TaskGroup) -> Side:
     """What topics of the surroundings are given of this host."""
+    plan = _connections.Plan.of(session)
     return Side(
         init,
         group,
         _trees.container_directory(session.facts["data_root"], session.facts["container_id"]),
-        own_network=_connections.Plan.of(session).fence is not None,
+        own_network=plan.fence is not None,
         ignored=session.facts.get("ignore_rules", ()),
+        keeps_connections=bool(plan.after.reachable),
     )
 
 

@@ -27,6 +27,7 @@ class Side:
     :param own_network: whether its network namespace is its own alone, so that it may be changed.
     :param ignored: ids of rules of the preflight that the user does not heed.
     :param ahead: on the destination, what was read there before the freeze, by the names of topics.
+    :param keeps_connections: whether connections to other hosts may go on. Else their sockets are restored closed.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Side:
         own_network: bool,
         ignored: t.Iterable[str] = (),
         ahead: t.Mapping[str, t.Any] | None = None,
+        keeps_connections: bool = True,
     ) -> None:
         self.init = init
         self.group = group
@@ -45,6 +47,7 @@ class Side:
         self.own_network = own_network
         self.ignored = frozenset(ignored)
         self.ahead = ahead or {}
+        self.keeps_connections = keeps_connections
         #: what topics note while they carry, for their comparison, by their names
         self.notes: dict[str, t.Any] = {}
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import re
 import socket
 import typing as t
@@ -190,7 +191,11 @@ def _look(side: Side, fresh: t.Mapping[str, Values]) -> tuple[dict[str, Values],
                 seen.add(inode)
                 with lender.borrowed(descriptor) as ours, opened(ours) as one:
                     kind = _kind(one)
-                    if kind is not None and kind in fresh:
+                    if (
+                        kind is not None
+                        and kind in fresh
+                        and (side.keeps_connections or not _will_be_closed(one, kind))
+                    ):
                         kinds[kind] = fresh[kind]
                         values = _special(one, kind, fresh[kind])
                         if values:
@@ -209,6 +214,19 @@ def _special(one: socket.socket, kind: str, fresh: Values) -> Values:
         if value != usual and not (name in _OF_LISTENERS and not _may_listen(one)):
             found[name] = value
     return found
+
+
+def _will_be_closed(one: socket.socket, kind: str) -> bool:
+    """Whether a socket is the end of a connection that leaves the container. There may be thousands of them."""
+    if kind not in _TCP or _may_listen(one):
+        return False
+    try:
+        here, there = one.getsockname()[0], one.getpeername()[0]
+    except OSError:
+        # It is over, or only just begun.
+        return True
+    # Between two ends within the container it goes on.
+    return here != there and not ipaddress.ip_address(there.partition("%")[0]).is_loopback
 
 
 def _may_listen(one: socket.socket) -> bool:

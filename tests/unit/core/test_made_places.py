@@ -446,6 +446,21 @@ def _in_own_mounts(work: Callable[[], None]) -> None:
 
 
 @pytest.mark.usefixtures("needs_namespaces")
+def test_a_volume_is_known_after_a_boot_that_numbers_file_systems_anew(
+    incoming: Callable[..., Session], host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = incoming(_volume("data"))
+    known = _durable.lasting_identity
+
+    def numbered_anew(path: str | int) -> list[int] | None:
+        found = known(path)
+        return found and [found[0] + 1, *found[1:]]
+
+    monkeypatch.setattr(_durable, "lasting_identity", numbered_anew)
+    _destination.refuse(session, host, "a test")  # type: ignore[arg-type]
+    assert not (host.root / "volumes" / "data").exists()
+
+
 @pytest.mark.parametrize("place", ["made", "empty", "volume"])
 def test_what_is_mounted_in_a_place_is_not_looked_into(
     place: str, incoming: Callable[..., Session], host: Host, srv: Path

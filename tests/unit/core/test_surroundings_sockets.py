@@ -327,6 +327,54 @@ def test_where_nothing_can_be_borrowed(group: Group, monkeypatch: pytest.MonkeyP
 _MANY = "made += [socket.socket(type=kind) for kind in (TCP, UDP) for dummy in range(50)]\n"
 
 
+class Ends:
+    """A TCP socket between two addresses; without the second one a closed one."""
+
+    def __init__(self, state: int, here: str = "", there: str = "") -> None:
+        self._state, self._here, self._there = state, here, there
+
+    def getsockopt(self, *_arguments: int) -> bytes:
+        return bytes([self._state])
+
+    def getsockname(self) -> tuple[str, int]:
+        return self._here, 1
+
+    def getpeername(self) -> tuple[str, int]:
+        if not self._there:
+            raise OSError
+        return self._there, 2
+
+
+@pytest.mark.parametrize(
+    ("one", "kind", "closed"),
+    [
+        (Ends(1, "172.17.0.2", "192.0.2.9"), "tcp", True),
+        (Ends(1, "fe80::1%eth0", "fe80::2%eth0"), "tcp6", True),
+        (Ends(1, "::ffff:172.17.0.2", "::ffff:192.0.2.9"), "tcp6", True),
+        (Ends(1), "tcp", True),
+        # Within the container.
+        (Ends(1, "172.17.0.2", "172.17.0.2"), "tcp", False),
+        (Ends(1, "127.0.0.1", "127.0.0.53"), "tcp", False),
+        (Ends(10), "tcp", False),
+        (Ends(7), "tcp", False),
+        (Ends(1, "172.17.0.2", "192.0.2.9"), "udp", False),
+    ],
+)
+def test_which_connections_are_closed_where_none_are_kept(one: Any, kind: str, closed: bool) -> None:
+    assert sockets._will_be_closed(one, kind) is closed
+
+
+def test_connections_that_will_be_closed_are_not_looked_at(
+    group: Group, options: Special, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with inhabited(group, "original", _that_sets(options)) as original:
+        monkeypatch.setattr(
+            sockets, "_will_be_closed", lambda one, kind: "tcp" in kind and one.getsockopt(6, 11, 1) == b"\x01"
+        )
+        original.keeps_connections = False
+        assert set(_by_number(_taken(original))) == set(options) - {101, 102}
+
+
 def test_a_hundred_sockets_cost_the_frozen_time_little(group: Group) -> None:
     """About 5 ms on a busy machine; the whole frozen time is tens of milliseconds."""
     with inhabited(group, "original", _OPEN + _MANY) as original:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which halves recover.yml closes: the playbook itself, beside a module that notes what it is asked."""
+"""Which halves recover.yml closes, and what cleanup.yml forgets: the playbooks, beside a module that notes what it is asked."""
 
 from __future__ import annotations
 
@@ -76,6 +76,15 @@ def _host(place: Path, sessions: Sessions) -> dict[str, Any]:
 
 def _recover(place: Path, sources: dict[str, Sessions], destinations: dict[str, Sessions], *arguments: str) -> str:
     """Run the playbook for hosts that have these sessions; what it says."""
+    said = _play("recover.yml", place, sources, destinations, *arguments)
+    # To the end, where it says that something is unfinished: here what sessions say never changes.
+    assert "Tell what is unfinished still" in said
+    return said
+
+
+def _play(
+    playbook: str, place: Path, sources: dict[str, Sessions], destinations: dict[str, Sessions], *arguments: str
+) -> str:
     modules = place / "ansible_collections" / "livemigrate" / "criu" / "plugins" / "modules"
     modules.mkdir(parents=True)
     (modules / "migration_session.py").write_text(_MODULE)
@@ -87,14 +96,12 @@ def _recover(place: Path, sources: dict[str, Sessions], destinations: dict[str, 
     (place / "inventory.json").write_text(json.dumps(inventory))
     program = Path(sys.executable).with_name("ansible-playbook")
     done = subprocess.run(
-        [program, "-i", place / "inventory.json", ROOT / "playbooks" / "recover.yml", *arguments],
+        [program, "-i", place / "inventory.json", ROOT / "playbooks" / playbook, *arguments],
         env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(place), "ANSIBLE_HOME": str(place / "ansible")},
         capture_output=True,
         text=True,
         check=False,
     )
-    # To the end, where it says that something is unfinished: here what sessions say never changes.
-    assert "Tell what is unfinished still" in done.stdout, done.stdout + done.stderr
     return " ".join(done.stdout.split())
 
 
@@ -171,3 +178,12 @@ def test_a_destination_that_was_not_looked_at_may_be_lost(tmp_path: Path) -> Non
     said = _recover(tmp_path, {"alpha": [mine]}, {"gamma": others}, "-e", f"recover_destination_lost={SESSIONS[0]}")
     assert "It is not lost" not in said
     assert _asked(tmp_path, "alpha", state="settled", role="source", destination_lost=SESSIONS[0])
+
+
+def test_a_session_that_its_source_has_not_ended_is_not_forgotten(tmp_path: Path) -> None:
+    """Its destination has the only word that the source waits for."""
+    mine = _session(0, "source", "held", "beta", decision="GO_SENT")
+    theirs = _session(0, "destination", "closed", "alpha", decision="REFUSED", ended=True, unheard=True)
+    said = _play("cleanup.yml", tmp_path, {"alpha": [mine]}, {"beta": [theirs]}, "-e", f"cleanup_session={SESSIONS[0]}")
+    assert f"Session {SESSIONS[0]} is not at its end here" in said
+    assert not _asked(tmp_path, "alpha", state="cleaned") + _asked(tmp_path, "beta", state="cleaned")

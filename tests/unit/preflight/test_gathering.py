@@ -25,6 +25,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _destination_facts,
     _facts_machine,
     _finding,
+    _mount_users,
     _preflight,
     _sockets,
 )
@@ -486,6 +487,43 @@ def test_who_does_not_count_as_a_user_of_a_path(tmp_path: Path) -> None:
     # What does not travel is not written.
     nobody: Any = None
     assert _users_of(path, nobody, travels=False) == []
+
+
+def test_who_reads_what_is_the_containers_own_does_not_count(tmp_path: Path) -> None:
+    """A collector of logs reads what the container writes; it did so before the container left."""
+    path = tmp_path / "logs"
+    entry = {"kind": "bind", "path": str(path), "travels": True}
+
+    def users(writes: bool) -> list[str]:
+        asks: Any = Containers(_mounts(path, writes=writes))
+        found: list[str] = _destination_facts.binds(asks, [entry], [str(path)], ["own"])[str(path)]["used_by"]
+        return found
+
+    assert users(False) == []
+    assert users(True) == ["other"]
+
+
+def test_a_volume_of_a_plugin_is_not_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plugin may be down. It counts by its name."""
+    monkeypatch.setattr(Containers, "find_volume", lambda *_arguments: pytest.fail("it was asked for"))
+    mount = {"Type": "volume", "Driver": "rexray", "Name": "data", "Source": str(tmp_path / "data"), "RW": True}
+    assert _users_of(tmp_path / "data", Containers(("other", mount))) == ["other"]
+
+
+def test_what_lies_on_another_host_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That host may be down, and who looks would wait for it."""
+    resolve = os.path.realpath
+
+    def realpath(path: str, **options: Any) -> str:
+        assert not str(path).startswith("/nas/"), "it was looked at"
+        return resolve(path, **options)
+
+    monkeypatch.setattr(_mount_users, "_remote_places", lambda: ("/nas/",))
+    asks: Any = Containers(_mounts("/nas/share/"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os.path, "realpath", realpath)
+        found = _mount_users.uses(asks)
+    assert [one.path for one in found] == ["/nas/share"]
 
 
 def test_a_volume_may_be_another_name_for_a_path(tmp_path: Path) -> None:
