@@ -298,9 +298,14 @@ def _checked(source: t.Any) -> tuple[dict[str, Values], list[Special]]:
     except (KeyError, TypeError, AttributeError) as exc:
         raise ValueError(f"these are no options of sockets: {exc!r}") from exc
     for one in special:
-        if not isinstance(one.process, str) or type(one.descriptor) is not int:
+        if not isinstance(one.process, str) or not _is_number(one.descriptor):
             raise ValueError(f"{one.process!r}, {one.descriptor!r} is no descriptor of a process")
     return created, special
+
+
+def _is_number(value: t.Any) -> bool:
+    """Whether it is an int, and none of those that stand for true and false."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _checked_values(kind: t.Any, values: t.Any) -> Values:
@@ -310,7 +315,7 @@ def _checked_values(kind: t.Any, values: t.Any) -> Values:
         if name == _TEXT:
             known = isinstance(value, str) and _NAME.fullmatch(value) is not None
         else:
-            known = type(value) is int and -(1 << 31) <= value < 1 << 31
+            known = _is_number(value) and -(1 << 31) <= value < 1 << 31
         if not known:
             raise ValueError(f"{value!r} is no value of {name}")
     return dict(values)
