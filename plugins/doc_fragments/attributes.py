@@ -21,3 +21,13 @@ attributes:
     description: A second run with the same options changes nothing.
     support: full
 """
+
+    # For modules that only tell: named before the one above, because what is named first counts.
+    READ_ONLY = r"""
+options: {}
+attributes:
+  diff_mode:
+    support: N/A
+    details:
+      - This module changes nothing.
+"""

@@ -199,10 +199,11 @@ def _identity(path: str, *, own: bool) -> list[int] | None:
     return _durable.identity(path)
 
 
-def forget_targets(session: Session) -> None:
-    """Let nothing in any more. It takes no room: what has to be removed may have filled the file system."""
+def close_targets(session: Session) -> None:
+    """Let nothing in any more, and end what still comes in. It takes no room: what has to be removed may have filled the disk."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(session.memory_path("targets.json"))
+    end_transfers(session)
 
 
 def rsync_server_argv(words: t.Sequence[str], targets: t.Mapping[str, str]) -> list[str]:

@@ -130,8 +130,7 @@ def start(session: Session, engine: Engine) -> dict[str, t.Any]:
     _engines.require(session, _engines.API)
     _require_undecided(session)
     # All of it has come. What is written from here on would be in files that run.
-    _channel_server.forget_targets(session)
-    _channel_server.end_transfers(session)
+    _channel_server.close_targets(session)
     with _or_refused(session):
         told = _engine_api.start(session, engine)
     warnings = list(told.pop("warnings"))
@@ -216,8 +215,7 @@ def _hold(
         if flush is None:
             raise MigrationError("restore_failed", "This copy was restored already, in a talk that was cut off.")
         # All of it has come. What is written from here on would be on no disk, or in files that run.
-        _channel_server.forget_targets(session)
-        _channel_server.end_transfers(session)
+        _channel_server.close_targets(session)
         # What was made is taken away with it: nothing of it may be kept busy by us.
         with _or_refused(session, last_word.tell), flush:
             network = _connections.Arrangement.parse(told["network"])
@@ -279,8 +277,7 @@ def finish(session: Session, engine: Engine) -> list[str]:
     :returns: why an old copy is left alone, for a person; ``cleanup.yml`` says it again.
     """
     # The files are the container's own from here on.
-    _channel_server.forget_targets(session)
-    _channel_server.end_transfers(session)
+    _channel_server.close_targets(session)
     container = session.data("run")["container_id"]
     inspect = engine.find(container)
     left = []
@@ -356,8 +353,7 @@ def _end_copy(session: Session) -> None:
 
     :raises MigrationError: ``kill_failed``.
     """
-    _channel_server.forget_targets(session)
-    _channel_server.end_transfers(session)
+    _channel_server.close_targets(session)
     container = session.data("created").get("container_id")
     if container:
         _kill(container, _engines.of(session).give_up(session, container))

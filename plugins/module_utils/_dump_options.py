@@ -55,14 +55,20 @@ def saved_bytes(status: os.stat_result) -> int:
 def deleted_files(pids: t.Iterable[int], proc: str = "/proc") -> Deleted:
     """The deleted files of some processes, each counted once."""
     sizes: dict[tuple[int, int], int] = {}
-    for pid in pids:
-        for path in (*_open_files(f"{proc}/{pid}"), *_mapped_files(f"{proc}/{pid}")):
-            # A process may end while we look.
-            with contextlib.suppress(OSError):
-                status = os.stat(path)
-                if stat.S_ISREG(status.st_mode) and not status.st_nlink:
-                    sizes[status.st_dev, status.st_ino] = saved_bytes(status)
+    for path in removed_files(pids, proc):
+        # A process may end while we look.
+        with contextlib.suppress(OSError):
+            status = os.stat(path)
+            if stat.S_ISREG(status.st_mode) and not status.st_nlink:
+                sizes[status.st_dev, status.st_ino] = saved_bytes(status)
     return Deleted(len(sizes), max(sizes.values(), default=0), sum(sizes.values()))
+
+
+def removed_files(pids: t.Iterable[int], proc: str = "/proc") -> t.Iterator[str]:
+    """Links below /proc to what processes have open or mapped under a name that was removed."""
+    for pid in pids:
+        yield from _open_files(f"{proc}/{pid}")
+        yield from _mapped_files(f"{proc}/{pid}")
 
 
 def _open_files(process: str) -> t.Iterator[str]:

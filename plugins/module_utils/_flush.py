@@ -177,6 +177,4 @@ class Flush:
 
 def _mounted_below(trees: t.Sequence[str]) -> list[str]:
     """The directories below others on which another file system is mounted."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as handle:
-        mounts = _mountinfo.parse(handle.read())
-    return list(dict.fromkeys(one.place for one in _mountinfo.below(mounts, trees)))
+    return list(dict.fromkeys(one.place for one in _mountinfo.below(_mountinfo.of_host(), trees)))

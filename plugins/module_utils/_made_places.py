@@ -71,6 +71,11 @@ def _depth(place: _Entry) -> int:
     return str(place["path"]).count("/")
 
 
+def _noted(places: t.Iterable[_Place]) -> list[_Entry]:
+    """Those of which it is known which directories they are, those further up first."""
+    return sorted((place for place in places if not isinstance(place, str)), key=_depth)
+
+
 def make_directories(places: t.Iterable[_Entry]) -> dict[str, list[int] | None]:
     """Make what :func:`missing_directories` has found. One that somebody else has made meanwhile is not ours.
 
@@ -148,9 +153,7 @@ def _mounted_by(users: t.Collection[str]) -> str:
 
 def _is_mounted_in(path: str) -> bool:
     """Whether anything is mounted below a directory, an automounter too: to look into that mounts what it stands for."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as handle:
-        mounts = _mountinfo.parse(handle.read())
-    return any(one.place != path and _mount_users.within(one.place, path) for one in mounts)
+    return any(one.place != path and _mount_users.within(one.place, path) for one in _mountinfo.of_host())
 
 
 def _left(what: str, why: str) -> str:
@@ -172,7 +175,7 @@ def take_away(session: Session, engine: Engine) -> list[str]:
     noted, created = session.data("creating"), session.data("created")
     others = Others(session, engine)
     places = list(noted.get("made_directories", ()))
-    directories = sorted((place for place in places if not isinstance(place, str)), key=_depth)
+    directories = _noted(places)
     made = created.get("made_directories", {})
     told = [remove_volume(engine, name, created.get("made_volumes", {}), others) for name in noted.get("volumes", ())]
     told += [empty(place, others) for place in noted.get("empty_directories", ())]
@@ -265,7 +268,7 @@ def remove_directories(places: t.Iterable[_Place], made: t.Mapping[str, t.Any], 
     :param made: what :func:`make_directories` told. A session that was cut off before it could note that has sent nothing.
     :returns: why some were left.
     """
-    noted = sorted((place for place in places if not isinstance(place, str)), key=_depth)
+    noted = _noted(places)
     told = []
     for place in reversed(noted):
         path = place["path"]

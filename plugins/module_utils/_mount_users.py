@@ -35,9 +35,11 @@ def within(path: str, tree: str) -> bool:
 
 def _remote_places() -> tuple[str, ...]:
     """The beginnings of paths that lead to other hosts, of which one may be down: to resolve one would wait for it."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as handle:
-        mounts = _mountinfo.parse(handle.read())
-    remote = (one for one in mounts if one.kind in _trees.SHARED_FILESYSTEMS or one.kind.startswith(("fuse", "autofs")))
+    remote = (
+        one
+        for one in _mountinfo.of_host()
+        if one.kind in _trees.SHARED_FILESYSTEMS or one.kind.startswith(("fuse", "autofs"))
+    )
     return tuple(one.place.rstrip("/") + "/" for one in remote)
 
 

@@ -52,6 +52,17 @@ def parse(mountinfo: str) -> list[KernelMount]:
     return found
 
 
+def host_text() -> str:
+    """/proc/self/mountinfo: the mounts that this process sees."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as handle:
+        return handle.read()
+
+
+def of_host() -> list[KernelMount]:
+    """The same, parsed."""
+    return parse(host_text())
+
+
 def below(mounts: t.Iterable[KernelMount], trees: t.Iterable[str]) -> list[KernelMount]:
     """What is mounted below directories: rsync goes into it."""
     above = tuple(os.path.join(os.path.realpath(tree), "") for tree in trees)

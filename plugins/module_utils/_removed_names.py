@@ -20,7 +20,12 @@ import os
 import struct
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _core_image, _durable, _namespaces
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _core_image,
+    _dump_options,
+    _durable,
+    _namespaces,
+)
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
 
@@ -100,15 +105,11 @@ def _open_files(pids: t.Iterable[int], removed: t.Container[str]) -> dict[str, i
     :param removed: these names.
     """
     found: dict[str, int] = {}
-    for pid in pids:
-        for kind in ("fd", "map_files"):
-            for number in os.listdir(f"/proc/{pid}/{kind}"):
-                place = f"/proc/{pid}/{kind}/{number}"
-                with contextlib.suppress(FileNotFoundError):
-                    target = os.readlink(place)
-                    name = target[: -len(_DELETED)]
-                    if target.endswith(_DELETED) and name in removed and name not in found and os.stat(place).st_nlink:
-                        found[name] = os.open(place, os.O_PATH | os.O_CLOEXEC)
+    for place in _dump_options.removed_files(pids):
+        with contextlib.suppress(FileNotFoundError):
+            name = os.readlink(place)[: -len(_DELETED)]
+            if name in removed and name not in found and os.stat(place).st_nlink:
+                found[name] = os.open(place, os.O_PATH | os.O_CLOEXEC)
     return found
 
 

@@ -187,8 +187,7 @@ def is_shared(filesystem: str, options: t.Mapping[str, str]) -> bool:
 
 def filesystems(path: str) -> set[str]:
     """The types of the file systems on which a directory lies and that are mounted below it."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as handle:
-        text = handle.read()
+    text = _mountinfo.host_text()
     below = _mountinfo.below(_mountinfo.parse(text), [path])
     return {_durable.filesystem_type(path, text), *(one.kind for one in below)}
 

@@ -21,12 +21,8 @@ description:
   - The engine is asked through its socket, so neither the docker command line nor docker-py is needed.
   - CRIU needs root for its checks; use C(become).
 extends_documentation_fragment:
+  - livemigrate.criu.attributes.read_only
   - livemigrate.criu.attributes
-attributes:
-  diff_mode:
-    support: N/A
-    details:
-      - This module changes nothing.
 options:
   criu_path:
     description:

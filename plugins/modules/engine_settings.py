@@ -19,12 +19,8 @@ description:
     tasks it took ten times as long.
   - A file that is not there is told and is no error, and so is an engine that is not installed.
 extends_documentation_fragment:
+  - livemigrate.criu.attributes.read_only
   - livemigrate.criu.attributes
-attributes:
-  diff_mode:
-    support: N/A
-    details:
-      - This module changes nothing.
 options:
   daemon_config:
     description: The configuration file of the Docker Engine.

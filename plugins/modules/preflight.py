@@ -19,12 +19,8 @@ description:
   - Fails where there are findings of the severity O(fail_on), or worse. It runs on the control node and touches no host.
   - C(docs/rules.md) lists the rules.
 extends_documentation_fragment:
+  - livemigrate.criu.attributes.read_only
   - livemigrate.criu.attributes
-attributes:
-  diff_mode:
-    support: N/A
-    details:
-      - This module changes nothing.
 options:
   source:
     description:
