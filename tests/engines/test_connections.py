@@ -114,9 +114,11 @@ def test_what_no_program_has_accepted_is_told(newer: Pair, neighbour: Callable[.
     served = Client(moving.address)
     while not served.received:
         time.sleep(0.1)
-    # The one who accepts stands still, by its user's will; it does so on the other host, too.
+    # The one who accepts stands still, by its user's will; it does so on the other host, too. It is waited for until it does:
+    # who waits for a connection takes one that comes before the signal is acted upon.
     stop = "kill -STOP $(pidof nc)"
-    hosts[0].docker("exec", moving.name, "sh", "-c", stop)
+    stopped = "until grep -q 'State:.T' /proc/$(pidof nc)/status; do sleep 0.1; done"
+    hosts[0].docker("exec", moving.name, "sh", "-c", f"{stop}; {stopped}")
     waiting = [Client(moving.address) for dummy in range(3)]
     moving.move(hosts[0], hosts[1]).succeed()
     for client in waiting:
