@@ -17,7 +17,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -34,7 +34,10 @@ TOGETHER = "static"
 # These begin at once, in this order; the others as they are collected.
 LONGEST = ("forky", "trixie", TOGETHER, "images")
 # These begin when nothing else is left: emulated processors keep all of the machine's busy.
-LAST = ("vm",)
+LAST = "vm"
+# These begin with it, where there is such a test. One move has two emulated machines wait for each other, so that a processor has
+# time; and static checks are the only long lane in which nobody looks at a clock.
+BESIDE_LAST = TOGETHER
 
 
 def is_worker() -> bool:
@@ -67,10 +70,16 @@ def arrange(items: list[pytest.Item]) -> None:
     first: dict[str, pytest.Item] = {}
     for item in items:
         first.setdefault(lane_of(item), item)
-    ahead = [first[lane] for lane in LONGEST if lane in first]
-    last = [item for item in items if lane_of(item) in LAST]
+    lanes_last = _last(first)
+    ahead = [first[lane] for lane in LONGEST if lane in first and lane not in lanes_last]
+    last = [item for lane in lanes_last for item in items if lane_of(item) == lane]
     apart = {*ahead, *last}
     items[:] = [*ahead, *(item for item in items if item not in apart), *last]
+
+
+def _last(lanes: Iterable[str]) -> tuple[str, ...]:
+    """The lanes that begin when nothing else is left, in this order."""
+    return (LAST, BESIDE_LAST) if LAST in lanes else ()
 
 
 class Scheduler(LoadScopeScheduling):
@@ -90,7 +99,14 @@ class Scheduler(LoadScopeScheduling):
         return self._lanes[nodeid] or nodeid.partition("::")[0]
 
     def _reschedule(self, node: WorkerController) -> None:
-        if self.workqueue and next(iter(self.workqueue)) in LAST and self._is_busy(but=node):
+        for one in (node, *(other for other in self.nodes if other is not node)):
+            # Nothing calls for a worker that has had to wait.
+            if one is node or self.workqueue:
+                self._give_more(one)
+
+    def _give_more(self, node: WorkerController) -> None:
+        last = _last(set(self._lanes.values()))
+        if self.workqueue and next(iter(self.workqueue)) in last and self._is_any_busy(node, last):
             return
         super()._reschedule(node)
         if self.workqueue:
@@ -100,9 +116,13 @@ class Scheduler(LoadScopeScheduling):
             if not other.shutting_down and self._pending_of(self.assigned_work[other]) == 1:
                 other.shutdown()
 
-    def _is_busy(self, *, but: WorkerController) -> bool:
-        """Whether a worker other than this one has more to do than a test that it holds back."""
-        return any(node is not but and self._pending_of(self.assigned_work[node]) > 1 for node in self.nodes)
+    def _is_any_busy(self, node: WorkerController, last: Sequence[str]) -> bool:
+        """Whether this worker has more to do than a test that it holds back, or another one has, apart from the last lanes."""
+        works = [
+            {scope: unit for scope, unit in work.items() if other is node or scope not in last}
+            for other, work in self.assigned_work.items()
+        ]
+        return any(self._pending_of(work) > 1 for work in works)
 
 
 def write_plan(items: Sequence[pytest.Item], plan: Path) -> None:

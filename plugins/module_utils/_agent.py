@@ -16,27 +16,12 @@ import json
 import sys
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import (
-    _armed_start,
-    _channel_server,
-    _destination,
-    _durable_content,
-    _image_stream,
-    _opening,
-    _room,
-    _source,
-    _steps,
-    _stories,
-    _watchdog,
-)
-from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
+from ansible_collections.livemigrate.criu.plugins.module_utils import _session
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
-    PREPARING_LEASE_SECONDS,
-    SOURCE,
-    Session,
-    remove_remains,
-)
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
+
+# The other imports are within functions: each word through the channel is a start of the agent. All of its code takes 0.2 s of a
+# processor to load, what a word needs less than half of that for most.
 
 TRY_AGAIN = 75
 
@@ -62,13 +47,18 @@ def settle(session: Session) -> int:
         sys.stderr.write(f"session {session.id} cannot be settled yet: {exc}" + "\n")
         return TRY_AGAIN
     if outcome is not None:
+        from ansible_collections.livemigrate.criu.plugins.module_utils import _stories
+
         sys.stdout.write(" ".join([f"session {session.id}: {outcome}", *_stories.left(session)]) + "\n")
     return 0
 
 
 def _settle(session: Session) -> str | None:
-    # The attempt itself is no sign of life. One that began before this one got the lock is.
+    from ansible_collections.livemigrate.criu.plugins.module_utils import _destination, _source, _watchdog
+    from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
+
     with session.locked(timeout=1, alive=False):
+        # The attempt itself is no sign of life. One that began before this one got the lock is.
         if session.ended:
             # Its closing was cut off at the very end.
             session.close_again()
@@ -76,7 +66,7 @@ def _settle(session: Session) -> str | None:
             return None
         if session.lease_left > 0:
             return None
-        if session.role == SOURCE:
+        if session.role == _session.SOURCE:
             try:
                 engine = Engine()
             except MigrationError as exc:
@@ -89,22 +79,51 @@ def _settle(session: Session) -> str | None:
 
 def serve(session: Session, command: str) -> int:
     """Answer one call through the channel."""
+    from ansible_collections.livemigrate.criu.plugins.module_utils import _channel_server, _durable_content
+
     words: dict[str, t.Callable[[], dict[str, t.Any]]] = {
-        "ping": lambda: {"host": _source.host_identity()},
+        "ping": lambda: {"host": _session.host_identity()},
         "image-load": lambda: _load_image(session),
-        "addresses": lambda: _room.addresses(session),
-        "verdict": lambda: _destination.verdict(session),
-        "bye": lambda: _destination.bye(session, Engine()),
+        "addresses": lambda: _addresses(session),
+        "verdict": lambda: _verdict(session),
+        "bye": lambda: _bye(session),
     }
     talks = {
-        "handover": lambda: _destination.converse(session, sys.stdin.buffer, sys.stdout.buffer),
+        "handover": lambda: _hand_over(session),
         _durable_content.WORD: lambda: _durable_content.converse(session, sys.stdin.buffer, sys.stdout.buffer),
     }
     return _channel_server.serve(session, command, words, talks)
 
 
+def _addresses(session: Session) -> dict[str, t.Any]:
+    from ansible_collections.livemigrate.criu.plugins.module_utils import _room
+
+    return _room.addresses(session)
+
+
+def _verdict(session: Session) -> dict[str, t.Any]:
+    from ansible_collections.livemigrate.criu.plugins.module_utils import _destination
+
+    return _destination.verdict(session)
+
+
+def _bye(session: Session) -> dict[str, t.Any]:
+    from ansible_collections.livemigrate.criu.plugins.module_utils import _destination
+    from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
+
+    return _destination.bye(session, Engine())
+
+
+def _hand_over(session: Session) -> t.Callable[[], None] | None:
+    from ansible_collections.livemigrate.criu.plugins.module_utils import _destination
+
+    return _destination.converse(session, sys.stdin.buffer, sys.stdout.buffer)
+
+
 def step(session: Session, name: str) -> int:
     """Do a step for a module (``_step_call.py``): parameters on standard input, what became of it on standard output, as JSON."""
+    from ansible_collections.livemigrate.criu.plugins.module_utils import _steps
+
     return _answer(lambda params: _steps.run(name, session, params))
 
 
@@ -113,6 +132,8 @@ def open_half(own: str, *, check_mode: bool) -> int:
 
     :param own: this program's file.
     """
+    from ansible_collections.livemigrate.criu.plugins.module_utils import _opening
+
     return _answer(lambda params: _opening.open_half(params, own, check_mode=check_mode))
 
 
@@ -129,8 +150,11 @@ def _answer(work: t.Callable[[dict[str, t.Any]], dict[str, t.Any]]) -> int:
 
 
 def _load_image(session: Session) -> dict[str, t.Any]:
+    from ansible_collections.livemigrate.criu.plugins.module_utils import _image_stream, _room
+    from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
+
     # An engine with a store of its own writes the whole image to its disk before the first byte of it comes.
-    stream = _image_stream.Steady(sys.stdin.buffer, PREPARING_LEASE_SECONDS)
+    stream = _image_stream.Steady(sys.stdin.buffer, _session.PREPARING_LEASE_SECONDS)
     with session.locked():
         return _room.load_image(session, Engine(), stream)
 
@@ -146,11 +170,15 @@ def main(argv: t.Sequence[str] | None = None) -> int:
                 # Closed and gone while systemd still had the start in its queue, or cut off in the middle of that.
                 sys.stderr.write(exc.message + "\n")
                 if exc.code == "session_unknown":
-                    remove_remains(words[1])
+                    from ansible_collections.livemigrate.criu.plugins.module_utils import _watchdog
+
+                    _session.remove_remains(words[1])
                     _watchdog.disarm(words[1])
                 return 0
             return settle(session)
         if len(words) == 2 and words[0] == "start":
+            from ansible_collections.livemigrate.criu.plugins.module_utils import _armed_start
+
             _armed_start.serve(Session(words[1]))
             return 0
         if len(words) == 3 and words[0] == "serve":

@@ -118,6 +118,12 @@ def boot_mark() -> str:
     return f"{boot_id()}/{start_ticks}"
 
 
+def host_identity() -> str:
+    """What tells this host from every other one at this moment."""
+    with open("/etc/machine-id", encoding="ascii") as handle:
+        return f"{handle.read().strip()}/{boot_mark()}"
+
+
 class Session:
     """A session that exists on this host."""
 

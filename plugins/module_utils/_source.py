@@ -54,7 +54,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
     RUN,
     SOURCE,
     Session,
-    boot_mark,
+    host_identity,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
 from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
@@ -163,12 +163,6 @@ def probe(session: Session) -> dict[str, t.Any]:
     if answer["host"] == host_identity():
         raise MigrationError("same_host", "Source and destination are the same host; nothing is to be moved.")
     return answer
-
-
-def host_identity() -> str:
-    """What tells this host from every other one at this moment."""
-    with open("/etc/machine-id", encoding="ascii") as handle:
-        return f"{handle.read().strip()}/{boot_mark()}"
 
 
 def prepared(session: Session, engine: Engine, *, close_connections: bool) -> list[str]:

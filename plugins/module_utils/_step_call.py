@@ -9,7 +9,8 @@
 The agent has all the code, compiled, and the version of it that has opened the session. A module that carried that code itself
 would be packed by Ansible, sent and compiled again for each step: 0.3 to 0.5 s of a processor on the host and as much on the
 control node (measured; nine steps are a move). The module that opens a session has all of the code, to make the agent of it. It
-runs none of that but by the agent: compiling it twice would take as long again, and so the agent has shown that it works.
+runs none of that but by the agent: compiling it twice would take as long again, and so the agent has shown that it works. It is
+compiled once for all sessions of this version.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import _agent_package, _session
@@ -48,23 +48,18 @@ def call(session: Session, name: str, params: t.Mapping[str, t.Any]) -> dict[str
 
 
 def open_half(params: t.Mapping[str, t.Any], *, check_mode: bool) -> dict[str, t.Any]:
-    """Make an agent of the code that this module has, and have it open a half of a session.
+    """Have an agent of the code that this module has open a half of a session.
 
     :param params: plain data, see ``_opening.py``.
     :raises MigrationError: as ``_opening.open_half`` does; ``watchdog_failed`` where the agent does not work here.
     """
-    os.makedirs(_session.VOLATILE_ROOT, mode=0o700, exist_ok=True)
-    fd, path = tempfile.mkstemp(prefix="opening.", suffix=".pyz", dir=_session.VOLATILE_ROOT)
-    try:
-        with open(fd, "wb") as handle:
-            handle.write(_agent_package.build())
-        command = [*_session.agent_command(path), "open", *(["--check"] if check_mode else [])]
-        done = _run(command, params)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+    path = _agent_package.keep(os.path.join(_session.VOLATILE_ROOT, "agents"))
+    done = _run([*_session.agent_command(path), "open", *(["--check"] if check_mode else [])], params)
     answer = _answer(done)
     if answer is None:
+        # It may be damaged; the next attempt makes another one.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
         raise MigrationError(
             "watchdog_failed",
             f"{_how_it_ended('The program that would thaw the container in an emergency', done)} It does not work here, with "

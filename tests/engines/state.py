@@ -35,7 +35,7 @@ iptables-save | grep -v '^#' | sed 's/\[[0-9:]*\]//'
 nft list ruleset 2>/dev/null | grep -c livemigrate
 findmnt -rn -o TARGET | grep -v '/run/docker\|/var/lib/docker\|/run/user\|/run/credentials' | sort
 find /sys/fs/cgroup -type d -name '*docker-*' | sort
-ls -A /run/livemigrate 2>/dev/null | grep -vxE 'restores|self-test[.]json'
+ls -A /run/livemigrate 2>/dev/null | grep -vxE 'restores|agents|self-test[.]json'
 find /run/livemigrate/restores -name images 2>/dev/null
 # Tombstones of containers that are no more go with the next migration.
 for m in /var/lib/livemigrate/restores/*; do test -e "$m" && ! test -e "$m/consumed" && echo "$m"; done

@@ -134,9 +134,10 @@ def _moves(pair: Pair, path: Path, flags: list[str], *ways: tuple[Host, Host], e
         assert all(visitors.pages.values()), visitors.pages
 
 
-def test_as_the_article_starts_it_there_and_back(newer: Pair, tmp_path: Path) -> None:
+def test_as_the_article_starts_it(newer: Pair, tmp_path: Path) -> None:
+    """And not back again: extensions/molecule/wordpress does that."""
     here, there = newer.hosts
-    _moves(newer, tmp_path, ARTICLE, (here, there), (there, here))
+    _moves(newer, tmp_path, ARTICLE, (here, there))
 
 
 def test_without_privileges_in_the_containerd_image_store(newer: Pair, tmp_path: Path) -> None:

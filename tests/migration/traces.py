@@ -13,14 +13,15 @@ from tests.workloads.host import Host
 
 # Each line of a snapshot is one thing that a migration may make: containers, volumes, networks, images, sessions and their
 # secrets, keys, sudo rules, units, checkpoints, containerd's leftovers, processes of ours, mounts and namespaces of containers.
-# (.lock is where claims are changed one at a time, self-test.json what criu_check has noted of this host's CRIU; they stay.)
+# (.lock is where claims are changed one at a time, self-test.json what criu_check has noted of this host's CRIU, agents the
+# collection's compiled code; they stay.)
 _SNAPSHOT = r"""
 docker ps -a --no-trunc --format 'container {{.ID}} {{.Names}} {{.State}}' | sort
 docker volume ls --format 'volume {{.Name}}' | sort
 docker network ls --format 'network {{.Name}}' | sort
 docker images -a --no-trunc --format 'image {{.ID}} {{.Repository}}:{{.Tag}}' | sort
 for d in /run/livemigrate /var/lib/livemigrate/locks /var/lib/livemigrate/watchdog/sessions; do
-  ls -A $d 2>/dev/null | grep -vxE '[.]lock|restores|self-test[.]json' | sed "s,^,$d/,"
+  ls -A $d 2>/dev/null | grep -vxE '[.]lock|restores|agents|self-test[.]json' | sed "s,^,$d/,"
 done
 for s in /var/lib/livemigrate/2*; do test -d "$s" && (cd "$s" && ls -A | sed "s,^,$s/,"); done
 cat /root/.ssh/authorized_keys /home/*/.ssh/authorized_keys 2>/dev/null | grep livemigrate: | cut -c1-300

@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import _agent as agent_program
-from ansible_collections.livemigrate.criu.plugins.module_utils import _agent_package, _session
+from ansible_collections.livemigrate.criu.plugins.module_utils import _agent_package, _engine, _session
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import DESTINATION, SOURCE, Session
 from tests.unit.core.support import MODULE_UTILS, PACKAGE, PLUGINS, ROOT, bring_to, hold_lock, wait_for
@@ -189,7 +189,8 @@ def test_rsync_s_server_side_answers_as_the_others_do_and_loads_less(python: str
         assert (done.returncode, done.stdout) == (1, "")
         assert f"There is no session {unknown}" in done.stderr
         loaded[command] = set(re.findall(rf"{PACKAGE}\.(_\w+)", done.stderr))
-    assert loaded["ping"] == set(_agent_package.parts())
+    # What needs little of the code loads little of it.
+    assert len(loaded["ping"]) < len(_agent_package.parts()) / 4
     assert loaded["rsync --server . layer"] <= {
         "_channel_server",
         "_session",
@@ -292,7 +293,7 @@ def agent(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ca
         raise MigrationError("engine_unreachable", "Cannot connect to the Docker engine")
 
     request.getfixturevalue("host_roots")
-    monkeypatch.setattr(agent_program, "Engine", no_engine)
+    monkeypatch.setattr(_engine, "Engine", no_engine)
     return lambda *words: agent_program.main(words)
 
 

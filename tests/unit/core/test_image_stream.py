@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _agent, _durable, _image_stream, _room
+from ansible_collections.livemigrate.criu.plugins.module_utils import _agent, _durable, _engine, _image_stream, _room
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
 from tests.unit.core.support import bring_to, hold_lock
@@ -373,7 +373,7 @@ def test_it_waits_for_the_session_s_lock(
     file = tmp_path / "archive"
     file.write_bytes(_archive(_oci()))
     engine = Engine()
-    monkeypatch.setattr(_agent, "Engine", lambda: engine)
+    monkeypatch.setattr(_engine, "Engine", lambda: engine)
     holder = hold_lock(session.id, roots)
     threading.Timer(0.5, lambda: os.kill(holder, 9)).start()
     with file.open() as stdin:

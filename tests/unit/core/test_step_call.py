@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -121,16 +123,18 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _agent_is_made_of(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_agent_package, "build", program.encode)
+    monkeypatch.setattr(_agent_package, "build", lambda _sources: program.encode())
 
 
 @pytest.mark.parametrize("check_mode", [False, True])
-def test_a_new_agent_opens_a_half_and_goes(check_mode: bool, places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_agent_opens_a_half_and_is_kept(check_mode: bool, places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _agent_is_made_of(ECHO, monkeypatch)
     answer = _step_call.open_half({"role": "source"}, check_mode=check_mode)
     assert answer == {"argv": ["open", *(["--check"] if check_mode else [])], "role": "source"}
-    assert list(places.iterdir()) == []
-    assert places.stat().st_mode & 0o777 == 0o700
+    for place in (places, places / "agents"):
+        assert place.stat().st_mode & 0o777 == 0o700
+    (kept,) = (places / "agents").iterdir()
+    assert kept.stat().st_mode & 0o777 == 0o600
 
 
 def test_what_opening_raises_is_told_as_it_is(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,21 +142,41 @@ def test_what_opening_raises_is_told_as_it_is(places: Path, monkeypatch: pytest.
     with pytest.raises(MigrationError, match=r"^Full\.$") as caught:
         _step_call.open_half({"role": "source"}, check_mode=False)
     assert caught.value.code == "no_space"
-    assert list(places.iterdir()) == []
+    assert len(list((places / "agents").iterdir())) == 1
 
 
-@pytest.mark.usefixtures("places")
-def test_an_agent_that_does_not_work_here_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_agent_that_does_not_work_here_opens_nothing(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _agent_is_made_of("import no_such_library", monkeypatch)
     with pytest.raises(MigrationError, match="No module named 'no_such_library'") as caught:
         _step_call.open_half({"role": "source"}, check_mode=False)
     assert caught.value.code == "watchdog_failed"
+    assert list((places / "agents").iterdir()) == [], "a damaged one would stand in the way for a day"
 
 
-def test_the_agent_of_this_code_tells_what_is_missing(places: Path) -> None:
-    """The whole way: made, started, asked, gone."""
+def test_the_agent_is_made_once_for_a_version(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _agent_is_made_of(ECHO, monkeypatch)
+    _step_call.open_half({"role": "source"}, check_mode=True)
+    (first,) = (places / "agents").iterdir()
+    used, old = places / "agents" / "used.pyz", places / "agents" / "old.pyz"
+    for path, hours in ((first, 23), (used, 23), (old, 25)):
+        path.touch()
+        os.utime(path, (0, time.time() - hours * 3600))
+    _agent_is_made_of("import no_such_library", monkeypatch)
+    _step_call.open_half({"role": "source"}, check_mode=True)
+    assert first.stat().st_mtime > time.time() - 3600, "it has been used"
+    monkeypatch.setattr(_agent_package, "parts", lambda: {"_agent": "another version"})
+    _agent_is_made_of(ECHO, monkeypatch)
+    _step_call.open_half({"role": "source"}, check_mode=True)
+    kept = set((places / "agents").iterdir())
+    assert {first, used} < kept
+    assert old not in kept
+    assert len(kept) == 3
+
+
+@pytest.mark.usefixtures("places")
+def test_the_agent_of_this_code_tells_what_is_missing() -> None:
+    """The whole way: made, started, asked."""
     asked = {"role": "destination", "session": "", "container_id": "", "channel_user": "", "public_key": ""}
     with pytest.raises(MigrationError, match="session, container_id, channel_user, public_key must be given") as caught:
         _step_call.open_half(asked, check_mode=False)
     assert caught.value.code == "missing_arguments"
-    assert list(places.iterdir()) == []
