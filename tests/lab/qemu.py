@@ -67,7 +67,9 @@ def make_disk(settings: Settings, tree: Path, machine: Path, base: Path) -> None
     run(_enter(settings, machine, base, *command))
 
 
-def machine_command(settings: Settings, machine: Path, base: Path, *, namespace: str, mac: str) -> list[str]:
+def machine_command(
+    settings: Settings, machine: Path, base: Path, *, namespace: str, mac: str, kernel_arguments: str = ""
+) -> list[str]:
     """The command line that runs a machine, in the network namespace where its tap device is.
 
     Standard input and output speak QMP. An end of the machine ends QEMU, also when the machine asked for a reboot.
@@ -84,7 +86,7 @@ def machine_command(settings: Settings, machine: Path, base: Path, *, namespace:
             "-chardev", f"file,id=console,path={_MACHINE}/console.log,append=on", "-serial", "chardev:console",
             "-kernel", f"{_BASE}/vmlinux", "-initrd", f"{_BASE}/initrd.img",
             # nokaslr and mitigations=off: an emulated processor has no use for them, and they cost it much.
-            "-append", "root=/dev/vda rw console=ttyS0 net.ifnames=0 mitigations=off nokaslr",
+            "-append", f"root=/dev/vda rw console=ttyS0 net.ifnames=0 mitigations=off nokaslr {kernel_arguments}",
             # A flush of the machine reaches the image file, but waits for no disk of ours. What it has not flushed is lost
             # with QEMU: its own page cache, and the places of newly written blocks, which QEMU holds back until a flush.
             "-drive", f"file={_MACHINE}/disk.qcow2,format=qcow2,if=virtio,cache=unsafe,discard=unmap",

@@ -131,6 +131,14 @@ class VirtualMachine(Machine):
     def plug(self) -> None:
         network.plug(self.settings, self.name, self.octet, self.port, tap=True)
 
+    @property
+    def _kernel_arguments(self) -> Path:
+        return self.directory / "kernel-arguments"
+
+    def set_kernel_arguments(self, arguments: str) -> None:
+        """Arguments that its kernel gets beside those of the lab, from the next start on ("ipv6.disable=1", "" for none)."""
+        self._kernel_arguments.write_text(arguments)
+
     def start(self, group: Path) -> subprocess.Popen[bytes]:
         guestagent.make_port(self._agent)
         command = qemu.machine_command(
@@ -139,6 +147,7 @@ class VirtualMachine(Machine):
             self._base,
             namespace=network.namespace(self.settings, self.name),
             mac=network.mac(self.settings, self.octet),
+            kernel_arguments=self._kernel_arguments.read_text() if self._kernel_arguments.exists() else "",
         )
         return self.spawn(group, command, {}, pipes=True)
 
