@@ -81,6 +81,8 @@ def carry(side: Side, source: t.Any) -> None:
     """
     if not source.keys() <= _KINDS.keys():
         raise ValueError(f"there are no objects of the kinds {sorted(source)}")
+    if not any(source.values()):
+        return
     copy: Objects = take(side, None) or {}
     users, groups = Ids.of(side.init, "uid"), Ids.of(side.init, "gid")
 
@@ -119,7 +121,9 @@ def _control(kind: str, number: int, command: int, buffer: t.Any) -> None:
 
 def compare(side: Side, source: t.Any) -> list[str]:
     """The objects that a held copy does not have as the source had them."""
-    return differences(source, take(side, None) or {}) if side.group.frozen else []
+    if not any(source.values()) or not side.group.frozen:
+        return []
+    return differences(source, take(side, None) or {})
 
 
 def differences(source: t.Mapping[str, t.Any], copy: t.Mapping[str, t.Any]) -> list[str]:

@@ -34,6 +34,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._network_state im
 from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
 
 NAME = "network"
+# Under this name it is noted what the copy has when nothing was left to be done.
+_AFTERWARDS = f"{NAME} afterwards"
 OF_PROCESSES = False
 
 #: the rules by which a user says that these may be lost
@@ -162,15 +164,19 @@ def carry(side: Side, source: t.Any) -> None:
     """Bring about on the copy what was made inside."""
     if side.own_network:
         made, before = made_of(source), _as_made(side)
-        _namespaces.inside(side.init, ["net"], lambda: _carry(made, before))
+        side.notes[_AFTERWARDS] = _namespaces.inside(side.init, ["net"], lambda: _carry(made, before))
 
 
-def _carry(made: Made, before: State) -> None:
+def _carry(made: Made, before: State) -> State | None:
+    """Do what is to be done; returns the state where that is nothing, and None where it has changed."""
     # Sysctls were set since the first look, and some take addresses and routes away.
-    todo = _network_plan.plan(made, _network_state.read(), before)
-    if not todo.is_empty:
-        with Netlink() as netlink:
-            _apply(netlink, made, before, todo)
+    now = _network_state.read()
+    todo = _network_plan.plan(made, now, before)
+    if todo.is_empty:
+        return now
+    with Netlink() as netlink:
+        _apply(netlink, made, before, todo)
+    return None
 
 
 def _apply(netlink: Netlink, made: Made, before: State, todo: Plan) -> None:
@@ -273,5 +279,5 @@ def compare(side: Side, source: t.Any) -> list[str]:
     if not side.own_network:
         return []
     made, before = made_of(source), _as_made(side)
-    now = _namespaces.inside(side.init, ["net"], _network_state.read)
+    now = side.notes.get(_AFTERWARDS) or _namespaces.inside(side.init, ["net"], _network_state.read)
     return _network_plan.differences(_network_plan.plan(made, now, before))

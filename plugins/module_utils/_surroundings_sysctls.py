@@ -252,14 +252,20 @@ def carry(side: Side, source: t.Any) -> None:
     names = _with_devices({*source["set"], *_unlike(values, usual)}, values)
     wanted = sorted((name for name in names if kind_of(name) in kinds and _is_known(name)), key=_order)
 
-    def write() -> None:
+    def write() -> Values | None:
+        found, written = {}, False
         for name in wanted:
             now = _read(name)
             # A kernel that does not have it cannot be told.
-            if now is not None and not _same(now, values[name]):
-                _write(name, values[name])
+            if now is not None:
+                found[name] = now
+                if not _same(now, values[name]):
+                    _write(name, values[name])
+                    written = True
+        # One that is written may change others.
+        return None if written else found
 
-    _namespaces.inside(side.init, kinds, write)
+    side.notes[NAME] = _namespaces.inside(side.init, kinds, write)
 
 
 def _is_known(name: str) -> bool:
@@ -283,7 +289,10 @@ def compare(side: Side, source: t.Any) -> list[str]:
     names = [name for name in source["set"] if kind_of(name) in kinds]
     known = [name for name in names if _is_known(name)]
     strange = [f"the sysctl {name!r} cannot be set" for name in names if not _is_known(name)]
-    return strange + differences(known, source["values"], _namespaces.inside(side.init, kinds, lambda: _values(known)))
+    copy = side.notes.get(NAME)
+    if copy is None:
+        copy = _namespaces.inside(side.init, kinds, lambda: _values(known))
+    return strange + differences(known, source["values"], copy)
 
 
 def differences(names: t.Iterable[str], source: Values, copy: Values) -> list[str]:
