@@ -21,7 +21,7 @@ import time
 import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
-    _dump_options,
+    _deleted_files,
     _fence,
     _held,
     _host_files,
@@ -251,7 +251,7 @@ def checkpoint_bytes(inspect: Inspect) -> int:
     group, init = TaskGroup.of_container(inspect), int(inspect["State"]["Pid"])
     mounts = _mountinfo.parse(_held.read(f"/proc/{init}/mountinfo"))
     places = _mountinfo.memory_places(mounts, _places(inspect, init).binds)
-    return group.resident_bytes + _used_bytes(init, places) + _dump_options.deleted_files(group.pids()).total
+    return group.resident_bytes + _used_bytes(init, places) + _deleted_files.deleted_files(group.pids()).total
 
 
 def _exec_patience(inspect: Inspect) -> float:

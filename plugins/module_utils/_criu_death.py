@@ -19,7 +19,7 @@ import time
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import Runner, run
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._support import parse_version
+from ansible_collections.livemigrate.criu.plugins.module_utils._versions import parse_version
 
 _NO_ANSWER = re.compile(r"(unixpacket|criu-xprt-\w+)\b.*(\bEOF|connection reset|broken pipe)|unexpected EOF")
 _MESSAGES = "/dev/kmsg"

@@ -26,6 +26,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _core_image,
     _criu_failure,
     _criu_log,
+    _deleted_files,
     _dump_options,
     _durable,
     _durable_content,
@@ -140,7 +141,7 @@ def dump(session: Session, engine: Engine, group: TaskGroup) -> dict[str, t.Any]
     plan = _connections.Plan.of(session)
     pids = group.pids()
     outlook = _connections.outlook(plan, pids[0])
-    deleted = _dump_options.deleted_files(pids)
+    deleted = _deleted_files.deleted_files(pids)
     options = options_file(session)
     # In place: the unit that waits for the dump has these very files before its eyes.
     for path, text in (

@@ -37,11 +37,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._command import S
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine_socket import engine_get
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._shim import shim_facts
-from ansible_collections.livemigrate.criu.plugins.module_utils._support import (
-    criu_verdict,
-    engine_verdict,
-    parse_version,
-)
+from ansible_collections.livemigrate.criu.plugins.module_utils._support import criu_verdict, engine_verdict
+from ansible_collections.livemigrate.criu.plugins.module_utils._versions import parse_version
 
 Facts = dict[str, t.Any]
 

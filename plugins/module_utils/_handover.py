@@ -18,7 +18,7 @@ import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _connections,
-    _dump_options,
+    _deleted_files,
     _durable,
     _engine_runtime,
     _engines,
@@ -114,7 +114,7 @@ def hand_over(session: Session, engine: Engine) -> dict[str, t.Any]:
             _freeze.freeze(session, engine, lambda: _source.look_last(session))
             # Both beside the dump. What has left already means nothing before it is said to be complete.
             # What the kernel writes for a program by itself, and after the freeze, moves no change time when it is through.
-            beside = not _dump_options.has_kernel_aio(TaskGroup(session.data("arming")["cgroup"]).pids())
+            beside = not _deleted_files.has_kernel_aio(TaskGroup(session.data("arming")["cgroup"]).pids())
             content = stack.enter_context(_transfer.LastPass(session, trees, beside=beside))
             checkpoint = _engines.of(session).images(session)
             images = stack.enter_context(_talk.Follower(talk.output, checkpoint, talk.hang_up))

@@ -20,7 +20,7 @@ import time
 import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import _held_sockets, _named_pipes, _sleeping_tasks
-from ansible_collections.livemigrate.criu.plugins.module_utils._dump_options import saved_bytes
+from ansible_collections.livemigrate.criu.plugins.module_utils._deleted_files import saved_bytes
 
 Facts = dict[str, t.Any]
 

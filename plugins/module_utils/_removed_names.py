@@ -20,12 +20,7 @@ import os
 import struct
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import (
-    _core_image,
-    _dump_options,
-    _durable,
-    _namespaces,
-)
+from ansible_collections.livemigrate.criu.plugins.module_utils import _core_image, _deleted_files, _durable, _namespaces
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
 
@@ -105,7 +100,7 @@ def _open_files(pids: t.Iterable[int], removed: t.Container[str]) -> dict[str, i
     :param removed: these names.
     """
     found: dict[str, int] = {}
-    for place in _dump_options.removed_files(pids):
+    for place in _deleted_files.removed_files(pids):
         with contextlib.suppress(FileNotFoundError):
             name = os.readlink(place)[: -len(_DELETED)]
             if name in removed and name not in found and os.stat(place).st_nlink:

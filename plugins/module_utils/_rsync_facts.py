@@ -14,7 +14,7 @@ import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import _confinement
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._support import parse_version
+from ansible_collections.livemigrate.criu.plugins.module_utils._versions import parse_version
 
 _SECONDS = 10.0
 

@@ -24,7 +24,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._finding import (
     rule,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._spec_networks import ANY_ADDRESS, networks
-from ansible_collections.livemigrate.criu.plugins.module_utils._support import parse_version
+from ansible_collections.livemigrate.criu.plugins.module_utils._versions import parse_version
 
 _Found = t.Iterator[Told]
 

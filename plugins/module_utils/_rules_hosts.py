@@ -21,7 +21,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._finding import (
     rule,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._spec_networks import primary_network
-from ansible_collections.livemigrate.criu.plugins.module_utils._support import at_least, parse_version
+from ansible_collections.livemigrate.criu.plugins.module_utils._versions import at_least, parse_version
 
 _Found = t.Iterator[Told]
 

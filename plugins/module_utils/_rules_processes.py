@@ -20,7 +20,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._finding import (
     Told,
     rule,
 )
-from ansible_collections.livemigrate.criu.plugins.module_utils._support import at_least, parse_version
+from ansible_collections.livemigrate.criu.plugins.module_utils._versions import at_least, parse_version
 
 _Found = t.Iterator[Told]
 

@@ -27,7 +27,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import Runner, run
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._support import parse_version
+from ansible_collections.livemigrate.criu.plugins.module_utils._versions import parse_version
 from ansible_collections.livemigrate.criu.plugins.module_utils._waiting_unit import WaitingUnit
 
 # Where dockerd has runc keep its notes about containers: <exec-root>/runtime-runc/<namespace of containerd>.

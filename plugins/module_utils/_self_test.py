@@ -30,6 +30,7 @@ import typing as t
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _criu_death,
     _criu_log,
+    _deleted_files,
     _dump_options,
     _durable,
     _self_test_bundle,
@@ -141,7 +142,7 @@ def _options(host_options: str, *, skip_lock: bool) -> dict[str, str]:
     script = shutil.which("true", path=SYSTEM_PATH) or "/bin/true"
     return {
         "options.restore": "".join(f"{line}\n" for line in _dump_options.for_restore(kept=True, action_script=script)),
-        "options.dump": _dump_options.for_dump(host_options, kept=True, deleted=_dump_options.NOTHING_DELETED),
+        "options.dump": _dump_options.for_dump(host_options, kept=True, deleted=_deleted_files.NOTHING_DELETED),
         "options.environment": _dump_options.by_environment(skip_lock=skip_lock),
     }
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import typing as t
 
-Version = tuple[int, ...]
+from ansible_collections.livemigrate.criu.plugins.module_utils._versions import Version, at_least, parse_version
 
 # manage-cgroups=ignore does not work before it (criu PR 1800), and without that a restored container is put into the
 # old container's cgroup, where it cannot be paused or migrated again.
@@ -39,18 +39,6 @@ class EngineVerdict(t.NamedTuple):
     restores: str
     # Why not all; empty for "all".
     reason: str
-
-
-def parse_version(text: str | None) -> Version:
-    """The first dotted number in a text, ``1.7.24~ds1`` as ``(1, 7, 24)``; ``()`` where there is none."""
-    match = re.search(r"\d+(?:\.\d+)*", text or "")
-    return tuple(int(part) for part in match.group().split(".")) if match else ()
-
-
-def at_least(version: Version, wanted: Version) -> bool:
-    """Whether *version* is *wanted* or newer; a missing part counts as 0."""
-    length = max(len(version), len(wanted))
-    return version + (0,) * (length - len(version)) >= wanted + (0,) * (length - len(wanted))
 
 
 def _dotted(version: Version) -> str:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _dump_options
-from ansible_collections.livemigrate.criu.plugins.module_utils._dump_options import Deleted
+from ansible_collections.livemigrate.criu.plugins.module_utils import _deleted_files, _dump_options
+from ansible_collections.livemigrate.criu.plugins.module_utils._deleted_files import Deleted
 
 NOTHING = Deleted(0, 0, 0)
 
@@ -107,7 +107,7 @@ def holder(tmp_path: Path) -> Iterator[int]:
 
 
 def test_deleted_files_are_found_open_and_mapped_each_once(holder: int) -> None:
-    found = _dump_options.deleted_files([holder, holder])
+    found = _deleted_files.deleted_files([holder, holder])
     # What they occupy: since 3.18 CRIU holds that against its limit, and not the size.
     assert found.files == 2
     assert found.largest >= 9000
@@ -119,7 +119,7 @@ def test_deleted_files_are_found_open_and_mapped_each_once(holder: int) -> None:
 def test_a_process_that_has_ended_holds_nothing() -> None:
     with subprocess.Popen(["true"]) as process:
         pass
-    assert _dump_options.deleted_files([process.pid]) == NOTHING
+    assert _deleted_files.deleted_files([process.pid]) == NOTHING
 
 
 # io_setup(2), as libaio makes it.
@@ -132,13 +132,13 @@ sys.stdin.read()
 
 
 def test_a_program_that_has_the_kernel_write_for_it_is_seen(holder: int) -> None:
-    assert not _dump_options.has_kernel_aio([holder])
+    assert not _deleted_files.has_kernel_aio([holder])
     with subprocess.Popen(
         [sys.executable, "-c", _AIO], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         said = process.stdout.readline()
-        found = _dump_options.has_kernel_aio([holder, process.pid])
+        found = _deleted_files.has_kernel_aio([holder, process.pid])
         process.kill()
     if said != "ready\n":
         pytest.skip("no io_setup(2) here")

@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._support import (
-    at_least,
-    criu_verdict,
-    engine_verdict,
-    parse_version,
-)
+from ansible_collections.livemigrate.criu.plugins.module_utils._support import criu_verdict, engine_verdict
+from ansible_collections.livemigrate.criu.plugins.module_utils._versions import at_least, parse_version
 
 GOOD = "Looks good."
 
