@@ -12,10 +12,6 @@ import ipaddress
 import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._sockets import Address, Socket
-from ansible_collections.livemigrate.criu.plugins.module_utils._spec_networks import networks
-
-# Networks of one host: what leaves them carries the host's address, so that a connection knows the host, not the container.
-_HIDDEN = ("bridge", "host", "null", "nat")
 
 
 class Addresses(t.NamedTuple):
@@ -52,27 +48,3 @@ class Addresses(t.NamedTuple):
 
 
 NO_ADDRESSES = Addresses(frozenset(), frozenset())
-
-
-def after(source: t.Mapping[str, t.Any], destination: t.Mapping[str, t.Any], drivers: t.Mapping[str, str]) -> Addresses:
-    """Compare the addresses that a container has with those that its copy, created and not started, has asked for.
-
-    :param drivers: the driver of each network of the copy, by name, on the destination.
-    """
-    asked = {network.name: network for network in networks(destination)}
-    there: set[Address] = set()
-    reachable: set[Address] = set()
-    for network in networks(source):
-        copy = asked.get(network.name)
-        if copy is None:
-            continue
-        pairs = ((network.ipv4_assigned, copy.ipv4_requested), (network.ipv6_assigned, copy.ipv6_requested))
-        same = {ipaddress.ip_address(now) for now, wanted in pairs if now and wanted and _same(now, wanted)}
-        there |= same
-        if drivers.get(network.name, "bridge") not in _HIDDEN:
-            reachable |= same
-    return Addresses(frozenset(there), frozenset(reachable))
-
-
-def _same(one: str, other: str) -> bool:
-    return ipaddress.ip_address(one) == ipaddress.ip_address(other)

@@ -34,8 +34,9 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _replaced_mounts,
     _session,
     _sockets,
-    _spec,
     _spec_create,
+    _spec_mounts,
+    _spec_networks,
     _starting_units,
     _surroundings_tasks,
     _trees,
@@ -146,7 +147,7 @@ def tree_bytes(path: str, deadline: float) -> tuple[int, bool]:
 
 def _volume_facts(asks: Asks, inspect: Inspect, bind_mounts: t.Sequence[str]) -> tuple[list[Facts], list[str]]:
     """The volumes and binds without what may be secret of them, and which of the named bind mounts are none of it."""
-    sources = {mount.source for mount in _spec.mounts(inspect) if mount.kind == "bind"}
+    sources = {mount.source for mount in _spec_mounts.mounts(inspect) if mount.kind == "bind"}
     known = [path for path in bind_mounts if os.path.normpath(path) in sources]
     unknown = [path for path in bind_mounts if path not in known]
     return [_volume(entry) for entry in _volumes.of_container(asks, inspect, known)], unknown
@@ -180,7 +181,7 @@ def of_spec(spec: t.Mapping[str, t.Any], name: str, ancestry: t.Sequence[str]) -
 
 
 def _ports(inspect: Inspect) -> list[Facts]:
-    return [dataclasses.asdict(port) for port in _spec.published_ports(inspect)]
+    return [dataclasses.asdict(port) for port in _spec_networks.published_ports(inspect)]
 
 
 def _storage(inspect: Inspect) -> tuple[str, str | None]:
@@ -206,7 +207,7 @@ def _unsupported(inspect: Inspect) -> dict[str, list[str]]:
 
 def _networks(asks: Asks, inspect: Inspect) -> list[Facts]:
     told = []
-    for endpoint in _spec.networks(inspect):
+    for endpoint in _spec_networks.networks(inspect):
         found = asks.find_network(endpoint.name) or {}
         others = [name for container, name in members(found).items() if container != inspect["Id"]]
         told.append({"name": endpoint.name, **network_facts(found), "neighbours": sorted(others)})
@@ -301,7 +302,7 @@ def _places(inspect: Inspect, init: int) -> _Places:
     """
     host = inspect.get("HostConfig") or {}
     hidden = [*(host.get("MaskedPaths") or ()), *(host.get("ReadonlyPaths") or ())]
-    mounts = _spec.mounts(inspect)
+    mounts = _spec_mounts.mounts(inspect)
     every = [*(mount.destination for mount in mounts), *_ENGINES_PLACES, *hidden]
     links = _host_files.real_places(f"/proc/{init}/root", every)
 
@@ -346,7 +347,7 @@ def _replaced(
     # What is a part of a volume only is not the directory that inspect names.
     sources = {
         mount.destination: mount.source
-        for mount in _spec.mounts(inspect)
+        for mount in _spec_mounts.mounts(inspect)
         if (mount.kind == "bind" or (mount.kind == "volume" and mount.driver == "local"))
         and mount.destination not in parts
     }

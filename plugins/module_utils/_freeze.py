@@ -19,7 +19,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _network_lock,
     _removed_names,
     _restart_policy,
-    _spec,
+    _spec_create,
     _watchdog,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
@@ -58,7 +58,11 @@ def freeze(session: Session, engine: Engine, last_look: t.Callable[[], None]) ->
     size = _container_facts.checkpoint_bytes(inspect)
     _engines.of(session).make_room(session, size)
     session.enter(
-        "arming", policy=_spec.restart_policy(inspect), pid=inspect["State"]["Pid"], cgroup=group.path, bytes=size
+        "arming",
+        policy=_spec_create.restart_policy(inspect),
+        pid=inspect["State"]["Pid"],
+        cgroup=group.path,
+        bytes=size,
     )
     _watchdog.prove(session.id)
     # A restart policy would start the image afresh beside the restored copy as soon as the old copy is killed.

@@ -17,7 +17,7 @@ import contextlib
 import os
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _durable, _spec, _trees
+from ansible_collections.livemigrate.criu.plugins.module_utils import _durable, _spec_create, _trees
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
 
@@ -32,7 +32,7 @@ def put(
     :param container: its id.
     :param inspect: its inspect data. Where it has that policy already, whoever set it may have been cut off before the flush.
     """
-    if _spec.restart_policy(inspect) != policy:
+    if _spec_create.restart_policy(inspect) != policy:
         engine.set_restart_policy(container, policy)
     flush(session, container)
 

@@ -13,7 +13,6 @@ import os
 import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
-    _addresses,
     _bound_files,
     _channel,
     _channel_server,
@@ -30,8 +29,10 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _networks,
     _old_records,
     _preflight,
+    _rules_container,
     _session,
-    _spec,
+    _spec_create,
+    _spec_networks,
     _trees,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import run, run_checked
@@ -208,7 +209,7 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
     session.enter(
         "created",
         container_id=container,
-        policy=_spec.restart_policy(inspect),
+        policy=_spec_create.restart_policy(inspect),
         addresses=_addresses_of(engine, inspect, created),
         links=links,
         # Before anything is sent: only of what is noted here a refusal removes the content.
@@ -224,10 +225,10 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
 
 
 def _addresses_of(engine: Engine, source: t.Mapping[str, t.Any], created: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Which of its addresses the copy will have, see ``_addresses.after``."""
-    found = (engine.find_network(network.name) for network in _spec.networks(created))
+    """Which of its addresses the copy will have, see ``_spec_networks.after``."""
+    found = (engine.find_network(network.name) for network in _spec_networks.networks(created))
     drivers = {network["Name"]: network["Driver"] for network in found if network}
-    return _addresses.after(source, created, drivers).as_data()
+    return _spec_networks.addresses_after(source, created, drivers).as_data()
 
 
 def addresses(session: Session) -> dict[str, t.Any]:
@@ -245,19 +246,25 @@ def _files(spec: t.Mapping[str, t.Any]) -> list[tuple[int, str]]:
     ]
 
 
-def _creation(session: Session, spec: t.Mapping[str, t.Any], engine: Engine) -> _spec.CreationSpec:
+def _creation(session: Session, spec: t.Mapping[str, t.Any], engine: Engine) -> _spec_create.CreationSpec:
     """What to ask of this host's engine.
 
-    :raises MigrationError: ``cannot_recreate`` where its API cannot express all of it.
+    :raises MigrationError: ``cannot_recreate`` where its API cannot express all of it, or nobody can make such a container again.
     """
+    refused = _rules_container.spec_refusals(spec["inspect"], spec.get("ignore_rules", ()))
+    if refused:
+        raise MigrationError(
+            "cannot_recreate",
+            "This container cannot be made again on another host: %s %s" % (refused[0].message, refused[0].remedy),
+            reasons=[finding.code for finding in refused],
+        )
     local = engine.find_image(spec["image"]["reference"])
     image = _images.find(engine, spec["image"])
-    plan = _spec.creation_parameters(
+    plan = _spec_create.creation_parameters(
         spec["inspect"],
         image_id=image["Id"] if image else spec["image"]["id"],
         reference_image_id=local["Id"] if local else None,
         api_version=engine.api_version,
-        ignore_rules=spec.get("ignore_rules", ()),
     )
     if plan["unsupported_fields"]:
         text = "; ".join(f"{note['field']}: {note['why']}" for note in plan["unsupported_fields"])

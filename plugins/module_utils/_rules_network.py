@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _addresses, _finding, _sockets
+from ansible_collections.livemigrate.criu.plugins.module_utils import _finding, _sockets, _spec_networks
 from ansible_collections.livemigrate.criu.plugins.module_utils._addresses import Addresses
 from ansible_collections.livemigrate.criu.plugins.module_utils._finding import ERROR, INFO, WARNING, Case, Told, rule
 from ansible_collections.livemigrate.criu.plugins.module_utils._sockets import Socket, Sockets
@@ -51,7 +51,7 @@ def view(container: _finding.Facts, there: _finding.Facts | None, *, close_conne
     return View(
         _sockets.of_plain(container["sockets"]),
         tuple(_sockets.socket_of(words) for words in container["lasting"]),
-        _addresses.after(container["inspect"], container["inspect"], drivers).and_made_inside(
+        _spec_networks.addresses_after(container["inspect"], container["inspect"], drivers).and_made_inside(
             (container.get("network_made") or {}).get("addresses", ())
         ),
         close_connections,

@@ -37,7 +37,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _removed_names,
     _restart_policy,
     _session,
-    _spec,
+    _spec_networks,
     _surroundings,
     _transfer,
     _trees,
@@ -111,7 +111,7 @@ def open_session(
     try:
         session.keep_out_of_swap()
         public_key = _channel.make_key(session)
-        networks = [engine.find_network(endpoint.name) for endpoint in _spec.networks(inspect)]
+        networks = [engine.find_network(endpoint.name) for endpoint in _spec_networks.networks(inspect)]
         outbox = session.memory_path("outbox")
         os.makedirs(outbox, mode=0o700, exist_ok=True)
         _durable.write_json(

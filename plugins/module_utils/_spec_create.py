@@ -16,8 +16,6 @@ import copy
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._rules_container import spec_refusals
 from ansible_collections.livemigrate.criu.plugins.module_utils._spec_fields import (
     CONFIG,
     DROP,
@@ -192,7 +190,6 @@ def creation_parameters(
     reference_image_id: str | None = None,
     api_version: str,
     keep_addresses: t.Collection[str] = (),
-    ignore_rules: t.Container[str] = (),
 ) -> CreationSpec:
     """Everything that re-creates the container of ``inspect`` on a destination. Holds its environment: treat it as
     a secret.
@@ -205,16 +202,7 @@ def creation_parameters(
     :param api_version: with which the destination is going to be asked; use its highest
     :param keep_addresses: networks (names) on which the addresses in use now are asked for, also where they were
         only assigned
-    :param ignore_rules: ids of rules whose refusal the user does not heed
-    :raises MigrationError: ``cannot_recreate`` where spec_refusals() has something to say
     """
-    refused = spec_refusals(inspect, ignore_rules)
-    if refused:
-        raise MigrationError(
-            "cannot_recreate",
-            "This container cannot be made again on another host: %s %s" % (refused[0].message, refused[0].remedy),
-            reasons=[finding.code for finding in refused],
-        )
     context = Context(inspect, parse_api(api_version), image_id, reference_image_id)
     notes: dict[str, list[t.Any]] = {"unknown": [], "unsupported": [], "changes": []}
     body = _section(CONFIG, inspect.get("Config") or {}, context, notes)

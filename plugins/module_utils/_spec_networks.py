@@ -15,6 +15,8 @@ import re
 import typing as t
 from dataclasses import dataclass, field
 
+from ansible_collections.livemigrate.criu.plugins.module_utils._addresses import Addresses
+from ansible_collections.livemigrate.criu.plugins.module_utils._sockets import Address
 from ansible_collections.livemigrate.criu.plugins.module_utils._spec_fields import (
     ENDPOINTS,
     fields_by_path,
@@ -319,3 +321,35 @@ def port_bindings(inspect: Inspect) -> dict[str, list[JSON]]:
             # Not all numbers are known: as asked. --publish-all needs nothing here, the flag itself is sent.
             sent[key] = list(wanted[key] or [{"HostIp": "", "HostPort": ""}])
     return sent
+
+
+# -- what becomes of addresses
+
+# Networks of one host: what leaves them carries the host's address, so that a connection knows the host, not the container.
+_HIDDEN = ("bridge", "host", "null", "nat")
+
+
+def addresses_after(
+    source: t.Mapping[str, t.Any], destination: t.Mapping[str, t.Any], drivers: t.Mapping[str, str]
+) -> Addresses:
+    """Compare the addresses that a container has with those that its copy, created and not started, has asked for.
+
+    :param drivers: the driver of each network of the copy, by name, on the destination.
+    """
+    asked = {network.name: network for network in networks(destination)}
+    there: set[Address] = set()
+    reachable: set[Address] = set()
+    for network in networks(source):
+        copy = asked.get(network.name)
+        if copy is None:
+            continue
+        pairs = ((network.ipv4_assigned, copy.ipv4_requested), (network.ipv6_assigned, copy.ipv6_requested))
+        same = {ipaddress.ip_address(now) for now, wanted in pairs if now and wanted and _same_address(now, wanted)}
+        there |= same
+        if drivers.get(network.name, "bridge") not in _HIDDEN:
+            reachable |= same
+    return Addresses(frozenset(there), frozenset(reachable))
+
+
+def _same_address(one: str, other: str) -> bool:
+    return ipaddress.ip_address(one) == ipaddress.ip_address(other)

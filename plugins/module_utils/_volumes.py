@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _bound_files, _durable, _spec, _trees
+from ansible_collections.livemigrate.criu.plugins.module_utils import _bound_files, _durable, _spec_mounts, _trees
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine_socket import Asks
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 
@@ -26,7 +26,7 @@ def of_container(engine: Asks, inspect: Inspect, bind_mounts: t.Sequence[str]) -
     """
     found: list[dict[str, t.Any]] = []
     writers: list[dict[str, t.Any]] | None = None
-    for mount in _spec.mounts(inspect):
+    for mount in _spec_mounts.mounts(inspect):
         if mount.kind == "volume":
             details = engine.find_volume(mount.name) or {}
             shared = _trees.is_shared(_durable.filesystem_type(mount.source), details.get("Options") or {})

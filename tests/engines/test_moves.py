@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._spec import compare, unexpected
 from tests import matrix
 from tests.engines.conftest import Moving, containerd_store, criu_fails, gap_told, remove
 from tests.engines.state import assert_as_before, before
@@ -23,6 +22,7 @@ from tests.migration.conftest import Pair
 from tests.migration.inventory import write_inventory
 from tests.migration.migration import Migration
 from tests.workloads.host import Host
+from tests.workloads.inspect_comparison import compare, unexpected
 from tests.workloads.probe import wait_for_answer
 from tests.workloads.recipes import RECIPES
 from tests.workloads.watch import Watch

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._spec import compare, unexpected
 from tests.migration.conftest import Pair
 from tests.migration.migration import Migration
 from tests.migration.tidy import forget, nothing_left
 from tests.workloads.host import Host
+from tests.workloads.inspect_comparison import compare, unexpected
 from tests.workloads.probe import wait_for_answer
 
 pytestmark = pytest.mark.usefixtures("pipelined")

@@ -19,12 +19,12 @@ from typing import Any
 import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
-    _addresses,
     _announce,
     _held,
     _held_sockets,
     _rules_network,
     _sockets,
+    _spec_networks,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._addresses import Addresses
 from ansible_collections.livemigrate.criu.plugins.module_utils._finding import ERROR, WARNING
@@ -353,7 +353,7 @@ def _inspect(*, requested: str, assigned: str) -> dict[str, Any]:
 def test_which_addresses_stay(requested: str, driver: str, there: bool, reachable: bool) -> None:
     source = _inspect(requested=requested, assigned="198.51.100.7")
     copy = _inspect(requested=requested, assigned="")
-    after = _addresses.after(source, copy, {"lan": driver})
+    after = _spec_networks.addresses_after(source, copy, {"lan": driver})
     assert (bool(after.there), bool(after.reachable)) == (there, reachable)
 
 

@@ -10,15 +10,14 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._finding import Finding
-from ansible_collections.livemigrate.criu.plugins.module_utils._spec import (
-    creation_parameters,
+from ansible_collections.livemigrate.criu.plugins.module_utils._rules_container import (
     refusals,
     spec_refusals,
     state_refusals,
     warnings,
 )
+from ansible_collections.livemigrate.criu.plugins.module_utils._spec_create import creation_parameters
 from tests.unit.spec.samples import BY_HAND, CAPTURED, ID, IMAGE, SECRET, container, load, volume
 
 
@@ -97,13 +96,10 @@ def test_what_the_state_refuses_does_not_stop_the_mapping() -> None:
         assert creation_parameters(inspect, image_id=IMAGE, api_version="1.51")["name"] == "one"
 
 
-def test_what_the_spec_refuses_stops_the_mapping() -> None:
+def test_what_the_spec_refuses_is_not_of_the_state() -> None:
     for code, inspect in OF_THE_SPEC.items():
         assert state_refusals(inspect) == []
-        with pytest.raises(MigrationError) as caught:
-            creation_parameters(inspect, image_id=IMAGE, api_version="1.51")
-        assert caught.value.code == "cannot_recreate"
-        assert caught.value.details["reasons"] == [code]
+        assert codes(spec_refusals(inspect)) == [code]
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._spec import Difference, compare, unexpected
 from tests.unit.spec.samples import BY_HAND, CAPTURED, ID, SECRET, container, load, volume
 from tests.unit.spec.test_fields import CASES, REFUSED, Case
+from tests.workloads.inspect_comparison import Difference, compare, unexpected
 
 OTHER_ID = "ba9876543210" + "d" * 52
 

@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._spec import (
+from ansible_collections.livemigrate.criu.plugins.module_utils._spec_create import creation_parameters, endpoint_plan
+from ansible_collections.livemigrate.criu.plugins.module_utils._spec_networks import (
     PublishedPort,
-    creation_parameters,
-    endpoint_plan,
     networks,
     published_ports,
 )

@@ -17,13 +17,10 @@ from typing import Any
 import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import _spec_create
-from ansible_collections.livemigrate.criu.plugins.module_utils._spec import (
-    compare,
-    creation_parameters,
-    mounts,
-    unexpected,
-)
+from ansible_collections.livemigrate.criu.plugins.module_utils._spec_create import creation_parameters
+from ansible_collections.livemigrate.criu.plugins.module_utils._spec_mounts import mounts
 from tests.unit.spec.samples import BY_HAND, CAPTURED, load
+from tests.workloads.inspect_comparison import compare, unexpected
 
 
 def create(fixture: dict[str, Any]) -> Any:

@@ -2,8 +2,6 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# This code is private to the collection: it may change at any time.
-
 """The comparison of a container before its move and its copy after it.
 
 Each field's row in the table (_spec_fields.py) says whether the two hosts may differ in it and what may be told of its
@@ -39,7 +37,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._spec_fields impo
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._spec_mounts import Mount, mounts
 from ansible_collections.livemigrate.criu.plugins.module_utils._spec_networks import SHORT_ID
-from ansible_collections.livemigrate.criu.plugins.module_utils._spec_view import HIDDEN, view
+from tests.workloads.inspect_view import HIDDEN, view
 
 JSON = dict[str, t.Any]
 Inspect = t.Mapping[str, t.Any]

@@ -2,8 +2,6 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# This code is private to the collection: it may change at any time.
-
 """A container's specification without its secrets. Each field's row in the table says what may be told of its value."""
 
 from __future__ import annotations
@@ -11,15 +9,12 @@ from __future__ import annotations
 import hashlib
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._spec_create import CreationSpec
 from ansible_collections.livemigrate.criu.plugins.module_utils._spec_fields import (
     ARGV,
-    CONFIG,
     COUNT,
     ENDPOINTS,
     HEALTH,
     HIDE,
-    HOST,
     LOG,
     MOUNTS,
     NAMES,
@@ -131,32 +126,3 @@ def view(row: Field | None, value: t.Any) -> t.Any:
         return value if is_empty(value) else HIDDEN
     shown = _VIEWS.get(row.view)
     return value if shown is None or value is None else shown(value)
-
-
-def redact(spec: CreationSpec) -> JSON:
-    """A view of a specification that a module may return: no values of environment, labels and options, no arguments.
-
-    Label values are left out too: reverse proxies keep password hashes in them.
-    """
-    table = fields_by_path()
-    body: JSON = {}
-    for name, value in spec["body"].items():
-        if name == "HostConfig":
-            body[name] = {item: view(table.get("%s.%s" % (HOST, item)), entry) for item, entry in value.items()}
-        elif name == "NetworkingConfig":
-            endpoints = value.get("EndpointsConfig") or {}
-            body[name] = {"EndpointsConfig": {network: _endpoint(settings) for network, settings in endpoints.items()}}
-        else:
-            body[name] = view(table.get("%s.%s" % (CONFIG, name)), value)
-    return {
-        "name": spec["name"],
-        "body": body,
-        "endpoints_to_connect": [
-            {"network": request["network"], "settings": _endpoint(request["settings"])}
-            for request in spec["endpoints_to_connect"]
-        ],
-        "restart_policy": dict(spec["restart_policy"]),
-        "unknown_fields": list(spec["unknown_fields"]),
-        "unsupported_fields": list(spec["unsupported_fields"]),
-        "changes": list(spec["changes"]),
-    }
