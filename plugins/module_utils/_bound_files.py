@@ -20,24 +20,9 @@ import stat
 from ansible_collections.livemigrate.criu.plugins.module_utils import _durable
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
 
-# What lies at a path of the host, as far as it decides whether it can travel.
-DIRECTORY, FILE, OTHER, MISSING = "directory", "file", "other", "missing"
-
 _ARRIVAL = ".livemigrate-"
 # In the session's directory in memory: which files have taken their places.
 _ADOPTED = "adopted.json"
-
-
-def form_of(path: str) -> str:
-    """What a path is; a link is what it leads to, but as a file it must have the same name: it arrives under that."""
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:
-        return MISSING
-    if stat.S_ISDIR(mode):
-        return DIRECTORY
-    same_name = os.path.basename(os.path.realpath(path)) == os.path.basename(path)
-    return FILE if stat.S_ISREG(mode) and same_name else OTHER
 
 
 def arrival(session: Session, number: int, path: str) -> str:

@@ -20,14 +20,14 @@ import typing as t
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _container_facts,
     _durable,
+    _filesystems,
     _held,
     _host_files,
     _images,
     _mount_users,
-    _old_copy,
+    _old_copy_names,
     _session,
     _sockets,
-    _trees,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine_socket import Asks
 
@@ -60,7 +60,7 @@ def _is_shared(volume: Wanted) -> bool:
     options = volume.get("Options") or {}
     # That of a bind mount: what a share is called is no path.
     places = [volume["Mountpoint"], *(one for one in (str(options.get("device") or ""),) if one.startswith("/"))]
-    return any(_trees.is_shared(_durable.filesystem_type(place), options) for place in places)
+    return any(_filesystems.is_shared(_durable.filesystem_type(place), options) for place in places)
 
 
 def volumes(asks: Asks, entries: t.Iterable[Wanted], own_data: t.Container[str], own_ids: t.Container[str]) -> Facts:
@@ -104,7 +104,7 @@ def binds(asks: Asks, entries: t.Iterable[Wanted], own_data: t.Container[str], o
                 "is_file": os.path.isfile(path),
                 "has_content": has_content(path) and path not in own_data,
                 "leads_to": os.path.realpath(path) if os.path.islink(path) else "",
-                "reaches_shared": _trees.reaches_shared(path),
+                "reaches_shared": _filesystems.reaches_shared(path),
                 "used_by": _mount_users.overwritten(uses or [], path, own=path in own_data) if travels else [],
             }
     return told
@@ -251,9 +251,9 @@ def _old_copies_in_use(asks: Asks, past: t.Iterable[_session.Session]) -> list[F
     found = []
     for earlier in past:
         old = asks.find(earlier.facts["container_id"])
-        why = _old_copy.why_in_use(earlier, old) if old else ""
+        why = _old_copy_names.why_in_use(earlier, old) if old else ""
         if why:
-            found.append({"why": why, "remedy": _old_copy.remedy(earlier)})
+            found.append({"why": why, "remedy": _old_copy_names.remedy(earlier)})
     return found
 
 

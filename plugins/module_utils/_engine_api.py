@@ -27,10 +27,10 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _durable,
     _durable_content,
     _fence,
+    _flush,
     _proof,
     _runc,
     _surroundings,
-    _transfer,
     _trees,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine, memory_timeout
@@ -93,9 +93,11 @@ def seal(session: Session, engine: Engine) -> int:
     """
     directory = images(session)
     inspect = engine.inspect(session.facts["container_id"])
-    paths = [directory, *(tree.path for tree in _transfer.content_trees(session, inspect))]
+    spec = _durable.read_json(session.memory_path("outbox", "spec.json"))
+    trees = _trees.content(inspect, session.facts["data_root"], spec["volumes"])
+    paths = [directory, *(tree.path for tree in trees)]
     with ThreadPoolExecutor(max_workers=1) as pool:
-        written = pool.submit(_transfer.write_out, paths)
+        written = pool.submit(_flush.write_out, paths)
         manifest = _checkpoint_dir.manifest(directory)
         _durable.write_json(os.path.join(session.memory_path("outbox"), "manifest.json"), manifest)
         # Names, sizes and hashes only: what a start from this checkpoint after a reboot is checked against.

@@ -31,6 +31,9 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._errors import Mi
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
+# How long the source's own disk may take for what the container has written.
+_WRITE_OUT_SECONDS = 600.0
+
 
 def _syncfs(descriptor: int) -> None:
     # ctypes lets other threads work meanwhile.
@@ -178,3 +181,12 @@ class Flush:
 def _mounted_below(trees: t.Sequence[str]) -> list[str]:
     """The directories below others on which another file system is mounted."""
     return list(dict.fromkeys(one.place for one in _mountinfo.below(_mountinfo.of_host(), trees)))
+
+
+def write_out(paths: t.Sequence[str]) -> None:
+    """Make the file systems of these directories durable, on the source.
+
+    :raises MigrationError: ``flush_failed``.
+    """
+    with Flush(paths, host="source") as flush:
+        flush.now(_WRITE_OUT_SECONDS)

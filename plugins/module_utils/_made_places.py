@@ -28,8 +28,9 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _durable,
     _mount_users,
     _mountinfo,
-    _old_copy,
+    _old_copy_names,
     _session,
+    _volumes,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
@@ -55,7 +56,7 @@ def missing_directories(binds: t.Iterable[_Entry]) -> list[dict[str, t.Any]]:
     found: dict[str, dict[str, t.Any]] = {}
     for entry in binds:
         if entry["travels"]:
-            is_file = entry["form"] == _bound_files.FILE
+            is_file = entry["form"] == _volumes.FILE
             path = os.path.normpath(entry["path"])
             place = os.path.dirname(path) if is_file else path
             leaf = not is_file
@@ -120,7 +121,7 @@ class Others:
         for earlier in _session.past_of(self._session.facts.get("ancestry", [])):
             old = self._engine.find(earlier.facts["container_id"])
             # One that has been started again or renamed is somebody's.
-            if old is not None and not _old_copy.why_in_use(earlier, old):
+            if old is not None and not _old_copy_names.why_in_use(earlier, old):
                 own.add(old["Id"])
         return _mount_users.uses(self._engine, own)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _mountinfo, _trees
+from ansible_collections.livemigrate.criu.plugins.module_utils import _filesystems, _mountinfo
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine_socket import Asks
 
 
@@ -38,7 +38,7 @@ def _remote_places() -> tuple[str, ...]:
     remote = (
         one
         for one in _mountinfo.of_host()
-        if one.kind in _trees.SHARED_FILESYSTEMS or one.kind.startswith(("fuse", "autofs"))
+        if one.kind in _filesystems.SHARED_FILESYSTEMS or one.kind.startswith(("fuse", "autofs"))
     )
     return tuple(one.place.rstrip("/") + "/" for one in remote)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _names, _restart_policy
+from ansible_collections.livemigrate.criu.plugins.module_utils import _old_copy_names, _restart_policy
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
@@ -21,15 +21,6 @@ Inspect = t.Mapping[str, t.Any]
 
 # Seconds in which Docker has to notice that a container has ended.
 _NOTICE_SECONDS = 20.0
-
-
-def name_of(session: Session) -> str:
-    """The name under which the old copy of a session is kept: ``NAME-moved-SESSION``."""
-    return _names.moved_name(session.facts["container_name"], session.id)
-
-
-def _name(inspect: Inspect) -> str:
-    return str(inspect.get("Name") or "").lstrip("/")
 
 
 # -- ending it ----------------------------------------------------------------------------------------------------
@@ -46,8 +37,8 @@ def end(session: Session, engine: Engine, inspect: Inspect) -> None:
     :raises MigrationError: ``kill_failed``.
     """
     container = session.facts["container_id"]
-    if _name(inspect) != name_of(session):
-        engine.rename(container, name_of(session))
+    if _old_copy_names.name_now(inspect) != _old_copy_names.name_of(session):
+        engine.rename(container, _old_copy_names.name_of(session))
     _restart_policy.put(session, engine, container, inspect, _restart_policy.NEVER)
     group = TaskGroup(session.data("arming")["cgroup"])
     if session.happened_in_this_boot("arming"):
@@ -58,8 +49,8 @@ def end(session: Session, engine: Engine, inspect: Inspect) -> None:
     if session.happened_in_this_boot("arming") and group.exists and group.populated:
         raise MigrationError(
             "kill_failed",
-            f"Docker calls the old copy {name_of(session)} stopped, but it has tasks: somebody has started it again. Stop what "
-            "starts it (a systemd unit, a script); it is ended by the session's watchdog then.",
+            f"Docker calls the old copy {_old_copy_names.name_of(session)} stopped, but it has tasks: somebody has started it "
+            "again. Stop what starts it (a systemd unit, a script); it is ended by the session's watchdog then.",
             cgroup=group.path,
         )
 
@@ -81,7 +72,7 @@ def _wait_stopped(engine: Engine, container: str) -> None:
 
 def give_name_back(session: Session, engine: Engine, inspect: Inspect) -> None:
     """Undo the renaming of :func:`end`, for a source that goes on after all: the destination that had said RUN is lost."""
-    if _name(inspect) == name_of(session):
+    if _old_copy_names.name_now(inspect) == _old_copy_names.name_of(session):
         engine.rename(session.facts["container_id"], session.facts["container_name"])
         _restart_policy.flush(session, session.facts["container_id"])
 
@@ -89,35 +80,15 @@ def give_name_back(session: Session, engine: Engine, inspect: Inspect) -> None:
 # -- removing it --------------------------------------------------------------------------------------------------
 
 
-def why_in_use(session: Session, inspect: Inspect) -> str:
-    """Why an old copy is not one any more, and must not be removed; empty where it may be: stopped, and under its moved name.
-
-    Who starts it again, or gives it another name, has put it to a use of which we know nothing.
-    """
-    name = _name(inspect)
-    if inspect["State"]["Running"]:
-        return f"The container {name}, the old copy of session {session.id}, has been started again and is running"
-    if name != name_of(session):
-        return f"The container {name}, the old copy of session {session.id}, has been given this name by somebody"
-    return ""
-
-
-def remedy(session: Session) -> str:
-    """What to do about one that is in use, for a person who wants it to be removed, or does not."""
-    return (
-        f"If nothing of it is needed, stop it and name it {name_of(session)} again (docker stop, docker rename), and repeat; or "
-        "remove it yourself (docker rm). It is left alone as long as it is as it is."
-    )
-
-
 def require_unused(session: Session, inspect: Inspect) -> None:
     """Refuse to remove what is in use.
 
     :raises MigrationError: ``old_copy_in_use``.
     """
-    why = why_in_use(session, inspect)
+    why = _old_copy_names.why_in_use(session, inspect)
     if why:
-        raise MigrationError("old_copy_in_use", f"{why}; it is not removed. {remedy(session)}", session=session.id)
+        remedy = _old_copy_names.remedy(session)
+        raise MigrationError("old_copy_in_use", f"{why}; it is not removed. {remedy}", session=session.id)
 
 
 def remove(session: Session, engine: Engine, inspect: Inspect) -> None:

@@ -34,6 +34,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _spec_create,
     _spec_networks,
     _trees,
+    _volumes,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._command import run, run_checked
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
@@ -194,7 +195,7 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
     }
     made_directories = _made_places.make_directories(directories)
     for entry in binds:
-        if entry["travels"] and entry["form"] != _bound_files.FILE:
+        if entry["travels"] and entry["form"] != _volumes.FILE:
             os.makedirs(entry["path"], exist_ok=True)
     for number, path in _files(spec):
         _bound_files.make_place(session, number, path)
@@ -242,7 +243,7 @@ def _files(spec: t.Mapping[str, t.Any]) -> list[tuple[int, str]]:
     return [
         (number, os.path.normpath(entry["path"]))
         for number, entry in enumerate(travelling)
-        if entry["form"] == _bound_files.FILE
+        if entry["form"] == _volumes.FILE
     ]
 
 
@@ -317,7 +318,7 @@ def _targets(
             targets[f"volume/{entry['name']}"] = found["Mountpoint"]
         elif entry["travels"]:
             path = os.path.normpath(entry["path"])
-            is_file = entry["form"] == _bound_files.FILE
+            is_file = entry["form"] == _volumes.FILE
             targets[f"bind/{binds}"] = _bound_files.arrival(session, binds, path) if is_file else path
             binds += 1
     return targets

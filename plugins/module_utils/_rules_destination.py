@@ -13,7 +13,7 @@ import ipaddress
 import os
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _bound_files, _host_files, _sockets
+from ansible_collections.livemigrate.criu.plugins.module_utils import _host_files, _sockets, _volumes
 from ansible_collections.livemigrate.criu.plugins.module_utils._finding import (
     ERROR,
     INFO,
@@ -413,14 +413,14 @@ def bind_mount_missing(case: Case) -> _Found:
             yield (
                 f"The container mounts {path} of its host at {entry['destination']}; that does not exist on the destination.",
                 "Provide it there, or name it in migrate_bind_mounts to have its content moved."
-                if entry["form"] in (_bound_files.DIRECTORY, _bound_files.FILE)
+                if entry["form"] in (_volumes.DIRECTORY, _volumes.FILE)
                 else "Provide it there; it is neither a directory nor a file of the same name, so its content cannot be moved.",
             )
 
 
 def _is_other_file(entry: Facts, found: Facts) -> bool:
     """Whether what is to become a file is a link or a device there: it would be replaced, not what it leads to."""
-    return bool(entry["form"] == _bound_files.FILE and (found["leads_to"] or not found["is_file"]))
+    return bool(entry["form"] == _volumes.FILE and (found["leads_to"] or not found["is_file"]))
 
 
 @rule(ERROR, "a bind mount into which no migration writes", "run", "container", "there")
@@ -434,7 +434,7 @@ def bind_mount_refused(case: Case) -> _Found:
         remedy = "Leave it out of migrate_bind_mounts and provide it on the destination."
         if path in SYSTEM_DIRECTORIES:
             yield f"{path} is a directory of the host itself; a migration does not write there.", remedy
-        elif entry["form"] not in (_bound_files.DIRECTORY, _bound_files.FILE):
+        elif entry["form"] not in (_volumes.DIRECTORY, _volumes.FILE):
             yield (
                 (
                     f"{path} is neither a directory nor a file of that name on the source (a socket, a device, a link to another "
@@ -443,7 +443,7 @@ def bind_mount_refused(case: Case) -> _Found:
                 remedy,
             )
         elif found["exists"] and (
-            found["is_directory"] != (entry["form"] == _bound_files.DIRECTORY) or _is_other_file(entry, found)
+            found["is_directory"] != (entry["form"] == _volumes.DIRECTORY) or _is_other_file(entry, found)
         ):
             yield f"{path} is a {entry['form']} on the source and something else on the destination.", remedy
         elif found["exists"] and entry.get("reaches_shared") and found.get("reaches_shared"):
@@ -485,7 +485,7 @@ def bind_mount_stays(case: Case) -> _Found:
                     "has to be the same."
                 ),
                 "See that both are the same, or name it in migrate_bind_mounts to have its content moved."
-                if entry["form"] in (_bound_files.DIRECTORY, _bound_files.FILE)
+                if entry["form"] in (_volumes.DIRECTORY, _volumes.FILE)
                 else "See that both are the same.",
             )
 

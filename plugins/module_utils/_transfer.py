@@ -16,9 +16,9 @@ import typing as t
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from ansible_collections.livemigrate.criu.plugins.module_utils import (
-    _bound_files,
     _durable,
     _durable_content,
+    _filesystems,
     _flush,
     _trees,
 )
@@ -37,8 +37,6 @@ _PARALLEL_TREES = 4
 _CLOCK_TOLERANCE_SECONDS = 1.0
 # How long a container stands still for its last changes at most.
 _LAST_PASS_SECONDS = 300.0
-# How long the source's own disk may take for what the container has written.
-_WRITE_OUT_SECONDS = 600.0
 # A change time is that of the kernel's last tick, not of the moment.
 _MARGIN_SECONDS = 1.0
 
@@ -58,40 +56,9 @@ def send_image(session: Session, engine: Engine) -> int:
 
 
 def content_trees(session: Session, inspect: Inspect) -> list[_trees.Tree]:
-    """The directories of the container that travel, without its checkpoint.
-
-    A bind mount of a directory that lies in another one of them comes with that. Two passes at once into one directory would each
-    delete what the other is about to write.
-    """
+    """The directories of the container that travel, without its checkpoint."""
     spec = _durable.read_json(session.memory_path("outbox", "spec.json"))
-    trees = [_trees.layer(inspect)]
-    log = _trees.log(inspect, session.facts["data_root"])
-    if log is not None:
-        trees.append(log)
-    binds = 0
-    for entry in spec["volumes"]:
-        if entry["kind"] == "volume" and entry["travels"]:
-            tree = _trees.volume(entry["name"], entry["path"])
-            # One that is mounted at several places is one all the same.
-            if tree not in trees:
-                trees.append(tree)
-        elif entry["kind"] == "bind" and entry["travels"]:
-            of_form = _trees.bind_file if entry["form"] == _bound_files.FILE else _trees.bind
-            tree = of_form(binds, entry["path"])
-            if tree.file or not any(_comes_with(tree, one) for one in trees):
-                # Without those that were found before and come with this one.
-                trees = [one for one in trees if tree.file or one.file or not _comes_with(one, tree)]
-                trees.append(tree)
-            binds += 1
-    return trees
-
-
-def _comes_with(tree: _trees.Tree, other: _trees.Tree) -> bool:
-    """Whether a bind mount of a directory lies in another one: by the names that the destination has for them, and here too."""
-    if other.file or not (tree.target.startswith("bind/") and other.target.startswith("bind/")):
-        return False
-    pairs = ((how(tree.path), how(other.path)) for how in (os.path.normpath, os.path.realpath))
-    return all(os.path.join(inner, "").startswith(os.path.join(outer, "")) for inner, outer in pairs)
+    return _trees.content(inspect, session.facts["data_root"], spec["volumes"])
 
 
 def send_content(session: Session, engine: Engine, *, running: bool) -> int:
@@ -109,20 +76,11 @@ def send_content(session: Session, engine: Engine, *, running: bool) -> int:
         # From here on every write moves a file's time, those through shared memory maps too: the pages that were dirty are
         # written out, and the next store to one is seen by the kernel. See _send_tree.
         began = _moment()
-        write_out([tree.path for tree in trees])
+        _flush.write_out([tree.path for tree in trees])
         _durable.write_json(session.memory_path("content_sent.json"), began)
         return send_trees(session, trees, running=True)
 
     return _durable_content.send(session, pass_ahead, seconds=_durable_content.RUNNING_SECONDS)
-
-
-def write_out(paths: t.Sequence[str]) -> None:
-    """Make the file systems of these directories durable, on the source.
-
-    :raises MigrationError: ``flush_failed``.
-    """
-    with _flush.Flush(paths, host="source") as flush:
-        flush.now(_WRITE_OUT_SECONDS)
 
 
 def send_trees(session: Session, trees: t.Sequence[_trees.Tree], *, running: bool) -> int:
@@ -145,7 +103,7 @@ def _touched_since(session: Session, tree: _trees.Tree) -> float | None:
     network that is another host's clock.
     """
     before = _durable.read_json(session.memory_path("content_sent.json"))
-    if before is None or not _trees.has_local_times_throughout(tree.path):
+    if before is None or not _filesystems.has_local_times_throughout(tree.path):
         return None
     moved: float = _moment()["ahead"] - before["ahead"]
     if abs(moved) > _CLOCK_TOLERANCE_SECONDS:
@@ -262,7 +220,7 @@ class LastPass:
     def _may_differ(self, tree: _trees.Tree) -> bool:
         """Whether a directory was touched since the pass began, or no time can tell (see :func:`_touched_since`)."""
         moved = abs(_moment()["ahead"] - self._began["ahead"]) > self._TICKS_SECONDS
-        if moved or not _trees.has_local_times_throughout(tree.path):
+        if moved or not _filesystems.has_local_times_throughout(tree.path):
             return True
         return _touched(tree, self._began["began"] - self._TICKS_SECONDS, dumped=True)
 

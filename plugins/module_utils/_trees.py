@@ -18,38 +18,10 @@ import re
 import shutil
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _durable, _mountinfo, _names, _snapshots
+from ansible_collections.livemigrate.criu.plugins.module_utils import _names, _snapshots, _volumes
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 
 Inspect = t.Mapping[str, t.Any]
-
-# File systems whose content every host that mounts them sees: nothing to bring, and nothing to overwrite.
-SHARED_FILESYSTEMS = frozenset(
-    {
-        "nfs",
-        "nfs4",
-        "cifs",
-        "smb3",
-        "ceph",
-        "fuse.ceph",
-        "glusterfs",
-        "fuse.glusterfs",
-        "ocfs2",
-        "gfs2",
-        "lustre",
-        "9p",
-        "afs",
-    }
-)
-
-# File systems on which the change time of a file tells of every change, by this host's clock. Of one that is not named here that
-# is not known. On tmpfs and ramfs a store through a shared map moves no time when its page was written to before.
-_LOCAL_FILESYSTEMS = frozenset(
-    {
-        *("ext2", "ext3", "ext4", "xfs", "btrfs", "bcachefs", "f2fs", "jfs", "nilfs2", "reiserfs", "zfs"),
-        "overlay",
-    }
-)
 
 # Overlayfs' own notes about THIS host's lower layers and inodes. They are meaningless elsewhere, and with index=on a wrong
 # origin makes the mount fail (kernel Documentation/filesystems/overlayfs.rst). Opaque and redirect travel: they are content.
@@ -176,32 +148,39 @@ def checkpoint(directory: str) -> Tree:
     return Tree("checkpoint", directory, _DELETE)
 
 
-def is_shared(filesystem: str, options: t.Mapping[str, str]) -> bool:
-    """Whether a mount's content is seen by other hosts too.
+def content(inspect: t.Mapping[str, t.Any], data_root: str, volumes: t.Sequence[t.Mapping[str, t.Any]]) -> list[Tree]:
+    """The directories of the container that travel, without its checkpoint.
 
-    :param filesystem: the type of the file system that holds it.
-    :param options: the volume's driver options; the local driver mounts NFS by them, when a container starts.
+    A bind mount of a directory that lies in another one of them comes with that. Two passes at once into one directory would each
+    delete what the other is about to write.
+
+    :param volumes: what ``_volumes.py`` tells of the mounts.
     """
-    return filesystem in SHARED_FILESYSTEMS or options.get("type") in SHARED_FILESYSTEMS
+    trees = [layer(inspect)]
+    log_tree = log(inspect, data_root)
+    if log_tree is not None:
+        trees.append(log_tree)
+    binds = 0
+    for entry in volumes:
+        if entry["kind"] == "volume" and entry["travels"]:
+            tree = volume(entry["name"], entry["path"])
+            # One that is mounted at several places is one all the same.
+            if tree not in trees:
+                trees.append(tree)
+        elif entry["kind"] == "bind" and entry["travels"]:
+            of_form = bind_file if entry["form"] == _volumes.FILE else bind
+            tree = of_form(binds, entry["path"])
+            if tree.file or not any(_comes_with(tree, one) for one in trees):
+                # Without those that were found before and come with this one.
+                trees = [one for one in trees if tree.file or one.file or not _comes_with(one, tree)]
+                trees.append(tree)
+            binds += 1
+    return trees
 
 
-def filesystems(path: str) -> set[str]:
-    """The types of the file systems on which a directory lies and that are mounted below it."""
-    text = _mountinfo.host_text()
-    below = _mountinfo.below(_mountinfo.parse(text), [path])
-    return {_durable.filesystem_type(path, text), *(one.kind for one in below)}
-
-
-def reaches_shared(path: str) -> bool:
-    """Whether a directory lies on a file system that other hosts see too, or one of them is mounted below it."""
-    return bool(filesystems(path) & SHARED_FILESYSTEMS)
-
-
-def has_local_times(filesystem: str) -> bool:
-    """Whether a file's change time there comes from this host's clock, not from a server's."""
-    return filesystem in _LOCAL_FILESYSTEMS
-
-
-def has_local_times_throughout(path: str) -> bool:
-    """The same for all files of a directory."""
-    return all(map(has_local_times, filesystems(path)))
+def _comes_with(tree: Tree, other: Tree) -> bool:
+    """Whether a bind mount of a directory lies in another one: by the names that the destination has for them, and here too."""
+    if other.file or not (tree.target.startswith("bind/") and other.target.startswith("bind/")):
+        return False
+    pairs = ((how(tree.path), how(other.path)) for how in (os.path.normpath, os.path.realpath))
+    return all(os.path.join(inner, "").startswith(os.path.join(outer, "")) for inner, outer in pairs)

@@ -9,13 +9,17 @@
 from __future__ import annotations
 
 import os
+import stat
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _bound_files, _durable, _spec_mounts, _trees
+from ansible_collections.livemigrate.criu.plugins.module_utils import _durable, _filesystems, _spec_mounts
 from ansible_collections.livemigrate.criu.plugins.module_utils._engine_socket import Asks
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 
 Inspect = t.Mapping[str, t.Any]
+
+# What lies at a path of the host, as far as it decides whether it can travel.
+DIRECTORY, FILE, OTHER, MISSING = "directory", "file", "other", "missing"
 
 
 def of_container(engine: Asks, inspect: Inspect, bind_mounts: t.Sequence[str]) -> list[dict[str, t.Any]]:
@@ -29,7 +33,7 @@ def of_container(engine: Asks, inspect: Inspect, bind_mounts: t.Sequence[str]) -
     for mount in _spec_mounts.mounts(inspect):
         if mount.kind == "volume":
             details = engine.find_volume(mount.name) or {}
-            shared = _trees.is_shared(_durable.filesystem_type(mount.source), details.get("Options") or {})
+            shared = _filesystems.is_shared(_durable.filesystem_type(mount.source), details.get("Options") or {})
             users = [
                 other["Names"][0].lstrip("/")
                 for other in engine.containers({"volume": mount.name}, running=True)
@@ -43,7 +47,7 @@ def of_container(engine: Asks, inspect: Inspect, bind_mounts: t.Sequence[str]) -
                     "destination": mount.destination,
                     "travels": (details.get("Driver") or mount.driver) == "local" and not shared,
                     "shared": shared,
-                    "form": _bound_files.DIRECTORY,
+                    "form": DIRECTORY,
                     "in_use_by": [] if shared else users,
                     "device": "" if shared else (details.get("Options") or {}).get("device", ""),
                     "create": {
@@ -65,9 +69,9 @@ def of_container(engine: Asks, inspect: Inspect, bind_mounts: t.Sequence[str]) -
                     "path": mount.source,
                     "destination": mount.destination,
                     "travels": named,
-                    "shared": _trees.is_shared(_durable.filesystem_type(mount.source), {}),
-                    "reaches_shared": named and _trees.reaches_shared(mount.source),
-                    "form": _bound_files.form_of(mount.source),
+                    "shared": _filesystems.is_shared(_durable.filesystem_type(mount.source), {}),
+                    "reaches_shared": named and _filesystems.reaches_shared(mount.source),
+                    "form": form_of(mount.source),
                     "in_use_by": _writers(writers or [], mount.source, inspect["Id"]) if named else [],
                     "device": "",
                     "create": None,
@@ -99,3 +103,15 @@ def _writers(containers: t.Iterable[t.Mapping[str, t.Any]], path: str, own: str)
             for mount in other.get("Mounts") or []
         )
     ]
+
+
+def form_of(path: str) -> str:
+    """What a path is; a link is what it leads to, but as a file it must have the same name: it arrives under that."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return MISSING
+    if stat.S_ISDIR(mode):
+        return DIRECTORY
+    same_name = os.path.basename(os.path.realpath(path)) == os.path.basename(path)
+    return FILE if stat.S_ISREG(mode) and same_name else OTHER

@@ -21,6 +21,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils import (
     _made_places,
     _transfer,
     _trees,
+    _volumes,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from tests.unit.core.wire import Wire
@@ -249,15 +250,15 @@ def test_forms(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "socket"))
     forms = {
-        "file": _bound_files.FILE,
-        "same": _bound_files.FILE,
-        "sub": _bound_files.DIRECTORY,
-        "dir": _bound_files.DIRECTORY,
-        **dict.fromkeys(("other", "fifo", "socket"), _bound_files.OTHER),
-        **dict.fromkeys(("broken", "none"), _bound_files.MISSING),
+        "file": _volumes.FILE,
+        "same": _volumes.FILE,
+        "sub": _volumes.DIRECTORY,
+        "dir": _volumes.DIRECTORY,
+        **dict.fromkeys(("other", "fifo", "socket"), _volumes.OTHER),
+        **dict.fromkeys(("broken", "none"), _volumes.MISSING),
     }
-    assert {name: _bound_files.form_of(str(tmp_path / name)) for name in forms} == forms
-    assert _bound_files.form_of("/dev/null") == _bound_files.OTHER
+    assert {name: _volumes.form_of(str(tmp_path / name)) for name in forms} == forms
+    assert _volumes.form_of("/dev/null") == _volumes.OTHER
 
 
 def test_a_directory_behind_a_link_is_looked_through(tmp_path: Path) -> None:

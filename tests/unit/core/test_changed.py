@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _durable, _mountinfo, _transfer
+from ansible_collections.livemigrate.criu.plugins.module_utils import _durable, _flush, _mountinfo, _transfer
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
 from ansible_collections.livemigrate.criu.plugins.module_utils._trees import Tree
@@ -126,7 +126,7 @@ def test_a_store_through_a_map_that_was_dirty_before_is_seen(
         shared[0] = 1
         time.sleep(1.1)
         _pass_before(session)
-        _transfer.write_out([tree.path, other.path])
+        _flush.write_out([tree.path, other.path])
         shared[1] = 1
         assert _transfer.changed(session, [tree, other]) == [tree]
 

@@ -18,7 +18,13 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _channel_server, _durable, _transfer, _trees
+from ansible_collections.livemigrate.criu.plugins.module_utils import (
+    _channel_server,
+    _durable,
+    _filesystems,
+    _transfer,
+    _trees,
+)
 from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
 from tests.unit.core.support import CONTAINER, OTHER_CONTAINER
 from tests.unit.core.wire import Wire
@@ -181,7 +187,7 @@ def test_without_a_log_configuration_there_is_no_log() -> None:
     ],
 )
 def test_what_all_hosts_see_does_not_travel(filesystem: str, options: dict[str, str], shared: bool) -> None:
-    assert _trees.is_shared(filesystem, options) is shared
+    assert _filesystems.is_shared(filesystem, options) is shared
 
 
 @pytest.mark.parametrize(
@@ -193,7 +199,7 @@ def test_what_all_hosts_see_does_not_travel(filesystem: str, options: dict[str, 
     ],
 )
 def test_whose_clock_a_change_time_comes_from(filesystem: str, local: bool) -> None:
-    assert _trees.has_local_times(filesystem) is local
+    assert _filesystems.has_local_times(filesystem) is local
 
 
 # -- rsync of everything ---------------------------------------------------------------------------------------------
