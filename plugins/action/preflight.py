@@ -13,9 +13,10 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _preflight, _preflight_table
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._finding import Settings
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight import judge as preflight_judge
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight import table as preflight_table
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.finding import Settings
 
 display = Display()
 
@@ -29,7 +30,7 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         result: dict[str, t.Any] = super().run(tmp, task_vars)
-        checked = ArgumentSpecValidator(_preflight.ARGUMENTS).validate(self._task.args)
+        checked = ArgumentSpecValidator(preflight_judge.ARGUMENTS).validate(self._task.args)
         if checked.error_messages:
             raise AnsibleActionFail(" ".join(checked.error_messages))
         given = checked.validated_parameters
@@ -39,7 +40,7 @@ class ActionModule(ActionBase):
             close_connections=given["close_connections"],
         )
         try:
-            verdict = _preflight.judge(
+            verdict = preflight_judge.judge(
                 given["source"],
                 given["destination"],
                 given["engine"],
@@ -49,7 +50,7 @@ class ActionModule(ActionBase):
             )
         except MigrationError as exc:
             raise AnsibleActionFail(f"{exc.message} Nothing has been touched.") from None
-        table = _preflight_table.render(verdict, shutil.get_terminal_size((110, 24)).columns)
+        table = preflight_table.render(verdict, shutil.get_terminal_size((110, 24)).columns)
         display.display(table)
         result.update(
             changed=False,

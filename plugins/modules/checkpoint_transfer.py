@@ -88,16 +88,16 @@ failure:
 
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _step_call
-from ansible_collections.livemigrate.criu.plugins.module_utils._module import run_module
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.module import run_module
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import step_call
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 
 
 def _body(params: dict[str, t.Any], check_mode: bool) -> dict[str, t.Any]:
     session = Session(params["session"])
     if check_mode:
         return {"changed": True, "bytes": 0, "seconds": 0.0}
-    return _step_call.call(session, f"{params['what']}_sent", {"close_connections": params["close_connections"]})
+    return step_call.call(session, f"{params['what']}_sent", {"close_connections": params["close_connections"]})
 
 
 def main() -> None:

@@ -669,11 +669,11 @@ python:
 
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _facts_machine
-from ansible_collections.livemigrate.criu.plugins.module_utils._command import run
-from ansible_collections.livemigrate.criu.plugins.module_utils._engine_socket import Asks, EngineSocket
-from ansible_collections.livemigrate.criu.plugins.module_utils._facts import FEATURES, host_facts
-from ansible_collections.livemigrate.criu.plugins.module_utils._module import run_module
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.command import run
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.module import run_module
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.socket import Asks, EngineSocket
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import machine
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.facts.host import FEATURES, host_facts
 
 Facts = dict[str, t.Any]
 
@@ -691,22 +691,26 @@ def _asked(name: str, look: t.Callable[[Asks], Facts]) -> Facts:
 
 
 def _of_container(name: str, binds: t.Sequence[str], meanwhile: t.Callable[[], None]) -> Facts:
-    from ansible_collections.livemigrate.criu.plugins.module_utils import _container_facts
+    from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.facts import (
+        container as facts_of_container,
+    )
 
-    return _asked(name, lambda asks: _container_facts.gather(asks, name, binds, meanwhile=meanwhile))
+    return _asked(name, lambda asks: facts_of_container.gather(asks, name, binds, meanwhile=meanwhile))
 
 
 def _for_container(wanted: Facts) -> Facts | None:
-    from ansible_collections.livemigrate.criu.plugins.module_utils import _destination_facts
+    from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.facts import (
+        destination as facts_of_destination,
+    )
 
-    there = _asked("", lambda asks: _destination_facts.gather(asks, wanted)) if wanted.get("found") else {}
+    there = _asked("", lambda asks: facts_of_destination.gather(asks, wanted)) if wanted.get("found") else {}
     return None if there.get("found") is False or not there else there
 
 
 def _login_of(channel: Facts) -> Facts:
-    from ansible_collections.livemigrate.criu.plugins.module_utils import _channel_login
+    from ansible_collections.livemigrate.criu.plugins.module_utils._channel import login as channel_login
 
-    return _channel_login.look(run, channel["user"] or _facts_machine.login(), channel["from_address"])
+    return channel_login.look(run, channel["user"] or machine.login(), channel["from_address"])
 
 
 def _check(params: Facts, check_mode: bool) -> Facts:  # noqa: ARG001 - it changes nothing anyway
@@ -715,7 +719,7 @@ def _check(params: Facts, check_mode: bool) -> Facts:  # noqa: ARG001 - it chang
 
     def host() -> None:
         if peer is not None and "peer" not in told:
-            told["peer"] = _facts_machine.peer_facts(run, peer["address"], peer["port"])
+            told["peer"] = machine.peer_facts(run, peer["address"], peer["port"])
         if "criu" not in told:
             told.update(host_facts(run, params["criu_path"], params["features"], params["asked_at"]))
 

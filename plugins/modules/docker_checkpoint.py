@@ -118,11 +118,12 @@ failure:
 import time
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _names, _step_call
-from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._module import run_module
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._base import valid_names
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.module import run_module
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.engine import Engine
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import step_call
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 
 Params = dict[str, t.Any]
 Result = dict[str, t.Any]
@@ -157,14 +158,14 @@ def _dump(engine: Engine, container: str, checkpoint: str, leave_running: bool) 
 def _body(params: Params, check_mode: bool) -> Result:
     if params["session"] is not None:
         session = Session(params["session"])
-        return {"changed": True} if check_mode else _step_call.call(session, "dumped", {})
+        return {"changed": True} if check_mode else step_call.call(session, "dumped", {})
     engine = Engine()
-    container = _names.container_name(params["container"])
+    container = valid_names.container_name(params["container"])
     inspect = engine.inspect(container)
     existing = engine.checkpoints(inspect["Id"])
     if params["state"] == "listed":
         return {"checkpoints": existing}
-    name = _names.checkpoint_name(params["checkpoint"])
+    name = valid_names.checkpoint_name(params["checkpoint"])
     result: Result = {"changed": (name in existing) == (params["state"] == "absent")}
     if params["state"] == "absent":
         if result["changed"] and not check_mode:

@@ -106,11 +106,12 @@ failure:
 import time
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _names, _step_call
-from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._module import run_module
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._base import valid_names
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.module import run_module
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.engine import Engine
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import step_call
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 
 Params = dict[str, t.Any]
 Result = dict[str, t.Any]
@@ -120,13 +121,13 @@ def _step(params: Params, check_mode: bool) -> Result:
     session = Session(params["session"])
     if check_mode:
         return {"changed": True}
-    return _step_call.call(session, params["state"], {"overwrite_data": params["overwrite_data"]})
+    return step_call.call(session, params["state"], {"overwrite_data": params["overwrite_data"]})
 
 
 def _restore(params: Params, check_mode: bool) -> Result:
     engine = Engine()
-    container = _names.container_name(params["container"])
-    checkpoint = _names.checkpoint_name(params["checkpoint"])
+    container = valid_names.container_name(params["container"])
+    checkpoint = valid_names.checkpoint_name(params["checkpoint"])
     inspect = engine.inspect(container)
     if inspect["State"]["Running"]:
         return {"changed": False, "container_id": inspect["Id"]}

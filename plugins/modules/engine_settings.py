@@ -113,9 +113,9 @@ import os
 import stat
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._command import run
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._module import run_module
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.command import run
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.module import run_module
 
 # By sd_booted(3).
 _SYSTEMD = "/run/systemd/system"

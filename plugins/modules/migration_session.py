@@ -299,10 +299,12 @@ failure:
 
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _session, _step_call, _stories
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._module import run_module
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.module import run_module
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import session as sessions
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import step_call
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import stories as session_stories
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 
 Params = dict[str, t.Any]
 Result = dict[str, t.Any]
@@ -312,19 +314,19 @@ Result = dict[str, t.Any]
 
 
 def _packed() -> None:
-    """Never called. Ansible packs what a module imports, and of that the agent is made, see ``_agent_package.py``."""
-    from ansible_collections.livemigrate.criu.plugins.module_utils import (
-        _agent,  # noqa: F401 # pylint: disable=unused-import
+    """Never called. Ansible packs what a module imports, and of that the agent is made, see ``_session/agent_package.py``."""
+    from ansible_collections.livemigrate.criu.plugins.module_utils._migration import (
+        agent,  # noqa: F401 # pylint: disable=unused-import
     )
 
 
 def _step(session: Session, params: Params) -> Result:
     given = {key: params[key] for key in ("peer", "wait")}
     if params["state"] != "committed":
-        return _step_call.call(session, params["state"], given)
+        return step_call.call(session, params["state"], given)
     if not session.ended:
         # Else its watchdog has settled it.
-        _step_call.call(session, "committed", given)
+        step_call.call(session, "committed", given)
     return _outcome(session)
 
 
@@ -333,31 +335,31 @@ def _outcome(session: Session) -> Result:
         raise MigrationError(
             "refused", "The destination refused; the source goes on with the container.", session=session.id
         )
-    return {"changed": True, "outcome": _session.RUN, "gap": session.data("committed").get("gap")}
+    return {"changed": True, "outcome": sessions.RUN, "gap": session.data("committed").get("gap")}
 
 
 def _body(params: Params, check_mode: bool) -> Result:
     state = params["state"]
     if state == "opened":
-        return _step_call.open_half(params, check_mode=check_mode)
+        return step_call.open_half(params, check_mode=check_mode)
     if state in ("connected", "handed_over", "go", "committed"):
         return {"changed": True} if check_mode else _step(Session(params["session"]), params)
     only = {"session": params["session"], "container": params["container"]}
     if state == "inspected":
-        moved = _stories.moved(params["container"]) if params["container"] else None
-        return {"sessions": _stories.stories(**only), "moved": moved}
+        moved = session_stories.moved(params["container"]) if params["container"] else None
+        return {"sessions": session_stories.stories(**only), "moved": moved}
     if state == "settled" and params["destination_word"] is None:
-        open_ones = _stories.unsettled(role=params["role"], peer_settled=params["peer_settled"], **only)
+        open_ones = session_stories.unsettled(role=params["role"], peer_settled=params["peer_settled"], **only)
         if not open_ones:
-            return {"changed": False, "sessions": _stories.stories(**only)}
-    from ansible_collections.livemigrate.criu.plugins.module_utils import _recovery
+            return {"changed": False, "sessions": session_stories.stories(**only)}
+    from ansible_collections.livemigrate.criu.plugins.module_utils._migration import recovery
 
     if state == "settled":
         names = ("role", "wait", "abandoned", "peer_settled", "destination_lost", "destination_word")
-        return _recovery.settle(check_mode=check_mode, **{key: params[key] for key in names}, **only)
+        return recovery.settle(check_mode=check_mode, **{key: params[key] for key in names}, **only)
     if state == "decided":
-        return {"changed": True} if check_mode else {"changed": True, "word": _recovery.word(params["session"])}
-    return _recovery.clean(check_mode=check_mode, **only)
+        return {"changed": True} if check_mode else {"changed": True, "word": recovery.word(params["session"])}
+    return recovery.clean(check_mode=check_mode, **only)
 
 
 def main() -> None:

@@ -189,7 +189,7 @@ table:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._preflight import ARGUMENTS
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.judge import ARGUMENTS
 
 
 def main() -> None:

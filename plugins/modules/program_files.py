@@ -63,9 +63,9 @@ import os
 import stat
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _durable
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._module import run_module
+from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.module import run_module
 
 _MODE = 0o755
 
@@ -107,7 +107,7 @@ def _install(params: Facts, check_mode: bool) -> Facts:
             os.chown(directory, 0, 0)
         if not check_mode:
             for name in wanted:
-                _durable.write(os.path.join(directory, name), contents[name], _MODE)
+                durable.write(os.path.join(directory, name), contents[name], _MODE)
     except OSError as exc:
         raise MigrationError("not_installed", f"Cannot install programs into {directory}: {exc}.") from exc
     return {"changed": bool(wanted) or not there, "written": wanted}

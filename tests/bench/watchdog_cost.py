@@ -22,7 +22,7 @@ from tests.workloads.host import Host
 # Where pytest, which is not here, finds the collection.
 sys.path.insert(0, str(ROOT / ".tree"))
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _watchdog
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import watchdog
 
 # $1 sessions whose leases end in an hour.
 _LEASES = r"""
@@ -72,16 +72,16 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60, help="for how long each way (60)")
     arguments = parser.parse_args()
     host = Host.of_lab(arguments.host)
-    texts = _watchdog.texts()
-    if host.run(["test", "-e", f"{_watchdog.UNIT_DIRECTORY}/{_watchdog.TIMER}"], check=False).returncode == 0:
+    texts = watchdog.texts()
+    if host.run(["test", "-e", f"{watchdog.UNIT_DIRECTORY}/{watchdog.TIMER}"], check=False).returncode == 0:
         raise SystemExit(f"{host.name} has sessions")
     without = _share(host, arguments.seconds)
     try:
-        host.run(["mkdir", "-p", _watchdog.WATCHDOG_DIRECTORY])
+        host.run(["mkdir", "-p", watchdog.WATCHDOG_DIRECTORY])
         for path, content in texts.items():
             host.run(["tee", path], text_input=content)
         host.run(["sh", "-c", _LEASES, "sh", str(arguments.sessions)])
-        time.sleep(2 * _watchdog.INTERVAL_SECONDS)
+        time.sleep(2 * watchdog.INTERVAL_SECONDS)
         with_it = _share(host, arguments.seconds)
     finally:
         host.run(["sh", "-c", _TAKE_AWAY, "sh", *texts], check=False)

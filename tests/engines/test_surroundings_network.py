@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_mounts import differences, looks_of
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings.mounts import differences, looks_of
 from tests.engines.conftest import Moving
 from tests.migration.conftest import Pair
 from tests.workloads.host import Host

@@ -15,7 +15,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / ".tree"), str(ROOT)]
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _finding, _preflight, _support  # noqa: E402
+from ansible_collections.livemigrate.criu.plugins.module_utils._criu import support as criu_support  # noqa: E402
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight import finding  # noqa: E402
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight import judge as preflight_judge  # noqa: E402
 from tests.unit.protocol import page  # noqa: E402
 
 BEGIN = "<!-- made by make rules -->"
@@ -41,13 +43,13 @@ message has the facts in it, and its remedy says what to do. `migrate_fail_on` i
 * *last moment*: asked again when the session opens, just before anything is touched.
 * Where it comes from: an issue or pull request; *run*, seen on a host; *by reading*, source code or documentation.
 
-One more name counts in `migrate_ignore_rules`: `{_finding.SURROUNDINGS_DIFFER}`. It is no rule of the preflight, because it is
+One more name counts in `migrate_ignore_rules`: `{finding.SURROUNDINGS_DIFFER}`. It is no rule of the preflight, because it is
 found only while the copy is held: the copy's processes would see something else than the original's. Ignored, it is a warning.
 """
-    for topic, module in _preflight.TOPICS.items():
+    for topic, module in preflight_judge.TOPICS.items():
         text += f"\n## {topic}\n\n`{module.__name__.rpartition('.')[2]}.py`\n\n"
         text += _row("rule", "severity", "what it sees", "lifted by", "comes from") + _row(*["---"] * 5)
-        for rule in _preflight.rules():
+        for rule in preflight_judge.rules():
             if rule.judge.__module__ == module.__name__:
                 notes = [WHEN[rule.engine]] if rule.engine else []
                 notes += ["last moment"] if rule.volatile else []
@@ -60,12 +62,12 @@ found only while the copy is held: the copy's processes would see something else
 def versions() -> str:
     """The table of versions for docs/support.md."""
     text = _row("versions", "state", "why", "rests on") + _row(*["---"] * 4)
-    for fault in _support.CRIU_FAULTS:
+    for fault in criu_support.CRIU_FAULTS:
         why = fault.sentence.format(criu="N", kernel="K")
         state = "remarked" if fault.usable else "refused"
         state += ", where CRIU could not be tried" if fault.tried else ""
         text += _row(fault.title, state, why, fault.source)
-    for engine in _support.ENGINE_FAULTS:
+    for engine in criu_support.ENGINE_FAULTS:
         why = engine.sentence.format(engine="N", containerd="N")
         text += _row(f"Docker Engine {engine.title}", "refused with the engine `api`", why, engine.source)
     return text

@@ -4,8 +4,8 @@
 
 """The comparison of a container before its move and its copy after it.
 
-Each field's row in the table (_spec_fields.py) says whether the two hosts may differ in it and what may be told of its
-value; the transforms (_spec_create.py) say what else was asked for.
+Each field's row in the table (_docker/spec/fields.py) says whether the two hosts may differ in it and what may be told of its
+value; the transforms (_docker/spec/create.py) say what else was asked for.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import json
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._spec_create import (
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.spec.create import (
     TRANSFORMS,
     Context,
     Unsent,
     endpoint_plan,
 )
-from ansible_collections.livemigrate.criu.plugins.module_utils._spec_fields import (
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.spec.fields import (
     CONFIG,
     ENDPOINTS,
     HOST,
@@ -35,8 +35,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._spec_fields impo
     is_empty,
     parse_api,
 )
-from ansible_collections.livemigrate.criu.plugins.module_utils._spec_mounts import Mount, mounts
-from ansible_collections.livemigrate.criu.plugins.module_utils._spec_networks import SHORT_ID
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.spec.mounts import Mount, mounts
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.spec.networks import SHORT_ID
 from tests.workloads.inspect_view import HIDDEN, view
 
 JSON = dict[str, t.Any]

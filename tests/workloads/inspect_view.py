@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import typing as t
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._spec_fields import (
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.spec.fields import (
     ARGV,
     COUNT,
     ENDPOINTS,
@@ -23,7 +23,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._spec_fields impo
     fields_by_path,
     is_empty,
 )
-from ansible_collections.livemigrate.criu.plugins.module_utils._spec_networks import SHORT_ID
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.spec.networks import SHORT_ID
 
 JSON = dict[str, t.Any]
 

@@ -21,7 +21,7 @@ from tests.unit.core.netns import Namespaces, namespaces
 from tests.unit.core.support import CONTAINER, ROOT
 
 if TYPE_CHECKING:
-    from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
+    from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
     from tests.unit.core.groups import Group
     from tests.unit.core.wire import Wire
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 
 def _volatile(path: Path) -> bool:
-    from ansible_collections.livemigrate.criu.plugins.module_utils import _durable
+    from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
 
-    return _durable.filesystem_type(str(path)) in ("tmpfs", "ramfs")
+    return durable.filesystem_type(str(path)) in ("tmpfs", "ramfs")
 
 
 @pytest.fixture
@@ -62,9 +62,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
     That content is flushed, and when, is seen in test_durable.py by the calls themselves, not by a disk.
     """
-    from ansible_collections.livemigrate.criu.plugins.module_utils import _durable
+    from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
 
-    monkeypatch.setattr(_durable, "_VOLATILE", frozenset())
+    monkeypatch.setattr(durable, "_VOLATILE", frozenset())
     directory = Path(tempfile.mkdtemp(prefix="lm", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
     yield directory
     shutil.rmtree(directory)
@@ -79,7 +79,7 @@ def roots(quick: Path) -> dict[str, str]:
 @pytest.fixture
 def host_roots(roots: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The same, and what does not name its roots finds sessions there too: this process is a host of its own."""
-    from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
+    from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 
     functions: tuple[Any, ...] = (Session.__init__, Session.open, Session.all)
     for function in functions:
@@ -99,7 +99,7 @@ def session_ids() -> Iterator[str]:
 @pytest.fixture
 def make_session(roots: dict[str, str], session_ids: Iterator[str]) -> Callable[..., Session]:
     """A function that opens a session: make_session(role="source", container=CONTAINER, **facts)."""
-    from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
+    from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 
     def make(role: str = "source", *, container: str = CONTAINER, **facts: Any) -> Session:
         facts = {"container_id": container, "container_name": "web", "peer_name": "beta", **facts}

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
-from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
+from ansible_collections.livemigrate.criu.plugins.module_utils._host.tasks import TaskGroup
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings.side import Side
 from tests.unit.core.groups import Group
 
 _READY = "\nimport sys, time\nprint('ready', flush=True)\ntime.sleep(60)\n"

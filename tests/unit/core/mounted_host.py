@@ -61,10 +61,11 @@ exec "$0" -c "$1"
 _TREE = f"""
 import json, sys, time
 sys.path.insert(0, {str(ROOT / ".tree")!r})
-from {PACKAGE} import _channel, _durable
-from {PACKAGE}._session import Session
+from {PACKAGE}._channel import client as channel_client
+from {PACKAGE}._base import durable
+from {PACKAGE}._session.session import Session
 # A tmpfs plays the disk.
-_durable.require_durable = lambda path: None
+durable.require_durable = lambda path: None
 """
 
 
@@ -131,7 +132,7 @@ for phase in order["phases"]:
     session.enter(phase, **data)
 if order["role"] == "source":
     peer = {"address": "127.0.0.1", "port": 9, "user": "root", "host_keys": ["ssh-ed25519 AAAA"]}
-    _channel.set_peer(session, peer)
+    channel_client.set_peer(session, peer)
 if order["closed"]:
     session.close(keep=True)
 else:

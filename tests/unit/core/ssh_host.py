@@ -57,23 +57,25 @@ exec chroot . /usr/sbin/sshd -D -e
 _OPEN = f"""
 import json, sys
 sys.path.insert(0, "/opt/tree")
-from {PACKAGE} import _agent_package, _channel_server, _durable
-from {PACKAGE}._session import Session
+from {PACKAGE}._session import agent_package
+from {PACKAGE}._channel import server as channel_server
+from {PACKAGE}._base import durable
+from {PACKAGE}._session.session import Session
 order = json.load(sys.stdin)
 session = Session.open(order["session"], "destination", {{"container_id": order["container"], "channel_user": order["user"]}})
-_channel_server.set_targets(session, order["targets"])
-_channel_server.KEY_LIFE_SECONDS = order["life"]
-_durable.write(session.path("agent.pyz"), _agent_package.build())
+channel_server.set_targets(session, order["targets"])
+channel_server.KEY_LIFE_SECONDS = order["life"]
+durable.write(session.path("agent.pyz"), agent_package.build())
 agent = session.agent
-_channel_server.authorise(session, order["user"], order["key"], agent)
-json.dump({{"host_keys": _channel_server.host_keys(), "agent": agent}}, sys.stdout)
+channel_server.authorise(session, order["user"], order["key"], agent)
+json.dump({{"host_keys": channel_server.host_keys(), "agent": agent}}, sys.stdout)
 """
 _REVOKE = f"""
 import sys
 sys.path.insert(0, "/opt/tree")
-from {PACKAGE} import _channel_server
-from {PACKAGE}._session import Session
-_channel_server.revoke(Session(sys.argv[1]))
+from {PACKAGE}._channel import server as channel_server
+from {PACKAGE}._session.session import Session
+channel_server.revoke(Session(sys.argv[1]))
 """
 
 

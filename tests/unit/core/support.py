@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
+    from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 
 # conftest.py imports this before tests/conftest.py has made the collection findable, hence the imports inside functions.
 
@@ -116,7 +116,7 @@ def _arm(step: int) -> None:
 
 def way_to(role: str, phase: str) -> list[str]:
     """The shortest way from the opening of a session to a phase, both included."""
-    from ansible_collections.livemigrate.criu.plugins.module_utils._session import TRANSITIONS
+    from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import TRANSITIONS
 
     ways = [["opened"]]
     for way in ways:
@@ -135,7 +135,7 @@ def bring_to(session: Session, phase: str) -> Session:
 
 def hold_lock(session_id: str, roots: dict[str, str], *, alive: bool = True) -> int:
     """Start a process that takes a session's lock and keeps it; returns its number when it has it."""
-    from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
+    from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 
     reading, writing = os.pipe()
     child = os.fork()

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._command import Completed, run
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.command import Completed, run
 from tests.unit.core.groups import Group, own_group
 from tests.unit.core.support import wait_for
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _source
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import ABORT, GO_SENT, SOURCE, Session
-from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._host.tasks import TaskGroup
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import source
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import ABORT, GO_SENT, SOURCE, Session
 from tests.unit.core.groups import Group
 
 
@@ -31,15 +31,15 @@ def frozen(make_session: Callable[..., Session], group: Group, init: int) -> Ses
 
 
 def test_what_is_not_decided_goes_on(frozen: Session, group: Group) -> None:
-    _source.abort_without_engine(frozen, 1)
+    source.abort_without_engine(frozen, 1)
     assert not group.frozen
     assert frozen.decision == ABORT
     assert frozen.phase == "freezing", "the rest waits for the engine"
-    _source.abort_without_engine(frozen, 1)
+    source.abort_without_engine(frozen, 1)
 
 
 def test_what_is_handed_over_waits_for_the_word(frozen: Session, group: Group) -> None:
     assert frozen.decide(GO_SENT) == GO_SENT
     with pytest.raises(MigrationError):
-        _source.abort_without_engine(frozen, 0)
+        source.abort_without_engine(frozen, 0)
     assert group.frozen

@@ -21,10 +21,12 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _agent as agent_program
-from ansible_collections.livemigrate.criu.plugins.module_utils import _agent_package, _engine, _session
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import DESTINATION, SOURCE, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker import engine as docker_engine
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import agent as agent_program
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import agent_package
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import session as sessions
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import DESTINATION, SOURCE, Session
 from tests.unit.core.support import MODULE_UTILS, PACKAGE, PLUGINS, ROOT, bring_to, hold_lock, wait_for
 
 MakeSession = Callable[..., Session]
@@ -64,6 +66,15 @@ oldest_and_newest = pytest.mark.parametrize(
 )
 
 
+def _name(path: Path) -> str:
+    """``_host.tasks`` for the file of that util."""
+    return ".".join(path.relative_to(MODULE_UTILS).with_suffix("").parts)
+
+
+def _file(name: str) -> Path:
+    return MODULE_UTILS.joinpath(*name.split(".")).with_suffix(".py")
+
+
 def _imports(path: Path) -> set[str]:
     """The collection's own utils that a file imports anywhere in it, but for those that only type checkers see."""
     tree = ast.parse(path.read_text())
@@ -72,13 +83,15 @@ def _imports(path: Path) -> set[str]:
             node.body = []
     found = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(PACKAGE):
-            rest = node.module.removeprefix(PACKAGE).lstrip(".")
-            found.update([rest] if rest else [alias.name for alias in node.names])
-        elif isinstance(node, ast.Import):
-            found.update(
-                alias.name.removeprefix(PACKAGE + ".") for alias in node.names if alias.name.startswith(PACKAGE + ".")
-            )
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        if node.level:
+            origin = ".".join([*_name(path).split(".")[: -node.level], *filter(None, [node.module])])
+        elif node.module and node.module.startswith(PACKAGE):
+            origin = node.module.removeprefix(PACKAGE).lstrip(".")
+        else:
+            continue
+        found.update([origin] if _file(origin).exists() else [f"{origin}.{alias.name}" for alias in node.names])
     return found
 
 
@@ -87,7 +100,7 @@ def _closure(start: set[str]) -> set[str]:
     while start - seen:
         part = (start - seen).pop()
         seen.add(part)
-        start |= _imports(MODULE_UTILS / f"{part}.py")
+        start |= _imports(_file(part))
     return seen
 
 
@@ -95,36 +108,50 @@ def _closure(start: set[str]) -> set[str]:
 
 
 def test_it_holds_all_that_it_imports_and_nothing_else() -> None:
-    expected = _closure({"_agent"})
-    assert set(_agent_package.parts()) == expected
-    names = zipfile.ZipFile(io.BytesIO(_agent_package.build())).namelist()
-    directory = PACKAGE.replace(".", "/")
-    packages = {
-        "/".join(PACKAGE.split(".")[:depth]) + "/__init__.py" for depth in range(1, len(PACKAGE.split(".")) + 1)
-    }
-    assert set(names) == {"__main__.py"} | packages | {f"{directory}/{part}.pyc" for part in expected}
+    expected = _closure({"_migration.agent"})
+    assert set(agent_package.parts()) == expected
+    names = zipfile.ZipFile(io.BytesIO(agent_package.build())).namelist()
+    modules = [f"{PACKAGE}.{part}" for part in expected]
+    folders = {"/".join(module.split(".")[:depth]) for module in modules for depth in range(1, len(module.split(".")))}
+    files = {f"{module.replace('.', '/')}.pyc" for module in modules}
+    assert set(names) == {"__main__.py"} | {f"{folder}/__init__.py" for folder in folders} | files
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("path", sorted(MODULE_UTILS.glob("_*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(MODULE_UTILS.rglob("*.py")), ids=_name)
 def test_every_import_of_a_util_is_one_that_the_package_sees(path: Path) -> None:
-    assert _agent_package.imported_parts(path.read_text()) == _imports(path)
+    assert agent_package.imported_parts(_name(path), path.read_text()) == _imports(path)
 
 
 @pytest.mark.parametrize(
-    ("source", "parts"),
+    ("part", "source", "parts"),
     [
-        (f"from {PACKAGE} import _a", {"_a"}),
-        (f"from {PACKAGE} import _a, _b_c  # noqa: F401 _d", {"_a", "_b_c"}),
-        (f"from {PACKAGE} import (\n    _a,  # why\n    _b,\n)\n", {"_a", "_b"}),
-        (f"from {PACKAGE}._a import B, _c", {"_a"}),
-        (f"import os\nfrom {PACKAGE}._a import (\n    B,\n    _c,\n)\nfrom {PACKAGE} import _d\n", {"_a", "_d"}),
-        (f'"""from {PACKAGE}"""', set()),
-        ("from os import _a", set()),
+        ("_host.tasks", "from .._base import durable", {"_base.durable"}),
+        (
+            "_host.tasks",
+            "from .._base import durable, errors as told  # noqa: F401 command",
+            {"_base.durable", "_base.errors"},
+        ),
+        (
+            "_host.tasks",
+            "from .._base import (\n    durable,  # why\n    errors,\n)\n",
+            {"_base.durable", "_base.errors"},
+        ),
+        ("_host.tasks", "from .namespaces import inside, durable", {"_host.namespaces"}),
+        ("_host.tasks", "from . import namespaces", {"_host.namespaces"}),
+        (
+            "_docker.spec.create",
+            "import os\nfrom ..._base.errors import (\n    MigrationError,\n)\nfrom . import fields\n",
+            {"_base.errors", "_docker.spec.fields"},
+        ),
+        ("_docker.spec.create", "def f():\n    from .. import engine\n", {"_docker.engine"}),
+        ("_docker.spec.create", "from ..engine import Engine", {"_docker.engine"}),
+        ("_host.tasks", '"""from .._base import durable"""', set()),
+        ("_host.tasks", "from os import path", set()),
     ],
 )
-def test_both_forms_of_an_import_are_understood(source: str, parts: set[str]) -> None:
-    assert _agent_package.imported_parts(source) == parts
+def test_all_forms_of_an_import_are_understood(part: str, source: str, parts: set[str]) -> None:
+    assert agent_package.imported_parts(part, source) == parts
 
 
 def test_who_installs_it_has_all_of_it_packed_by_ansible() -> None:
@@ -132,7 +159,7 @@ def test_who_installs_it_has_all_of_it_packed_by_ansible() -> None:
     installers = [path for path in (PLUGINS / "modules").glob("*.py") if ".open_half(" in path.read_text()]
     assert installers
     for module in installers:
-        assert set(_agent_package.parts()) <= _closure(_imports(module)), module.name
+        assert set(agent_package.parts()) <= _closure(_imports(module)), module.name
 
 
 # -- running it ------------------------------------------------------------------------------------------------------
@@ -156,8 +183,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
         if not path.exists():
             code = (
                 f"import sys; sys.path.insert(0, {str(ROOT / '.tree')!r})\n"
-                f"from {PACKAGE} import _agent_package\n"
-                "sys.stdout.buffer.write(_agent_package.build())"
+                f"from {PACKAGE}._session import agent_package\n"
+                "sys.stdout.buffer.write(agent_package.build())"
             )
             done = subprocess.run([python, "-I", "-B", "-c", code], capture_output=True, check=False)
             assert done.returncode == 0, done.stderr.decode()
@@ -188,23 +215,23 @@ def test_rsync_s_server_side_answers_as_the_others_do_and_loads_less(python: str
         done = _run_agent(python, "-X", "importtime", agent, "serve", unknown, command)
         assert (done.returncode, done.stdout) == (1, "")
         assert f"There is no session {unknown}" in done.stderr
-        loaded[command] = set(re.findall(rf"{PACKAGE}\.(_\w+)", done.stderr))
+        loaded[command] = set(re.findall(rf"{PACKAGE}\.(_\w+\.[\w.]+)", done.stderr))
     # What needs little of the code loads little of it.
-    assert len(loaded["ping"]) < len(_agent_package.parts()) / 4
+    assert len(loaded["ping"]) < len(agent_package.parts()) / 4
     assert loaded["rsync --server . layer"] <= {
-        "_channel_server",
-        "_session",
-        "_durable",
-        "_holder",
-        "_names",
-        "_command",
-        "_errors",
-        "_authorized_keys",
-        "_confinement",
-        "_mountinfo",
-        "_namespaces",
-        "_printable",
-        "_memory_place",
+        "_channel.server",
+        "_session.session",
+        "_base.durable",
+        "_session.holder",
+        "_base.valid_names",
+        "_base.command",
+        "_base.errors",
+        "_channel.authorized_keys",
+        "_host.confinement",
+        "_host.mountinfo",
+        "_host.namespaces",
+        "_base.printable",
+        "_host.memory_filesystem",
     }
 
 
@@ -214,7 +241,7 @@ def test_every_part_of_it_is_in_it_and_can_be_imported(python: str, built: Calla
     code = (
         f"import sys; sys.path[:] = [{agent!r}, *(p for p in sys.path if 'site-packages' not in p)]\n"
         "import importlib\n"
-        f"for part in {sorted(_agent_package.parts())!r}:\n"
+        f"for part in {sorted(agent_package.parts())!r}:\n"
         f"    module = importlib.import_module({PACKAGE!r} + '.' + part)\n"
         f"    assert module.__spec__.origin.startswith({agent!r}), module.__spec__.origin\n"
     )
@@ -223,7 +250,7 @@ def test_every_part_of_it_is_in_it_and_can_be_imported(python: str, built: Calla
 
 
 def test_nothing_around_it_gets_into_it(built: Callable[[str], str], tmp_path: Path) -> None:
-    for name in ("json", "_session", "ansible_collections", "sitecustomize", "usercustomize", "shlex"):
+    for name in ("json", "_session", "_base", "ansible_collections", "sitecustomize", "usercustomize", "shlex"):
         (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'pwned')!r}, 'w')\nraise SystemExit(99)\n")
     env = {
         "PATH": os.environ["PATH"],
@@ -242,12 +269,12 @@ def test_nothing_around_it_gets_into_it(built: Callable[[str], str], tmp_path: P
 def test_a_session_gets_the_agent_that_opens_it_private(make_session: MakeSession, tmp_path: Path) -> None:
     session = make_session()
     opening = tmp_path / "opening.pyz"
-    opening.write_bytes(_agent_package.build())
-    command = _agent_package.install(session, str(opening))
+    opening.write_bytes(agent_package.build())
+    command = agent_package.install(session, str(opening))
     assert command == (sys.executable, "-I", "-B", session.path("agent.pyz"))
     assert stat.S_IMODE(os.stat(session.path("agent.pyz")).st_mode) == 0o600
     assert _run_agent(command[0], *command[3:]).returncode == 2
-    assert _agent_package.install(session, str(opening)) == command
+    assert agent_package.install(session, str(opening)) == command
 
 
 # -- the floor -------------------------------------------------------------------------------------------------------
@@ -293,7 +320,7 @@ def agent(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ca
         raise MigrationError("engine_unreachable", "Cannot connect to the Docker engine")
 
     request.getfixturevalue("host_roots")
-    monkeypatch.setattr(_engine, "Engine", no_engine)
+    monkeypatch.setattr(docker_engine, "Engine", no_engine)
     return lambda *words: agent_program.main(words)
 
 
@@ -360,8 +387,8 @@ def test_what_cannot_be_settled_now_is_tried_again(
 def abandoned(make_session: MakeSession, monkeypatch: pytest.MonkeyPatch) -> Session:
     """A frozen session whose lease is over, whatever is done with it."""
     session = bring_to(make_session(), "freezing")
-    monkeypatch.setattr(_session.Session, "lease_left", 0.0)
-    monkeypatch.setattr(_session, "LEASE_SECONDS", 0.1)
+    monkeypatch.setattr(sessions.Session, "lease_left", 0.0)
+    monkeypatch.setattr(sessions, "LEASE_SECONDS", 0.1)
     return session
 
 
@@ -418,7 +445,7 @@ def test_a_step_that_is_only_slow_to_say_that_it_is_alive_is_left_alone(
 ) -> None:
     with Holder(abandoned, roots) as holder:
         answers = itertools.chain([0.0, 0.0, 0.0], itertools.repeat(5.0))
-        monkeypatch.setattr(_session.Session, "lease_left", property(lambda _self: next(answers)))
+        monkeypatch.setattr(sessions.Session, "lease_left", property(lambda _self: next(answers)))
         assert not abandoned.end_holder()
         assert holder.ended_by() is None
 
@@ -445,6 +472,6 @@ def test_a_session_that_came_back_to_life_while_its_lock_was_waited_for_is_left_
 ) -> None:
     session = bring_to(make_session(), "freezing")
     answers = iter([0.0, 5.0])
-    monkeypatch.setattr(_session.Session, "lease_left", property(lambda _self: next(answers)))
+    monkeypatch.setattr(sessions.Session, "lease_left", property(lambda _self: next(answers)))
     assert agent("settle", session.id) == 0
     assert session.decision is None

@@ -19,11 +19,16 @@ from socketserver import ThreadingMixIn, UnixStreamServer
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _armed_start
-from ansible_collections.livemigrate.criu.plugins.module_utils._command import Completed, run
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Mark
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import DESTINATION, REFUSED, RUN, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.command import Completed, run
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines import armed_start
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines.shim_files import Mark
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import (
+    DESTINATION,
+    REFUSED,
+    RUN,
+    Session,
+)
 from tests.unit.core.support import OTHER_CONTAINER, wait_for
 from tests.unit.core.test_runc import Runner
 
@@ -95,7 +100,7 @@ class Serving:
     """serve() at its work."""
 
     def __init__(self, session: Session, path: str) -> None:
-        self._thread = threading.Thread(target=_armed_start.serve, args=(session, path), daemon=True)
+        self._thread = threading.Thread(target=armed_start.serve, args=(session, path), daemon=True)
         self._thread.start()
 
     @property
@@ -109,7 +114,7 @@ class Serving:
 def _start(session: Session, engine: Engine) -> str | None:
     Mark.of(session).set_ready()
     Serving(session, engine.path).wait()
-    return _armed_start.outcome(session)
+    return armed_start.outcome(session)
 
 
 # -- the call ----------------------------------------------------------------------------------------------------------
@@ -161,8 +166,8 @@ def test_an_engine_that_is_not_there(there: bool, session: Session, disk: Path) 
         with socket.socket(socket.AF_UNIX) as left:
             left.bind(path)
     Mark.of(session).set_ready()
-    _armed_start.serve(session, path)
-    told = _armed_start.outcome(session)
+    armed_start.serve(session, path)
+    told = armed_start.outcome(session)
     assert told is not None
     assert "does not answer" in told
 
@@ -175,10 +180,10 @@ def test_the_answer_may_take_its_time(session: Session, engine: Engine) -> None:
     wait_for(lambda: engine.requests, "the engine was called")
     time.sleep(0.1)
     assert serving.at_work
-    assert _armed_start.outcome(session) is None
+    assert armed_start.outcome(session) is None
     engine.gate.set()
     serving.wait()
-    assert _armed_start.outcome(session) == ""
+    assert armed_start.outcome(session) == ""
 
 
 def test_a_session_that_is_closed_meanwhile_is_not_made_anew(session: Session, engine: Engine) -> None:
@@ -211,7 +216,7 @@ def test_a_decision_ends_the_wait(word: str, session: Session, engine: Engine) -
     session.decide(word)
     serving.wait()
     assert engine.requests == []
-    assert _armed_start.outcome(session) is None
+    assert armed_start.outcome(session) is None
 
 
 def test_a_checkpoint_that_is_given_up_ends_the_wait(session: Session, engine: Engine) -> None:
@@ -237,7 +242,7 @@ def test_a_session_that_is_gone_ends_the_wait(session: Session, engine: Engine) 
 
 def test_arming_starts_the_agent_in_a_unit(session: Session) -> None:
     runner = Runner(Completed(0, "", ""))
-    _armed_start.arm(session, ["python3", "/agent"], runner)
+    armed_start.arm(session, ["python3", "/agent"], runner)
     [argv] = runner.calls
     assert argv[0] == "systemd-run"
     assert f"--unit=livemigrate-{session.id}-start.service" in argv
@@ -247,26 +252,28 @@ def test_arming_starts_the_agent_in_a_unit(session: Session) -> None:
 
 def test_arming_that_fails_is_told(session: Session) -> None:
     with pytest.raises(MigrationError) as caught:
-        _armed_start.arm(session, ["/agent"], Runner(Completed(1, "", "no bus")))
+        armed_start.arm(session, ["/agent"], Runner(Completed(1, "", "no bus")))
     assert caught.value.code == "start_failed"
     assert "no bus" in caught.value.message
 
 
 def test_disarming_can_be_repeated(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = Runner(Completed(5, "", "not loaded"))
-    _armed_start.disarm(session.id, runner)
-    _armed_start.disarm(session.id, runner)
+    armed_start.disarm(session.id, runner)
+    armed_start.disarm(session.id, runner)
     assert runner.calls == [["systemctl", "stop", f"livemigrate-{session.id}-start.service"]] * 2
     # A host without systemd has no unit to stop.
-    monkeypatch.setattr("ansible_collections.livemigrate.criu.plugins.module_utils._command.SYSTEM_PATH", "/nowhere")
+    monkeypatch.setattr(
+        "ansible_collections.livemigrate.criu.plugins.module_utils._base.command.SYSTEM_PATH", "/nowhere"
+    )
     monkeypatch.setenv("PATH", "/nowhere")
-    _armed_start.disarm(session.id, run)
+    armed_start.disarm(session.id, run)
 
 
 def test_the_start_is_pending_while_its_unit_is_active_and_has_no_answer(session: Session, engine: Engine) -> None:
     active, inactive = Runner(Completed(0, "active\n", "")), Runner(Completed(3, "inactive\n", ""))
-    assert _armed_start.is_pending(session, active)
-    assert not _armed_start.is_pending(session, inactive)
+    assert armed_start.is_pending(session, active)
+    assert not armed_start.is_pending(session, inactive)
     _start(session, engine)
     # Of a unit that is about to end.
-    assert not _armed_start.is_pending(session, active)
+    assert not armed_start.is_pending(session, active)

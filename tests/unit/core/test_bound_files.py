@@ -14,16 +14,14 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import (
-    _bound_files,
-    _channel_server,
-    _durable,
-    _made_places,
-    _transfer,
-    _trees,
-    _volumes,
-)
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import server as channel_server
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker import directories
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker import volumes as docker_volumes
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines import bound_files
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import transfer
+from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import made_places
 from tests.unit.core.wire import Wire
 
 MODE = 0o4640
@@ -51,26 +49,26 @@ class Ends:
     def prepare(self) -> None:
         """What the destination does when it makes the container."""
         made = not self.place.exists()
-        self.arrival = Path(_bound_files.arrival(self._wire.destination, 0, str(self.place)))
-        around = _durable.identity(str(self.place.parent))
+        self.arrival = Path(bound_files.arrival(self._wire.destination, 0, str(self.place)))
+        around = durable.identity(str(self.place.parent))
         files = [{"path": str(self.place), "arrival": str(self.arrival), "made": made, "around": around}]
         self._wire.destination.enter("creating", files=files, made_directories=[])
-        assert _bound_files.make_place(self._wire.destination, 0, str(self.place)) == str(self.arrival)
+        assert bound_files.make_place(self._wire.destination, 0, str(self.place)) == str(self.arrival)
         self.name_place()
 
     def name_place(self) -> None:
-        _channel_server.set_targets(self._wire.destination, {"bind/0": str(self.arrival)}, ["bind/0"])
+        channel_server.set_targets(self._wire.destination, {"bind/0": str(self.arrival)}, ["bind/0"])
 
     def send(self, *, running: bool) -> None:
-        _transfer.send_trees(self._wire.source, [_trees.bind_file(0, str(self.source))], running=running)
+        transfer.send_trees(self._wire.source, [directories.bind_file(0, str(self.source))], running=running)
 
     def adopt(self) -> None:
-        _bound_files.adopt(self._wire.destination)
+        bound_files.adopt(self._wire.destination)
 
     def discard(self) -> list[str]:
         """What a refusal does; returns what it has left."""
         nobody: Any = NoContainers()
-        return _made_places.take_away(self._wire.destination, nobody)
+        return made_places.take_away(self._wire.destination, nobody)
 
 
 @pytest.fixture
@@ -118,9 +116,9 @@ def test_a_file_arrives_in_a_directory_that_travels_too(ends: Ends, wire: Wire) 
     (ends.place.parent / "gone").touch()
     ends.prepare()
     targets = {"bind/0": str(ends.arrival), "bind/1": str(ends.place.parent)}
-    _channel_server.set_targets(wire.destination, targets, ["bind/0"])
+    channel_server.set_targets(wire.destination, targets, ["bind/0"])
     for running in (True, False):
-        _transfer.send_trees(wire.source, [_trees.bind(1, str(ends.source.parent))], running=running)
+        transfer.send_trees(wire.source, [directories.bind(1, str(ends.source.parent))], running=running)
         assert ends.arrival.is_dir()
         ends.send(running=running)
     ends.adopt()
@@ -250,15 +248,15 @@ def test_forms(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "socket"))
     forms = {
-        "file": _volumes.FILE,
-        "same": _volumes.FILE,
-        "sub": _volumes.DIRECTORY,
-        "dir": _volumes.DIRECTORY,
-        **dict.fromkeys(("other", "fifo", "socket"), _volumes.OTHER),
-        **dict.fromkeys(("broken", "none"), _volumes.MISSING),
+        "file": docker_volumes.FILE,
+        "same": docker_volumes.FILE,
+        "sub": docker_volumes.DIRECTORY,
+        "dir": docker_volumes.DIRECTORY,
+        **dict.fromkeys(("other", "fifo", "socket"), docker_volumes.OTHER),
+        **dict.fromkeys(("broken", "none"), docker_volumes.MISSING),
     }
-    assert {name: _volumes.form_of(str(tmp_path / name)) for name in forms} == forms
-    assert _volumes.form_of("/dev/null") == _volumes.OTHER
+    assert {name: docker_volumes.form_of(str(tmp_path / name)) for name in forms} == forms
+    assert docker_volumes.form_of("/dev/null") == docker_volumes.OTHER
 
 
 def test_a_directory_behind_a_link_is_looked_through(tmp_path: Path) -> None:
@@ -268,8 +266,8 @@ def test_a_directory_behind_a_link_is_looked_through(tmp_path: Path) -> None:
     # The kernel's times lag behind its clock by a tick.
     time.sleep(0.1)
     since = time.time()
-    tree = _trees.bind(0, str(tmp_path / "link"))
-    assert not _transfer._touched(tree, since)
+    tree = directories.bind(0, str(tmp_path / "link"))
+    assert not transfer._touched(tree, since)
     time.sleep(0.1)
     (tmp_path / "real" / "file").write_text("x")
-    assert _transfer._touched(tree, since)
+    assert transfer._touched(tree, since)

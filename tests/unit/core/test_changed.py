@@ -16,10 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _durable, _flush, _mountinfo, _transfer
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
-from ansible_collections.livemigrate.criu.plugins.module_utils._trees import Tree
+from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.directories import Tree
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import flush, mountinfo
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import transfer
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 
 MakeSession = Callable[..., Session]
 
@@ -81,13 +83,13 @@ def make_tree(disk: Path) -> Callable[..., Tree]:
 
 def _pass_before(session: Session) -> None:
     """Note a first pass; the look goes back a second from it."""
-    _durable.write_json(session.memory_path("content_sent.json"), _transfer._moment())
+    durable.write_json(session.memory_path("content_sent.json"), transfer._moment())
 
 
 def _clock_set_since(session: Session, seconds: float) -> None:
     """What the note of the pass before looks like when the clock has been set by so many seconds since."""
     path = session.memory_path("content_sent.json")
-    _durable.write_json(path, {name: value - seconds for name, value in _durable.read_json(path).items()})
+    durable.write_json(path, {name: value - seconds for name, value in durable.read_json(path).items()})
 
 
 def test_every_touch_is_seen_and_nothing_else(make_session: MakeSession, make_tree: Callable[..., Tree]) -> None:
@@ -98,7 +100,7 @@ def test_every_touch_is_seen_and_nothing_else(make_session: MakeSession, make_tr
     _pass_before(session)
     for name, action in actions.items():
         action(Path(trees[name].path) / "sub" / "deep" / "file")
-    found = _transfer.changed(session, list(trees.values()))
+    found = transfer.changed(session, list(trees.values()))
     assert [name for name, tree in trees.items() if tree in found] == list(CHANGES)
     assert found == [trees[name] for name in CHANGES], "in the order in which they were given"
 
@@ -109,14 +111,14 @@ def test_a_touch_at_the_moment_when_the_pass_began_is_seen(
     session = make_session()
     tree = make_tree("layer", "layer")
     _pass_before(session)
-    assert _transfer.changed(session, [tree]) == [tree]
+    assert transfer.changed(session, [tree]) == [tree]
 
 
 def test_a_store_through_a_map_that_was_dirty_before_is_seen(
     make_session: MakeSession, make_tree: Callable[..., Tree], disk: Path
 ) -> None:
     """What the pass before rests on: once it has written out, the next store to a mapped page moves the file's time."""
-    if _durable.filesystem_type(str(disk)) not in ("ext4", "xfs", "btrfs"):
+    if durable.filesystem_type(str(disk)) not in ("ext4", "xfs", "btrfs"):
         pytest.skip("needs a file system of which that is known")
     session = make_session()
     tree, other = make_tree("layer", "layer"), make_tree("volume/a", "other")
@@ -126,9 +128,9 @@ def test_a_store_through_a_map_that_was_dirty_before_is_seen(
         shared[0] = 1
         time.sleep(1.1)
         _pass_before(session)
-        _flush.write_out([tree.path, other.path])
+        flush.write_out([tree.path, other.path])
         shared[1] = 1
-        assert _transfer.changed(session, [tree, other]) == [tree]
+        assert transfer.changed(session, [tree, other]) == [tree]
 
 
 def test_the_log_always_travels(make_session: MakeSession, make_tree: Callable[..., Tree]) -> None:
@@ -137,12 +139,12 @@ def test_the_log_always_travels(make_session: MakeSession, make_tree: Callable[.
     log, layer = make_tree("log", "log"), make_tree("layer", "layer")
     time.sleep(1.1)
     _pass_before(session)
-    assert _transfer.changed(session, [log, layer]) == [log]
+    assert transfer.changed(session, [log, layer]) == [log]
 
 
 def test_without_a_pass_before_everything_travels(make_session: MakeSession, make_tree: Callable[..., Tree]) -> None:
     trees = [make_tree("layer", "layer"), make_tree("volume/a", "volume")]
-    assert _transfer.changed(make_session(), trees) == trees
+    assert transfer.changed(make_session(), trees) == trees
 
 
 @pytest.mark.parametrize("seconds", [-3600, -1.5, 1.5, 3600])
@@ -155,7 +157,7 @@ def test_after_the_clock_was_set_everything_travels(
     time.sleep(1.1)
     _pass_before(session)
     _clock_set_since(session, seconds)
-    assert _transfer.changed(session, trees) == trees
+    assert transfer.changed(session, trees) == trees
 
 
 def test_a_clock_that_is_slewed_a_little_hides_nothing(
@@ -167,7 +169,7 @@ def test_a_clock_that_is_slewed_a_little_hides_nothing(
     _pass_before(session)
     _clock_set_since(session, -0.9)
     (Path(touched.path) / "new").write_text("")
-    assert _transfer.changed(session, [touched, untouched]) == [touched]
+    assert transfer.changed(session, [touched, untouched]) == [touched]
 
 
 def test_where_a_server_s_clock_counts_everything_travels(
@@ -177,11 +179,11 @@ def test_where_a_server_s_clock_counts_everything_travels(
     served, local = make_tree("volume/a", "served"), make_tree("layer", "local")
     mounts = Path("/proc/self/mountinfo").read_text()
     mounts += f"999 1 0:99 / {served.path} rw - fuse.sshfs host:/srv rw\n"
-    real = _durable.filesystem_type
-    monkeypatch.setattr(_durable, "filesystem_type", lambda path, _text=None: real(path, mounts))
+    real = durable.filesystem_type
+    monkeypatch.setattr(durable, "filesystem_type", lambda path, _text=None: real(path, mounts))
     time.sleep(1.1)
     _pass_before(session)
-    assert _transfer.changed(session, [served, local]) == [served]
+    assert transfer.changed(session, [served, local]) == [served]
 
 
 def test_a_server_s_clock_counts_also_where_its_files_are_mounted_below(
@@ -190,11 +192,11 @@ def test_a_server_s_clock_counts_also_where_its_files_are_mounted_below(
     session = make_session()
     outer, local = make_tree("bind/0", "outer"), make_tree("layer", "local")
     line = f"999 1 0:99 / {outer.path}/sub rw - nfs4 host:/srv rw\n"
-    real = _mountinfo.parse
-    monkeypatch.setattr(_mountinfo, "parse", lambda mounts: real(mounts + line))
+    real = mountinfo.parse
+    monkeypatch.setattr(mountinfo, "parse", lambda mounts: real(mounts + line))
     time.sleep(1.1)
     _pass_before(session)
-    assert _transfer.changed(session, [outer, local]) == [outer]
+    assert transfer.changed(session, [outer, local]) == [outer]
 
 
 def test_a_directory_that_cannot_be_looked_at_is_an_error(
@@ -205,7 +207,7 @@ def test_a_directory_that_cannot_be_looked_at_is_an_error(
     _pass_before(session)
     os.rename(tree.path, tree.path + "-gone")
     with pytest.raises(MigrationError) as caught:
-        _transfer.changed(session, [tree])
+        transfer.changed(session, [tree])
     assert caught.value.code == "transfer_failed"
 
 
@@ -217,7 +219,7 @@ def test_a_name_is_no_option_and_no_pattern(make_session: MakeSession, disk: Pat
         (disk / name / "-delete").write_text("")
         trees.append(Tree("layer", str(disk / name), ()))
     _pass_before(session)
-    assert _transfer.changed(session, trees) == trees
+    assert transfer.changed(session, trees) == trees
     assert all((Path(tree.path) / "-delete").exists() for tree in trees)
 
 
@@ -235,7 +237,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         return 100 * len(trees)
 
     # What a pass brings is tested with the real rsync; here it is about what is sent when.
-    monkeypatch.setattr(_transfer, "send_trees", send)
+    monkeypatch.setattr(transfer, "send_trees", send)
     return sent
 
 
@@ -245,7 +247,7 @@ def test_what_nobody_touches_during_the_dump_is_sent_once(
     session = make_session()
     trees = [make_tree("log", "log"), make_tree("layer", "layer"), make_tree("volume/a", "volume")]
     time.sleep(0.05)
-    with _transfer.LastPass(session, trees) as content:
+    with transfer.LastPass(session, trees) as content:
         assert content.finish() == 300
     assert passes == [["log", "layer", "volume/a"], []]
 
@@ -257,7 +259,7 @@ def test_what_is_touched_during_the_dump_is_sent_again(
     session = make_session()
     trees = [make_tree("layer", "layer"), make_tree("volume/a", "volume")]
     time.sleep(0.05)
-    with _transfer.LastPass(session, trees) as content:
+    with transfer.LastPass(session, trees) as content:
         CHANGES[change](Path(trees[1].path) / "sub" / "deep" / "file")
         content.dumped()
         assert content.finish() == 300
@@ -271,7 +273,7 @@ def test_what_every_dump_does_in_the_layer_is_no_touch(
     session = make_session()
     trees = [make_tree("layer", "layer"), make_tree("volume/a", "volume")]
     time.sleep(0.05)
-    with _transfer.LastPass(session, trees) as content:
+    with transfer.LastPass(session, trees) as content:
         for tree in trees:
             (Path(tree.path) / "sub" / ".criu.mntns.x").mkdir()
             (Path(tree.path) / "sub" / ".criu.mntns.x").rmdir()
@@ -287,7 +289,7 @@ def test_a_file_to_which_criu_gives_a_name_is_sent(
     tree = make_tree("layer", "layer")
     file = Path(tree.path) / "sub" / "deep" / "file"
     time.sleep(0.05)
-    with _transfer.LastPass(session, [tree]) as content:
+    with transfer.LastPass(session, [tree]) as content:
         file.with_name("link_remap.1").hardlink_to(file)
         content.finish()
     assert passes == [["layer"], ["layer"]]
@@ -315,7 +317,7 @@ def test_the_log_is_sent_again_when_a_last_line_was_written(
     file = disk / "log" / name
     file.write_text("line")
     time.sleep(0.05)
-    with _transfer.LastPass(make_session(), [Tree("log", str(disk / "log"), ())]) as content:
+    with transfer.LastPass(make_session(), [Tree("log", str(disk / "log"), ())]) as content:
         file.write_text("line and line")
         content.finish()
     assert passes == [["log"], ["log"] if again else []]
@@ -327,9 +329,9 @@ def test_a_pass_that_fails_is_told(
     def fail(*_arguments: object, **_options: object) -> int:
         raise MigrationError("transfer_failed", "no")
 
-    monkeypatch.setattr(_transfer, "send_trees", fail)
+    monkeypatch.setattr(transfer, "send_trees", fail)
     with (
-        _transfer.LastPass(make_session(), [make_tree("layer", "layer")]) as content,
+        transfer.LastPass(make_session(), [make_tree("layer", "layer")]) as content,
         pytest.raises(MigrationError) as caught,
     ):
         content.finish()
@@ -340,11 +342,11 @@ def test_a_dump_that_fails_does_not_wait_for_the_pass(
     make_session: MakeSession, make_tree: Callable[..., Tree], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = threading.Event()
-    monkeypatch.setattr(_transfer, "send_trees", lambda *_arguments, **_options: gate.wait(20))
+    monkeypatch.setattr(transfer, "send_trees", lambda *_arguments, **_options: gate.wait(20))
     began = time.monotonic()
     with (
         pytest.raises(RuntimeError, match="the dump failed"),
-        _transfer.LastPass(make_session(), [make_tree("layer", "layer")]),
+        transfer.LastPass(make_session(), [make_tree("layer", "layer")]),
     ):
         raise RuntimeError("the dump failed")
     assert time.monotonic() - began < 5
@@ -356,11 +358,11 @@ def test_a_pass_that_does_not_end_is_given_up(
 ) -> None:
     """The container stands still meanwhile; a destination whose disk hangs goes on answering rsync's own questions."""
     gate = threading.Event()
-    monkeypatch.setattr(_transfer, "_LAST_PASS_SECONDS", 0.2)
-    monkeypatch.setattr(_transfer, "send_trees", lambda *_arguments, **_options: gate.wait(20))
+    monkeypatch.setattr(transfer, "_LAST_PASS_SECONDS", 0.2)
+    monkeypatch.setattr(transfer, "send_trees", lambda *_arguments, **_options: gate.wait(20))
     with (
         pytest.raises(MigrationError, match=r"within 0\.2 seconds") as caught,
-        _transfer.LastPass(make_session(), [make_tree("layer", "layer")]) as content,
+        transfer.LastPass(make_session(), [make_tree("layer", "layer")]) as content,
     ):
         content.finish()
     assert caught.value.code == "transfer_failed"
@@ -370,7 +372,7 @@ def test_a_pass_that_does_not_end_is_given_up(
 def test_where_the_kernel_writes_for_a_program_the_pass_waits_for_the_dump(
     make_session: MakeSession, make_tree: Callable[..., Tree], passes: list[list[str]]
 ) -> None:
-    with _transfer.LastPass(make_session(), [make_tree("layer", "layer")], beside=False) as content:
+    with transfer.LastPass(make_session(), [make_tree("layer", "layer")], beside=False) as content:
         time.sleep(0.2)
         assert passes == []
         content.dumped()

@@ -25,14 +25,12 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import (
-    _authorized_keys,
-    _channel,
-    _channel_server,
-)
-from ansible_collections.livemigrate.criu.plugins.module_utils._command import Completed, run
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import DESTINATION, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.command import Completed, run
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import authorized_keys
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import client as channel_client
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import server as channel_server
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import DESTINATION, Session
 from tests.unit.core.support import killed_at, race
 
 MakeSession = Callable[..., Session]
@@ -76,8 +74,8 @@ class Host:
 
 @pytest.fixture
 def host(disk: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
-    monkeypatch.setattr(_authorized_keys, "STATE_ROOT", str(disk / "locks"))
-    monkeypatch.setattr(_channel_server, "SUDOERS_DIRECTORY", str(disk / "sudoers.d"))
+    monkeypatch.setattr(authorized_keys, "STATE_ROOT", str(disk / "locks"))
+    monkeypatch.setattr(channel_server, "SUDOERS_DIRECTORY", str(disk / "sudoers.d"))
     return Host(disk)
 
 
@@ -98,7 +96,7 @@ def _home_of_nobody(host: Host) -> Path:
 
 
 def _authorise(host: Host, session: Session, user: str = ME, key: str = KEY) -> None:
-    _channel_server.authorise(session, user, key, AGENT, host.run)
+    channel_server.authorise(session, user, key, AGENT, host.run)
 
 
 # -- the line --------------------------------------------------------------------------------------------------------
@@ -122,7 +120,7 @@ def test_the_key_may_run_one_command_for_a_day(host: Host, sessions: Iterator[Se
 
 
 def test_paths_with_blanks_reach_the_shell_as_they_are(host: Host, sessions: Iterator[Session]) -> None:
-    _channel_server.authorise(next(sessions), ME, KEY, ("/opt/my python/bin/python3", "/x"), host.run)
+    channel_server.authorise(next(sessions), ME, KEY, ("/opt/my python/bin/python3", "/x"), host.run)
     assert "'/opt/my python/bin/python3' /x serve" in host.file.read_text()
 
 
@@ -207,7 +205,7 @@ def test_what_was_there_stays_as_it_was_and_what_came_goes(
     assert (
         lines[:-2] == (before.rstrip(b"\n") if content == "no end of line" else before).split(b"\n")[: len(lines) - 2]
     )
-    _channel_server.revoke(session, host.run)
+    channel_server.revoke(session, host.run)
     assert host.file.read_bytes() == (before + b"\n" if content == "no end of line" else before)
 
 
@@ -218,7 +216,7 @@ def test_owner_and_mode_stay(host: Host, sessions: Iterator[Session]) -> None:
     host.file.chmod(0o640)
     os.chown(host.file, 12345, 54321)
     session = next(sessions)
-    for change in (lambda: _authorise(host, session), lambda: _channel_server.revoke(session, host.run)):
+    for change in (lambda: _authorise(host, session), lambda: channel_server.revoke(session, host.run)):
         change()
         status = host.file.stat()
         assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o640, 12345, 54321)
@@ -257,14 +255,14 @@ def test_a_session_has_one_line_and_only_its_own_goes(host: Host, sessions: Iter
         f"livemigrate:{first.id}",
     ]
     for _twice in range(2):
-        _channel_server.revoke(first, host.run)
+        channel_server.revoke(first, host.run)
         assert [line.rsplit(" ", 1)[1] for line in host.file.read_text().splitlines()] == [f"livemigrate:{second.id}"]
 
 
 def test_revoking_what_was_never_let_in_changes_nothing(host: Host, make_session: MakeSession) -> None:
-    _channel_server.revoke(make_session(DESTINATION), host.run)
-    _channel_server.revoke(make_session(DESTINATION, container="c" * 64, channel_user=ME), host.run)
-    _channel_server.revoke(make_session(DESTINATION, container="d" * 64, channel_user="livemigrate-nobody"), host.run)
+    channel_server.revoke(make_session(DESTINATION), host.run)
+    channel_server.revoke(make_session(DESTINATION, container="c" * 64, channel_user=ME), host.run)
+    channel_server.revoke(make_session(DESTINATION, container="d" * 64, channel_user="livemigrate-nobody"), host.run)
     assert not host.file.exists()
 
 
@@ -281,7 +279,7 @@ def test_of_eight_sessions_that_come_and_go_at_once_none_disturbs_another(
         assert sorted(line.rsplit(" ", 1)[1] for line in lines[30:]) == [
             f"livemigrate:{session.id}" for session in open_ones
         ]
-        assert race(8, lambda number: _channel_server.revoke(open_ones[number], host.run)) == [("ok", None)] * 8
+        assert race(8, lambda number: channel_server.revoke(open_ones[number], host.run)) == [("ok", None)] * 8
         assert host.file.read_text() == f"{ADMIN}\n" * 30
 
 
@@ -407,7 +405,7 @@ def test_whatever_an_account_puts_into_the_way_it_gets_nothing_of_root_s(
     home = host.file.parent.parent
 
     def work() -> None:
-        _authorized_keys.rewrite(str(host.file), "nobody", lambda lines: [*lines, b"a key"])
+        authorized_keys.rewrite(str(host.file), "nobody", lambda lines: [*lines, b"a key"])
 
     for step in itertools.count(1):
         _home_of_nobody(host)
@@ -462,7 +460,7 @@ def test_what_cannot_be_changed_as_the_account_is_told_and_nothing_hangs(
     assert {path: path.lstat().st_ino for path in home.rglob("*")} == before
     # And it keeps no session from its end: without its sudo rule a key does nothing.
     (disk / "sudoers.d" / f"livemigrate-{session.id}").write_text("")
-    _channel_server.revoke(session, host.run)
+    channel_server.revoke(session, host.run)
     assert list((disk / "sudoers.d").iterdir()) == []
 
 
@@ -480,7 +478,7 @@ def test_a_link_of_the_account_s_own_stays_one(host: Host, make_session: MakeSes
     _authorise(host, session, user="nobody")
     assert os.readlink(host.file) == "../dotfiles/keys"
     assert len((home / "dotfiles" / "keys").read_text().splitlines()) == 2
-    _channel_server.revoke(session, host.run)
+    channel_server.revoke(session, host.run)
     assert os.readlink(host.file) == "../dotfiles/keys"
     assert (home / "dotfiles" / "keys").read_text() == f"{ADMIN}\n"
 
@@ -505,7 +503,7 @@ def test_a_link_of_root_s_to_a_place_of_the_account_s_gives_it_no_file_of_root_s
         with _as_nobody():
             leads_back.symlink_to(target)
         with pytest.raises(MigrationError) as caught:
-            _authorized_keys.rewrite(str(keys / "nobody"), "nobody", lambda lines: [*lines, b"a key"])
+            authorized_keys.rewrite(str(keys / "nobody"), "nobody", lambda lines: [*lines, b"a key"])
         assert caught.value.code == "channel_failed"
         assert list(prey.iterdir()) == []
 
@@ -518,14 +516,14 @@ def test_links_of_root_s_to_places_of_root_s_are_followed(host: Host) -> None:  
         (top / "all").mkdir(0o755)
         (top / "keys").symlink_to("../" + top.name + "/all")
         (top / "all" / "nobody").symlink_to("./common")
-        _authorized_keys.rewrite(str(top / "keys" / "nobody"), "nobody", lambda lines: [*lines, b"a key"])
+        authorized_keys.rewrite(str(top / "keys" / "nobody"), "nobody", lambda lines: [*lines, b"a key"])
         assert (top / "all" / "common").read_text() == "a key\n"
 
 
 @pytest.mark.usefixtures("needs_root")
 def test_a_child_that_does_not_answer_is_ended(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     _home_of_nobody(host)
-    monkeypatch.setattr(_authorized_keys, "_SECONDS", 0.2)
+    monkeypatch.setattr(authorized_keys, "_SECONDS", 0.2)
     parent = os.getpid()
 
     def stand_still(_lines: list[bytes]) -> list[bytes]:
@@ -534,7 +532,7 @@ def test_a_child_that_does_not_answer_is_ended(host: Host, monkeypatch: pytest.M
         return []
 
     with pytest.raises(MigrationError, match=r"nothing came of it within 0.2 seconds"):
-        _authorized_keys.rewrite(str(host.file), "nobody", stand_still)
+        authorized_keys.rewrite(str(host.file), "nobody", stand_still)
 
 
 # -- where -----------------------------------------------------------------------------------------------------------
@@ -557,19 +555,19 @@ HOME = pwd.getpwnam(ME).pw_dir
 )
 def test_the_file_is_the_one_that_the_daemon_reads(says: str | None, path: str, host: Host) -> None:
     host.daemon_says = says
-    assert _authorized_keys.path_of(ME, host.run) == path
+    assert authorized_keys.path_of(ME, host.run) == path
     assert host.said == [["sshd", "-T", "-C", f"user={ME},host=localhost,addr=127.0.0.1"]]
 
 
 def test_a_daemon_that_reads_no_file_is_told(host: Host) -> None:
     host.daemon_says = "authorizedkeysfile none"
     with pytest.raises(MigrationError) as caught:
-        _authorized_keys.path_of(ME, host.run)
+        authorized_keys.path_of(ME, host.run)
     assert caught.value.code == "channel_failed"
 
 
 def test_host_keys_are_lines_of_kind_and_key() -> None:
-    for key in _channel_server.host_keys():
+    for key in channel_server.host_keys():
         assert len(key.split()) == 2
 
 
@@ -599,7 +597,7 @@ def test_another_user_gets_a_sudo_rule_for_the_one_command_that_goes_with_the_se
         f'command="sudo -n {" ".join(AGENT)} serve {session.id} \\"$SSH_ORIGINAL_COMMAND\\""' in host.file.read_text()
     )
     for _twice in range(2):
-        _channel_server.revoke(session, host.run)
+        channel_server.revoke(session, host.run)
         assert list((disk / "sudoers.d").iterdir()) == []
     assert host.file.read_text() == ""
 
@@ -651,12 +649,12 @@ def _public_part(path: str) -> str:
 @needs_keygen
 def test_a_key_is_made_once_and_private(make_session: MakeSession, host: Host) -> None:
     session = make_session()
-    public = _channel.make_key(session)
+    public = channel_client.make_key(session)
     assert public.split()[0] == "ssh-ed25519"
     assert public.split()[2] == f"livemigrate:{session.id}"
     assert public.startswith(_public_part(session.path("key")))
     assert stat.S_IMODE(os.stat(session.path("key")).st_mode) == 0o600
-    assert _channel.make_key(session) == public
+    assert channel_client.make_key(session) == public
     assert "Proc-Type" not in Path(session.path("key")).read_text()
     # And the other end takes it.
     _authorise(host, session, key=public)
@@ -667,11 +665,11 @@ def test_a_key_is_made_once_and_private(make_session: MakeSession, host: Host) -
 def test_a_key_whose_making_was_cut_off_is_made_again(left: str, make_session: MakeSession) -> None:
     session = make_session()
     if left == "a private key":
-        _channel.make_key(session)
+        channel_client.make_key(session)
         os.unlink(session.path("key.pub"))
     else:
         Path(session.path("key")).write_text("")
-    public = _channel.make_key(session)
+    public = channel_client.make_key(session)
     assert public.startswith(_public_part(session.path("key")))
 
 
@@ -689,5 +687,5 @@ def test_a_key_is_on_the_disk_before_anything_depends_on_it(
         flushed.add(os.fstat(fd).st_ino)
 
     monkeypatch.setattr(os, "fsync", recorded)
-    _channel.make_key(session)
+    channel_client.make_key(session)
     assert {os.stat(session.path(name)).st_ino for name in ("key", "key.pub", "")} <= flushed

@@ -13,16 +13,14 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import (
-    _channel,
-    _channel_login,
-    _channel_server,
-    _durable,
-    _facts_machine,
-)
-from ansible_collections.livemigrate.criu.plugins.module_utils._command import Completed, run
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import DESTINATION, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.command import Completed, run
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import client as channel_client
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import login as channel_login
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import server as channel_server
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import machine
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import DESTINATION, Session
 
 MakeSession = Callable[..., Session]
 
@@ -34,17 +32,17 @@ needs_ssh = pytest.mark.skipif(shutil.which("ssh") is None, reason="ssh is not i
 
 def test_a_peer_as_it_should_be_is_noted(make_session: MakeSession) -> None:
     session = make_session()
-    _channel.set_peer(session, PEER)
+    channel_client.set_peer(session, PEER)
     assert Path(session.path("known_hosts")).read_text() == f"livemigrate-destination {KEY}\n"
     place = {"address": "198.51.100.12", "port": 22, "user": "root", "addresses": ["198.51.100.12"]}
-    assert _durable.read_json(session.path("peer.json")) == place
+    assert durable.read_json(session.path("peer.json")) == place
 
 
 @pytest.mark.parametrize(("name", "addresses"), [("localhost", {"127.0.0.1", "::1"}), ("beta.invalid", set())])
 def test_the_addresses_of_a_name_are_noted(name: str, addresses: set[str], make_session: MakeSession) -> None:
     session = make_session()
-    _channel.set_peer(session, {**PEER, "address": name})
-    noted = _durable.read_json(session.path("peer.json"))
+    channel_client.set_peer(session, {**PEER, "address": name})
+    noted = durable.read_json(session.path("peer.json"))
     assert noted["address"] == name
     assert set(noted["addresses"]) <= addresses
     assert bool(noted["addresses"]) == bool(addresses)
@@ -69,7 +67,7 @@ def test_what_is_no_account_no_address_and_no_key_is_refused_before_it_is_noted(
 ) -> None:
     session = make_session()
     with pytest.raises(MigrationError) as caught:
-        _channel.set_peer(session, {**PEER, **change})
+        channel_client.set_peer(session, {**PEER, **change})
     assert caught.value.code == code
     assert not Path(session.path("known_hosts")).exists()
     assert not Path(session.path("peer.json")).exists()
@@ -82,10 +80,10 @@ def test_even_one_that_got_through_is_no_option_of_ssh(
     field: str, way: str, make_session: MakeSession, disk: Path
 ) -> None:
     session = make_session()
-    _channel.set_peer(session, PEER)
+    channel_client.set_peer(session, PEER)
     hostile = f"-oProxyCommand=touch {disk}/ran;#"
-    _durable.write_json(session.path("peer.json"), {"address": "127.0.0.1", "port": 1, "user": "root", field: hostile})
-    channel = _channel.Channel(session)
+    durable.write_json(session.path("peer.json"), {"address": "127.0.0.1", "port": 1, "user": "root", field: hostile})
+    channel = channel_client.Channel(session)
     (disk / "content").mkdir()
     try:
         if way == "converse":
@@ -112,17 +110,17 @@ def test_the_other_host_s_address_is_no_further_setting_for_sshd() -> None:
         asked.append(argv)
         return Completed(0, "", "")
 
-    _channel_login.look(remember, "root", "192.0.2.7")
+    channel_login.look(remember, "root", "192.0.2.7")
     assert asked[-1][-1] == "user=root,host=192.0.2.7,addr=192.0.2.7"
     asked.clear()
-    _channel_login.look(remember, "root", "192.0.2.7,user=nobody")
+    channel_login.look(remember, "root", "192.0.2.7,user=nobody")
     assert [argv for argv in asked if argv[0] == "sshd"] == []
-    assert "in its name" in _channel_login.look(remember, "root,addr=192.0.2.7", None)["fails"]
+    assert "in its name" in channel_login.look(remember, "root,addr=192.0.2.7", None)["fails"]
 
 
 def test_an_account_that_is_none_gets_no_rule_of_sudo_s(make_session: MakeSession) -> None:
     with pytest.raises(MigrationError) as caught:
-        _channel_server.authorise(make_session(DESTINATION), "ALL=(ALL) ALL\nroot", f"{KEY} x", ("/agent",), run)
+        channel_server.authorise(make_session(DESTINATION), "ALL=(ALL) ALL\nroot", f"{KEY} x", ("/agent",), run)
     assert caught.value.code == "invalid_name"
 
 
@@ -131,5 +129,5 @@ def test_an_address_that_is_none_is_asked_for_no_keys() -> None:
         raise AssertionError("no program was to be started")
 
     with pytest.raises(MigrationError) as caught:
-        _facts_machine.peer_facts(unused, "-f/etc/shadow", 22)
+        machine.peer_facts(unused, "-f/etc/shadow", 22)
     assert caught.value.code == "invalid_name"

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _channel, _channel_server, _trees
-from ansible_collections.livemigrate.criu.plugins.module_utils._channel_server import rsync_server_argv, set_targets
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import client as channel_client
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import server as channel_server
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel.server import rsync_server_argv, set_targets
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker import directories
 from tests.unit.core.support import wait_for
 from tests.unit.core.wire import Wire
 
@@ -422,13 +424,13 @@ def test_a_stream_that_fails_on_our_side_leaves_no_program_behind(wire: Wire, mo
 def test_a_channel_that_was_never_opened_is_told(wire: Wire) -> None:
     os.unlink(wire.source.path("peer.json"))
     with pytest.raises(MigrationError) as caught:
-        _channel.Channel(wire.source)
+        channel_client.Channel(wire.source)
     assert caught.value.code == "channel_closed"
 
 
 def test_a_destination_without_host_keys_is_not_trusted(wire: Wire) -> None:
     with pytest.raises(MigrationError) as caught:
-        _channel.set_peer(wire.source, {"address": "192.0.2.1", "port": 22, "user": "root", "host_keys": []})
+        channel_client.set_peer(wire.source, {"address": "192.0.2.1", "port": 22, "user": "root", "host_keys": []})
     assert caught.value.code == "channel_failed"
 
 
@@ -449,7 +451,7 @@ def test_a_transfer_that_hangs_can_be_ended_and_others_are_left_alone(wire: Wire
         wait_for(lambda: len(list(volatile.glob("transfer.*"))) == 2, "the transfer is noted")
         # The note is made just after the program was started.
         time.sleep(0.05)
-        _channel_server.end_transfers(wire.destination)
+        channel_server.end_transfers(wire.destination)
         assert hanging.wait(5) != 0
         assert other.poll() is None
     finally:
@@ -485,10 +487,15 @@ def test_the_options_of_all_trees_pass_the_filter(wire: Wire, content: Path) -> 
         "GraphDriver": {"Name": "overlay2", "Data": {"UpperDir": str(content)}},
         "HostConfig": {"LogConfig": {"Type": "json-file"}},
     }
-    log = _trees.log(inspect, str(wire.places))
+    log = directories.log(inspect, str(wire.places))
     assert log is not None
-    trees = [_trees.layer(inspect), log, _trees.volume("data", str(content)), _trees.bind(3, str(content))]
-    trees.append(_trees.checkpoint(str(content)))
+    trees = [
+        directories.layer(inspect),
+        log,
+        directories.volume("data", str(content)),
+        directories.bind(3, str(content)),
+    ]
+    trees.append(directories.checkpoint(str(content)))
     wire.prepare(*(tree.target for tree in trees))
     for tree in trees:
         wire.channel.rsync(str(content), tree.target, tree.options)

@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _channel, _facts_machine, _source
-from ansible_collections.livemigrate.criu.plugins.module_utils._channel import Channel
-from ansible_collections.livemigrate.criu.plugins.module_utils._command import run
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.command import run
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import client as channel_client
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel.client import Channel
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import machine
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import source as source_module
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from tests.unit.core.ssh_host import SshHost
 from tests.unit.core.support import PACKAGE
 
@@ -43,14 +45,14 @@ class Line:
 
     def __init__(self, host: SshHost, session: Session, user: str, **keywords: Any) -> None:
         self.host, self.session, self.user = host, session, user
-        self.opened = host.open(session.id, user, _channel.make_key(session), **keywords)
+        self.opened = host.open(session.id, user, channel_client.make_key(session), **keywords)
         self.place: Path = self.opened["place"]
         self.point_to(host.address)
         self.channel = Channel(session)
 
     def point_to(self, address: str, host_keys: list[str] | None = None) -> None:
         keys = host_keys or self.opened["host_keys"]
-        _channel.set_peer(
+        channel_client.set_peer(
             self.session, {"address": address, "port": self.host.port, "user": self.user, "host_keys": keys}
         )
 
@@ -215,7 +217,7 @@ def test_a_key_that_nobody_revoked_expires(connect: Connect) -> None:
 
 def test_another_host_in_its_place_is_not_spoken_to(connect: Connect, ssh_host: SshHost) -> None:
     line = connect()
-    line.point_to(ssh_host.address, ["ssh-ed25519 " + _channel.make_key(line.session).split()[1]])
+    line.point_to(ssh_host.address, ["ssh-ed25519 " + channel_client.make_key(line.session).split()[1]])
     before = ssh_host.log.count("Accepted publickey")
     with pytest.raises(MigrationError) as caught:
         Channel(line.session).call("ping")
@@ -247,7 +249,7 @@ def test_nobody_there_is_told_in_time(connect: Connect) -> None:
     line = connect()
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        _channel.set_peer(
+        channel_client.set_peer(
             line.session,
             {
                 "address": "127.0.0.1",
@@ -304,9 +306,9 @@ def test_an_ordinary_user_may_say_to_sudo_what_the_channel_may_and_no_more(conne
 _LOOK = f"""
 import json, sys
 sys.path.insert(0, "/opt/tree")
-from {PACKAGE} import _channel_login
-from {PACKAGE}._command import run
-json.dump(_channel_login.look(run, sys.argv[1], "127.0.0.1"), sys.stdout)
+from {PACKAGE}._channel import login as channel_login
+from {PACKAGE}._base.command import run
+json.dump(channel_login.look(run, sys.argv[1], "127.0.0.1"), sys.stdout)
 """
 
 
@@ -339,7 +341,7 @@ def test_a_first_login_that_is_refused_is_no_half_that_was_closed(connect: Conne
     line = connect()
     ssh_host.revoke(line.session.id)
     with pytest.raises(MigrationError) as caught:
-        _source.probe(line.session)
+        source_module.probe(line.session)
     assert caught.value.code == "login_refused"
     assert "root@127.0.0.1" in caught.value.message
     assert "AllowUsers" in caught.value.message
@@ -355,7 +357,7 @@ def test_an_account_that_prints_is_named_with_what_it_prints(
     changed(f"{home}/.bashrc", "echo 'Welcome to {beta}!'; echo; printf 'Have a nice day '")
     assert _seen_beforehand(ssh_host, user)["prints"] == "Welcome to {beta}!"
     with pytest.raises(MigrationError) as caught:
-        _source.probe(connect(user).session)
+        source_module.probe(connect(user).session)
     assert caught.value.code == "account_prints"
     assert "'Welcome to {beta}!'" in caught.value.message
     assert f"{user}@127.0.0.1" in caught.value.message
@@ -398,7 +400,7 @@ def test_what_sshd_itself_forbids_is_found_beforehand(
 
 def test_the_keys_that_a_host_shows_tell_which_it_is(connect: Connect, ssh_host: SshHost) -> None:
     told = connect().opened["host_keys"]
-    seen = _facts_machine.peer_facts(run, "localhost", ssh_host.port)
+    seen = machine.peer_facts(run, "localhost", ssh_host.port)
     assert seen["error"] is None
     assert set(seen["host_keys"]) & set(told)
     assert seen["is_own"]

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _checkpoint_dir
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._criu import images as criu_images
 
 # More than one read of the hash at once, and not a multiple of it.
 PAGES = (1 << 20) + 4097
@@ -39,7 +39,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def test_the_manifest_names_every_file_with_its_size(checkpoint: Path) -> None:
-    manifest = _checkpoint_dir.manifest(str(checkpoint))
+    manifest = criu_images.manifest(str(checkpoint))
     files = {
         "inventory.img",
         "pstree.img",
@@ -56,20 +56,20 @@ def test_the_manifest_names_every_file_with_its_size(checkpoint: Path) -> None:
     assert manifest["pages-2.img"] == {"size": 0, "link": "../elsewhere/pages-2.img"}
     # sha256 of nothing, from its definition (FIPS 180-4 examples).
     assert manifest["empty.img"]["sha256"] == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-    assert _checkpoint_dir.total_bytes(manifest) == PAGES + 9 + 6 + 0 + 2 + 10 + 23
+    assert criu_images.total_bytes(manifest) == PAGES + 9 + 6 + 0 + 2 + 10 + 23
 
 
 def test_what_arrived_whole_is_accepted_after_the_manifest_has_travelled(checkpoint: Path, tmp_path: Path) -> None:
-    manifest = json.loads(json.dumps(_checkpoint_dir.manifest(str(checkpoint))))
+    manifest = json.loads(json.dumps(criu_images.manifest(str(checkpoint))))
     shutil.copytree(checkpoint, tmp_path / "arrived", symlinks=True)
-    _checkpoint_dir.verify(str(tmp_path / "arrived"), manifest)
+    criu_images.verify(str(tmp_path / "arrived"), manifest)
 
 
 @pytest.mark.parametrize("name", ["inventory.img", "pstree.img"])
 def test_a_dump_that_did_not_finish_has_no_manifest(name: str, checkpoint: Path) -> None:
     (checkpoint / name).unlink()
     with pytest.raises(MigrationError) as caught:
-        _checkpoint_dir.manifest(str(checkpoint))
+        criu_images.manifest(str(checkpoint))
     assert caught.value.code == "checkpoint_incomplete"
     assert name in caught.value.message
 
@@ -136,11 +136,11 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], object]]] = {
 @pytest.mark.timeout(10)
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damage_is_found(damage: str, checkpoint: Path) -> None:
-    manifest = _checkpoint_dir.manifest(str(checkpoint))
+    manifest = criu_images.manifest(str(checkpoint))
     name, do = DAMAGE[damage]
     do(checkpoint / name)
     with pytest.raises(MigrationError) as caught:
-        _checkpoint_dir.verify(str(checkpoint), manifest)
+        criu_images.verify(str(checkpoint), manifest)
     assert caught.value.code == "checkpoint_corrupt"
     assert name in caught.value.details["files"]
     assert name in caught.value.message
@@ -148,35 +148,35 @@ def test_damage_is_found(damage: str, checkpoint: Path) -> None:
 
 def test_a_link_to_a_directory_that_is_not_there_yet_is_no_damage(checkpoint: Path, tmp_path: Path) -> None:
     """CRIU's `parent` link leads out of the directory, to something that need not have arrived."""
-    manifest = _checkpoint_dir.manifest(str(checkpoint))
+    manifest = criu_images.manifest(str(checkpoint))
     _replace_by_link(checkpoint / "parent", "../earlier")
     (tmp_path / "earlier").mkdir()
-    manifest = _checkpoint_dir.manifest(str(checkpoint))
+    manifest = criu_images.manifest(str(checkpoint))
     (tmp_path / "earlier").rmdir()
-    _checkpoint_dir.verify(str(checkpoint), manifest)
+    criu_images.verify(str(checkpoint), manifest)
 
 
 def test_a_checkpoint_that_is_not_there_is_not_whole(checkpoint: Path, tmp_path: Path) -> None:
-    manifest = _checkpoint_dir.manifest(str(checkpoint))
+    manifest = criu_images.manifest(str(checkpoint))
     (tmp_path / "empty").mkdir()
     for directory in (tmp_path / "empty", tmp_path / "nowhere"):
         with pytest.raises(MigrationError) as caught:
-            _checkpoint_dir.verify(str(directory), manifest)
+            criu_images.verify(str(directory), manifest)
         assert caught.value.code == "checkpoint_corrupt"
 
 
 def test_nothing_is_not_a_checkpoint(tmp_path: Path) -> None:
     """A manifest that was lost must not make an empty or missing directory a good checkpoint."""
     with pytest.raises(MigrationError):
-        _checkpoint_dir.verify(str(tmp_path / "nowhere"), {})
+        criu_images.verify(str(tmp_path / "nowhere"), {})
 
 
 def test_many_differences_are_summed_up(checkpoint: Path) -> None:
-    manifest = _checkpoint_dir.manifest(str(checkpoint))
+    manifest = criu_images.manifest(str(checkpoint))
     for number in range(60):
         (checkpoint / f"extra-{number:02}").write_bytes(b"")
     with pytest.raises(MigrationError) as caught:
-        _checkpoint_dir.verify(str(checkpoint), manifest)
+        criu_images.verify(str(checkpoint), manifest)
     assert (
         "60 file(s) differ or are missing (extra-00, extra-01, extra-02, extra-03, extra-04 ...)"
         in caught.value.message
@@ -187,7 +187,7 @@ def test_many_differences_are_summed_up(checkpoint: Path) -> None:
 # -- what was hashed on its way ----------------------------------------------------------------------------------------
 
 ONE: dict[str, int | str] = {"size": 1, "sha256": "a" * 64}
-SENT: _checkpoint_dir.Manifest = {
+SENT: criu_images.Manifest = {
     "inventory.img": ONE,
     "pstree.img": ONE,
     "pages-1.img": {"size": 2, "sha256": "b" * 64},
@@ -195,7 +195,7 @@ SENT: _checkpoint_dir.Manifest = {
 
 
 def test_what_was_received_as_it_was_sent_is_accepted() -> None:
-    _checkpoint_dir.compare(json.loads(json.dumps(SENT)), SENT)
+    criu_images.compare(json.loads(json.dumps(SENT)), SENT)
 
 
 @pytest.mark.parametrize(
@@ -213,9 +213,9 @@ def test_what_was_received_as_it_was_sent_is_accepted() -> None:
         ),
     ],
 )
-def test_what_was_received_otherwise_is_not(received: _checkpoint_dir.Manifest, wrong: list[str]) -> None:
+def test_what_was_received_otherwise_is_not(received: criu_images.Manifest, wrong: list[str]) -> None:
     with pytest.raises(MigrationError) as caught:
-        _checkpoint_dir.compare(received, SENT)
+        criu_images.compare(received, SENT)
     assert caught.value.code == "checkpoint_corrupt"
     assert caught.value.details["files"] == wrong
 
@@ -226,7 +226,7 @@ def test_what_was_sent_of_a_dump_that_did_not_finish_is_no_checkpoint(name: str)
     sent = {key: value for key, value in SENT.items() if key != name}
     for content in (sent, {}):
         with pytest.raises(MigrationError) as caught:
-            _checkpoint_dir.compare(dict(content), content)
+            criu_images.compare(dict(content), content)
         assert caught.value.code == "checkpoint_incomplete"
 
 
@@ -239,10 +239,10 @@ def test_manifest_and_fingerprints_that_have_arrived(tmp_path: Path) -> None:
             if name != missing:
                 (inbox / name).write_text(content)
         with pytest.raises(MigrationError) as caught:
-            _checkpoint_dir.arrived(str(inbox))
+            criu_images.arrived(str(inbox))
         assert caught.value.code == "checkpoint_incomplete"
         (inbox / missing).write_text(contents[missing])
-        assert _checkpoint_dir.arrived(str(inbox)) == (SENT, {"1": "f"})
+        assert criu_images.arrived(str(inbox)) == (SENT, {"1": "f"})
 
 
 # -- what containerd leaves ------------------------------------------------------------------------------------------
@@ -252,7 +252,7 @@ def test_manifest_and_fingerprints_that_have_arrived(tmp_path: Path) -> None:
 def leftovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory = tmp_path / "tmp"
     directory.mkdir()
-    monkeypatch.setattr(_checkpoint_dir, "_LEFTOVER_ROOT", str(directory))
+    monkeypatch.setattr(criu_images, "_LEFTOVER_ROOT", str(directory))
     return directory
 
 
@@ -264,7 +264,7 @@ def _copy(checkpoint: Path, to: Path, mode: int = 0o700) -> Path:
 
 @pytest.mark.usefixtures("needs_root")
 def test_copies_of_this_checkpoint_go_and_everything_else_stays(checkpoint: Path, leftovers: Path) -> None:
-    manifest = _checkpoint_dir.manifest(str(checkpoint))
+    manifest = criu_images.manifest(str(checkpoint))
     _copy(checkpoint, leftovers / "ctrd-checkpoint1")
     # A restore that failed half way: fewer files, one of them cut.
     partial = _copy(checkpoint, leftovers / "ctrd-checkpoint2")
@@ -287,13 +287,13 @@ def test_copies_of_this_checkpoint_go_and_everything_else_stays(checkpoint: Path
     stays[6].write_text("a file")
     outside = _copy(checkpoint, leftovers.parent / "outside")
     stays[7].symlink_to(outside)
-    _checkpoint_dir.remove_leftovers(manifest)
+    criu_images.remove_leftovers(manifest)
     assert sorted(leftovers.iterdir()) == sorted(stays)
-    assert _checkpoint_dir.manifest(str(outside)) == manifest
+    assert criu_images.manifest(str(outside)) == manifest
 
 
 @pytest.mark.usefixtures("needs_root")
 def test_without_a_manifest_nothing_goes(checkpoint: Path, leftovers: Path) -> None:
     _copy(checkpoint, leftovers / "ctrd-checkpoint1")
-    _checkpoint_dir.remove_leftovers({})
+    criu_images.remove_leftovers({})
     assert (leftovers / "ctrd-checkpoint1" / "inventory.img").exists()

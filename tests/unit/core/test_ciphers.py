@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _channel
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import client as channel_client
 
 X86 = "processor\t: 0\nflags\t\t: fpu vme sse4_2 movbe popcnt aes xsave avx\nbugs\t\t: spectre_v1\n"
 ARM = "processor\t: 0\nFeatures\t: fp asimd evtstrm aes pmull sha1 sha2 crc32\n"
@@ -18,7 +18,7 @@ ARM = "processor\t: 0\nFeatures\t: fp asimd evtstrm aes pmull sha1 sha2 crc32\n"
 
 @pytest.mark.parametrize("cpuinfo", [X86, ARM, X86 + X86])
 def test_a_processor_with_aes_instructions(cpuinfo: str) -> None:
-    preferred = _channel.ciphers(cpuinfo)
+    preferred = channel_client.ciphers(cpuinfo)
     assert preferred is not None
     assert preferred.startswith("aes128-gcm@openssh.com,")
 
@@ -28,12 +28,12 @@ def test_a_processor_with_aes_instructions(cpuinfo: str) -> None:
     ["", X86.replace(" aes", ""), ARM.replace(" aes", ""), X86.replace(" aes", " vaes aes_x"), "model name\t: aes\n"],
 )
 def test_a_processor_without(cpuinfo: str) -> None:
-    assert _channel.ciphers(cpuinfo) is None
+    assert channel_client.ciphers(cpuinfo) is None
 
 
 def test_ssh_takes_the_list_and_nothing_is_missing_in_it() -> None:
     """Whatever a daemon was left with can still be agreed on."""
-    ours = str(_channel.ciphers(X86))
+    ours = str(channel_client.ciphers(X86))
     done = subprocess.run(
         ["ssh", "-F", "none", "-G", "-o", f"Ciphers={ours}", "host"], capture_output=True, text=True, check=True
     )

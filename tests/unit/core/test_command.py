@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._command import Completed, run, run_checked
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.command import Completed, run, run_checked
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
 from tests.unit.core.support import wait_for
 
 

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _confinement, _rsync_facts
-from ansible_collections.livemigrate.criu.plugins.module_utils._channel import Channel
-from ansible_collections.livemigrate.criu.plugins.module_utils._command import Completed
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.command import Completed
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel.client import Channel
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import confinement, rsync
 from tests.unit.core import old_rsync
 from tests.unit.core.support import PACKAGE, ROOT, wait_for
 from tests.unit.core.wire import Wire
@@ -41,7 +41,7 @@ def tree(disk: Path) -> Path:
 
 
 def _confined(tree: Path, *argv: str) -> Completed:
-    return _confinement.run(argv, str(tree), timeout=10)
+    return confinement.run(argv, str(tree), timeout=10)
 
 
 # -- what is there -----------------------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ def test_any_name_will_do(name: str, tree: Path) -> None:
 def test_a_directory_that_is_a_link_goes_by_the_name_of_what_it_leads_to(tree: Path) -> None:
     link = tree.parent / "link"
     link.symlink_to(tree)
-    assert _confinement.directory(str(link)) == str(tree)
+    assert confinement.directory(str(link)) == str(tree)
     assert _confined(link, "cat", f"{tree}/file").stdout == "content"
 
 
@@ -121,10 +121,10 @@ _MOUNTS = f"""
 import subprocess, sys
 from pathlib import Path
 sys.path.insert(0, {str(ROOT / ".tree")!r})
-from {PACKAGE} import _confinement
+from {PACKAGE}._host import confinement
 tree = Path(sys.argv[1])
 if sys.argv[2] == "old kernel":
-    _confinement._restrict_whole = lambda *_arguments, **_keywords: False
+    confinement._restrict_whole = lambda *_arguments, **_keywords: False
 for number, options in enumerate(("rw", "ro,noexec", "rw")):
     (tree / f"sub{{number % 2}}").mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "rw", "tmpfs", str(tree / f"sub{{number % 2}}")], check=True)
@@ -135,7 +135,7 @@ for number, options in enumerate(("rw", "ro,noexec", "rw")):
     subprocess.run(["mount", "-o", f"remount,bind,{{options}}", str(tree / f"sub{{number % 2}}")], check=True)
 for argv in (["cat", f"{{tree}}/sub0/deep2/file", f"{{tree}}/sub1/deep1/file"], ["ls", f"{{tree}}/sub0/way/"],
              ["touch", f"{{tree}}/sub1/new"], ["touch", f"{{tree}}/sub0/new"], ["ls", f"{{tree}}/sub0/deep0"]):
-    done = _confinement.run(argv, str(tree), timeout=10)
+    done = confinement.run(argv, str(tree), timeout=10)
     print(done.rc, (done.output.splitlines() or [""])[-1].rpartition(": ")[2])
 """
 
@@ -159,8 +159,8 @@ _RENAMED = f"""
 import os, subprocess, sys
 from pathlib import Path
 sys.path.insert(0, {str(ROOT / ".tree")!r})
-from {PACKAGE} import _confinement
-from {PACKAGE}._errors import MigrationError
+from {PACKAGE}._host import confinement
+from {PACKAGE}._base.errors import MigrationError
 tree, kernel, times, how = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
 for name in ("a", "b"):
     (tree / name / "mount").mkdir(parents=True)
@@ -177,26 +177,26 @@ def rename():
         for one, other in (("a", "x"), ("b", "a"), ("x", "b")):
             os.rename(tree / one, tree / other)
 if kernel == "old kernel":
-    _confinement._restrict_whole = lambda *_arguments, **_keywords: False
+    confinement._restrict_whole = lambda *_arguments, **_keywords: False
     if how == "moved away":
-        read = _confinement._read
+        read = confinement._read
         def read_then_renamed(name, parent):
             text = read(name, parent)
             rename()
             return text
-        _confinement._read = read_then_renamed
+        confinement._read = read_then_renamed
     else:
-        mount = _confinement._mount
+        mount = confinement._mount
         def mounted_then_swapped(source, place, *more):
             mount(source, place, *more)
             if place.startswith(str(tree)) and place.endswith("/mount"):
                 rename()
-        _confinement._mount = mounted_then_swapped
+        confinement._mount = mounted_then_swapped
 else:
     rename()
 script = f"for m in {{tree}}/*/mount; do head -c1 $m/device; head -c1 $m/way; done; ls -d {{tree}}/*/mount | wc -l"
 try:
-    done = _confinement.run(["sh", "-c", script], str(tree), timeout=10)
+    done = confinement.run(["sh", "-c", script], str(tree), timeout=10)
     errors = sorted({{line.rpartition(": ")[2] for line in done.stderr.splitlines()}})
     print(done.stdout.strip(), len(done.stderr.splitlines()), *errors, sep="|")
 except MigrationError as exc:
@@ -226,7 +226,7 @@ def test_a_mount_below_it_does_not_escape_by_another_name(
 
 def test_it_keeps_no_other_mount_of_the_host_busy_and_the_host_sees_none_of_its_own(tree: Path) -> None:
     before = Path("/proc/self/mountinfo").read_text()
-    with _confinement.start(["sleep", "5"], str(tree)) as process:
+    with confinement.start(["sleep", "5"], str(tree)) as process:
         mounts = Path(f"/proc/{process.pid}/mountinfo").read_text().splitlines()
         here = Path("/proc/self/mountinfo").read_text()
         process.kill()
@@ -242,9 +242,9 @@ _SHARED = f"""
 import subprocess, sys
 from pathlib import Path
 sys.path.insert(0, {str(ROOT / ".tree")!r})
-from {PACKAGE} import _confinement
+from {PACKAGE}._host import confinement
 before = Path("/proc/self/mountinfo").read_text()
-with _confinement.start(["sleep", "5"], sys.argv[1]) as process:
+with confinement.start(["sleep", "5"], sys.argv[1]) as process:
     unchanged = Path("/proc/self/mountinfo").read_text() == before
     mounts = Path(f"/proc/{{process.pid}}/mountinfo").read_text()
     process.kill()
@@ -259,9 +259,9 @@ def test_where_the_host_s_mounts_are_shared_it_has_no_part_in_them(tree: Path) -
 
 
 def test_a_program_can_be_started_from_within_that_is_outside(tree: Path) -> None:
-    argv = (*_confinement.OUTSIDE, "readlink", "/proc/self/ns/mnt")
+    argv = (*confinement.OUTSIDE, "readlink", "/proc/self/ns/mnt")
     assert _confined(tree, *argv).stdout.strip() == os.readlink("/proc/self/ns/mnt")
-    assert _confined(tree, *_confinement.OUTSIDE, "cat", f"{tree.parent}/secret/file").stdout == "SECRET"
+    assert _confined(tree, *confinement.OUTSIDE, "cat", f"{tree.parent}/secret/file").stdout == "SECRET"
 
 
 def test_a_program_that_is_not_there_and_a_directory_that_is_not_there_are_told(tree: Path) -> None:
@@ -270,14 +270,14 @@ def test_a_program_that_is_not_there_and_a_directory_that_is_not_there_are_told(
         (["true"], tree / "missing", "confinement_failed"),
     ):
         with pytest.raises(MigrationError) as caught:
-            _confinement.run(argv, str(path), timeout=5)
+            confinement.run(argv, str(path), timeout=5)
         assert caught.value.code == code
         assert str(argv[0]) in caught.value.message
 
 
 def test_a_program_that_does_not_end_is_killed(tree: Path) -> None:
     with pytest.raises(MigrationError) as caught:
-        _confinement.run(["sleep", "60"], str(tree), timeout=0.1)
+        confinement.run(["sleep", "60"], str(tree), timeout=0.1)
     assert caught.value.code == "program_timeout"
 
 
@@ -290,8 +290,8 @@ def test_the_preflight_is_told_whether_the_kernel_can_be_told_to_follow_no_link(
     follows: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if follows:
-        monkeypatch.setattr(_confinement, "_NOSYMFOLLOW", 0)  # as an old kernel takes it
-    told = _rsync_facts.look()
+        monkeypatch.setattr(confinement, "_NOSYMFOLLOW", 0)  # as an old kernel takes it
+    told = rsync.look()
     assert (told["error"], told["follows_links"]) == ("", follows)
     assert told["version"].startswith("3.")
 
@@ -299,10 +299,10 @@ def test_the_preflight_is_told_whether_the_kernel_can_be_told_to_follow_no_link(
 def test_the_preflight_is_told_why_it_cannot_be_confined_and_not_that_there_is_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_confinement, "_SCAFFOLD", "/sys/no/such/place")
-    assert "No such file or directory" in _rsync_facts.look()["error"]
+    monkeypatch.setattr(confinement, "_SCAFFOLD", "/sys/no/such/place")
+    assert "No such file or directory" in rsync.look()["error"]
     monkeypatch.setattr(shutil, "which", lambda *_arguments, **_keywords: None)
-    assert _rsync_facts.look() == {"version": None, "error": "", "follows_links": None}
+    assert rsync.look() == {"version": None, "error": "", "follows_links": None}
 
 
 # -- rsync, while the directory is changed under its hands ---------------------------------------------------------------

@@ -12,11 +12,13 @@ from collections.abc import Callable
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _connections, _fence, _sockets
-from ansible_collections.livemigrate.criu.plugins.module_utils._addresses import NO_ADDRESSES, Addresses
-from ansible_collections.livemigrate.criu.plugins.module_utils._connections import Arrangement, Plan
-from ansible_collections.livemigrate.criu.plugins.module_utils._fence import Fence
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import SOURCE, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines import connections
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines.connections import Arrangement, Plan
+from ansible_collections.livemigrate.criu.plugins.module_utils._network import fence as network_fence
+from ansible_collections.livemigrate.criu.plugins.module_utils._network import sockets as network_sockets
+from ansible_collections.livemigrate.criu.plugins.module_utils._network.addresses import NO_ADDRESSES, Addresses
+from ansible_collections.livemigrate.criu.plugins.module_utils._network.fence import Fence
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import SOURCE, Session
 from tests.unit.core.netns import CONTAINER_ADDRESS, Namespaces
 
 STAYS = Addresses(*(frozenset({ipaddress.ip_address(CONTAINER_ADDRESS)}),) * 2)
@@ -36,11 +38,11 @@ def test_a_plan_outlives_the_process_that_made_it(make_session: Callable[..., Se
 def test_a_session_that_made_no_plan_closes_nothing(make_session: Callable[..., Session]) -> None:
     plan = Plan.of(make_session(SOURCE))
     assert plan == Plan(None, NO_ADDRESSES, (), False)
-    _connections.keep_new_ones_out(plan)
-    _connections.close(plan)
-    _connections.reopen(plan)
-    assert _connections.tell_clients(plan) == 0
-    assert _connections.outlook(plan, 1).established is False
+    connections.keep_new_ones_out(plan)
+    connections.close(plan)
+    connections.reopen(plan)
+    assert connections.tell_clients(plan) == 0
+    assert connections.outlook(plan, 1).established is False
 
 
 def test_what_the_source_says_arrives(net: Namespaces) -> None:
@@ -60,11 +62,11 @@ def test_what_is_no_address_is_refused(key: str) -> None:
 
 def test_a_connection_goes_on_where_its_address_stays(net: Namespaces) -> None:
     with net.listener() as listener, net.connect(), listener.accept()[0]:
-        assert _connections.outlook(_plan(net, STAYS), net.container) == (1, 0)
-        assert _connections.outlook(_plan(net, NO_ADDRESSES), net.container) == (0, 1)
+        assert connections.outlook(_plan(net, STAYS), net.container) == (1, 0)
+        assert connections.outlook(_plan(net, NO_ADDRESSES), net.container) == (0, 1)
         with net.connect():
             # The kernel has accepted it and the program has not: it is in no checkpoint.
-            assert _connections.outlook(_plan(net, STAYS), net.container) == (1, 1)
+            assert connections.outlook(_plan(net, STAYS), net.container) == (1, 1)
 
 
 def test_connections_within_the_container_go_on_whatever_its_address_is(net: Namespaces) -> None:
@@ -74,7 +76,7 @@ def test_connections_within_the_container_go_on_whatever_its_address_is(net: Nam
 
     opened = net.inside(net.container, pair)
     try:
-        outlook = _connections.outlook(_plan(net, NO_ADDRESSES), net.container)
+        outlook = connections.outlook(_plan(net, NO_ADDRESSES), net.container)
         assert outlook == (2, 0)
         assert outlook.established
     finally:
@@ -95,18 +97,18 @@ def _is_reset(client: socket.socket) -> bool:
 def test_clients_of_an_address_that_changes_are_told(net: Namespaces) -> None:
     plan = _plan(net, NO_ADDRESSES)
     with net.listener() as listener, net.connect() as client, listener.accept()[0] as _server:
-        _connections.close(plan)
-        assert _connections.tell_clients(plan) == 1
+        connections.close(plan)
+        assert connections.tell_clients(plan) == 1
         assert _is_reset(client)
         assert plan.fence is not None
-        assert plan.fence.level() == _fence.ALL, "it opens no more"
+        assert plan.fence.level() == network_fence.ALL, "it opens no more"
 
 
 def test_only_what_is_lost_is_told_where_the_address_stays(net: Namespaces) -> None:
     plan = _plan(net, STAYS)
     with net.listener() as listener, net.connect() as kept, net.connect() as waiting, listener.accept()[0] as _server:
-        _connections.close(plan)
-        assert _connections.tell_clients(plan) == 1
+        connections.close(plan)
+        assert connections.tell_clients(plan) == 1
         assert _is_reset(waiting)
         assert not _is_reset(kept)
 
@@ -114,10 +116,10 @@ def test_only_what_is_lost_is_told_where_the_address_stays(net: Namespaces) -> N
 def test_a_copy_s_programs_learn_which_connections_are_over_and_nobody_else_does(net: Namespaces) -> None:
     with net.listener() as listener, net.connect() as client, listener.accept()[0] as server:
         fence = Fence.of(net.container)
-        fence.set(_fence.ALL)
+        fence.set(network_fence.ALL)
         stays = Arrangement(True, True, (CONTAINER_ADDRESS,), STAYS)
         stays.end_what_stays_behind(net.container)
-        assert len([one for one in _sockets.look_at_tcp(net.container) if one.is_connection]) == 1
+        assert len([one for one in network_sockets.look_at_tcp(net.container) if one.is_connection]) == 1
         stays._replace(after=NO_ADDRESSES).end_what_stays_behind(net.container)
         with pytest.raises(ConnectionAbortedError):
             server.recv(1)
@@ -127,9 +129,9 @@ def test_a_copy_s_programs_learn_which_connections_are_over_and_nobody_else_does
 def test_new_connections_wait_until_it_is_opened_again(net: Namespaces) -> None:
     plan = _plan(net, STAYS)
     with net.listener():
-        _connections.keep_new_ones_out(plan)
+        connections.keep_new_ones_out(plan)
         with pytest.raises(TimeoutError):
             net.connect(0.3)
-        _connections.close(plan)
-        _connections.reopen(plan)
+        connections.close(plan)
+        connections.reopen(plan)
         net.connect().close()

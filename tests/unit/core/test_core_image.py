@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _core_image
-from ansible_collections.livemigrate.criu.plugins.module_utils._core_image import build, parse
+from ansible_collections.livemigrate.criu.plugins.module_utils._criu import core_image
+from ansible_collections.livemigrate.criu.plugins.module_utils._criu.core_image import build, parse
 
 EINTR = (1 << 64) - 4
 IP, STACK, OTHER = 0x7F0000001234, 0x7FFC00001000, 0x7FFC00002000
@@ -105,7 +105,7 @@ def _changed(image: bytes) -> dict[str, int]:
 )
 def test_an_interrupted_call_is_made_again(registers: dict[int, int], again: dict[str, int]) -> None:
     image = _image(registers)
-    told = _core_image.with_sleep_made_again(image)
+    told = core_image.with_sleep_made_again(image)
     assert told is not None
     before = {NAMES[number - 1]: value for number, value in registers.items()}
     assert _changed(told) == {**before, **again, "ip": IP - 2}
@@ -134,7 +134,7 @@ def test_an_interrupted_call_is_made_again(registers: dict[int, int], again: dic
     ],
 )
 def test_other_calls_are_left_alone(registers: dict[int, int]) -> None:
-    assert _core_image.with_sleep_made_again(_image(registers)) is None
+    assert core_image.with_sleep_made_again(_image(registers)) is None
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_other_calls_are_left_alone(registers: dict[int, int]) -> None:
 def test_a_signal_that_is_handled_ends_a_sleep_as_it_would_have(
     core: list[tuple[int, int, int | bytes]], again: bool
 ) -> None:
-    told = _core_image.with_sleep_made_again(_image(_registers(orig_ax=35, di=STACK, si=OTHER), core=core))
+    told = core_image.with_sleep_made_again(_image(_registers(orig_ax=35, di=STACK, si=OTHER), core=core))
     assert (told is not None) == again
 
 
@@ -178,13 +178,13 @@ def test_what_is_not_as_expected_is_left_as_it_is(tmp_path: Path) -> None:
     }
     for name, content in {**strange, "core-1.img": good}.items():
         (tmp_path / name).write_bytes(content)
-    assert _core_image.let_sleeps_go_on(str(tmp_path)) == 1
+    assert core_image.let_sleeps_go_on(str(tmp_path)) == 1
     assert (tmp_path / "core-1.img").read_bytes() != good
     assert {name: (tmp_path / name).read_bytes() for name in strange} == strange
 
 
 def test_messages_of_every_kind_of_field_come_out_as_they_went_in() -> None:
-    fields: list[_core_image._Field] = [
+    fields: list[core_image._Field] = [
         (1, 0, 0),
         (2, 0, (1 << 64) - 1),
         (3, 2, b""),

@@ -12,7 +12,7 @@ import struct
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._criu_stats import dump_statistics
+from ansible_collections.livemigrate.criu.plugins.module_utils._criu.statistics import dump_statistics
 
 # stats-dump of CRIU 4.2. By images/stats.proto, a key being (field << 3 | 0) and a number seven bits a byte, lowest first:
 #   40 59 10 55  06 33 09 57    the two magic numbers, IMG_SERVICE 0x55105940 and STATS 0x57093306

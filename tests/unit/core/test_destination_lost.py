@@ -17,17 +17,14 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import (
-    _channel,
-    _destination_lost,
-    _durable,
-    _freeze,
-    _recovery,
-    _watchdog,
-)
-from ansible_collections.livemigrate.criu.plugins.module_utils._channel import Channel
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import GO_SENT, SOURCE, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import client as channel_client
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import destination_lost
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel.client import Channel
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import freeze, recovery
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import watchdog
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import GO_SENT, SOURCE, Session
 from tests.unit.core import netns
 from tests.unit.core.support import CONTAINER, bring_to
 
@@ -67,7 +64,9 @@ def handed_over(make_session: Callable[..., Session], quick: Path) -> Session:
         session.enter(phase)
     session.enter("sent")
     session.decide(GO_SENT)
-    _channel.set_peer(session, {"address": "127.0.0.1", "port": 22, "user": "root", "host_keys": ["ssh-ed25519 AAAA"]})
+    channel_client.set_peer(
+        session, {"address": "127.0.0.1", "port": 22, "user": "root", "host_keys": ["ssh-ed25519 AAAA"]}
+    )
     return session
 
 
@@ -75,9 +74,9 @@ def handed_over(make_session: Callable[..., Session], quick: Path) -> Session:
 def thawed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which sessions' containers were thawed."""
     found: list[str] = []
-    monkeypatch.setattr(_freeze, "thaw", lambda session, _engine: found.append(session.id))
-    monkeypatch.setattr(_watchdog, "disarm", lambda _session: None)
-    monkeypatch.setattr(_recovery, "_LOST_SECONDS", 1.0)
+    monkeypatch.setattr(freeze, "thaw", lambda session, _engine: found.append(session.id))
+    monkeypatch.setattr(watchdog, "disarm", lambda _session: None)
+    monkeypatch.setattr(recovery, "_LOST_SECONDS", 1.0)
     return found
 
 
@@ -99,7 +98,7 @@ def _override(session: Session) -> str:
     """The phase it ends in, or why it is refused."""
     engine: Any = Engine()
     try:
-        _recovery._override(session, engine)
+        recovery._override(session, engine)
     except MigrationError as exc:
         return exc.code
     return session.phase
@@ -115,7 +114,7 @@ def test_whoever_answers_in_any_way_is_not_lost(
     assert caught.value.code == heard
     # Not even where no connection can be made by now.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_destination_lost, "sign_of_life", lambda *_words: ("", ""))
+        patch.setattr(destination_lost, "sign_of_life", lambda *_words: ("", ""))
         assert _override(handed_over) == "destination_not_lost"
     assert thawed == []
     assert handed_over.phase == "sent"
@@ -136,7 +135,7 @@ def test_one_that_cannot_be_connected_is_lost(
     said: str, handed_over: Session, thawed: list[str], ssh: Callable[[str, int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ssh(said, 255)
-    monkeypatch.setattr(_destination_lost, "sign_of_life", lambda *_words: ("", ""))
+    monkeypatch.setattr(destination_lost, "sign_of_life", lambda *_words: ("", ""))
     assert _override(handed_over) == "closed"
     assert thawed == [handed_over.id]
     assert handed_over.data("aborted")["destination_lost"] is True
@@ -153,10 +152,10 @@ def test_a_host_whose_ssh_daemon_is_down_is_alive(
         asked.append((addresses, port))
         return "127.0.0.1", "refuses connections"
 
-    monkeypatch.setattr(_destination_lost, "sign_of_life", refuses)
+    monkeypatch.setattr(destination_lost, "sign_of_life", refuses)
     engine: Any = Engine()
     with pytest.raises(MigrationError) as caught:
-        _recovery._override(handed_over, engine)
+        recovery._override(handed_over, engine)
     assert asked == [(["127.0.0.1", "127.0.0.1"], 22)]
     assert handed_over.id in caught.value.message
     assert "A machine at 127.0.0.1 refuses connections." in caught.value.message
@@ -175,9 +174,9 @@ def port() -> Iterator[int]:
         yield bound.getsockname()[1]
 
 
-def _looked(*addresses: str, port: int = 22, connect: Any = _destination_lost._connect) -> str:
+def _looked(*addresses: str, port: int = 22, connect: Any = destination_lost._connect) -> str:
     """Where something is alive, and what it does."""
-    return " ".join(_destination_lost.sign_of_life(addresses, port, connect)).strip()
+    return " ".join(destination_lost.sign_of_life(addresses, port, connect)).strip()
 
 
 def test_who_accepts_or_refuses_a_connection_is_there(port: int) -> None:
@@ -194,16 +193,16 @@ def test_where_a_name_leads_to_nowhere_the_addresses_that_it_had_are_asked(
 ) -> None:
     ssh("ssh: Could not resolve hostname beta.invalid: Name or service not known", 255)
     place = {"address": "beta.invalid", "port": port, "user": "root", "addresses": ["127.0.0.1"]}
-    _durable.write_json(handed_over.path("peer.json"), place)
+    durable.write_json(handed_over.path("peer.json"), place)
     engine: Any = Engine()
     with pytest.raises(MigrationError) as caught:
-        _recovery._override(handed_over, engine)
+        recovery._override(handed_over, engine)
     assert caught.value.code == "destination_not_lost"
     assert f"A machine at 127.0.0.1 refuses connections to port {port}." in caught.value.message
     assert "ip route add unreachable 127.0.0.1" in caught.value.message
     assert thawed == []
     # A session that began before they were noted.
-    _durable.write_json(handed_over.path("peer.json"), {"address": "beta.invalid", "port": port, "user": "root"})
+    durable.write_json(handed_over.path("peer.json"), {"address": "beta.invalid", "port": port, "user": "root"})
     assert _override(handed_over) == "closed"
 
 
@@ -309,6 +308,6 @@ def test_a_router_that_cannot_find_it_is_no_sign_of_its_life(version: int, two_h
     try:
         began = time.monotonic()
         assert two_hosts.inside(two_hosts.client, lambda: _looked(beyond)) == ""
-        assert time.monotonic() - began < _destination_lost._CONNECT_SECONDS, "the router has answered"
+        assert time.monotonic() - began < destination_lost._CONNECT_SECONDS, "the router has answered"
     finally:
         two_hosts.ip(two_hosts.client, *" ".join(way).format("del").split())

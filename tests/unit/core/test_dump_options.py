@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _deleted_files, _dump_options
-from ansible_collections.livemigrate.criu.plugins.module_utils._deleted_files import Deleted
+from ansible_collections.livemigrate.criu.plugins.module_utils._criu import options as criu_options
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import deleted_files
+from ansible_collections.livemigrate.criu.plugins.module_utils._host.deleted_files import Deleted
 
 NOTHING = Deleted(0, 0, 0)
 
@@ -33,7 +34,7 @@ network-lock=iptables
 
 
 def test_lines_of_the_host_stay_but_for_what_is_decided() -> None:
-    lines = _dump_options.for_dump(HOST, kept=True, deleted=NOTHING).splitlines()
+    lines = criu_options.for_dump(HOST, kept=True, deleted=NOTHING).splitlines()
     assert lines[0] == "  external=mnt[/x]:x"
     assert "tcp-established" in lines
     for gone in (
@@ -48,26 +49,24 @@ def test_lines_of_the_host_stay_but_for_what_is_decided() -> None:
 
 
 def test_connections_that_go_nowhere_are_closed() -> None:
-    text = _dump_options.for_dump("tcp-established\n", kept=False, deleted=NOTHING)
+    text = criu_options.for_dump("tcp-established\n", kept=False, deleted=NOTHING)
     assert "tcp-close" in text.splitlines()
     assert "tcp-established" not in text
 
 
 def test_the_lock_is_never_named_where_it_kills_criu() -> None:
     """CRIU up to 4.2 dies of it in the file that runc names; one before 3.19 refuses a value that it does not know."""
-    assert "network-lock" not in _dump_options.for_dump("network-lock=skip\n", kept=True, deleted=NOTHING)
-    assert _dump_options.by_environment(skip_lock=True) == "network-lock=skip\n"
-    assert _dump_options.by_environment(skip_lock=False) == ""
+    assert "network-lock" not in criu_options.for_dump("network-lock=skip\n", kept=True, deleted=NOTHING)
+    assert criu_options.by_environment(skip_lock=True) == "network-lock=skip\n"
+    assert criu_options.by_environment(skip_lock=False) == ""
 
 
 def test_a_dump_takes_the_largest_deleted_file() -> None:
-    big = _dump_options.GHOST_LIMIT * 2
-    text = _dump_options.for_dump("", kept=False, deleted=Deleted(1, big, big))
+    big = criu_options.GHOST_LIMIT * 2
+    text = criu_options.for_dump("", kept=False, deleted=Deleted(1, big, big))
     [limit] = [int(line.partition("=")[2]) for line in text.splitlines() if line.startswith("ghost-limit=")]
     assert big + big // 100 < limit < 2 * big
-    assert f"ghost-limit={_dump_options.GHOST_LIMIT}" in _dump_options.for_dump(
-        "", kept=False, deleted=Deleted(1, 5, 5)
-    )
+    assert f"ghost-limit={criu_options.GHOST_LIMIT}" in criu_options.for_dump("", kept=False, deleted=Deleted(1, 5, 5))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +74,7 @@ def test_a_dump_takes_the_largest_deleted_file() -> None:
     [("4.2.1", True), ("3.19", True), ("3.18.9", False), ("3.17.1", False), ("", False), (None, False)],
 )
 def test_from_which_version_on_the_lock_can_be_skipped(version: str | None, known: bool) -> None:
-    assert _dump_options.skips_network_lock(version) is known
+    assert criu_options.skips_network_lock(version) is known
 
 
 _HOLDER = """
@@ -107,7 +106,7 @@ def holder(tmp_path: Path) -> Iterator[int]:
 
 
 def test_deleted_files_are_found_open_and_mapped_each_once(holder: int) -> None:
-    found = _deleted_files.deleted_files([holder, holder])
+    found = deleted_files.deleted_files([holder, holder])
     # What they occupy: since 3.18 CRIU holds that against its limit, and not the size.
     assert found.files == 2
     assert found.largest >= 9000
@@ -119,7 +118,7 @@ def test_deleted_files_are_found_open_and_mapped_each_once(holder: int) -> None:
 def test_a_process_that_has_ended_holds_nothing() -> None:
     with subprocess.Popen(["true"]) as process:
         pass
-    assert _deleted_files.deleted_files([process.pid]) == NOTHING
+    assert deleted_files.deleted_files([process.pid]) == NOTHING
 
 
 # io_setup(2), as libaio makes it.
@@ -132,13 +131,13 @@ sys.stdin.read()
 
 
 def test_a_program_that_has_the_kernel_write_for_it_is_seen(holder: int) -> None:
-    assert not _deleted_files.has_kernel_aio([holder])
+    assert not deleted_files.has_kernel_aio([holder])
     with subprocess.Popen(
         [sys.executable, "-c", _AIO], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         said = process.stdout.readline()
-        found = _deleted_files.has_kernel_aio([holder, process.pid])
+        found = deleted_files.has_kernel_aio([holder, process.pid])
         process.kill()
     if said != "ready\n":
         pytest.skip("no io_setup(2) here")

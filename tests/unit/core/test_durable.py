@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _durable
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
 from tests.unit.core.support import killed_at, race
 
 
@@ -38,7 +38,7 @@ def test_a_write_that_is_killed_leaves_the_old_content_or_the_new(tmp_path: Path
     seen = set()
     for step in itertools.count(1):
         path.write_bytes(old)
-        killed = killed_at(step, lambda: _durable.write(str(path), new))
+        killed = killed_at(step, lambda: durable.write(str(path), new))
         seen.add(path.read_bytes())
         assert _strays(tmp_path) == ["file"]
         if not killed:
@@ -51,7 +51,7 @@ def test_a_publication_that_is_killed_has_been_made_whole_or_not_at_all(tmp_path
     path = tmp_path / "file"
     made = []
     for step in itertools.count(1):
-        killed = killed_at(step, lambda: _durable.publish(str(path), b"word\n"))
+        killed = killed_at(step, lambda: durable.publish(str(path), b"word\n"))
         made.append(path.exists())
         if path.exists():
             assert path.read_bytes() == b"word\n"
@@ -64,10 +64,10 @@ def test_a_publication_that_is_killed_has_been_made_whole_or_not_at_all(tmp_path
 
 def test_nothing_temporary_is_left_by_those_who_live(tmp_path: Path) -> None:
     path = str(tmp_path / "file")
-    _durable.write(path, b"1")
-    _durable.write(path, b"2")
-    assert not _durable.publish(path, b"3")
-    assert _durable.publish(path + "2", b"4")
+    durable.write(path, b"1")
+    durable.write(path, b"2")
+    assert not durable.publish(path, b"3")
+    assert durable.publish(path + "2", b"4")
     assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == {"file": b"2", "file2": b"4"}
 
 
@@ -75,7 +75,7 @@ def test_nothing_temporary_is_left_by_a_failed_write(tmp_path: Path) -> None:
     def full_disk() -> list[str]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
         with pytest.raises(OSError, match="File too large"):
-            _durable.write(str(tmp_path / "file"), b"x" * 5000)
+            durable.write(str(tmp_path / "file"), b"x" * 5000)
         return os.listdir(tmp_path)
 
     assert race(1, lambda _number: full_disk()) == [("ok", [])]
@@ -108,7 +108,7 @@ class Recorder:
         monkeypatch.setattr(os, "link", recorded_link)
 
 
-@pytest.mark.parametrize("function", [_durable.write, _durable.publish])
+@pytest.mark.parametrize("function", [durable.write, durable.publish])
 def test_content_is_flushed_before_it_gets_its_name_and_the_name_after(
     function: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,28 +122,28 @@ def test_an_appended_line_is_flushed_and_so_is_the_name_of_a_new_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorder = Recorder(monkeypatch)
-    _durable.append_line(str(tmp_path / "file"), "1")
+    durable.append_line(str(tmp_path / "file"), "1")
     file, directory = (tmp_path / "file").stat().st_ino, tmp_path.stat().st_ino
     assert recorder.events == [("flushed", file), ("flushed", directory)]
     recorder.events.clear()
-    _durable.append_line(str(tmp_path / "file"), "2")
+    durable.append_line(str(tmp_path / "file"), "2")
     assert recorder.events == [("flushed", file)]
     assert (tmp_path / "file").read_text() == "1\n2\n"
 
 
 def test_new_directories_are_flushed_into_the_ones_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder(monkeypatch)
-    _durable.make_directory(str(tmp_path / "a" / "b"))
+    durable.make_directory(str(tmp_path / "a" / "b"))
     assert recorder.events == [("flushed", tmp_path.stat().st_ino), ("flushed", (tmp_path / "a").stat().st_ino)]
 
 
 def test_a_disk_that_takes_half_a_line_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    _durable.append_line(str(path), "first")
+    durable.append_line(str(path), "first")
 
     def full_disk() -> str:
         resource.setrlimit(resource.RLIMIT_FSIZE, (15, 15))
-        _durable.append_line(str(path), "a line that does not fit")
+        durable.append_line(str(path), "a line that does not fit")
         return "taken for written"
 
     assert race(1, lambda _number: full_disk()) == [("error", "OSError")]
@@ -156,11 +156,11 @@ def test_a_disk_that_takes_half_a_line_is_an_error(tmp_path: Path) -> None:
 def test_what_is_written_is_private(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
-        _durable.make_directory(str(tmp_path / "new" / "below"))
-        _durable.write(str(tmp_path / "written"), b"")
-        _durable.publish(str(tmp_path / "published"), b"")
-        _durable.append_line(str(tmp_path / "appended"), "")
-        _durable.write_json(str(tmp_path / "json"), {})
+        durable.make_directory(str(tmp_path / "new" / "below"))
+        durable.write(str(tmp_path / "written"), b"")
+        durable.publish(str(tmp_path / "published"), b"")
+        durable.append_line(str(tmp_path / "appended"), "")
+        durable.write_json(str(tmp_path / "json"), {})
     finally:
         os.umask(before)
     assert {_mode(tmp_path / name) for name in ("new", "new/below")} == {0o700}
@@ -171,7 +171,7 @@ def test_a_directory_that_is_there_is_tightened_with_its_content_left(tmp_path: 
     directory = tmp_path / "open"
     directory.mkdir(mode=0o755)
     (directory / "file").write_text("kept")
-    _durable.make_directory(str(directory))
+    durable.make_directory(str(directory))
     assert _mode(directory) == 0o700
     assert (directory / "file").read_text() == "kept"
 
@@ -180,7 +180,7 @@ def test_a_replaced_file_loses_a_mode_that_was_too_wide(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
     path.chmod(0o666)
-    _durable.write(str(path), b"new")
+    durable.write(str(path), b"new")
     assert _mode(path) == 0o600
 
 
@@ -192,7 +192,7 @@ def test_of_several_who_publish_at_once_one_wins_and_all_see_its_word(disk: Path
         path = disk / f"word{attempt}"
 
         def publish(number: int, path: Path = path) -> tuple[bool, str]:
-            won = _durable.publish(str(path), str(number).encode() * 2000)
+            won = durable.publish(str(path), str(number).encode() * 2000)
             return won, path.read_text()
 
         answers = [value for kind, value in race(8, publish) if kind == "ok"]
@@ -207,7 +207,7 @@ def test_lines_that_are_appended_at_once_stay_whole(tmp_path: Path) -> None:
 
     def append(number: int) -> None:
         for _line in range(20):
-            _durable.append_line(str(path), str(number) * 200)
+            durable.append_line(str(path), str(number) * 200)
 
     assert race(4, append) == [("ok", None)] * 4
     lines = path.read_text().splitlines()
@@ -215,7 +215,7 @@ def test_lines_that_are_appended_at_once_stay_whole(tmp_path: Path) -> None:
 
 
 def _make_directory(path: str, _number: int) -> None:
-    _durable.make_directory(path)
+    durable.make_directory(path)
 
 
 def test_a_directory_may_be_made_by_several_at_once(tmp_path: Path) -> None:
@@ -229,10 +229,10 @@ def test_a_directory_may_be_made_by_several_at_once(tmp_path: Path) -> None:
 
 def test_json_goes_out_and_comes_back_and_may_be_missing(tmp_path: Path) -> None:
     path = str(tmp_path / "file.json")
-    assert _durable.read_json(path) is None
+    assert durable.read_json(path) is None
     value = {"b": [1, None, "zwölf \udc80"], "a": {"nested": True}}
-    _durable.write_json(path, value)
-    assert _durable.read_json(path) == value
+    durable.write_json(path, value)
+    assert durable.read_json(path) == value
 
 
 # -- where -----------------------------------------------------------------------------------------------------------
@@ -263,19 +263,19 @@ MOUNTS = """\
     ],
 )
 def test_the_file_system_of_a_place(path: str, kind: str) -> None:
-    assert _durable.filesystem_type(path, MOUNTS) == kind
+    assert durable.filesystem_type(path, MOUNTS) == kind
 
 
 def test_the_file_system_of_a_place_is_that_behind_its_links(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/run")
-    assert _durable.filesystem_type(str(tmp_path / "link" / "x"), MOUNTS) == "tmpfs"
+    assert durable.filesystem_type(str(tmp_path / "link" / "x"), MOUNTS) == "tmpfs"
 
 
 def test_places_of_this_machine(memory: Path, disk: Path) -> None:
-    assert _durable.filesystem_type("/proc/self/status") == "proc"
-    assert _durable.filesystem_type(str(memory / "not" / "there")) == "tmpfs"
-    _durable.require_durable(str(disk))
+    assert durable.filesystem_type("/proc/self/status") == "proc"
+    assert durable.filesystem_type(str(memory / "not" / "there")) == "tmpfs"
+    durable.require_durable(str(disk))
     with pytest.raises(MigrationError) as caught:
-        _durable.require_durable(str(memory))
+        durable.require_durable(str(memory))
     assert caught.value.code == "state_not_durable"
     assert caught.value.details == {"path": str(memory), "filesystem": "tmpfs"}

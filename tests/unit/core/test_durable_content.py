@@ -19,26 +19,22 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import (
-    _channel,
-    _channel_server,
-    _checkpoint_dir,
-    _destination,
-    _durable_content,
-    _engine_api,
-    _engine_runtime,
-    _flush,
-    _proof,
-    _source,
-    _transfer,
-    _trees,
-)
-from ansible_collections.livemigrate.criu.plugins.module_utils._addresses import NO_ADDRESSES
-from ansible_collections.livemigrate.criu.plugins.module_utils._connections import Arrangement
-from ansible_collections.livemigrate.criu.plugins.module_utils._conversation import Conversation
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Mark
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import DESTINATION, REFUSED, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import client as channel_client
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import durable_content
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import server as channel_server
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel.conversation import Conversation
+from ansible_collections.livemigrate.criu.plugins.module_utils._criu import images as criu_images
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker import directories
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines import api as engine_api
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines import runtime as engine_runtime
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines.connections import Arrangement
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines.shim_files import Mark
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import fingerprints as process_fingerprints
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import flush
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import destination, source, transfer
+from ansible_collections.livemigrate.criu.plugins.module_utils._network.addresses import NO_ADDRESSES
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import DESTINATION, REFUSED, Session
 from tests.unit.core.disks import Disk, require_disks, with_own_mounts
 from tests.unit.core.groups import Group, Shim
 from tests.unit.core.support import CONTAINER, OTHER_CONTAINER, bring_to
@@ -105,7 +101,7 @@ def _prepare(wire: Wire) -> None:
 
 
 def test_the_file_systems_are_open_before_the_first_byte_comes(wire: Wire) -> None:
-    """An error that another program is told of in between would be missed else, see _flush.py."""
+    """An error that another program is told of in between would be missed else, see _host/flush.py."""
     _prepare(wire)
     sent: list[str] = []
 
@@ -113,10 +109,10 @@ def test_the_file_systems_are_open_before_the_first_byte_comes(wire: Wire) -> No
         sent.append("all of it")
         return 7
 
-    assert _durable_content.send(wire.source, passes, seconds=5) == 7
+    assert durable_content.send(wire.source, passes, seconds=5) == 7
     (wire.places / "layer").rmdir()
     with pytest.raises(MigrationError) as caught:
-        _durable_content.send(wire.source, passes, seconds=5)
+        durable_content.send(wire.source, passes, seconds=5)
     assert caught.value.code == "flush_failed"
     assert sent == ["all of it"]
 
@@ -124,7 +120,7 @@ def test_the_file_systems_are_open_before_the_first_byte_comes(wire: Wire) -> No
 @pytest.mark.parametrize("message", [{}, {"flush": "soon"}, {"flush": None}, {"run": True}])
 def test_a_word_that_is_none_is_refused(message: dict[str, Any], wire: Wire) -> None:
     _prepare(wire)
-    with Conversation(wire.channel, _durable_content.WORD) as talk:
+    with Conversation(wire.channel, durable_content.WORD) as talk:
         talk.hear()
         with pytest.raises(MigrationError) as caught:
             talk.ask(message)
@@ -134,11 +130,11 @@ def test_a_word_that_is_none_is_refused(message: dict[str, Any], wire: Wire) -> 
 def test_what_is_flushed(make_session: MakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that has come and must stay, and the engine's own; no file system for the checkpoint's sake."""
     asked: list[Any] = []
-    monkeypatch.setattr(_durable_content, "Flush", lambda trees, also, host: asked.append((sorted(trees), also, host)))
+    monkeypatch.setattr(durable_content, "Flush", lambda trees, also, host: asked.append((sorted(trees), also, host)))
     session = make_session(DESTINATION, data_root="/docker")
     names = ("inbox", "layer", "log", "checkpoint", "volume/data", "bind/0")
-    _channel_server.set_targets(session, {name: f"/place/{name}" for name in names})
-    _durable_content.arriving(session)
+    channel_server.set_targets(session, {name: f"/place/{name}" for name in names})
+    durable_content.arriving(session)
     places = [f"/place/{name}" for name in ("bind/0", "layer", "log", "volume/data")]
     assert asked == [(places, ["/docker"], "destination")]
 
@@ -154,13 +150,13 @@ def session(make_session: MakeSession, disk: Path) -> Session:
     found = make_session(DESTINATION, engine="runtime", data_root=str(data_root))
     nothing = dict.fromkeys(("volumes", "networks", "empty_directories", "made_directories"), ())
     found.enter("creating", name="web-incoming", **nothing)
-    _engine_runtime.receive(found, OTHER_CONTAINER)
+    engine_runtime.receive(found, OTHER_CONTAINER)
     found.enter("created", container_id=OTHER_CONTAINER)
-    incoming = Path(_trees.incoming_log_directory(str(data_root), OTHER_CONTAINER))
+    incoming = Path(directories.incoming_log_directory(str(data_root), OTHER_CONTAINER))
     for place in (incoming, disk / "volume"):
         place.mkdir()
     (incoming / f"{CONTAINER}-json.log").write_text("a line\n")
-    _channel_server.set_targets(found, {"volume/data": str(disk / "volume"), "log": str(incoming)})
+    channel_server.set_targets(found, {"volume/data": str(disk / "volume"), "log": str(incoming)})
     return found
 
 
@@ -177,7 +173,7 @@ def copy(group: Group, init: int) -> Group:
 def _asked_to_hold(group: Group) -> io.BytesIO:
     """What the source says."""
     network = Arrangement(False, False, (), NO_ADDRESSES).as_data()
-    fingerprints = _proof.take(group.pids())
+    fingerprints = process_fingerprints.take(group.pids())
     question = {"manifest": {}, "fingerprints": fingerprints, "network": network, "surroundings": {}}
     return io.BytesIO(json.dumps({"hold": question}).encode() + b"\n")
 
@@ -185,7 +181,7 @@ def _asked_to_hold(group: Group) -> io.BytesIO:
 @pytest.fixture
 def no_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """The shim of these tests restores nothing."""
-    monkeypatch.setattr(_checkpoint_dir, "compare", lambda received, sent: None)
+    monkeypatch.setattr(criu_images, "compare", lambda received, sent: None)
 
 
 @pytest.fixture
@@ -195,7 +191,7 @@ def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     def engine() -> Any:
         raise MigrationError("engine_unreachable", "The Docker engine does not answer.")
 
-    monkeypatch.setattr(_destination, "Engine", engine)
+    monkeypatch.setattr(destination, "Engine", engine)
 
 
 def _told(answers: io.BytesIO) -> list[dict[str, Any]]:
@@ -219,10 +215,10 @@ def test_it_is_flushed_beside_the_restore_and_before_the_copy_counts_as_held(
         time.sleep(0.5)
         seen.append(("ended", session.phase, mark.waiting))
 
-    monkeypatch.setattr(_flush, "_syncfs", slow)
+    monkeypatch.setattr(flush, "_syncfs", slow)
     answers = io.BytesIO()
     with Shim(mark, group, init):
-        _destination.converse(session, _asked_to_hold(group), answers)
+        destination.converse(session, _asked_to_hold(group), answers)
     assert seen == [("begun", "starting", True), ("ended", "starting", True)], "once, and beside the restore"
     [ready, held] = _told(answers)
     assert ready == {"ready": True}
@@ -239,10 +235,10 @@ def test_a_flush_that_fails_is_refused_and_the_copy_is_killed(
     def broken(_descriptor: int) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(_flush, "_syncfs", broken)
+    monkeypatch.setattr(flush, "_syncfs", broken)
     answers = io.BytesIO()
     with Shim(Mark.of(session), copy, init):
-        _destination.converse(session, _asked_to_hold(copy), answers)
+        destination.converse(session, _asked_to_hold(copy), answers)
     assert session.decision == REFUSED
     assert (session.phase, session.reached("held")) == ("starting", None)
     assert not copy.populated
@@ -258,9 +254,9 @@ def test_the_last_pass_on_a_real_disk(room: int, session: Session, group: Group,
 
     def work() -> tuple[dict[str, Any], str | None, list[int]]:
         there = Disk(disk, disk / "volume", room=room)
-        arriving = _durable_content.arriving
+        arriving = durable_content.arriving
 
-        def arriving_then_sent(of: Session) -> _flush.Flush:
+        def arriving_then_sent(of: Session) -> flush.Flush:
             found = arriving(of)
             # What rsync does between the beginning of the talk and the word to hold the copy.
             (there.place / "file").write_bytes(os.urandom(48 * _MIB))
@@ -268,8 +264,8 @@ def test_the_last_pass_on_a_real_disk(room: int, session: Session, group: Group,
 
         answers = io.BytesIO()
         with pytest.MonkeyPatch.context() as patch, Shim(Mark.of(session), group, init):
-            patch.setattr(_durable_content, "arriving", arriving_then_sent)
-            _destination.converse(session, _asked_to_hold(group), answers)
+            patch.setattr(durable_content, "arriving", arriving_then_sent)
+            destination.converse(session, _asked_to_hold(group), answers)
         left = list(there.after_a_power_cut().iterdir()) if session.decision is None else []
         return _told(answers)[-1], session.decision, [path.stat().st_size for path in left]
 
@@ -287,7 +283,7 @@ def test_a_destination_that_cannot_open_them_says_so_before_anything_is_frozen(
 ) -> None:
     (disk / "volume").rmdir()
     answers = io.BytesIO()
-    _destination.converse(session, _asked_to_hold(group), answers)
+    destination.converse(session, _asked_to_hold(group), answers)
     assert [message["failure"]["code"] for message in _told(answers)] == ["flush_failed"]
     assert (session.phase, session.decision) == ("created", None)
 
@@ -324,12 +320,12 @@ def test_with_api_it_is_flushed_before_the_copy_is_started(
         if broken:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(_flush, "_syncfs", syncfs)
-    monkeypatch.setattr(_checkpoint_dir, "arrived", lambda _inbox: ({}, {}))
-    monkeypatch.setattr(_checkpoint_dir, "verify", lambda _directory, _manifest: None)
+    monkeypatch.setattr(flush, "_syncfs", syncfs)
+    monkeypatch.setattr(criu_images, "arrived", lambda _inbox: ({}, {}))
+    monkeypatch.setattr(criu_images, "verify", lambda _directory, _manifest: None)
     engine: Any = Starting(events)
     with pytest.raises(MigrationError) as caught:
-        _engine_api.start(found, engine)
+        engine_api.start(found, engine)
     assert caught.value.code == ("flush_failed" if broken else "restore_failed")
     assert events == (["renamed", "flushed"] if broken else ["renamed", "flushed", "started"])
     assert found.phase == ("created" if broken else "starting")
@@ -343,14 +339,14 @@ def test_with_api_the_last_pass_has_a_bound_where_the_destination_s_disk_hangs(
     """rsync's receiver waits for the disk, and its generator goes on answering: no time-out of rsync's comes to an end."""
     contents = Contents(wire, disk / "docker")
     (contents.volume / "file").write_bytes(os.urandom(8 * _MIB))
-    images = Path(_engine_api.images(wire.source))
+    images = Path(engine_api.images(wire.source))
     images.mkdir(parents=True)
     (images / "pages-1.img").write_bytes(b"memory")
     bring_to(wire.source, "freezing").enter("dumped", held={}, bytes=0)
     hung_up: list[str] = []
-    monkeypatch.setattr(_channel.Channel, "hang_up", lambda channel: hung_up.append(channel.session.id))
-    monkeypatch.setattr(_transfer, "_LAST_PASS_SECONDS", 1.0 if hangs else 20.0)
-    monkeypatch.setattr(_source, "memory_timeout", lambda _size: 0.5)
+    monkeypatch.setattr(channel_client.Channel, "hang_up", lambda channel: hung_up.append(channel.session.id))
+    monkeypatch.setattr(transfer, "_LAST_PASS_SECONDS", 1.0 if hangs else 20.0)
+    monkeypatch.setattr(source, "memory_timeout", lambda _size: 0.5)
 
     def work() -> tuple[str, bool, int, str]:
         there = Disk(disk, wire.places)
@@ -363,7 +359,7 @@ def test_with_api_the_last_pass_has_a_bound_where_the_destination_s_disk_hangs(
         if hangs:
             goes_on.start()
         try:
-            _source.send_checkpoint(wire.source, contents.engine)
+            source.send_checkpoint(wire.source, contents.engine)
             told = "sent"
         except MigrationError as exc:
             told = f"{exc.code}: {exc.message}"

@@ -17,23 +17,26 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import (
-    _criu_failure,
-    _durable,
-    _engine_runtime,
-    _fence,
-    _proof,
-    _session,
-    _surroundings,
-    _trees,
+from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._criu import failure as criu_failure
+from ansible_collections.livemigrate.criu.plugins.module_utils._criu.images import Manifest
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker import directories
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines import runtime as engine_runtime
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines.connections import Arrangement
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines.shim_files import Mark
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import fingerprints as process_fingerprints
+from ansible_collections.livemigrate.criu.plugins.module_utils._host.flush import Flush
+from ansible_collections.livemigrate.criu.plugins.module_utils._network import fence as network_fence
+from ansible_collections.livemigrate.criu.plugins.module_utils._network.addresses import NO_ADDRESSES
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import session as sessions
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import (
+    DESTINATION,
+    REFUSED,
+    RUN,
+    Session,
 )
-from ansible_collections.livemigrate.criu.plugins.module_utils._addresses import NO_ADDRESSES
-from ansible_collections.livemigrate.criu.plugins.module_utils._checkpoint_dir import Manifest
-from ansible_collections.livemigrate.criu.plugins.module_utils._connections import Arrangement
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._flush import Flush
-from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Mark
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import DESTINATION, REFUSED, RUN, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings import surroundings as surroundings_module
 from tests.unit.core.groups import Group, Shim
 from tests.unit.core.support import CONTAINER, OTHER_CONTAINER, wait_for
 
@@ -85,7 +88,7 @@ def session(make_session: MakeSession, tmp_path: Path) -> Session:
     (tmp_path / "docker" / "containers" / OTHER_CONTAINER).mkdir(parents=True)
     found = make_session(DESTINATION, engine="runtime", data_root=str(tmp_path / "docker"))
     found.enter("creating", name="web")
-    _engine_runtime.receive(found, OTHER_CONTAINER)
+    engine_runtime.receive(found, OTHER_CONTAINER)
     found.enter("created", container_id=OTHER_CONTAINER)
     return found
 
@@ -101,7 +104,7 @@ def shim(mark: Mark, group: Group, init: int) -> Shim:
 
 
 def _hold(session: Session, group: Group) -> dict[str, Any]:
-    return _engine_runtime.hold(session, MANIFEST, MANIFEST, _proof.take(group.pids()), NETWORK, {}, FLUSH)
+    return engine_runtime.hold(session, MANIFEST, MANIFEST, process_fingerprints.take(group.pids()), NETWORK, {}, FLUSH)
 
 
 @pytest.fixture
@@ -118,8 +121,8 @@ def held(session: Session, shim: Shim, group: Group) -> Iterator[Session]:
 def test_the_place_of_the_checkpoint_is_where_the_shim_looks(session: Session, mark: Mark) -> None:
     assert mark.exists
     assert not mark.ready
-    assert os.path.realpath(mark.images) == session.memory_path("images") == _engine_runtime.checkpoint_place(session)
-    assert _engine_runtime.receive(session, OTHER_CONTAINER) == session.memory_path("images"), "twice is fine"
+    assert os.path.realpath(mark.images) == session.memory_path("images") == engine_runtime.checkpoint_place(session)
+    assert engine_runtime.receive(session, OTHER_CONTAINER) == session.memory_path("images"), "twice is fine"
 
 
 class FakeEngine:
@@ -137,7 +140,7 @@ class FakeEngine:
 
 def test_arming_names_the_copy_and_starts_the_call(session: Session, programs: Programs) -> None:
     engine: Any = FakeEngine()
-    _engine_runtime.arm(session, engine)
+    engine_runtime.arm(session, engine)
     assert engine.renamed == [(OTHER_CONTAINER, "web")]
     [call] = programs.calls
     assert call.startswith("systemd-run ")
@@ -146,12 +149,12 @@ def test_arming_names_the_copy_and_starts_the_call(session: Session, programs: P
 
 def test_the_copy_runs_under_the_shim_or_not_at_all() -> None:
     engine: Any = FakeEngine()
-    assert _engine_runtime.runtime_of({"HostConfig": {}}, engine) == "livemigrate"
+    assert engine_runtime.runtime_of({"HostConfig": {}}, engine) == "livemigrate"
     infos: list[dict[str, Any]] = [{"Runtimes": {"runc": {}}}, {"Runtimes": None}, {}]
     for info in infos:
         engine.info = partial(dict, info)
         with pytest.raises(MigrationError) as caught:
-            _engine_runtime.runtime_of({"HostConfig": {}}, engine)
+            engine_runtime.runtime_of({"HostConfig": {}}, engine)
         assert caught.value.code == "shim_missing"
 
 
@@ -176,7 +179,7 @@ def test_the_log_of_the_source_is_in_its_place_before_the_engine_starts(
     session: Session, shim: Shim, group: Group, tmp_path: Path
 ) -> None:
     container = tmp_path / "docker" / "containers" / OTHER_CONTAINER
-    incoming = Path(_trees.incoming_log_directory(str(tmp_path / "docker"), OTHER_CONTAINER))
+    incoming = Path(directories.incoming_log_directory(str(tmp_path / "docker"), OTHER_CONTAINER))
     incoming.mkdir(parents=True)
     (incoming / f"{CONTAINER}-json.log").write_text("line\n")
     with shim:
@@ -189,13 +192,13 @@ def test_a_mount_through_a_link_is_named_to_criu(make_session: MakeSession) -> N
     session = make_session(DESTINATION, container="c" * 64)
     session.enter("creating", name="web")
     session.enter("created", container_id="c" * 64, links={"/data": "/srv/real", "/a": "/srv/a"})
-    options = _engine_runtime._options(session, NETWORK)
+    options = engine_runtime._options(session, NETWORK)
     assert options[-2:] == ["external=mnt[/a]:/srv/a", "external=mnt[/data]:/srv/real"]
     assert "tcp-close" in options
 
 
 def test_a_restore_knows_of_connections_what_the_dump_did(session: Session) -> None:
-    kept = _engine_runtime._options(session, NETWORK._replace(established=True))
+    kept = engine_runtime._options(session, NETWORK._replace(established=True))
     assert "tcp-established" in kept
     assert "tcp-close" not in kept
     # CRIU up to 4.2 dies of it; the images tell how the network was locked.
@@ -217,9 +220,11 @@ def test_the_network_of_a_copy_is_arranged_before_the_engine_starts(
     surroundings = {"sysctls": {"values": {"net/core/somaxconn": "333"}, "set": ["net/core/somaxconn"]}}
     with shim, pytest.MonkeyPatch.context() as patch:
         patch.setattr(Mark, "set_ready", lambda _self: note())
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, _proof.take(group.pids()), network, surroundings, FLUSH)
-    assert seen["fence"] == _fence.rules(_fence.ALL)
-    assert seen["open"] == _fence.LIFT
+        engine_runtime.hold(
+            session, MANIFEST, MANIFEST, process_fingerprints.take(group.pids()), network, surroundings, FLUSH
+        )
+    assert seen["fence"] == network_fence.rules(network_fence.ALL)
+    assert seen["open"] == network_fence.LIFT
     assert seen["addresses"] == "192.0.2.7\n2001:db8::7\n"
     assert seen["sysctls"] == "net/core/somaxconn 333\n"
 
@@ -234,7 +239,7 @@ def test_the_network_of_others_is_not_closed(session: Session, mark: Mark, shim:
 def test_what_arrived_otherwise_is_not_restored(session: Session, mark: Mark) -> None:
     received: Manifest = {**MANIFEST, "pstree.img": {"size": 1, "sha256": "c" * 64}}
     with pytest.raises(MigrationError) as caught:
-        _engine_runtime.hold(session, received, MANIFEST, {"1": "f"}, NETWORK, {}, FLUSH)
+        engine_runtime.hold(session, received, MANIFEST, {"1": "f"}, NETWORK, {}, FLUSH)
     assert caught.value.code == "checkpoint_corrupt"
     assert (session.phase, mark.ready) == ("created", False)
 
@@ -258,7 +263,7 @@ def test_a_start_that_comes_to_nothing_is_told_with_criu_s_words(
     Path(mark.path("work", "restore.log")).write_text("(00.1) fine\n(00.2) Error (criu/files.c:1): no such file\n")
     _engine_says(session, said)
     with pytest.raises(MigrationError) as caught:
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {}, FLUSH)
+        engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {}, FLUSH)
     assert caught.value.code == "restore_failed"
     assert told in caught.value.message
     assert "CRIU says: no such file." in caught.value.message
@@ -272,7 +277,7 @@ def test_a_restore_that_fails_is_told_by_its_cause_and_its_log_is_kept(session: 
     frames = "failed to create task for container: failed to create shim task: OCI runtime create failed: "
     _engine_says(session, f"{frames}livemigrate: container 5ba60768a9e0 could not be restored: no such file")
     with pytest.raises(MigrationError) as caught:
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {}, FLUSH)
+        engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {}, FLUSH)
     kept = Path(session.state_root, "logs", f"{session.id}-restore.log")
     assert caught.value.message == (
         f"CRIU cannot restore the container: no such file. Its whole log is {kept} on the destination, for 14 days."
@@ -281,10 +286,10 @@ def test_a_restore_that_fails_is_told_by_its_cause_and_its_log_is_kept(session: 
     assert kept.stat().st_mode & 0o777 == 0o600
     # It outlives the session, and not by much.
     session.close(keep=False)
-    _criu_failure.prune(session.state_root)
+    criu_failure.prune(session.state_root)
     assert kept.exists()
     os.utime(kept, (0, 0))
-    _criu_failure.prune(session.state_root)
+    criu_failure.prune(session.state_root)
     assert not kept.exists()
 
 
@@ -292,7 +297,7 @@ def test_what_the_action_script_says_is_the_cause(session: Session, mark: Mark) 
     Path(mark.path("failed")).write_text("setup-namespaces: no device can stand in for that of the copy\n")
     _engine_says(session, "livemigrate: container 5ba60768a9e0 could not be restored: setup-namespaces: no device")
     with pytest.raises(MigrationError, match="restore the container: setup-namespaces: no device can stand in"):
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {}, FLUSH)
+        engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {}, FLUSH)
 
 
 def test_a_criu_that_dies_in_a_restore_is_called_dead(session: Session, mark: Mark) -> None:
@@ -300,14 +305,14 @@ def test_a_criu_that_dies_in_a_restore_is_called_dead(session: Session, mark: Ma
     Path(mark.path("work", "restore.log")).write_text("(00.0) Version: 4.1.1 (gitid 0)\n(00.1) fine\n")
     _engine_says(session, "livemigrate: container 5ba60768a9e0 could not be restored: read unixpacket @->@: EOF")
     with pytest.raises(MigrationError, match=r"^CRIU 4\.1\.1 ended on kernel .* while it restored the container"):
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {}, FLUSH)
+        engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {}, FLUSH)
 
 
 def test_a_restore_that_does_not_end_is_given_up(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_engine_runtime, "_START_SECONDS", 0.1)
-    monkeypatch.setattr(_engine_runtime, "memory_timeout", lambda size: 0.0)
+    monkeypatch.setattr(engine_runtime, "_START_SECONDS", 0.1)
+    monkeypatch.setattr(engine_runtime, "memory_timeout", lambda size: 0.0)
     with pytest.raises(MigrationError, match="not done after 0 seconds") as caught:
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {}, FLUSH)
+        engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {}, FLUSH)
     assert caught.value.code == "restore_failed"
 
 
@@ -328,13 +333,13 @@ def test_a_copy_whose_cgroup_is_gone_is_not_trusted(session: Session, shim: Shim
 def test_a_shim_that_does_not_tell_what_it_holds_is_not_trusted(session: Session, mark: Mark) -> None:
     Path(mark.path("waiting")).write_text("1\n")
     with pytest.raises(MigrationError, match="did not tell") as caught:
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {}, FLUSH)
+        engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {}, FLUSH)
     assert caught.value.code == "not_held"
 
 
 def test_a_copy_of_something_else_is_not_held(session: Session, shim: Shim) -> None:
     with shim, pytest.raises(MigrationError) as caught:
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "0" * 64}, NETWORK, {}, FLUSH)
+        engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "0" * 64}, NETWORK, {}, FLUSH)
     assert caught.value.code == "not_a_restore"
     assert (session.phase, session.decision) == ("starting", None)
 
@@ -354,7 +359,7 @@ class Unlike:
 @pytest.fixture
 def unlike(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Surroundings that the copy does not have."""
-    monkeypatch.setattr(_surroundings, "_TOPICS", (Unlike(),))
+    monkeypatch.setattr(surroundings_module, "_TOPICS", (Unlike(),))
     return {"owner": "1000"}
 
 
@@ -362,7 +367,9 @@ def test_a_copy_that_sees_something_else_is_not_held(
     session: Session, shim: Shim, group: Group, unlike: dict[str, str]
 ) -> None:
     with shim, pytest.raises(MigrationError, match=r"what the original saw: /dev/stdout belongs.*goes on") as caught:
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, _proof.take(group.pids()), NETWORK, unlike, FLUSH)
+        engine_runtime.hold(
+            session, MANIFEST, MANIFEST, process_fingerprints.take(group.pids()), NETWORK, unlike, FLUSH
+        )
     assert caught.value.code == "surroundings_differ"
     assert (session.phase, session.decision) == ("starting", None)
 
@@ -371,16 +378,18 @@ def test_who_does_not_heed_that_is_told_so(session: Session, shim: Shim, group: 
     os.makedirs(session.memory_path("inbox"), exist_ok=True)
     Path(session.memory_path("inbox", "spec.json")).write_text('{"ignore_rules": ["surroundings_differ"]}')
     with shim:
-        told = _engine_runtime.hold(session, MANIFEST, MANIFEST, _proof.take(group.pids()), NETWORK, unlike, FLUSH)
+        told = engine_runtime.hold(
+            session, MANIFEST, MANIFEST, process_fingerprints.take(group.pids()), NETWORK, unlike, FLUSH
+        )
         assert session.phase == "held"
     assert told["warnings"] == ["The copy does not see what the original saw: /dev/stdout belongs to somebody else."]
 
 
 def test_a_copy_of_which_a_process_is_missing_is_not_held(session: Session, shim: Shim, group: Group) -> None:
     """None of them has run, so none can have ended."""
-    source = {**_proof.take(group.pids()), "7": "0" * 64}
+    source = {**process_fingerprints.take(group.pids()), "7": "0" * 64}
     with shim, pytest.raises(MigrationError, match="1 of 2 processes") as caught:
-        _engine_runtime.hold(session, MANIFEST, MANIFEST, source, NETWORK, {}, FLUSH)
+        engine_runtime.hold(session, MANIFEST, MANIFEST, source, NETWORK, {}, FLUSH)
     assert caught.value.code == "not_a_restore"
     assert (session.phase, session.decision) == ("starting", None)
 
@@ -390,7 +399,7 @@ def test_a_copy_of_which_a_process_is_missing_is_not_held(session: Session, shim
 
 def test_the_word_lets_the_copy_go(held: Session, mark: Mark, group: Group, programs: Programs) -> None:
     before = time.clock_gettime(time.CLOCK_BOOTTIME)
-    since = _engine_runtime.run(held)
+    since = engine_runtime.run(held)
     assert before <= since <= time.clock_gettime(time.CLOCK_BOOTTIME)
     assert (held.phase, held.decision) == ("run", RUN)
     assert held.data("run") == {"container_id": OTHER_CONTAINER, "running_since": since}
@@ -410,7 +419,7 @@ def test_a_copy_whose_engine_no_longer_waits_is_not_let_go(
     """It would run without Docker knowing of it."""
     programs.state.write_text(state)
     with pytest.raises(MigrationError) as caught:
-        _engine_runtime.run(held)
+        engine_runtime.run(held)
     assert caught.value.code == "not_held"
     _still_held(held, mark)
     assert group.frozen
@@ -420,7 +429,7 @@ def test_a_copy_whose_engine_no_longer_waits_is_not_let_go(
 def test_a_copy_whose_start_has_been_answered_is_not_let_go(held: Session, mark: Mark) -> None:
     _engine_says(held, "context canceled")
     with pytest.raises(MigrationError) as caught:
-        _engine_runtime.run(held)
+        engine_runtime.run(held)
     assert caught.value.code == "not_held"
     _still_held(held, mark)
 
@@ -429,7 +438,7 @@ def test_a_copy_whose_start_has_been_answered_is_not_let_go(held: Session, mark:
 def test_a_copy_that_somebody_has_thawed_is_not_run(held: Session, mark: Mark, group: Group) -> None:
     group.thawed_by_a_stranger()
     with pytest.raises(MigrationError) as caught:
-        _engine_runtime.run(held)
+        engine_runtime.run(held)
     assert caught.value.code == "not_held"
     _still_held(held, mark)
 
@@ -438,7 +447,7 @@ def test_a_copy_that_somebody_has_thawed_is_not_run(held: Session, mark: Mark, g
 def test_a_copy_that_was_refused_meanwhile_is_not_run(held: Session, mark: Mark, group: Group) -> None:
     held.decide(REFUSED)
     with pytest.raises(MigrationError) as caught:
-        _engine_runtime.run(held)
+        engine_runtime.run(held)
     assert caught.value.code == "already_refused"
     _still_held(held, mark, REFUSED)
     assert group.frozen
@@ -455,7 +464,7 @@ def test_a_copy_that_was_never_proved_is_not_run(
     group.freeze()
     shim.tell()
     with pytest.raises(MigrationError) as caught:
-        _engine_runtime.run(session)
+        engine_runtime.run(session)
     assert caught.value.code == "not_held"
     assert (session.decision, mark.consumed) == (None, False)
     assert group.frozen
@@ -468,7 +477,7 @@ def test_letting_go_without_a_shim_thaws_the_copy_itself(
     with shim:
         _hold(session, group)
     session.decide(RUN)
-    _engine_runtime.let_go(session)
+    engine_runtime.let_go(session)
     assert not group.frozen
     assert mark.consumed
     assert session.phase == "run"
@@ -479,24 +488,24 @@ def test_a_disk_that_fills_up_after_the_decision_keeps_nobody_from_being_let_go(
 ) -> None:
     """The session's journal has room put by, and the tombstone may take it too."""
     held.decide(RUN)
-    publish = _durable.publish
+    publish = durable.publish
 
     def full(path: str, data: bytes) -> bool:
         if os.path.exists(held.path("ballast")):
             raise OSError(errno.ENOSPC, "No space left on device", path)
         return publish(path, data)
 
-    monkeypatch.setattr(_durable, "publish", full)
-    _engine_runtime.let_go(held)
+    monkeypatch.setattr(durable, "publish", full)
+    engine_runtime.let_go(held)
     assert mark.consumed
     assert not group.frozen
 
 
 def test_letting_go_twice_changes_nothing(held: Session, group: Group) -> None:
     held.decide(RUN)
-    _engine_runtime.let_go(held)
+    engine_runtime.let_go(held)
     journal = Path(held.path("journal")).read_bytes()
-    _engine_runtime.let_go(held)
+    engine_runtime.let_go(held)
     assert Path(held.path("journal")).read_bytes() == journal
     assert not group.frozen
 
@@ -508,8 +517,8 @@ def test_after_a_reboot_only_the_tombstone_is_written(
     with shim:
         _hold(session, group)
     session.decide(RUN)
-    monkeypatch.setattr(_session, "boot_mark", lambda: "another/1")
-    _engine_runtime.let_go(session)
+    monkeypatch.setattr(sessions, "boot_mark", lambda: "another/1")
+    engine_runtime.let_go(session)
     assert mark.consumed
     assert group.frozen
     assert session.phase == "run"
@@ -517,7 +526,7 @@ def test_after_a_reboot_only_the_tombstone_is_written(
 
 def test_an_interrupted_start_is_never_a_run(held: Session) -> None:
     engine: Any = None
-    assert _engine_runtime.decide_interrupted(held, engine)
+    assert engine_runtime.decide_interrupted(held, engine)
     assert held.decision is None
 
 
@@ -528,11 +537,11 @@ def test_after_run_no_memory_is_left(held: Session, mark: Mark) -> None:
     Path(mark.images, "pages-1.img").write_text("memory")
     os.mkdir(held.path("images"))
     held.decide(RUN)
-    _engine_runtime.let_go(held)
+    engine_runtime.let_go(held)
     wait_for(lambda: mark.consumed, "it is let go")
     engine: Any = None
-    _engine_runtime.finish(held, engine, OTHER_CONTAINER)
-    _engine_runtime.finish(held, engine, OTHER_CONTAINER)
+    engine_runtime.finish(held, engine, OTHER_CONTAINER)
+    engine_runtime.finish(held, engine, OTHER_CONTAINER)
     assert os.listdir(mark.work) == ["criu.conf"]
     assert not os.path.exists(held.memory_path("images"))
     assert not os.path.exists(held.path("images"))
@@ -542,10 +551,10 @@ def test_after_run_no_memory_is_left(held: Session, mark: Mark) -> None:
 def test_after_refused_nothing_is_left(session: Session, mark: Mark, programs: Programs) -> None:
     Path(mark.images, "pages-1.img").write_text("memory")
     os.mkdir(session.path("images"))
-    _engine_runtime.give_up(session, OTHER_CONTAINER)
+    engine_runtime.give_up(session, OTHER_CONTAINER)
     assert os.path.exists(mark.path("refused"))
     for _time in range(2):
-        _engine_runtime.discard(session, OTHER_CONTAINER)
+        engine_runtime.discard(session, OTHER_CONTAINER)
         assert not mark.exists
         for path in (mark.work, session.memory_path("images"), session.path("images")):
             assert not os.path.exists(path)
@@ -559,7 +568,7 @@ def test_a_copy_that_was_never_noted_has_only_a_name_and_its_mark_goes_too(
     """REFUSED in the middle of creating: what is known of the copy is the name it was to have."""
     other = Mark.of(make_session(DESTINATION, container="d" * 64), "c" * 64)
     other.make("20261123T235959Z-3f9a1c")
-    _engine_runtime.discard(session, "web-incoming")
+    engine_runtime.discard(session, "web-incoming")
     assert not mark.exists
     assert not os.path.exists(mark.work)
     assert other.exists, "another session's is not ours to remove"

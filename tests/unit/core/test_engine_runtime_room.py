@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _engine_runtime
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Mark
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import DESTINATION, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines import runtime as engine_runtime
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines.shim_files import Mark
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import DESTINATION, Session
 
 MakeSession = Callable[..., Session]
 
@@ -46,19 +46,19 @@ def free(session: Session, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         return Usage(1 << 50, 0, found["memory" if path == session.volatile else "disk"])
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
-    monkeypatch.setattr(_engine_runtime, "_available_memory", lambda: found["available"])
+    monkeypatch.setattr(engine_runtime, "_available_memory", lambda: found["available"])
     return found
 
 
 def test_the_available_memory_is_the_kernel_s_word() -> None:
     told = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    assert abs(_engine_runtime._available_memory() - (int(told["MemAvailable"].split()[0]) << 10)) < 1 << 30
+    assert abs(engine_runtime._available_memory() - (int(told["MemAvailable"].split()[0]) << 10)) < 1 << 30
 
 
 def test_images_lie_in_memory_where_there_is_room(session: Session, free: dict[str, int]) -> None:
-    assert _engine_runtime.place_for(MIB, session, "here") == session.memory_path("here")
+    assert engine_runtime.place_for(MIB, session, "here") == session.memory_path("here")
     assert os.stat(session.memory_path("here")).st_mode & 0o777 == 0o700
-    assert _engine_runtime.place_for(MIB, session, "here") == session.memory_path("here"), "twice is fine"
+    assert engine_runtime.place_for(MIB, session, "here") == session.memory_path("here"), "twice is fine"
     assert not os.path.exists(session.path("here"))
     assert min(free.values()) > 0
 
@@ -79,7 +79,7 @@ def test_images_lie_on_the_disk_where_memory_would_not_do_for_them_and_the_tasks
     size: int, memory: int, available: int, in_memory: bool, session: Session, free: dict[str, int]
 ) -> None:
     free.update(memory=memory, available=available)
-    place = _engine_runtime.place_for(size, session, "here")
+    place = engine_runtime.place_for(size, session, "here")
     assert place == (session.memory_path("here") if in_memory else session.path("here"))
     assert os.stat(place).st_mode & 0o777 == 0o700
     assert [os.path.exists(path("here")) for path in (session.memory_path, session.path)] == [in_memory, not in_memory]
@@ -88,7 +88,7 @@ def test_images_lie_on_the_disk_where_memory_would_not_do_for_them_and_the_tasks
 def test_no_room_anywhere_is_told_before_anything_is_made(session: Session, free: dict[str, int]) -> None:
     free.update(available=50 * MIB, disk=227 * MIB)
     with pytest.raises(MigrationError) as caught:
-        _engine_runtime.place_for(100 * MIB, session, "here")
+        engine_runtime.place_for(100 * MIB, session, "here")
     assert caught.value.code == "no_space"
     assert caught.value.details == {"free": 227 * MIB, "needed": 100 * MIB}
     for part in ("100 MiB", "227 MiB", "50 MiB", session.directory):
@@ -96,7 +96,7 @@ def test_no_room_anywhere_is_told_before_anything_is_made(session: Session, free
     assert not os.path.exists(session.memory_path("here"))
     assert not os.path.exists(session.path("here"))
     free["disk"] += 2 * MIB
-    assert _engine_runtime.place_for(100 * MIB, session, "here") == session.path("here")
+    assert engine_runtime.place_for(100 * MIB, session, "here") == session.path("here")
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
@@ -104,18 +104,18 @@ def test_the_source_s_checkpoint_is_found_measured_and_deleted(
     on_disk: bool, session: Session, free: dict[str, int]
 ) -> None:
     free["available"] = 0 if on_disk else 1 << 40
-    place = _engine_runtime.place_for(MIB, session, "images")
+    place = engine_runtime.place_for(MIB, session, "images")
     os.mkdir(session.memory_path("dump"))
     for name, size in (("inventory.img", 5), ("pages-1.img", 7)):
         Path(place, name).write_bytes(bytes(size))
-    assert _engine_runtime.images(session) == place == (session.path if on_disk else session.memory_path)("images")
+    assert engine_runtime.images(session) == place == (session.path if on_disk else session.memory_path)("images")
     engine: Any = None
-    assert _engine_runtime.seal(session, engine) == 12
-    _engine_runtime.forget(session, engine)
-    _engine_runtime.forget(session, engine)
+    assert engine_runtime.seal(session, engine) == 12
+    engine_runtime.forget(session, engine)
+    engine_runtime.forget(session, engine)
     assert not os.path.exists(place)
     assert not os.path.exists(session.memory_path("dump"))
-    assert not _engine_runtime.bring_back(session, engine)
+    assert not engine_runtime.bring_back(session, engine)
 
 
 def test_a_checkpoint_too_large_for_memory_lies_on_the_disk(
@@ -123,7 +123,7 @@ def test_a_checkpoint_too_large_for_memory_lies_on_the_disk(
 ) -> None:
     session = make_session(DESTINATION, container="c" * 64)
     os.mkdir(session.memory_path("inbox"))
-    monkeypatch.setattr(_engine_runtime, "_available_memory", lambda: 200 * MIB)
+    monkeypatch.setattr(engine_runtime, "_available_memory", lambda: 200 * MIB)
     Path(session.memory_path("inbox", "spec.json")).write_text(json.dumps({"memory_bytes": 40 * MIB}))
-    assert _engine_runtime.receive(session, "c" * 64) == session.path("images")
+    assert engine_runtime.receive(session, "c" * 64) == session.path("images")
     assert os.path.realpath(Mark.of(session, "c" * 64).images) == session.path("images")

@@ -12,14 +12,16 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _engine_api, _engine_runtime, _engines
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import DESTINATION, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines import api as engine_api
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines import by_name as engines
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines import runtime as engine_runtime
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import DESTINATION, Session
 
 MakeSession = Callable[..., Session]
 
-MODULES = {_engines.API: _engine_api, _engines.RUNTIME: _engine_runtime}
-CALLS = [name for name, value in vars(_engines.Way).items() if inspect.isfunction(value) and not name.startswith("_")]
+MODULES = {engines.API: engine_api, engines.RUNTIME: engine_runtime}
+CALLS = [name for name, value in vars(engines.Way).items() if inspect.isfunction(value) and not name.startswith("_")]
 
 
 def _parameters(function: Any) -> list[tuple[str, Any, Any, Any]]:
@@ -38,7 +40,7 @@ def test_there_is_something_to_compare() -> None:
 @pytest.mark.parametrize("call", CALLS)
 def test_both_have_every_call_with_the_same_parameters(call: str, engine: str) -> None:
     """mypy compares them, too; this is what the interpreter on a host finds."""
-    wanted = getattr(_engines.Way, call)
+    wanted = getattr(engines.Way, call)
     actual = getattr(MODULES[engine], call)
     assert inspect.isfunction(actual)
     assert actual.__module__ == MODULES[engine].__name__
@@ -51,22 +53,22 @@ def test_both_have_every_call_with_the_same_parameters(call: str, engine: str) -
 def test_a_session_meets_its_own_engine(role: str, make_session: MakeSession) -> None:
     for number, (engine, module) in enumerate(MODULES.items()):
         session = make_session(role, container=f"{number:064x}", engine=engine)
-        assert _engines.of(session) is module
-        _engines.require(session, engine)
+        assert engines.of(session) is module
+        engines.require(session, engine)
 
 
 def test_a_session_of_before_there_were_two_is_of_the_first(make_session: MakeSession) -> None:
     session = make_session()
     assert "engine" not in session.facts
-    assert _engines.of(session) is _engine_api
-    _engines.require(session, _engines.API)
+    assert engines.of(session) is engine_api
+    engines.require(session, engines.API)
 
 
 @pytest.mark.parametrize(("has", "wants"), [("api", "runtime"), ("runtime", "api")])
 def test_a_step_of_the_other_engine_is_refused(has: str, wants: str, make_session: MakeSession) -> None:
     session = make_session(engine=has)
     with pytest.raises(MigrationError) as caught:
-        _engines.require(session, wants)
+        engines.require(session, wants)
     assert caught.value.code == "wrong_engine"
     assert session.id in caught.value.message
     assert f"opened with the engine {has}" in caught.value.message

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _announce, _fence, _sockets
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._fence import ALL, NEW, Fence
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._network import announce
+from ansible_collections.livemigrate.criu.plugins.module_utils._network import fence as network_fence
+from ansible_collections.livemigrate.criu.plugins.module_utils._network import sockets as network_sockets
+from ansible_collections.livemigrate.criu.plugins.module_utils._network.fence import ALL, NEW, Fence
 from tests.unit.core.netns import CLIENT_ADDRESS, CONTAINER_ADDRESS, Namespaces
 from tests.unit.core.support import ROOT, wait_for
 
@@ -96,9 +98,9 @@ def test_a_reset_reaches_the_client_through_the_closed_fence(net: Namespaces) ->
 def test_only_the_connections_that_were_named_are_reset(net: Namespaces) -> None:
     fence = Fence.of(net.container)
     with net.listener() as listener, net.connect() as kept, listener.accept()[0] as server, net.connect() as waiting:
-        wait_for(lambda: _sockets.left_behind(net.container), "a connection that nobody accepts")
+        wait_for(lambda: network_sockets.left_behind(net.container), "a connection that nobody accepts")
         fence.set(ALL)
-        left = _sockets.left_behind(net.container)
+        left = network_sockets.left_behind(net.container)
         assert [socket.peer_port for socket in left] == [waiting.getsockname()[1]]
         if fence.reset(left) == 0:
             pytest.skip("this kernel cannot destroy sockets")
@@ -118,10 +120,10 @@ def test_no_reset_for_no_connection(net: Namespaces) -> None:
 
 def test_drained_when_the_program_accepts(net: Namespaces) -> None:
     with net.listener() as listener, net.connect():
-        wait_for(lambda: _sockets.left_behind(net.container), "a connection that nobody accepts")
-        assert _sockets.drain(net.container, 0.05) == 1
+        wait_for(lambda: network_sockets.left_behind(net.container), "a connection that nobody accepts")
+        assert network_sockets.drain(net.container, 0.05) == 1
         listener.accept()[0].close()
-        assert _sockets.drain(net.container, 0.5) == 0
+        assert network_sockets.drain(net.container, 0.5) == 0
 
 
 def test_what_was_said_last_is_waited_for(net: Namespaces) -> None:
@@ -133,13 +135,13 @@ def test_what_was_said_last_is_waited_for(net: Namespaces) -> None:
                 sent += server.send(b"x" * 65536)
         server.close()
         # Closed, but the client reads so slowly that most of it is still here.
-        assert _sockets.drain(net.container, 0.05) == 1
+        assert network_sockets.drain(net.container, 0.05) == 1
         client.settimeout(5)
         got = 0
         while data := client.recv(1 << 20):
             got += len(data)
         assert got == sent
-        assert _sockets.drain(net.container, 0.5) == 0
+        assert network_sockets.drain(net.container, 0.5) == 0
 
 
 def test_the_hosts_network_is_never_closed() -> None:
@@ -157,21 +159,21 @@ def test_a_namespace_that_is_gone_has_no_fence_to_lift() -> None:
 
 
 def test_refused_where_the_network_is_not_the_containers_alone(net: Namespaces) -> None:
-    assert _fence.refusal({"HostConfig": {"NetworkMode": "bridge"}}) is None
-    assert "host's" in str(_fence.refusal({"HostConfig": {"NetworkMode": "host"}}))
-    assert "another container" in str(_fence.refusal({"HostConfig": {"NetworkMode": "container:abc"}}))
-    assert _fence.strangers(net.container, [net.container]) == []
+    assert network_fence.refusal({"HostConfig": {"NetworkMode": "bridge"}}) is None
+    assert "host's" in str(network_fence.refusal({"HostConfig": {"NetworkMode": "host"}}))
+    assert "another container" in str(network_fence.refusal({"HostConfig": {"NetworkMode": "container:abc"}}))
+    assert network_fence.strangers(net.container, [net.container]) == []
     guest = subprocess.Popen(["nsenter", f"--net=/proc/{net.container}/ns/net", "sleep", "60"])
     try:
-        wait_for(lambda: _fence.strangers(net.container, [net.container]) == [guest.pid], "the guest is seen")
-        assert str(guest.pid) in str(_fence.refusal({}, _fence.strangers(net.container, [net.container])))
+        wait_for(lambda: network_fence.strangers(net.container, [net.container]) == [guest.pid], "the guest is seen")
+        assert str(guest.pid) in str(network_fence.refusal({}, network_fence.strangers(net.container, [net.container])))
     finally:
         guest.kill()
         guest.wait()
 
 
 def test_a_failure_is_told(net: Namespaces, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_fence, "rules", lambda level: f"no rules for {level}\n")
+    monkeypatch.setattr(network_fence, "rules", lambda level: f"no rules for {level}\n")
     with pytest.raises(MigrationError) as caught:
         Fence.of(net.container).set(ALL)
     assert caught.value.code == "fence_failed"
@@ -194,7 +196,7 @@ def test_more_connections_than_one_call_can_name_are_ended(net: Namespaces) -> N
         assert len(servers) == number
         fence = Fence.of(net.container)
         fence.set(ALL)
-        seen = [one for one in _sockets.look_at_tcp(net.container) if one.is_connection]
+        seen = [one for one in network_sockets.look_at_tcp(net.container) if one.is_connection]
         assert fence.reset(seen * 20) >= number, "as many words as no argument can hold"
         for client in clients:
             with pytest.raises(ConnectionResetError):
@@ -210,7 +212,7 @@ def test_an_announcement_mends_the_neighbours_cache(net: Namespaces) -> None:
         net.ip(net.client, "neighbour", "replace", address, *wrong)
     # Nothing else may speak for it meanwhile.
     Fence.of(net.container).set(ALL)
-    with _announce.Announcer(net.container) as announcer:
+    with announce.Announcer(net.container) as announcer:
         assert announcer.send() == 2
     wait_for(lambda: "02:00:00:00:00:77" not in net.ip(net.client, "neighbour"), "both caches are mended")
 
@@ -220,8 +222,8 @@ def _network(command: str, pid: int, directory: Path) -> None:
 
 
 def test_the_script_closes_stands_in_and_opens(net: Namespaces, tmp_path: Path) -> None:
-    (tmp_path / "fence").write_text(_fence.rules(ALL))
-    (tmp_path / "open").write_text(_fence.LIFT)
+    (tmp_path / "fence").write_text(network_fence.rules(ALL))
+    (tmp_path / "open").write_text(network_fence.LIFT)
     (tmp_path / "addresses").write_text("198.51.100.7\n2001:db8:1::7\n")
     fence = Fence.of(net.container)
     # CRIU before 4.2 calls its script twice at each stage.
@@ -265,10 +267,10 @@ def test_who_comes_and_goes_in_a_network_is_no_stranger(net: Namespaces) -> None
     enter = ["nsenter", f"--net=/proc/{net.container}/ns/net", "sh", "-c"]
     with subprocess.Popen([*enter, "for i in 1 2 3 4 5 6 7 8; do sleep 0.3; sleep 0.01; done; exec sleep 60"]) as shell:
         try:
-            wait_for(lambda: bool(_fence.strangers(net.container, own)), "somebody enters")
-            assert shell.pid in _fence.lasting_strangers(net.container, lambda: own, 0.5)
+            wait_for(lambda: bool(network_fence.strangers(net.container, own)), "somebody enters")
+            assert shell.pid in network_fence.lasting_strangers(net.container, lambda: own, 0.5)
             # The shell itself stays; what it starts comes and goes.
-            assert _fence.lasting_strangers(net.container, lambda: [*own, shell.pid], 1.0) == []
+            assert network_fence.lasting_strangers(net.container, lambda: [*own, shell.pid], 1.0) == []
         finally:
             shell.kill()
-    assert _fence.lasting_strangers(net.container, lambda: own) == []
+    assert network_fence.lasting_strangers(net.container, lambda: own) == []

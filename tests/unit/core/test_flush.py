@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _flush
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._flush import Flush
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import flush as flush_module
+from ansible_collections.livemigrate.criu.plugins.module_utils._host.flush import Flush
 from tests.unit.core.disks import Disk, require_disks, with_own_mounts
 
 _MIB = 1 << 20
@@ -50,13 +50,13 @@ def test_what_was_flushed_is_there_after_a_power_cut(flushed: bool, tmp_path: Pa
 def _counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The devices that are flushed from now on."""
     devices: list[int] = []
-    real = _flush._syncfs
+    real = flush_module._syncfs
 
     def syncfs(descriptor: int) -> None:
         devices.append(os.fstat(descriptor).st_dev)
         real(descriptor)
 
-    monkeypatch.setattr(_flush, "_syncfs", syncfs)
+    monkeypatch.setattr(flush_module, "_syncfs", syncfs)
     return devices
 
 
@@ -144,7 +144,7 @@ def test_an_error_that_another_program_was_told_of_is_told_here_too(tmp_path: Pa
 
 def test_a_disk_that_hangs_is_not_waited_for_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that really hangs would hang this process."""
-    monkeypatch.setattr(_flush, "_syncfs", lambda _descriptor: time.sleep(1))
+    monkeypatch.setattr(flush_module, "_syncfs", lambda _descriptor: time.sleep(1))
     began = time.monotonic()
     late = pytest.raises(MigrationError, match=r"did not take within 0\.1 seconds")
     with Flush([str(tmp_path)], host="destination") as flush, late as caught:
@@ -156,7 +156,7 @@ def test_a_disk_that_hangs_is_not_waited_for_for_ever(tmp_path: Path, monkeypatc
 def test_it_goes_on_beside_other_work_and_tells_for_how_long_it_was_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_flush, "_syncfs", lambda _descriptor: time.sleep(0.4))
+    monkeypatch.setattr(flush_module, "_syncfs", lambda _descriptor: time.sleep(0.4))
     with Flush([str(tmp_path)], host="destination") as flush:
         flush.begin()
         time.sleep(0.2)

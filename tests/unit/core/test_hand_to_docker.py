@@ -11,10 +11,11 @@ from typing import Any, cast
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _destination, _session
-from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import DESTINATION, RUN, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.engine import Engine
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import destination
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import session as sessions
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import DESTINATION, RUN, Session
 from tests.unit.core.support import OTHER_CONTAINER
 
 MakeSession = Callable[..., Session]
@@ -54,11 +55,11 @@ def _run(make_session: MakeSession, policy: str) -> Session:
 @pytest.fixture(autouse=True)
 def _all_else_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     """What precedes it is tested with copies and their policies."""
-    monkeypatch.setattr(_destination, "finish", lambda *_arguments: [])
+    monkeypatch.setattr(destination, "finish", lambda *_arguments: [])
 
 
 def _hand_over(session: Session, docker: Docker) -> None:
-    _destination._hand_over(session, cast(Engine, docker))
+    destination._hand_over(session, cast(Engine, docker))
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_one_that_ended_with_the_host_is_started_whatever_its_exit_code(
     make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = _run(make_session, "on-failure")
-    monkeypatch.setattr(_session, "boot_mark", lambda: "another/1")
+    monkeypatch.setattr(sessions, "boot_mark", lambda: "another/1")
     docker = Docker(running=False)
     _hand_over(session, docker)
     assert docker.starts == 1

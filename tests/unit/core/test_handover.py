@@ -18,21 +18,19 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import (
-    _channel_server,
-    _connections,
-    _destination,
-    _engine_runtime,
-    _proof,
-    _session,
-    _talk,
-)
-from ansible_collections.livemigrate.criu.plugins.module_utils._addresses import NO_ADDRESSES
-from ansible_collections.livemigrate.criu.plugins.module_utils._connections import Arrangement
-from ansible_collections.livemigrate.criu.plugins.module_utils._conversation import Conversation
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Mark
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import REFUSED, RUN, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import messages
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import server as channel_server
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel.conversation import Conversation
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines import connections
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines import runtime as engine_runtime
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines.connections import Arrangement
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines.shim_files import Mark
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import fingerprints as process_fingerprints
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import destination as destination_module
+from ansible_collections.livemigrate.criu.plugins.module_utils._network.addresses import NO_ADDRESSES
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import session as sessions
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import REFUSED, RUN, Session
 from tests.unit.core.groups import Group, Shim
 from tests.unit.core.support import OTHER_CONTAINER, wait_for
 from tests.unit.core.wire import Wire
@@ -124,7 +122,7 @@ def test_files_for_one_that_has_hung_up_break_and_its_last_words_are_heard(tmp_p
     (tmp_path / "pages-1.img").write_bytes(bytes(PAGES))
     with _talk_with("sys.stdin.readline()\n" + _SAY_FAILURE) as talk:
         with pytest.raises(BrokenPipeError):
-            _talk.put(talk.output, str(tmp_path))
+            messages.put(talk.output, str(tmp_path))
         with pytest.raises(MigrationError) as caught:
             talk.hear()
     assert caught.value.as_failure() == FAILURE
@@ -142,7 +140,7 @@ def test_the_talk_ends_with_its_block(code: str) -> None:
     channel: Any = Process(code)
     began = time.monotonic()
     with Conversation(channel, "handover") as talk:
-        _talk.say(talk.output, {"run": True})
+        messages.say(talk.output, {"run": True})
     assert channel.process.poll() is not None
     assert time.monotonic() - began < 10
 
@@ -168,7 +166,7 @@ def test_a_destination_that_takes_no_more_bytes_is_not_waited_for_for_ever(tmp_p
     channel: Any = Process("time.sleep(60)")
     began = time.monotonic()
     with Conversation(channel, "handover") as talk, pytest.raises(BrokenPipeError), talk.within(0.2):
-        _talk.put(talk.output, str(tmp_path))
+        messages.put(talk.output, str(tmp_path))
     assert time.monotonic() - began < 10
 
 
@@ -192,7 +190,7 @@ def destination(runtime_wire: Wire) -> Session:
     systemctl.write_text("#!/bin/sh\necho active\n")
     systemctl.chmod(0o755)
     session.enter("creating", name="web")
-    _engine_runtime.receive(session, OTHER_CONTAINER)
+    engine_runtime.receive(session, OTHER_CONTAINER)
     session.enter("created", container_id=OTHER_CONTAINER)
     return session
 
@@ -218,13 +216,13 @@ def test_a_checkpoint_travels_is_held_and_let_go(
     place = runtime_wire.prepare("layer")
     with Shim(mark, group, init), Conversation(runtime_wire.channel, "handover") as talk:
         assert talk.hear() == {"ready": True}
-        manifest, sent = _talk.put(talk.output, str(images))
+        manifest, sent = messages.put(talk.output, str(images))
         assert sent == sum(path.stat().st_size for path in images.iterdir())
         held = talk.ask(
             {
                 "hold": {
                     "manifest": manifest,
-                    "fingerprints": _proof.take(group.pids()),
+                    "fingerprints": process_fingerprints.take(group.pids()),
                     "network": NETWORK,
                     "surroundings": {},
                 }
@@ -254,12 +252,12 @@ def test_a_source_that_hangs_up_while_it_is_held_decides_nothing(
     with Shim(Mark.of(destination), group, init):
         with Conversation(runtime_wire.channel, "handover") as talk:
             talk.hear()
-            manifest, _sent = _talk.put(talk.output, str(images))
+            manifest, _sent = messages.put(talk.output, str(images))
             talk.ask(
                 {
                     "hold": {
                         "manifest": manifest,
-                        "fingerprints": _proof.take(group.pids()),
+                        "fingerprints": process_fingerprints.take(group.pids()),
                         "network": NETWORK,
                         "surroundings": {},
                     }
@@ -279,7 +277,7 @@ def test_a_source_that_hangs_up_in_the_middle_of_a_file_decides_nothing(
 ) -> None:
     with Conversation(runtime_wire.channel, "handover") as talk:
         talk.hear()
-        _talk.say(talk.output, {"put": "pages-1.img", "size": PAGES})
+        messages.say(talk.output, {"put": "pages-1.img", "size": PAGES})
         talk.output.write(b"x" * 10)
         talk.output.close()
         with pytest.raises(MigrationError, match=r"in the middle of pages-1\.img") as caught:
@@ -357,17 +355,17 @@ def test_a_word_that_was_decided_already_is_only_repeated(runtime_wire: Wire, de
 @pytest.mark.parametrize("word", ["verdict", "ping"])
 def test_who_asks_for_a_word_that_was_given_keeps_no_watchdog_away(word: str, destination: Session) -> None:
     """A source that cannot act on it asks every few seconds, and this host has to tidy up meanwhile."""
-    words = {"verdict": partial(_destination.verdict, destination), "ping": partial(dict[str, Any])}
+    words = {"verdict": partial(destination_module.verdict, destination), "ping": partial(dict[str, Any])}
     lease = Path(destination.volatile, "lease")
     before = lease.stat().st_mtime_ns
-    assert _channel_server.serve(destination, "ping", words) == 0
+    assert channel_server.serve(destination, "ping", words) == 0
     assert lease.stat().st_mtime_ns > before
     destination.enter("starting")
     destination.enter("held")
     destination.decide(RUN)
     destination.enter("run", container_id=OTHER_CONTAINER, running_since=time.clock_gettime(time.CLOCK_BOOTTIME))
     before = lease.stat().st_mtime_ns
-    assert _channel_server.serve(destination, word, words) == 0
+    assert channel_server.serve(destination, word, words) == 0
     assert lease.stat().st_mtime_ns == before
 
 
@@ -394,13 +392,13 @@ def test_only_what_the_source_says_is_a_sign_of_life(
 ) -> None:
     """One that has lost its power leaves the connection standing for hours; a held copy must not wait for that."""
     # With it the interval in which a process that is alive would say so by itself.
-    monkeypatch.setattr(_session, "LEASE_SECONDS", 0.2)
+    monkeypatch.setattr(sessions, "LEASE_SECONDS", 0.2)
     lease = Path(destination.volatile, "lease")
     reading, writing = os.pipe()
     answers = (tmp_path / "answers").open("wb")
     with os.fdopen(reading, "rb") as source, os.fdopen(writing, "wb", buffering=0) as said:
-        talks = {"handover": lambda: _destination.converse(destination, source, answers)}
-        serving = threading.Thread(target=_channel_server.serve, args=(destination, "handover", {}, talks))
+        talks = {"handover": lambda: destination_module.converse(destination, source, answers)}
+        serving = threading.Thread(target=channel_server.serve, args=(destination, "handover", {}, talks))
         before = lease.stat().st_mtime_ns
         serving.start()
         wait_for(lambda: (tmp_path / "answers").stat().st_size, "it is ready")
@@ -436,7 +434,7 @@ def test_a_talk_that_nobody_continues_ends_with_a_refusal(ours: bool, destinatio
         wait_for(lambda: b"serve" in Path(f"/proc/{talking.pid}/cmdline").read_bytes(), "it is there")
         for pid in (talking.pid, os.getpid()):
             Path(destination.memory_path(f"transfer.{pid}")).touch()
-        _channel_server.end_transfers(destination)
+        channel_server.end_transfers(destination)
         if ours:
             assert talking.wait(5) == -9
         else:
@@ -456,11 +454,11 @@ def test_what_is_told_the_neighbours_after_run_is_not_ended_with_the_talk(
         noted.append([path.name for path in Path(destination.volatile).glob("transfer.*")])
         return {"decision": decision}
 
-    monkeypatch.setattr(_destination, "run", note)
-    monkeypatch.setattr(_connections, "repeat", note)
+    monkeypatch.setattr(destination_module, "run", note)
+    monkeypatch.setattr(connections, "repeat", note)
     (tmp_path / "said").write_bytes(b'{"run": true}\n')
     with (tmp_path / "said").open("rb") as source, (tmp_path / "answers").open("wb") as answers:
-        talks = {"handover": lambda: _destination.converse(destination, source, answers)}
-        assert _channel_server.serve(destination, "handover", {}, talks) == 0
+        talks = {"handover": lambda: destination_module.converse(destination, source, answers)}
+        assert channel_server.serve(destination, "handover", {}, talks) == 0
     own = [f"transfer.{os.getpid()}"]
     assert noted == ([own, []] if decision == RUN else [own])

@@ -19,9 +19,13 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _agent, _durable, _engine, _image_stream, _room
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker import engine as docker_engine
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker import image_stream
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import agent
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import creation
 from tests.unit.core.support import bring_to, hold_lock
 
 MakeSession = Callable[..., Session]
@@ -120,7 +124,7 @@ def _former() -> list[Member]:
 
 def _only(data: bytes, image: dict[str, Any] | None = None) -> dict[str, Any]:
     """What is in the archive that the engine gets."""
-    made = b"".join(_image_stream.only(io.BytesIO(data), image or IMAGE))
+    made = b"".join(image_stream.only(io.BytesIO(data), image or IMAGE))
     found: dict[str, Any] = {}
     with tarfile.open(fileobj=io.BytesIO(made)) as archive:
         for member in archive:
@@ -157,7 +161,7 @@ def test_an_image_without_a_name_comes_without_one() -> None:
 
 def test_a_large_layer_goes_through_in_pieces() -> None:
     """Nothing but what is being passed on is in memory, and what comes is read as it is asked for."""
-    pieces = list(_image_stream.only(io.BytesIO(_archive(_oci())), IMAGE))
+    pieces = list(image_stream.only(io.BytesIO(_archive(_oci())), IMAGE))
     assert max(map(len, pieces)) <= 1 << 20
 
 
@@ -230,13 +234,13 @@ def test_words_that_engines_read_in_any_case_do_not_come_through() -> None:
     ],
 )
 def test_whole_names(tag: str, name: str) -> None:
-    assert _image_stream.full_name(tag) == name
+    assert image_stream.full_name(tag) == name
 
 
 def test_a_stream_that_stands_still_is_given_up() -> None:
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as stream, os.fdopen(writing, "wb", buffering=0) as other:
-        steady = _image_stream.Steady(stream, 0.1)
+        steady = image_stream.Steady(stream, 0.1)
         other.write(b"word")
         assert steady.read(100) == b"word"
         began = time.monotonic()
@@ -290,13 +294,13 @@ def session(make_session: MakeSession) -> Session:
     made = make_session("destination")
     os.makedirs(made.memory_path("inbox"))
     image = {**IMAGE, "store": "graphdriver", "identity": None, "digests": [], "reference": "web:1"}
-    _durable.write_json(made.memory_path("inbox", "spec.json"), {"image": image})
+    durable.write_json(made.memory_path("inbox", "spec.json"), {"image": image})
     return made
 
 
 def _load(session: Session, engine: Engine, members: list[Member]) -> dict[str, Any]:
     fake: Any = engine
-    return _room.load_image(session, fake, io.BytesIO(_archive(members)))
+    return creation.load_image(session, fake, io.BytesIO(_archive(members)))
 
 
 def test_the_image_is_loaded_under_its_names(session: Session) -> None:
@@ -373,13 +377,13 @@ def test_it_waits_for_the_session_s_lock(
     file = tmp_path / "archive"
     file.write_bytes(_archive(_oci()))
     engine = Engine()
-    monkeypatch.setattr(_engine, "Engine", lambda: engine)
+    monkeypatch.setattr(docker_engine, "Engine", lambda: engine)
     holder = hold_lock(session.id, roots)
     threading.Timer(0.5, lambda: os.kill(holder, 9)).start()
     with file.open() as stdin:
         monkeypatch.setattr("sys.stdin", stdin)
         began = time.monotonic()
-        assert _agent.serve(session, "image-load") == 0
+        assert agent.serve(session, "image-load") == 0
     assert time.monotonic() - began > 0.4
     os.waitpid(holder, 0)
     assert engine.names == dict.fromkeys(IMAGE["tags"], IMAGE["id"])

@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _images
-from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker import images as docker_images
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.engine import Engine
 
 CONFIG_DIGEST = "sha256:" + "5" * 64
 MANIFEST = "sha256:" + "1" * 64
@@ -85,17 +85,17 @@ class Host:
 
 def described(info: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
     inspect = {"Image": image["Id"], "Config": {"Image": "app:1"}}
-    return _images.describe(Host(info, image).engine, inspect)
+    return docker_images.describe(Host(info, image).engine, inspect)
 
 
 def test_the_kinds_of_store() -> None:
-    assert _images.store(OWN_STORE) == "graphdriver"
-    assert _images.store(CONTAINERD) == "containerd"
-    assert _images.store({}) == "graphdriver"
+    assert docker_images.store(OWN_STORE) == "graphdriver"
+    assert docker_images.store(CONTAINERD) == "containerd"
+    assert docker_images.store({}) == "graphdriver"
 
 
 def test_one_image_is_one_in_both_stores() -> None:
-    assert _images.identity(IN_CONTAINERD) == _images.identity(IN_OWN_STORE)
+    assert docker_images.identity(IN_CONTAINERD) == docker_images.identity(IN_OWN_STORE)
 
 
 _CHANGES: dict[str, Any] = {
@@ -126,14 +126,14 @@ CHANGED_CONFIG = [("Config", {**IN_CONTAINERD["Config"], name: changed}) for nam
     ],
 )
 def test_another_content_is_another_image(part: str, value: Any) -> None:
-    assert _images.identity({**IN_CONTAINERD, part: value}) != _images.identity(IN_CONTAINERD)
+    assert docker_images.identity({**IN_CONTAINERD, part: value}) != docker_images.identity(IN_CONTAINERD)
 
 
 def test_the_description_of_a_containers_image() -> None:
     told = described(CONTAINERD, IN_CONTAINERD)
     assert told == {
         "id": MANIFEST,
-        "identity": _images.identity(IN_CONTAINERD),
+        "identity": docker_images.identity(IN_CONTAINERD),
         "store": "containerd",
         "reference": "app:1",
         "tags": ["app:1"],
@@ -141,17 +141,17 @@ def test_the_description_of_a_containers_image() -> None:
         "size": 2192680,
     }
     assert SECRET not in str(told)
-    gone = _images.describe(Host(OWN_STORE).engine, {"Image": CONFIG_DIGEST, "Config": {"Image": "app:1"}})
+    gone = docker_images.describe(Host(OWN_STORE).engine, {"Image": CONFIG_DIGEST, "Config": {"Image": "app:1"}})
     assert (gone["id"], gone["identity"], gone["tags"]) == (CONFIG_DIGEST, None, [])
 
 
 def test_found_by_name_in_the_other_store() -> None:
     host = Host(OWN_STORE, IN_OWN_STORE)
-    found = _images.find(host.engine, described(CONTAINERD, IN_CONTAINERD))
+    found = docker_images.find(host.engine, described(CONTAINERD, IN_CONTAINERD))
     assert found is not None
     assert found["Id"] == CONFIG_DIGEST
     there = Host(CONTAINERD, IN_CONTAINERD)
-    back = _images.find(there.engine, described(OWN_STORE, IN_OWN_STORE))
+    back = docker_images.find(there.engine, described(OWN_STORE, IN_OWN_STORE))
     assert back is not None
     assert back["Id"] == MANIFEST
 
@@ -160,7 +160,7 @@ def test_found_whatever_it_is_called() -> None:
     other = {**IN_OWN_STORE, "Id": "sha256:" + "6" * 64, "Architecture": "arm64"}
     nameless = {**IN_OWN_STORE, "RepoTags": []}
     host = Host(OWN_STORE, other, nameless)
-    found = _images.find(host.engine, described(CONTAINERD, IN_CONTAINERD))
+    found = docker_images.find(host.engine, described(CONTAINERD, IN_CONTAINERD))
     assert found is not None
     assert found["Id"] == CONFIG_DIGEST
     assert len(host.looked_up) == len(set(host.looked_up)), "nothing is looked up twice"
@@ -168,24 +168,24 @@ def test_found_whatever_it_is_called() -> None:
 
 def test_a_name_alone_is_not_enough() -> None:
     other = {**IN_OWN_STORE, "RootFS": {"Layers": []}}
-    assert _images.find(Host(OWN_STORE, other).engine, described(CONTAINERD, IN_CONTAINERD)) is None
+    assert docker_images.find(Host(OWN_STORE, other).engine, described(CONTAINERD, IN_CONTAINERD)) is None
 
 
 def test_between_stores_of_one_kind_the_id_counts() -> None:
     """There save and load keep it, so the very image can be had, and the copy's inspect data is the source's."""
     wanted = described(CONTAINERD, IN_CONTAINERD)
-    same = _images.find(Host(CONTAINERD, {**IN_CONTAINERD, "RepoTags": []}).engine, wanted)
+    same = docker_images.find(Host(CONTAINERD, {**IN_CONTAINERD, "RepoTags": []}).engine, wanted)
     assert same is not None
     assert same["Id"] == MANIFEST
     assert (
-        _images.find(Host(CONTAINERD, {**IN_CONTAINERD, "Id": OTHER_MANIFEST, "RepoDigests": []}).engine, wanted)
+        docker_images.find(Host(CONTAINERD, {**IN_CONTAINERD, "Id": OTHER_MANIFEST, "RepoDigests": []}).engine, wanted)
         is None
     )
 
 
 def test_an_image_the_source_no_longer_has_is_found_by_id_only() -> None:
     wanted = {**described(CONTAINERD, IN_CONTAINERD), "identity": None}
-    assert _images.find(Host(OWN_STORE, IN_OWN_STORE).engine, wanted) is None
+    assert docker_images.find(Host(OWN_STORE, IN_OWN_STORE).engine, wanted) is None
 
 
 FOREIGN = {**IN_CONTAINERD, "Id": OTHER_MANIFEST, "RepoTags": ["app:1", "app:2"], "RepoDigests": []}
@@ -195,8 +195,8 @@ def test_only_who_loses_the_last_name_gets_another_one() -> None:
     host = Host(CONTAINERD, FOREIGN)
     session = "20261123T235534Z-633823"
     kept = {OTHER_MANIFEST: f"livemigrate-kept:{session}-1"}
-    assert _images.last_names(host.engine, {"app:1": OTHER_MANIFEST, "app:2": OTHER_MANIFEST}, session) == kept
-    assert _images.last_names(host.engine, {"app:1": OTHER_MANIFEST, "new:1": None}, session) == {}
-    assert _images.last_names(host.engine, {"new:1": None}, session) == {}
+    assert docker_images.last_names(host.engine, {"app:1": OTHER_MANIFEST, "app:2": OTHER_MANIFEST}, session) == kept
+    assert docker_images.last_names(host.engine, {"app:1": OTHER_MANIFEST, "new:1": None}, session) == {}
+    assert docker_images.last_names(host.engine, {"new:1": None}, session) == {}
     own = Host(OWN_STORE, FOREIGN)
-    assert _images.last_names(own.engine, {"app:1": OTHER_MANIFEST, "app:2": OTHER_MANIFEST}, session) == {}
+    assert docker_images.last_names(own.engine, {"app:1": OTHER_MANIFEST, "app:2": OTHER_MANIFEST}, session) == {}

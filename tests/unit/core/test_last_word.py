@@ -14,20 +14,14 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import (
-    _agent,
-    _channel_server,
-    _destination,
-    _engine_runtime,
-    _old_records,
-    _recovery,
-    _session,
-    _source,
-    _stories,
-    _watchdog,
-)
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import server as channel_server
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines import runtime as engine_runtime
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import agent, destination, recovery, source
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import session as sessions
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import stories as session_stories
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import watchdog
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import (
     ABORT,
     DECISIONS,
     DESTINATION,
@@ -38,6 +32,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
     SOURCE,
     Session,
 )
+from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import old_records
 from tests.unit.core.support import CONTAINER, OTHER_CONTAINER, bring_to
 
 MakeSession = Callable[..., Session]
@@ -56,7 +51,7 @@ def disarmed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
         else:
             found.append((there.phase, os.path.exists(there.path("agent.pyz"))))
 
-    monkeypatch.setattr(_watchdog, "disarm", disarm)
+    monkeypatch.setattr(watchdog, "disarm", disarm)
     return found
 
 
@@ -102,7 +97,7 @@ def test_the_watchdog_of_a_source_goes_when_all_else_is_done(
     make_session: MakeSession, disarmed: list[tuple[str, bool]]
 ) -> None:
     session = bring_to(make_session(), "aborted")
-    _source.close(session)
+    source.close(session)
     assert disarmed == [("closed", False)]
 
 
@@ -114,8 +109,8 @@ def test_the_watchdog_of_a_destination_goes_when_all_else_is_done(
     session = make_session(DESTINATION)
     session.decide(word)
     bring_to(session, "run" if word == RUN else "refused")
-    monkeypatch.setattr(_channel_server, "revoke", lambda _session: None)
-    _destination.close(session)
+    monkeypatch.setattr(channel_server, "revoke", lambda _session: None)
+    destination.close(session)
     assert disarmed == [(left, False)]
 
 
@@ -150,8 +145,8 @@ def test_a_closing_that_is_cut_off_leaves_the_watchdog_all_it_needs(
         # Cut off behind the note.
         session.enter("closed", keep=True)
     done: list[str] = []
-    monkeypatch.setattr(_watchdog, "disarm", done.append)
-    assert _agent.main(["settle", session.id]) == 0
+    monkeypatch.setattr(watchdog, "disarm", done.append)
+    assert agent.main(["settle", session.id]) == 0
     assert sorted(os.listdir(session.directory)) == ["decision", "journal", "session.json"]
     assert os.listdir(host_roots["volatile_root"]) == []
     assert done == [session.id]
@@ -161,14 +156,14 @@ def test_what_is_left_of_a_session_that_is_gone_is_taken_away_by_its_agent(
     make_session: MakeSession, host_roots: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
-    monkeypatch.setattr(_watchdog, "disarm", done.append)
+    monkeypatch.setattr(watchdog, "disarm", done.append)
     session = bring_to(make_session(DESTINATION), "refused")
     os.unlink(session.path("session.json"))
     # On the roots of this test.
-    remains: Any = _session.remove_remains
+    remains: Any = sessions.remove_remains
     for name, value in host_roots.items():
         monkeypatch.setitem(remains.__kwdefaults__, name, value)
-    assert _agent.main(["settle", session.id]) == 0
+    assert agent.main(["settle", session.id]) == 0
     assert not os.path.exists(session.directory)
     assert not os.path.exists(session.volatile)
     assert done == [session.id]
@@ -180,34 +175,34 @@ def test_what_is_left_of_a_session_that_is_gone_is_taken_away_by_its_agent(
 @pytest.fixture
 def refused(make_session: MakeSession, host_roots: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Session:  # noqa: ARG001
     """A destination that has refused what its source handed over, a day ago."""
-    monkeypatch.setattr(_watchdog, "disarm", lambda _session: None)
-    monkeypatch.setattr(_channel_server, "revoke", lambda _session: None)
-    monkeypatch.setattr(_destination, "refuse", lambda session, _engine, _reason: session.decide(REFUSED))
+    monkeypatch.setattr(watchdog, "disarm", lambda _session: None)
+    monkeypatch.setattr(channel_server, "revoke", lambda _session: None)
+    monkeypatch.setattr(destination, "refuse", lambda session, _engine, _reason: session.decide(REFUSED))
     session = make_session(DESTINATION, engine="runtime")
     bring_to(session, "created")
     session.decide(REFUSED)
     session.enter("refused", reason="nobody finished it")
-    session.facts["opened"] = time.time() - _channel_server.KEY_LIFE_SECONDS - 1
+    session.facts["opened"] = time.time() - channel_server.KEY_LIFE_SECONDS - 1
     return session
 
 
 def test_a_refusal_stays_until_the_source_has_heard_it(refused: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     engine: Any = None
-    assert _destination.settle(refused, engine) == REFUSED
+    assert destination.settle(refused, engine) == REFUSED
     assert refused.ended
-    assert _stories.story(refused).endswith("which may have to be told still (recover.yml, for both hosts)")
+    assert session_stories.story(refused).endswith("which may have to be told still (recover.yml, for both hosts)")
     # It is told for as long as that takes, and no tidying takes it away.
-    assert _recovery.word(refused.id) == {"session": refused.id, "decision": REFUSED}
-    assert _stories.stories()[0]["unheard"] is True
+    assert recovery.word(refused.id) == {"session": refused.id, "decision": REFUSED}
+    assert session_stories.stories()[0]["unheard"] is True
 
     class Engine:
         def containers(self) -> list[dict[str, Any]]:
             return []
 
-    monkeypatch.setattr(_recovery, "Engine", Engine)
-    monkeypatch.setattr(_old_records, "prune", lambda _engine: None)
-    assert _recovery.clean(session=None, container=None, check_mode=False)["changed"] is False
-    assert _old_records.needed([refused], (), lambda _name: False) == [refused]
+    monkeypatch.setattr(recovery, "Engine", Engine)
+    monkeypatch.setattr(old_records, "prune", lambda _engine: None)
+    assert recovery.clean(session=None, container=None, check_mode=False)["changed"] is False
+    assert old_records.needed([refused], (), lambda _name: False) == [refused]
     settle: dict[str, Any] = {
         "container": None,
         "role": DESTINATION,
@@ -215,18 +210,18 @@ def test_a_refusal_stays_until_the_source_has_heard_it(refused: Session, monkeyp
         "abandoned": True,
         "destination_lost": None,
     }
-    _recovery.settle(session=refused.id, peer_settled=False, check_mode=False, **settle)
+    recovery.settle(session=refused.id, peer_settled=False, check_mode=False, **settle)
     assert os.path.exists(refused.directory)
-    _recovery.settle(session=refused.id, peer_settled=True, check_mode=False, **settle)
+    recovery.settle(session=refused.id, peer_settled=True, check_mode=False, **settle)
     assert not os.path.exists(refused.directory)
 
 
 def test_a_person_who_names_it_can_remove_it(refused: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     engine: Any = None
-    _destination.settle(refused, engine)
-    monkeypatch.setattr(_recovery, "Engine", lambda: None)
-    monkeypatch.setattr(_old_records, "prune", lambda _engine: None)
-    assert _recovery.clean(session=refused.id, container=None, check_mode=False)["changed"] is True
+    destination.settle(refused, engine)
+    monkeypatch.setattr(recovery, "Engine", lambda: None)
+    monkeypatch.setattr(old_records, "prune", lambda _engine: None)
+    assert recovery.clean(session=refused.id, container=None, check_mode=False)["changed"] is True
     assert not os.path.exists(refused.directory)
 
 
@@ -239,11 +234,11 @@ def test_that_a_copy_of_a_lost_host_has_to_be_removed_is_told_until_a_person_nam
     session.decide(GO_SENT)
     session.enter("aborted", destination_lost=True)
     session.close(keep=True)
-    monkeypatch.setattr(_recovery, "Engine", lambda: None)
-    monkeypatch.setattr(_old_records, "prune", lambda _engine: None)
-    _recovery.clean(session=None, container=None, check_mode=False)
-    assert "declared lost" in _stories.story(Session(session.id))
-    _recovery.clean(session=session.id, container=None, check_mode=False)
+    monkeypatch.setattr(recovery, "Engine", lambda: None)
+    monkeypatch.setattr(old_records, "prune", lambda _engine: None)
+    recovery.clean(session=None, container=None, check_mode=False)
+    assert "declared lost" in session_stories.story(Session(session.id))
+    recovery.clean(session=session.id, container=None, check_mode=False)
     assert not os.path.exists(session.directory)
 
 
@@ -251,13 +246,13 @@ def test_one_that_has_been_heard_or_was_never_waited_for_goes_at_once(
     refused: Session, make_session: MakeSession
 ) -> None:
     engine: Any = None
-    assert _destination.settle(refused, engine, heard=True) == REFUSED
+    assert destination.settle(refused, engine, heard=True) == REFUSED
     assert not os.path.exists(refused.directory)
     # Its source was never told that this host is ready.
     early = make_session(DESTINATION, engine="runtime")
     early.decide(REFUSED)
     early.enter("refused", reason="nobody finished it")
-    assert _destination.settle(early, engine) == REFUSED
+    assert destination.settle(early, engine) == REFUSED
     assert not os.path.exists(early.directory)
 
 
@@ -268,11 +263,11 @@ def test_a_word_is_carried_without_the_time_that_carrying_takes(make_session: Ma
     session.decide(RUN)
     session.enter("run", container_id=OTHER_CONTAINER, running_since=1.0)
     told = {"session": session.id, "decision": RUN, "container_id": OTHER_CONTAINER}
-    assert _recovery.word(session.id) == told
+    assert recovery.word(session.id) == told
     session.close(keep=True)
-    assert _recovery.word(session.id) == told
+    assert recovery.word(session.id) == told
     with pytest.raises(MigrationError) as caught:
-        _recovery.word(make_session(SOURCE).id)
+        recovery.word(make_session(SOURCE).id)
     assert caught.value.code == "not_a_destination"
 
 
@@ -296,17 +291,17 @@ def test_a_destination_that_lets_the_session_in_no_more_is_seldom_asked(
     # It is not asked before the destination is.
     engine: Any = None
 
-    monkeypatch.setattr(_source, "ask", refused)
+    monkeypatch.setattr(source, "ask", refused)
     with session.locked(alive=False), pytest.raises(MigrationError):
-        _source.settle(session, engine)
+        source.settle(session, engine)
     assert session.lease_left == pytest.approx(seconds, abs=5)
     # That is the watchdog's alone: recover.yml carries the word at once, and says that it may.
     assert session.silence == float("inf") or session.silence > LEASE_SECONDS
     assert session.summary()["lease_left"] == 0
-    assert "at work" not in _stories.story(session)
+    assert "at work" not in session_stories.story(session)
     session.renew()
     assert session.summary()["lease_left"] > 0
-    assert "at work" in _stories.story(session)
+    assert "at work" in session_stories.story(session)
 
 
 @pytest.mark.usefixtures("host_roots")
@@ -328,10 +323,10 @@ def test_the_source_acts_on_a_word_that_is_carried_to_it_and_asks_nobody(
     def forget(one: Session, _engine: object) -> None:
         done.append((one.id, "forgotten"))
 
-    monkeypatch.setattr(_recovery, "Engine", Engine)
-    monkeypatch.setattr(_engine_runtime, "forget", forget)
-    monkeypatch.setattr(_source, "ask", lambda one, _timeout: done.append((one.id, "asked")))
-    monkeypatch.setattr(_source, "farewell", lambda _session: False)
+    monkeypatch.setattr(recovery, "Engine", Engine)
+    monkeypatch.setattr(engine_runtime, "forget", forget)
+    monkeypatch.setattr(source, "ask", lambda one, _timeout: done.append((one.id, "asked")))
+    monkeypatch.setattr(source, "farewell", lambda _session: False)
     settle: dict[str, Any] = {
         "container": None,
         "role": SOURCE,
@@ -340,7 +335,7 @@ def test_the_source_acts_on_a_word_that_is_carried_to_it_and_asks_nobody(
         "destination_lost": None,
     }
     carried = {"session": session.id, "decision": decision, "container_id": CONTAINER}
-    _recovery.settle(session=session.id, peer_settled=False, check_mode=False, destination_word=carried, **settle)
+    recovery.settle(session=session.id, peer_settled=False, check_mode=False, destination_word=carried, **settle)
     assert (session.phase, other.phase) == (phase, "sent")
     assert (session.id, "asked") not in done
 
@@ -369,6 +364,6 @@ def test_what_is_no_word_of_a_destination_is_refused(
         "destination_lost": None,
     }
     with pytest.raises(MigrationError) as caught:
-        _recovery.settle(session=session.id, peer_settled=False, check_mode=False, destination_word=carried, **settle)
+        recovery.settle(session=session.id, peer_settled=False, check_mode=False, destination_word=carried, **settle)
     assert caught.value.code == code
     assert session.phase == "sent"

@@ -19,19 +19,21 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import (
-    _armed_start,
-    _channel_server,
-    _destination,
-    _durable,
-    _made_places,
-    _namespaces,
-    _room,
-    _stories,
-    _watchdog,
+from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import server as channel_server
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines import armed_start
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import namespaces
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import destination
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import stories as session_stories
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import watchdog
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import (
+    DESTINATION,
+    REFUSED,
+    SOURCE,
+    Session,
 )
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import DESTINATION, REFUSED, SOURCE, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import creation, made_places
 from tests.unit.core.support import CONTAINER, OTHER_CONTAINER, bring_to
 from tests.unit.spec.samples import IMAGE, container
 
@@ -129,7 +131,7 @@ def host(disk: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(disk / "bin"), prepend=":")
-    monkeypatch.setattr(_armed_start, "arm", lambda *_arguments: None)
+    monkeypatch.setattr(armed_start, "arm", lambda *_arguments: None)
     (disk / "srv").mkdir()
     return Host(disk)
 
@@ -168,8 +170,8 @@ def incoming(make_session: MakeSession, host: Host) -> Callable[..., Session]:
         spec = {"inspect": container(), "image": image, "volumes": list(entries), "networks": [], "memory_bytes": 1}
         spec["ignore_rules"] = list(ignore)
         Path(session.memory_path("inbox")).mkdir()
-        _durable.write_json(session.memory_path("inbox", "spec.json"), spec)
-        _room.create(session, host.engine)
+        durable.write_json(session.memory_path("inbox", "spec.json"), spec)
+        creation.create(session, host.engine)
         assert session.phase == "created"
         return session
 
@@ -178,9 +180,9 @@ def incoming(make_session: MakeSession, host: Host) -> Callable[..., Session]:
 
 def _refuse(session: Session, host: Host) -> list[str]:
     """As the watchdog does; returns what it tells of what was left."""
-    assert _destination.refuse(session, host.engine, "it failed") == REFUSED
+    assert destination.refuse(session, host.engine, "it failed") == REFUSED
     assert session.phase == "refused"
-    return _stories.left(session)
+    return session_stories.left(session)
 
 
 def _live(directory: Path) -> Path:
@@ -252,7 +254,7 @@ def test_a_refusal_is_repeated_where_it_was_cut_off(
     with monkeypatch.context() as patch:
         patch.setattr(host, "containers", fails)
         with pytest.raises(MigrationError):
-            _destination.refuse(session, host.engine, "it failed")
+            destination.refuse(session, host.engine, "it failed")
     assert session.phase == "created"
     assert len(_refuse(session, host)) == 1
     assert live.exists()
@@ -389,28 +391,28 @@ def test_numbers_that_are_used_again_are_told_apart(disk: Path) -> None:
     """If this fails where the test of the move above does not, the disk of this machine tells no generations."""
     place = disk / "place"
     place.mkdir()
-    before, numbers = _durable.lasting_identity(str(place)), _durable.identity(str(place))
+    before, numbers = durable.lasting_identity(str(place)), durable.identity(str(place))
     assert before is not None
     if len(before) == 2:
         pytest.skip("this file system has no third number")
     place.rmdir()
     place.mkdir()
-    assert _durable.lasting_identity(str(place)) != before
+    assert durable.lasting_identity(str(place)) != before
     # What older sessions have noted counts as it did.
-    with _durable.same_directory(str(place), _durable.identity(str(place))):
+    with durable.same_directory(str(place), durable.identity(str(place))):
         pass
-    if numbers == _durable.identity(str(place)):
-        with pytest.raises(OSError, match="another directory"), _durable.same_directory(str(place), before):
+    if numbers == durable.identity(str(place)):
+        with pytest.raises(OSError, match="another directory"), durable.same_directory(str(place), before):
             pass
 
 
 def test_a_directory_that_another_session_made_at_the_same_moment_is_not_ours(srv: Path) -> None:
-    noted = _made_places.missing_directories([_bind(srv / "shop" / "db")])
+    noted = made_places.missing_directories([_bind(srv / "shop" / "db")])
     live = _live(srv / "shop" / "db")
-    made = _made_places.make_directories(noted)
+    made = made_places.make_directories(noted)
     assert made == {}
     others: Any = None
-    [told] = _made_places.remove_directories(noted, made, others)
+    [told] = made_places.remove_directories(noted, made, others)
     assert "somebody else's" in told
     assert live.exists()
 
@@ -435,7 +437,7 @@ def _in_own_mounts(work: Callable[[], None]) -> None:
     """Do something in a process that has mounts of its own."""
 
     def child() -> None:
-        _namespaces.call("unshare", 0x00020000)
+        namespaces.call("unshare", 0x00020000)
         subprocess.run(["mount", "--make-rprivate", "/"], check=True)
         work()
 
@@ -450,14 +452,14 @@ def test_a_volume_is_known_after_a_boot_that_numbers_file_systems_anew(
     incoming: Callable[..., Session], host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = incoming(_volume("data"))
-    known = _durable.lasting_identity
+    known = durable.lasting_identity
 
     def numbered_anew(path: str | int) -> list[int] | None:
         found = known(path)
         return found and [found[0] + 1, *found[1:]]
 
-    monkeypatch.setattr(_durable, "lasting_identity", numbered_anew)
-    _destination.refuse(session, host, "a test")  # type: ignore[arg-type]
+    monkeypatch.setattr(durable, "lasting_identity", numbered_anew)
+    destination.refuse(session, host, "a test")  # type: ignore[arg-type]
     assert not (host.root / "volumes" / "data").exists()
 
 
@@ -502,7 +504,7 @@ def test_of_what_an_older_session_has_noted_only_what_is_empty_goes(
             name="web",
             volumes=[],
             networks=[],
-            made_directories=[{"path": str(srv / "shop"), "around": _durable.identity(str(srv))}, str(srv / "old")],
+            made_directories=[{"path": str(srv / "shop"), "around": durable.identity(str(srv))}, str(srv / "old")],
             empty_directories=[str(srv / "old")],
         )
         session.enter("created", container_id=OTHER_CONTAINER)
@@ -520,22 +522,22 @@ def test_of_what_an_older_session_has_noted_only_what_is_empty_goes(
 def test_the_record_of_what_was_left_stays_for_people(
     left: bool, incoming: Callable[..., Session], host: Host, srv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_watchdog, "disarm", lambda _session: None)
-    monkeypatch.setattr(_channel_server, "revoke", lambda _session: None)
+    monkeypatch.setattr(watchdog, "disarm", lambda _session: None)
+    monkeypatch.setattr(channel_server, "revoke", lambda _session: None)
     session = incoming(_bind(srv / "db"))
     if left:
         host.has("web", srv / "db")
     with session.locked(alive=False):
-        _destination.settle(session, host.engine)
+        destination.settle(session, host.engine)
     # As long as the source has not heard.
-    assert ("mount it (web)" in _stories.story(session)) is left
+    assert ("mount it (web)" in session_stories.story(session)) is left
     for _again in range(1 + left):
         with session.locked(alive=False):
-            _destination.settle(session, host.engine, heard=True)
+            destination.settle(session, host.engine, heard=True)
         assert os.path.exists(session.directory) is left
     if left:
-        assert not _stories.is_unheard(session), "nobody has to hear it any more"
-        told = _stories.story(session)
+        assert not session_stories.is_unheard(session), "nobody has to hear it any more"
+        told = session_stories.story(session)
         assert told.startswith("refused here; the container stayed on beta. ")
         assert "mount it (web)" in told
 
@@ -543,15 +545,15 @@ def test_the_record_of_what_was_left_stays_for_people(
 def test_a_record_that_was_kept_for_a_source_stays_for_people_when_it_has_heard(
     incoming: Callable[..., Session], host: Host, srv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_watchdog, "disarm", lambda _session: None)
-    monkeypatch.setattr(_channel_server, "revoke", lambda _session: None)
-    monkeypatch.setattr(_channel_server, "KEY_LIFE_SECONDS", -1)
+    monkeypatch.setattr(watchdog, "disarm", lambda _session: None)
+    monkeypatch.setattr(channel_server, "revoke", lambda _session: None)
+    monkeypatch.setattr(channel_server, "KEY_LIFE_SECONDS", -1)
     session = incoming(_bind(srv / "db"))
     host.has("web", srv / "db")
     with session.locked(alive=False):
-        _destination.settle(session, host.engine)
-    assert _stories.is_unheard(session)
+        destination.settle(session, host.engine)
+    assert session_stories.is_unheard(session)
     for _again in range(2):
-        _destination.settle(session, host.engine, heard=True)
-        assert not _stories.is_unheard(session)
-        assert "mount it (web)" in _stories.story(session)
+        destination.settle(session, host.engine, heard=True)
+        assert not session_stories.is_unheard(session)
+        assert "mount it (web)" in session_stories.story(session)

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _mark
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Held, Mark
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import DESTINATION, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines import shim_files
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines.shim_files import Held, Mark
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import DESTINATION, Session
 from tests.unit.core.support import CONTAINER, OTHER_CONTAINER, ROOT, bring_to, killed_at
 
 SESSION = "20261123T000001Z-3f9a1c"
@@ -242,7 +242,7 @@ def test_tombstones_go_with_their_containers_and_marks_with_their_sessions(
     stranger = Path(roots["state_root"], "restores", "not-an-id")
     stranger.mkdir()
     (stranger / "consumed").write_text("")
-    _mark.prune({"a" * 64, "d" * 64}, **roots)
+    shim_files.prune({"a" * 64, "d" * 64}, **roots)
     # Without a tombstone it may be the copy of a migration whose container the engine does not list yet.
     assert [mark.exists for mark in (there, gone, undecided, decided)] == [True, False, True, True]
     assert not refused.exists
@@ -253,5 +253,5 @@ def test_tombstones_go_with_their_containers_and_marks_with_their_sessions(
 
 
 def test_a_host_that_never_had_a_mark_has_nothing_to_prune(roots: dict[str, str]) -> None:
-    _mark.prune(set(), **roots)
+    shim_files.prune(set(), **roots)
     assert not os.path.exists(roots["state_root"])

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _memory_place, _old_records, _session, _swap
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import memory_filesystem, swap
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import destination, source
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import old_records
 from tests.unit.core.support import bring_to
 
 MakeSession = Callable[..., Session]
@@ -30,16 +32,16 @@ def _mounts(path: str) -> list[str]:
 
 @pytest.fixture
 def place(quick: Path, needs_root: None) -> Iterator[Path]:  # noqa: ARG001
-    if not _swap.has_noswap():
+    if not swap.has_noswap():
         pytest.skip("this kernel swaps out all file systems in memory")
     made = quick / "place"
     made.mkdir()
     yield made
-    _memory_place.remove(str(made))
+    memory_filesystem.remove(str(made))
 
 
 def test_it_is_mounted_private_small_and_not_swapped_out(place: Path) -> None:
-    assert _memory_place.keep_out_of_swap(str(place))
+    assert memory_filesystem.keep_out_of_swap(str(place))
     [options] = _mounts(str(place))
     assert {"noswap", "nosuid", "nodev", "noexec"} <= set(options.split(","))
     assert stat.S_IMODE(place.stat().st_mode) == 0o700
@@ -49,7 +51,7 @@ def test_it_is_mounted_private_small_and_not_swapped_out(place: Path) -> None:
 
 def test_removing_it_leaves_neither_mount_nor_directory_nor_content(place: Path) -> None:
     for _time in range(2):
-        _memory_place.keep_out_of_swap(str(place))
+        memory_filesystem.keep_out_of_swap(str(place))
     (place / "images").mkdir()
     (place / "images" / "pages-1.img").write_bytes(b"memory")
     (place / "link").symlink_to("/etc")
@@ -57,33 +59,33 @@ def test_removing_it_leaves_neither_mount_nor_directory_nor_content(place: Path)
     # Somebody is in there still, and has something open.
     with (place / "images" / "pages-1.img").open("rb") as handle:
         inside = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
-        _memory_place.remove(str(place))
+        memory_filesystem.remove(str(place))
         assert (_mounts(str(place)), place.exists()) == ([], False)
         assert os.listdir(inside) == []
         os.close(inside)
         assert os.fstat(handle.fileno()).st_nlink == 0
     assert os.path.isdir("/etc")
-    _memory_place.remove(str(place))
+    memory_filesystem.remove(str(place))
 
 
 def test_a_directory_without_a_mount_goes_too(quick: Path) -> None:
     place = quick / "plain"
     (place / "images").mkdir(parents=True)
     (place / "images" / "x").write_text("x")
-    _memory_place.remove(str(place))
+    memory_filesystem.remove(str(place))
     assert not place.exists()
 
 
 @pytest.mark.usefixtures("needs_root")
 def test_a_kernel_that_does_not_know_it_is_no_failure(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = _memory_place._call
+    real = memory_filesystem._call
 
     def older(name: str, *arguments: object) -> None:
         changed = [one.replace(b"noswap", b"no-such-word") if isinstance(one, bytes) else one for one in arguments]
         real(name, *changed)
 
-    monkeypatch.setattr(_memory_place, "_call", older)
-    assert not _memory_place.keep_out_of_swap(str(quick))
+    monkeypatch.setattr(memory_filesystem, "_call", older)
+    assert not memory_filesystem.keep_out_of_swap(str(quick))
     assert _mounts(str(quick)) == []
 
 
@@ -105,7 +107,7 @@ def test_a_session_s_signs_of_life_are_in_it_and_it_goes_with_the_session(
         session.close(keep=keep)
         assert (_mounts(session.volatile), os.path.exists(session.volatile)) == ([], False)
     finally:
-        _memory_place.remove(session.volatile)
+        memory_filesystem.remove(session.volatile)
 
 
 @pytest.mark.usefixtures("place")
@@ -115,21 +117,21 @@ def test_what_a_session_left_whose_record_is_gone_is_removed(
     session = make_session()
     session.keep_out_of_swap()
     shutil.rmtree(session.directory)
-    monkeypatch.setattr(_old_records, "_DAY_SECONDS", -1.0)
+    monkeypatch.setattr(old_records, "_DAY_SECONDS", -1.0)
 
     class NoContainers:
         def containers(self) -> list[dict[str, str]]:
             return []
 
     engine: object = NoContainers()
-    _old_records.prune(engine, **roots)  # type: ignore[arg-type]
+    old_records.prune(engine, **roots)  # type: ignore[arg-type]
     assert (_mounts(session.volatile), os.path.exists(session.volatile)) == ([], False)
 
 
 def test_both_halves_ask_for_it_before_anything_is_written_there() -> None:
     """In the functions that open them; what they do besides needs an engine and is seen in the lab."""
-    for name in ("_source", "_destination"):
-        text = (Path(_session.__file__).parent / f"{name}.py").read_text()
+    for module in (source, destination):
+        text = Path(str(module.__file__)).read_text()
         body = text[text.index("def open_session(") :]
         asked = body.index(".keep_out_of_swap()")
-        assert asked < min(body.index("memory_path"), body.index("_agent_package.install"))
+        assert asked < min(body.index("memory_path"), body.index("agent_package.install"))

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _names
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._base import valid_names
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
 
 SESSION = "20261123T034500Z-3f9a1c"
 
@@ -124,12 +124,12 @@ BAD_ADDRESSES = [
 ]
 
 CASES = [
-    pytest.param(_names.account, GOOD_ACCOUNTS, BAD_ACCOUNTS, "invalid_name", id="account"),
-    pytest.param(_names.address, GOOD_ADDRESSES, BAD_ADDRESSES, "invalid_name", id="address"),
-    pytest.param(_names.container_name, GOOD_NAMES, BAD_NAMES, "invalid_name", id="container_name"),
-    pytest.param(_names.checkpoint_name, GOOD_NAMES, [*BAD_NAMES, "/web"], "invalid_name", id="checkpoint_name"),
-    pytest.param(_names.container_id, GOOD_IDS, BAD_IDS, "invalid_id", id="container_id"),
-    pytest.param(_names.session_id, GOOD_SESSIONS, BAD_SESSIONS, "invalid_session", id="session_id"),
+    pytest.param(valid_names.account, GOOD_ACCOUNTS, BAD_ACCOUNTS, "invalid_name", id="account"),
+    pytest.param(valid_names.address, GOOD_ADDRESSES, BAD_ADDRESSES, "invalid_name", id="address"),
+    pytest.param(valid_names.container_name, GOOD_NAMES, BAD_NAMES, "invalid_name", id="container_name"),
+    pytest.param(valid_names.checkpoint_name, GOOD_NAMES, [*BAD_NAMES, "/web"], "invalid_name", id="checkpoint_name"),
+    pytest.param(valid_names.container_id, GOOD_IDS, BAD_IDS, "invalid_id", id="container_id"),
+    pytest.param(valid_names.session_id, GOOD_SESSIONS, BAD_SESSIONS, "invalid_session", id="session_id"),
 ]
 
 Check = Callable[[str], str]
@@ -154,26 +154,30 @@ def test_good_and_bad(check: Check, good: list[str], bad: list[str], code: str) 
 
 
 def test_one_leading_slash_is_docker_s_own_way_of_writing_a_container_name() -> None:
-    assert _names.container_name("/mwp") == "mwp"
+    assert valid_names.container_name("/mwp") == "mwp"
 
 
 def test_new_session_ids_are_valid_differ_and_sort_by_time() -> None:
-    same_second = {_names.new_session_id(1_795_404_300.9) for _attempt in range(50)}
+    same_second = {valid_names.new_session_id(1_795_404_300.9) for _attempt in range(50)}
     assert len(same_second) == 50
     for made in same_second:
-        assert _names.session_id(made).startswith("20261123T032500Z-")
-    assert _names.new_session_id(0) < _names.new_session_id(1_795_404_300) < _names.new_session_id(1_795_404_301)
-    assert _names.session_id(_names.new_session_id())
+        assert valid_names.session_id(made).startswith("20261123T032500Z-")
+    assert (
+        valid_names.new_session_id(0)
+        < valid_names.new_session_id(1_795_404_300)
+        < valid_names.new_session_id(1_795_404_301)
+    )
+    assert valid_names.session_id(valid_names.new_session_id())
 
 
 def test_the_name_of_an_old_copy_is_a_container_name_to_docker_and_fits_a_file_name() -> None:
-    longest = _names.moved_name("a" * 200, SESSION)
+    longest = valid_names.moved_name("a" * 200, SESSION)
     assert longest == "a" * 200 + "-moved-" + SESSION
-    assert _names.NAME_PATTERN.fullmatch(longest)
+    assert valid_names.NAME_PATTERN.fullmatch(longest)
     assert len(longest) <= 255
 
 
 @pytest.mark.parametrize(("name", "session"), [("../web", SESSION), ("web", "../../etc")])
 def test_the_name_of_an_old_copy_is_made_of_valid_parts_only(name: str, session: str) -> None:
     with pytest.raises(MigrationError):
-        _names.moved_name(name, session)
+        valid_names.moved_name(name, session)

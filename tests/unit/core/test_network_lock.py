@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _network_lock
+from ansible_collections.livemigrate.criu.plugins.module_utils._criu import network_lock
 from tests.unit.core.netns import Namespaces, namespaces
 
 # criu/net.c and criu/netfilter.c of 4.2.
@@ -52,13 +52,13 @@ def test_a_lock_that_was_left_is_lifted(both: Namespaces, method: str) -> None:
         _inside(both, argv, _IPTABLES if method == "iptables" else _NFT)
         with pytest.raises(TimeoutError):
             both.connect(timeout=0.5)
-        assert _network_lock.lift(both.container)
+        assert network_lock.lift(both.container)
         both.connect().close()
-    assert not _network_lock.lift(both.container), "nothing is left to be lifted"
+    assert not network_lock.lift(both.container), "nothing is left to be lifted"
 
 
 def test_a_network_that_is_the_host_s_is_left_alone() -> None:
     def nobody(*_arguments: object, **_options: object) -> None:
         raise AssertionError("it was looked at")
 
-    assert not _network_lock.lift(os.getpid(), nobody)  # type: ignore[arg-type]
+    assert not network_lock.lift(os.getpid(), nobody)  # type: ignore[arg-type]

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _networks, _preflight
-from ansible_collections.livemigrate.criu.plugins.module_utils._container_facts import network_facts
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._finding import Case, Finding
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker import networks as docker_networks
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight import judge as preflight_judge
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.facts.container import network_facts
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.finding import Case, Finding
 from tests.unit.spec.samples import container
 
 # GET /networks/app of Docker 26.1.5, as it is.
@@ -37,7 +38,7 @@ APP: dict[str, Any] = {
 
 
 def test_a_network_is_made_anew_as_it_is() -> None:
-    assert _networks.creation_body(APP) == {
+    assert docker_networks.creation_body(APP) == {
         name: APP[name]
         for name in ("Name", "Driver", "EnableIPv6", "Internal", "Attachable", "IPAM", "Options", "Labels")
     }
@@ -45,13 +46,13 @@ def test_a_network_is_made_anew_as_it_is() -> None:
 
 @pytest.mark.parametrize("name", ["bridge", "host", "none"])
 def test_networks_that_every_engine_has_are_not_made(name: str) -> None:
-    assert _networks.creation_body({**APP, "Name": name}) is None
+    assert docker_networks.creation_body({**APP, "Name": name}) is None
 
 
 @pytest.mark.parametrize("kind", [{"Scope": "swarm", "Driver": "overlay"}, {"Ingress": True}])
 def test_networks_of_a_swarm_are_refused(kind: dict[str, Any]) -> None:
     with pytest.raises(MigrationError) as caught:
-        _networks.creation_body({**APP, **kind})
+        docker_networks.creation_body({**APP, **kind})
     assert caught.value.code == "network_unsupported"
     assert "app" in caught.value.message
 
@@ -64,7 +65,7 @@ def _found(destination: dict[str, Any], addresses: list[str]) -> list[Finding]:
         container={"inspect": inspect, "networks": [{"name": "app", **network_facts(APP)}]},
         there={"networks": {"app": network_facts(destination)}},
     )
-    (rule,) = [rule for rule in _preflight.rules() if rule.id == "network_differs"]
+    (rule,) = [rule for rule in preflight_judge.rules() if rule.id == "network_differs"]
     return list(rule.findings(case))
 
 

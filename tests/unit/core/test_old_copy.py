@@ -13,23 +13,15 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import (
-    _connections,
-    _container_facts,
-    _destination,
-    _durable,
-    _engine_runtime,
-    _examine,
-    _freeze,
-    _old_copy,
-    _old_records,
-    _recovery,
-    _restart_policy,
-    _source,
-    _watchdog,
-)
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
+from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines import connections
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines import runtime as engine_runtime
+from ansible_collections.livemigrate.criu.plugins.module_utils._host.tasks import TaskGroup
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import destination, freeze, recovery, source
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.facts import container as facts_of_container
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import watchdog
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import (
     ABORT,
     DESTINATION,
     GO_SENT,
@@ -37,7 +29,12 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
     SOURCE,
     Session,
 )
-from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
+from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import (
+    examine,
+    old_copy,
+    old_records,
+    restart_policy,
+)
 from tests.unit.core.groups import Group
 from tests.unit.core.one_container import ALWAYS, NEVER, CutOff, OneContainer
 from tests.unit.core.support import CONTAINER, OTHER_CONTAINER, bring_to
@@ -72,7 +69,7 @@ def _moved(session: Session) -> str:
 
 def _flushes(monkeypatch: pytest.MonkeyPatch, told: list[str]) -> None:
     """Note what is flushed, among what the engine is asked."""
-    file, directory = _durable.sync_file, _durable.sync_directory
+    file, directory = durable.sync_file, durable.sync_directory
 
     def sync_file(path: str) -> None:
         file(path)
@@ -83,8 +80,8 @@ def _flushes(monkeypatch: pytest.MonkeyPatch, told: list[str]) -> None:
         if os.path.basename(os.path.dirname(path)) == "containers":
             told.append("flush directory")
 
-    monkeypatch.setattr(_durable, "sync_file", sync_file)
-    monkeypatch.setattr(_durable, "sync_directory", sync_directory)
+    monkeypatch.setattr(durable, "sync_file", sync_file)
+    monkeypatch.setattr(durable, "sync_directory", sync_directory)
 
 
 FLUSHED = ["flush config.v2.json", "flush hostconfig.json", "flush directory"]
@@ -101,7 +98,7 @@ def test_it_loses_its_name_and_policy_before_it_is_killed_and_is_looked_at_after
     _flushes(monkeypatch, engine.calls)
     kill = TaskGroup.kill
     monkeypatch.setattr(TaskGroup, "kill", lambda self, *words: (engine.calls.append("end tasks"), kill(self, *words)))
-    _source.commit(frozen, engine, VERDICT)
+    source.commit(frozen, engine, VERDICT)
     changed = ["rename"] if policy == NEVER else ["rename", "policy"]
     assert engine.calls == ["look", *changed, *FLUSHED, "end tasks", "kill", "look"]
     assert (engine.name, engine.policy, group.populated) == (_moved(frozen), NEVER, False)
@@ -134,7 +131,7 @@ class Victim:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(TaskGroup, "kill", self._kill)
             try:
-                _source.commit(self._session, self.engine, VERDICT)
+                source.commit(self._session, self.engine, VERDICT)
             except CutOff:
                 return False
         return True
@@ -169,9 +166,9 @@ def test_one_that_is_started_meanwhile_is_no_end(
 ) -> None:
     """Somebody who has its id starts it again at once: that is told, and the session stays open for the next attempt."""
     engine: Any = OneContainer(docker, CONTAINER)
-    monkeypatch.setattr(_old_copy, "_NOTICE_SECONDS", 0.1)
+    monkeypatch.setattr(old_copy, "_NOTICE_SECONDS", 0.1)
     with pytest.raises(MigrationError) as caught:
-        _source.commit(frozen, engine, VERDICT)
+        source.commit(frozen, engine, VERDICT)
     assert caught.value.code == "kill_failed"
     assert "started it again" in caught.value.message
     assert (frozen.phase, engine.name) == ("sent", _moved(frozen))
@@ -183,7 +180,7 @@ def test_one_that_was_removed_by_a_person_has_ended(frozen: Session) -> None:
             return None
 
     engine: Any = Gone()
-    _source.commit(frozen, engine, VERDICT)
+    source.commit(frozen, engine, VERDICT)
     assert frozen.phase == "committed"
 
 
@@ -195,7 +192,7 @@ def test_wherever_the_engine_restarts_a_container_that_goes_on_runs_in_the_end(
     name: str, make_session: MakeSession, docker: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A restart of dockerd without live-restore ends it; its policy starts it again, or the look at it does."""
-    monkeypatch.setattr(_freeze, "thaw", lambda _session, _engine: None)
+    monkeypatch.setattr(freeze, "thaw", lambda _session, _engine: None)
     for moment in range(1, 8):
         container = f"{moment:064x}"
         session = make_session(SOURCE, container=container, engine="runtime", data_root=str(docker))
@@ -213,7 +210,7 @@ def test_wherever_the_engine_restarts_a_container_that_goes_on_runs_in_the_end(
                 engine.restarts()
 
         engine.before = call
-        _source.abort(session, engine)
+        source.abort(session, engine)
         if left > 0:
             # When all is done: by its policy, from the disk.
             engine.restarts()
@@ -228,9 +225,9 @@ def test_the_policy_is_back_on_the_disk_before_the_container_is_looked_at(
     session.enter("prepared")
     session.enter("arming", policy=ALWAYS, pid=1, cgroup="/nowhere", bytes=0)
     engine: Any = OneContainer(docker, CONTAINER)
-    monkeypatch.setattr(_freeze, "thaw", lambda _session, _engine: engine.calls.append("thaw"))
+    monkeypatch.setattr(freeze, "thaw", lambda _session, _engine: engine.calls.append("thaw"))
     _flushes(monkeypatch, engine.calls)
-    _source.abort(session, engine)
+    source.abort(session, engine)
     assert engine.calls == ["look", "thaw", "policy", *FLUSHED, "look"]
 
 
@@ -245,11 +242,11 @@ def test_a_policy_is_flushed_also_where_another_has_set_it(
     engine: Any = OneContainer(docker, CONTAINER)
     _flushes(monkeypatch, engine.calls)
     inspect = engine.inspect(CONTAINER)
-    _restart_policy.put(session, engine, CONTAINER, inspect, NEVER)
+    restart_policy.put(session, engine, CONTAINER, inspect, NEVER)
     assert engine.calls == ["look", *FLUSHED], "no log is waited for"
-    _restart_policy.put(session, engine, CONTAINER, inspect, ALWAYS)
+    restart_policy.put(session, engine, CONTAINER, inspect, ALWAYS)
     assert engine.calls[4:] == ["policy", *FLUSHED]
-    _restart_policy.flush(session, OTHER_CONTAINER)
+    restart_policy.flush(session, OTHER_CONTAINER)
 
 
 def test_nothing_is_frozen_before_the_policy_is_on_the_disk(
@@ -264,15 +261,15 @@ def test_nothing_is_frozen_before_the_policy_is_on_the_disk(
     def frozen(_plan: object) -> None:
         raise CutOff
 
-    monkeypatch.setattr(_examine, "require_movable", lambda *_words, **_more: inspect)
-    monkeypatch.setattr(_container_facts, "checkpoint_bytes", lambda _inspect: 0)
-    monkeypatch.setattr(_watchdog, "prove", lambda _session: engine.calls.append("watchdog"))
-    monkeypatch.setattr(_connections, "keep_new_ones_out", frozen)
-    monkeypatch.setattr(_connections.Plan, "of", lambda _session: type("Plan", (), {"fence": None}))
+    monkeypatch.setattr(examine, "require_movable", lambda *_words, **_more: inspect)
+    monkeypatch.setattr(facts_of_container, "checkpoint_bytes", lambda _inspect: 0)
+    monkeypatch.setattr(watchdog, "prove", lambda _session: engine.calls.append("watchdog"))
+    monkeypatch.setattr(connections, "keep_new_ones_out", frozen)
+    monkeypatch.setattr(connections.Plan, "of", lambda _session: type("Plan", (), {"fence": None}))
     monkeypatch.setattr(TaskGroup, "of_container", lambda _inspect: TaskGroup("/nowhere"))
-    monkeypatch.setattr(_engine_runtime, "make_room", lambda _session, _size: None)
+    monkeypatch.setattr(engine_runtime, "make_room", lambda _session, _size: None)
     with pytest.raises(CutOff):
-        _freeze.freeze(session, engine, lambda: None)
+        freeze.freeze(session, engine, lambda: None)
     assert engine.calls == ["look", "watchdog", "policy", *FLUSHED]
     assert session.phase == "armed"
 
@@ -308,22 +305,22 @@ def test_a_cleanup_removes_what_is_stopped_and_bears_its_moved_name(
     nothing = bring_to(make_session(SOURCE, container=OTHER_CONTAINER), "aborted")
     nothing.close(keep=True)
     engine = _old(session, docker, use)
-    monkeypatch.setattr(_recovery, "Engine", lambda: engine)
+    monkeypatch.setattr(recovery, "Engine", lambda: engine)
     engine_find = engine.find
     monkeypatch.setattr(engine, "find", lambda name: engine_find(name) if name == CONTAINER else None)
-    prune: Any = _old_records.prune
+    prune: Any = old_records.prune
     for name, value in host_roots.items():
         monkeypatch.setitem(prune.__kwdefaults__, name, value)
     told = USES[use][2]
     if told:
         with pytest.raises(MigrationError) as caught:
-            _recovery.clean(session=None, container=None, check_mode=check_mode)
+            recovery.clean(session=None, container=None, check_mode=check_mode)
         assert caught.value.code == "old_copy_in_use"
         assert told in caught.value.message
         assert f"name it {_moved(session)} again" in caught.value.message
         assert engine.removed == []
     else:
-        answer = _recovery.clean(session=None, container=None, check_mode=check_mode)
+        answer = recovery.clean(session=None, container=None, check_mode=check_mode)
         assert (answer["removed"], answer["changed"]) == ([_moved(session)], True)
         # Not by force: it may be started at that very moment.
         assert engine.removed == ([] if check_mode else [(CONTAINER, False)])
@@ -361,7 +358,7 @@ def test_a_move_back_removes_its_old_copy_and_nothing_that_is_in_use(
     use: str, make_session: MakeSession, docker: Path
 ) -> None:
     session, old, copy, engine = _came_back(use, make_session, docker)
-    left = _destination.finish(session, engine)
+    left = destination.finish(session, engine)
     assert copy.policy == ALWAYS
     assert old.removed == ([] if USES[use][2] else [(CONTAINER, False)])
     assert [USES[use][2] in one for one in left] == ([True] if USES[use][2] else [])
@@ -378,9 +375,9 @@ def test_an_old_copy_that_cannot_be_removed_keeps_no_move_from_its_end(
         raise MigrationError(code, busy)
 
     monkeypatch.setattr(old, "remove", remove)
-    assert _destination.finish(session, engine) == [busy]
+    assert destination.finish(session, engine) == [busy]
     assert copy.policy == ALWAYS
     # An engine that does not answer will, and is asked again.
     code = "engine_unreachable"
     with pytest.raises(MigrationError):
-        _destination.finish(session, engine)
+        destination.finish(session, engine)

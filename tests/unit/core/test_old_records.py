@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _old_records, _recovery
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import DESTINATION, SOURCE, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import recovery
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import DESTINATION, SOURCE, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import old_records
 from tests.unit.core.support import CONTAINER, OTHER_CONTAINER, bring_to
 
 MakeSession = Callable[..., Session]
@@ -56,7 +57,7 @@ def closed(make_session: MakeSession, roots: dict[str, str]) -> Callable[..., Se
 
 def _left(roots: dict[str, str], *containers: str, volumes: tuple[str, ...] = ()) -> list[str]:
     engine: Any = FakeEngine(*containers, volumes=volumes)
-    _old_records.prune(engine, **roots)
+    old_records.prune(engine, **roots)
     return [session.id for session in Session.all(**roots)]
 
 
@@ -72,7 +73,7 @@ def test_what_is_over_for_a_month_goes(closed: Closed, make_session: MakeSession
 
 
 def test_only_the_newest_of_many_stay(closed: Closed, roots: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_old_records, "KEPT_RECORDS", 3)
+    monkeypatch.setattr(old_records, "KEPT_RECORDS", 3)
     sessions = [closed(SOURCE, "aborted", days=1).id for dummy in range(5)]
     assert _left(roots) == sessions[2:]
 
@@ -134,12 +135,12 @@ def test_a_cleanup_prunes(closed: Closed, host_roots: dict[str, str], monkeypatc
         def find(self, _container: str) -> None:
             return None
 
-    monkeypatch.setattr(_recovery, "Engine", Gone)
-    prune: Any = _old_records.prune
+    monkeypatch.setattr(recovery, "Engine", Gone)
+    prune: Any = old_records.prune
     for name, value in host_roots.items():
         monkeypatch.setitem(prune.__kwdefaults__, name, value)
     old, young = closed(SOURCE, "committed", days=31), closed(SOURCE, "committed", days=1)
-    told = _recovery.clean(session=None, container=None, check_mode=True)
+    told = recovery.clean(session=None, container=None, check_mode=True)
     assert {one["session"] for one in told["sessions"]} == {old.id, young.id}
-    told = _recovery.clean(session=None, container=None, check_mode=False)
+    told = recovery.clean(session=None, container=None, check_mode=False)
     assert [one["session"] for one in told["sessions"]] == [young.id]

@@ -18,19 +18,17 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import (
-    _channel,
-    _handover,
-    _held,
-    _preflight_table,
-    _printable,
-    _rules_processes,
-    _stories,
-)
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._finding import Case, Finding
-from ansible_collections.livemigrate.criu.plugins.module_utils._preflight import Verdict
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._base import printable
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import client as channel_client
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import process_resources
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import handover
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight import table as preflight_table
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.finding import Case, Finding
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.judge import Verdict
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.rules import processes as rules_processes
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import stories as session_stories
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from tests.unit.core.support import ROOT, bring_to, wait_for
 
 MakeSession = Callable[..., Session]
@@ -56,18 +54,18 @@ pytestmark = pytest.mark.parametrize(("hostile", "shown"), HOSTILE.items(), ids=
 
 
 def test_it_becomes_visible_and_stays_what_it_became(hostile: str, shown: str) -> None:
-    assert _printable.text(hostile) == shown
-    assert _printable.text(shown) == shown
+    assert printable.text(hostile) == shown
+    assert printable.text(shown) == shown
     # It can be written anywhere.
     shown.encode("ascii")
     for harmless in HARMLESS:
-        assert _printable.text(harmless) == harmless
-        assert _printable.text(harmless + hostile) == harmless + shown
+        assert printable.text(harmless) == harmless
+        assert printable.text(harmless + hostile) == harmless + shown
 
 
 def test_data_of_any_shape(hostile: str, shown: str) -> None:
     told = {hostile: [hostile, (hostile, 1), {"a": {"b": hostile}}], "n": None, "f": 1.5, "t": True}
-    assert _printable.data(told) == {shown: [shown, [shown, 1], {"a": {"b": shown}}], "n": None, "f": 1.5, "t": True}
+    assert printable.data(told) == {shown: [shown, [shown, 1], {"a": {"b": shown}}], "n": None, "f": 1.5, "t": True}
 
 
 def test_a_finding_is_one_visible_line(hostile: str, shown: str) -> None:
@@ -92,12 +90,12 @@ def test_the_table_of_a_preflight(hostile: str, shown: str) -> None:
     case = Case(container={"processes": {"held": {"io_uring": [hostile]}, "foreign": [hostile + "\nok: [alpha]"]}})
     findings = [
         Finding(rule.__name__, *told)
-        for rule in (_rules_processes.io_uring, _rules_processes.exec_session_running)
+        for rule in (rules_processes.io_uring, rules_processes.exec_session_running)
         for told in rule(case)
     ]
     assert len(findings) == 2
     verdict = Verdict("runtime", f"the host {hostile}", findings, [], None)
-    lines = _preflight_table.render(verdict, 100).splitlines()
+    lines = preflight_table.render(verdict, 100).splitlines()
     # splitlines() knows more ends of lines than a terminal; all of these are ours.
     assert all(line.isprintable() for line in lines)
     assert not any(line.startswith("ok:") for line in lines)
@@ -116,7 +114,7 @@ def test_a_process_that_names_itself(hostile: str, shown: str) -> None:
         # What is before a NUL byte counts.
         comm = Path(f"/proc/{pid}/comm")
         wait_for(lambda: comm.read_bytes() == name.partition(b"\0")[0] + b"\n", "it has its name")
-        seen = _held.parse_status(_held.read(f"/proc/{pid}/status"))["name"]
+        seen = process_resources.parse_status(process_resources.read(f"/proc/{pid}/status"))["name"]
     finally:
         os.kill(pid, 9)
         os.waitpid(pid, 0)
@@ -163,8 +161,8 @@ def test_failures_that_are_none(told: Any, hostile: str, shown: str) -> None:
 def test_an_answer_through_the_channel(hostile: str, shown: str, make_session: MakeSession) -> None:
     session = make_session()
     peer = {"address": "192.0.2.1", "port": 22, "user": "root", "host_keys": ["ssh-ed25519 AAAA"]}
-    _channel.set_peer(session, peer)
-    channel = _channel.Channel(session)
+    channel_client.set_peer(session, peer)
+    channel = channel_client.Channel(session)
     with pytest.raises(MigrationError) as caught:
         channel._answer(1, json.dumps({"failure": {"code": "x", "message": hostile}}), "")
     assert caught.value.message == shown
@@ -177,10 +175,10 @@ def test_an_answer_through_the_channel(hostile: str, shown: str, make_session: M
 def test_what_is_told_of_the_copy(hostile: str, shown: str) -> None:
     numbers = {"seconds": 1.5, "flush_seconds": 0.25, "flush_waited": 0.0, "processes": 2, "recognised": 2}
     told = {**numbers, "warnings": [hostile, 3], "phase": "x", hostile: hostile}
-    assert _handover._of_copy(told) == {**numbers, "warnings": [shown, "3"]}
+    assert handover._of_copy(told) == {**numbers, "warnings": [shown, "3"]}
     for wrong in ({"seconds": hostile}, {"processes": [hostile]}, {"warnings": 1}, {"recognised": None}):
         with pytest.raises(MigrationError) as caught:
-            _handover._of_copy({**told, **wrong})
+            handover._of_copy({**told, **wrong})
         assert caught.value.code == "channel_failed"
         assert caught.value.message.isprintable()
 
@@ -189,7 +187,7 @@ def test_what_is_told_of_the_copy(hostile: str, shown: str) -> None:
 def test_stories(hostile: str, shown: str, make_session: MakeSession) -> None:
     session = bring_to(make_session(peer_name=f"beta{hostile}"), "held")
     session.enter("committed", destination_container_id=hostile, gap=None)
-    [told] = _stories.stories(session.id)
+    [told] = session_stories.stories(session.id)
     assert told["peer"] == f"beta{shown}"
     assert told["data"]["committed"]["destination_container_id"] == shown
     assert told["story"].isprintable()
@@ -199,7 +197,7 @@ def test_stories(hostile: str, shown: str, make_session: MakeSession) -> None:
 _MODULE = """
 import sys
 sys.path.insert(0, {tree!r})
-from ansible_collections.livemigrate.criu.plugins.module_utils._module import run_module
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.module import run_module
 def body(params, check_mode):
     if params["fail"]:
         raise OSError(params["text"])

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.modules import program_files
 
 PROGRAMS = {"one": "#!/bin/sh\necho 1\n", "two": "#!/bin/sh\necho ü\n"}

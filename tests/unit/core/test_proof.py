@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _proof
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import fingerprints as process_fingerprints
 from tests.unit.core.support import wait_for
 
 SLEEP = ["sleep", "60"]
@@ -67,18 +67,18 @@ def _needs_random_layout() -> None:
 
 def test_a_process_keeps_its_fingerprint() -> None:
     with running(SLEEP) as process:
-        first = _proof.take([process.pid])
+        first = process_fingerprints.take([process.pid])
         assert list(first) == [str(process.pid)]
-        assert _proof.take([process.pid]) == first
+        assert process_fingerprints.take([process.pid]) == first
         assert len(next(iter(first.values()))) == 64
 
 
 def test_a_working_process_keeps_its_fingerprint() -> None:
     with running(["sh", "-c", "i=0; while :; do i=$((i+1)); x=$x$i; [ ${#x} -gt 100000 ] && x=; done"]) as process:
-        first = _proof.take([process.pid])
+        first = process_fingerprints.take([process.pid])
         memory = Path(f"/proc/{process.pid}/statm").read_text()
         wait_for(lambda: Path(f"/proc/{process.pid}/statm").read_text() != memory, "it has worked with memory")
-        assert _proof.take([process.pid]) == first
+        assert process_fingerprints.take([process.pid]) == first
 
 
 def test_the_same_program_started_again_has_another_one() -> None:
@@ -86,27 +86,27 @@ def test_the_same_program_started_again_has_another_one() -> None:
     seen: set[str] = set()
     for _start in range(5):
         with running(SLEEP) as process:
-            seen.update(_proof.take([process.pid]).values())
+            seen.update(process_fingerprints.take([process.pid]).values())
     assert len(seen) == 5
 
 
 @pytest.mark.usefixtures("needs_namespaces")
 def test_processes_go_by_the_number_they_have_inside() -> None:
     with container() as pids:
-        taken = _proof.take(pids)
+        taken = process_fingerprints.take(pids)
         assert set(taken) == {"1", "2", "3"}
         assert len(set(taken.values())) == 3 or Path("/proc/sys/kernel/randomize_va_space").read_text().strip() == "0"
-        assert taken == _proof.take(reversed(pids))
+        assert taken == process_fingerprints.take(reversed(pids))
 
 
 @pytest.mark.usefixtures("needs_namespaces")
 def test_a_container_is_recognised_and_its_fresh_start_is_not() -> None:
     _needs_random_layout()
     with container() as pids:
-        source = _proof.take(pids)
-        assert _proof.check(source, _proof.take(pids)) == {"processes": 3, "recognised": 3}
+        source = process_fingerprints.take(pids)
+        assert process_fingerprints.check(source, process_fingerprints.take(pids)) == {"processes": 3, "recognised": 3}
         with container() as others, pytest.raises(MigrationError) as caught:
-            _proof.check(source, _proof.take(others))
+            process_fingerprints.check(source, process_fingerprints.take(others))
     assert caught.value.code == "not_a_restore"
     assert caught.value.details == {"processes": 3, "recognised": 0}
 
@@ -116,7 +116,7 @@ def test_a_fresh_start_is_told_where_the_layout_is_not_random() -> None:
     taken: list[str] = []
     for _start in range(2):
         with running(["setarch", "-R", *SLEEP], comm="sleep") as process:
-            taken += _proof.take([process.pid]).values()
+            taken += process_fingerprints.take([process.pid]).values()
     assert len(set(taken)) == 2
 
 
@@ -124,10 +124,10 @@ def test_what_has_ended_has_no_fingerprint() -> None:
     zombie = subprocess.Popen(["true"])
     wait_for(lambda: "Z (zombie)" in Path(f"/proc/{zombie.pid}/status").read_text(), "a zombie")
     with running(SLEEP) as process:
-        assert list(_proof.take([zombie.pid, process.pid])) == [str(process.pid)]
+        assert list(process_fingerprints.take([zombie.pid, process.pid])) == [str(process.pid)]
         zombie.wait()
-        assert list(_proof.take([zombie.pid, process.pid])) == [str(process.pid)]
-    assert _proof.take([]) == {}
+        assert list(process_fingerprints.take([zombie.pid, process.pid])) == [str(process.pid)]
+    assert process_fingerprints.take([]) == {}
 
 
 def test_a_name_cannot_disturb_the_reading(tmp_path: Path) -> None:
@@ -142,19 +142,19 @@ def test_a_name_cannot_disturb_the_reading(tmp_path: Path) -> None:
             auxv = Path(f"/proc/{process.pid}/auxv").read_bytes()
             # The same process under a harmless name.
             renamed = f"{process.pid} (x){stat.rpartition(')')[2]}"
-            assert _proof.fingerprint(stat, auxv) == _proof.fingerprint(renamed, auxv)
+            assert process_fingerprints.fingerprint(stat, auxv) == process_fingerprints.fingerprint(renamed, auxv)
             other = Path(f"/proc/{plain.pid}/stat").read_text()
-            assert _proof.fingerprint(other, auxv) != _proof.fingerprint(stat, auxv)
+            assert process_fingerprints.fingerprint(other, auxv) != process_fingerprints.fingerprint(stat, auxv)
         finally:
             process.kill()
             process.wait()
 
 
 def test_a_kernel_that_does_not_tell_inner_numbers_is_named() -> None:
-    assert _proof.inner_pid("Name:\tx\nNSpid:\t4711\t12\t1\n") == "1"
-    assert _proof.inner_pid("NSpid:\t4711\n") == "4711"
+    assert process_fingerprints.inner_pid("Name:\tx\nNSpid:\t4711\t12\t1\n") == "1"
+    assert process_fingerprints.inner_pid("NSpid:\t4711\n") == "4711"
     with pytest.raises(ValueError, match=r"before 4\.1"):
-        _proof.inner_pid("Name:\tx\nPid:\t1\n")
+        process_fingerprints.inner_pid("Name:\tx\nPid:\t1\n")
 
 
 # -- conclusions -----------------------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ FIVE = {"1": "a", "2": "b", "3": "c", "4": "d", "5": "e"}
     ],
 )
 def test_restored(source: dict[str, str], destination: dict[str, str], recognised: int) -> None:
-    assert _proof.check(source, destination) == {"processes": len(source), "recognised": recognised}
+    assert process_fingerprints.check(source, destination) == {"processes": len(source), "recognised": recognised}
 
 
 @pytest.mark.parametrize(
@@ -197,5 +197,5 @@ def test_restored(source: dict[str, str], destination: dict[str, str], recognise
 )
 def test_not_restored(source: dict[str, str], destination: dict[str, str]) -> None:
     with pytest.raises(MigrationError) as caught:
-        _proof.check(source, destination)
+        process_fingerprints.check(source, destination)
     assert caught.value.code == "not_a_restore"

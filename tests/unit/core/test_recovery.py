@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _recovery, _stories
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import recovery
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import stories as session_stories
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import (
     ABORT,
     DECISIONS,
     DESTINATION,
@@ -52,7 +53,7 @@ def test_there_is_a_story_for_every_place_in_which_a_session_can_be(
         if decision:
             session.decide(decision)
         bring_to(session, phase)
-        text = _stories.story(session)
+        text = session_stories.story(session)
         assert "{" not in text
         assert "None" not in text
         assert len(text.split()) > 2
@@ -61,7 +62,7 @@ def test_there_is_a_story_for_every_place_in_which_a_session_can_be(
             assert "abandoned" not in text
         else:
             assert "at work, or waiting" in text
-            assert _stories.story(_silent(session)).endswith("(abandoned)")
+            assert session_stories.story(_silent(session)).endswith("(abandoned)")
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_the_story_says_where_the_container_runs(
     session = make_session(role)
     if decision:
         session.decide(decision)
-    text = _stories.story(bring_to(session, phase))
+    text = session_stories.story(bring_to(session, phase))
     for part in says:
         assert part.format(session=session.id) in text
     for part in never:
@@ -121,7 +122,7 @@ def test_the_end_of_the_story(role: str, way: str, decision: str, told: str, mak
     session = make_session(role)
     session.decide(decision)
     bring_to(session, way).close(keep=True)
-    assert _stories.story(session) == told
+    assert session_stories.story(session) == told
 
 
 def test_a_destination_that_was_declared_lost_is_a_warning_for_good(make_session: MakeSession) -> None:
@@ -129,7 +130,7 @@ def test_a_destination_that_was_declared_lost_is_a_warning_for_good(make_session
     session.decide(GO_SENT)
     session.enter("aborted", destination_lost=True)
     session.close(keep=True)
-    assert "Remove the copy there" in _stories.story(session)
+    assert "Remove the copy there" in session_stories.story(session)
 
 
 # -- which sessions --------------------------------------------------------------------------------------------------
@@ -141,7 +142,7 @@ def test_sessions_are_chosen_by_id_or_by_what_a_person_calls_the_container(make_
     other = make_session(container=OTHER_CONTAINER, container_name="other")
 
     def chosen(session: str | None, container: str | None) -> list[str]:
-        return [found.id for found in _stories.chosen(session, container)]
+        return [found.id for found in session_stories.chosen(session, container)]
 
     assert chosen(None, None) == [web.id, other.id]
     assert chosen(other.id, None) == [other.id]
@@ -152,13 +153,13 @@ def test_sessions_are_chosen_by_id_or_by_what_a_person_calls_the_container(make_
     assert chosen("20261123T999999Z-ffffff", None) == []
     for session, container in (("../x", None), (None, "../x"), (None, "")):
         with pytest.raises(MigrationError):
-            _stories.chosen(session, container)
+            session_stories.chosen(session, container)
 
 
 @pytest.mark.usefixtures("host_roots")
 def test_stories_are_summaries_that_can_be_told_over_the_wire(make_session: MakeSession) -> None:
     make_session()
-    (told,) = _stories.stories()
+    (told,) = session_stories.stories()
     assert json.loads(json.dumps(told)) == told
     assert told["phase"] == "opened"
     assert told["story"].startswith("being prepared; the container runs here untouched")
@@ -178,7 +179,7 @@ def _settle(**changes: Any) -> dict[str, Any]:
         "destination_lost": None,
         "check_mode": False,
     }
-    return _recovery.settle(**{**arguments, **changes})
+    return recovery.settle(**{**arguments, **changes})
 
 
 @pytest.mark.usefixtures("host_roots")

@@ -15,17 +15,15 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import (
-    _checkpoint_dir,
-    _destination,
-    _engine_runtime,
-)
-from ansible_collections.livemigrate.criu.plugins.module_utils._addresses import NO_ADDRESSES
-from ansible_collections.livemigrate.criu.plugins.module_utils._checkpoint_dir import Manifest
-from ansible_collections.livemigrate.criu.plugins.module_utils._connections import Arrangement
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Mark
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import DESTINATION, REFUSED, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._criu import images as criu_images
+from ansible_collections.livemigrate.criu.plugins.module_utils._criu.images import Manifest
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines import runtime as engine_runtime
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines.connections import Arrangement
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines.shim_files import Mark
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import destination
+from ansible_collections.livemigrate.criu.plugins.module_utils._network.addresses import NO_ADDRESSES
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import DESTINATION, REFUSED, Session
 from tests.unit.core.groups import Group, Shim
 from tests.unit.core.support import OTHER_CONTAINER
 
@@ -44,7 +42,7 @@ def session(make_session: MakeSession, tmp_path: Path) -> Session:
     found = make_session(DESTINATION, engine="runtime", data_root=str(tmp_path / "docker"))
     nothing = dict.fromkeys(("volumes", "networks", "empty_directories", "made_directories"), ())
     found.enter("creating", name="web-incoming", **nothing)
-    _engine_runtime.receive(found, OTHER_CONTAINER)
+    engine_runtime.receive(found, OTHER_CONTAINER)
     found.enter("created", container_id=OTHER_CONTAINER)
     return found
 
@@ -90,9 +88,9 @@ def test_a_failed_hold_is_told_when_it_is_decided_and_the_copy_dead_and_before_t
     question = io.BytesIO(json.dumps(asked).encode() + b"\n")
     said = io.BytesIO()
     engine = Witness(session, copy, said)
-    monkeypatch.setattr(_destination, "Engine", engine)
-    monkeypatch.setattr(_checkpoint_dir, "compare", lambda received, sent: None)
-    _destination.converse(session, question, said)
+    monkeypatch.setattr(destination, "Engine", engine)
+    monkeypatch.setattr(criu_images, "compare", lambda received, sent: None)
+    destination.converse(session, question, said)
     [(decision, populated, told)] = engine.seen
     assert (decision, populated) == (REFUSED, False)
     assert [next(iter(message)) for message in told] == ["ready", "failure"]
@@ -106,8 +104,8 @@ def test_the_first_failure_is_the_one_that_is_told(session: Session, monkeypatch
     def engine() -> Any:
         raise MigrationError("engine_unreachable", "The Docker engine does not answer.")
 
-    monkeypatch.setattr(_destination, "Engine", engine)
-    with pytest.raises(MigrationError) as caught, _destination._or_refused(session):
+    monkeypatch.setattr(destination, "Engine", engine)
+    with pytest.raises(MigrationError) as caught, destination._or_refused(session):
         raise MigrationError("restore_failed", "CRIU says no.", criu=["Error"])
     assert (caught.value.code, caught.value.details) == ("restore_failed", {"criu": ["Error"]})
     assert caught.value.message.startswith("CRIU says no. ")
@@ -121,6 +119,6 @@ def test_a_restore_under_way_is_killed_wherever_its_cgroup_lies(session: Session
     mark = Mark.of(session)
     Path(mark.path("restoring")).write_text(f"{init}\n{copy.path}\n")
     session.decide(REFUSED)
-    _destination._end_copy(session)
+    destination._end_copy(session)
     assert not copy.populated
     assert os.path.exists(mark.path("refused"))

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _core_image, _removed_names
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import SOURCE, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._criu import core_image
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines import removed_names
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import SOURCE, Session
 from tests.unit.core.support import wait_for
 
 _HEADS = {"remap-fpath.img": (0x54564319, 0x59133954), "files.img": (0x54564319, 0x56303138)}
@@ -27,7 +28,7 @@ _HOLD = "import sys, time; held = [open(name) for name in sys.argv[1:]]; print(1
 def _image(place: Path, name: str, *entries: list[Any]) -> None:
     data = struct.pack("<II", *_HEADS[name])
     for entry in entries:
-        message = _core_image.build(entry)
+        message = core_image.build(entry)
         data += struct.pack("<I", len(message)) + message
     (place / name).write_bytes(data)
 
@@ -35,7 +36,7 @@ def _image(place: Path, name: str, *entries: list[Any]) -> None:
 def _file(number: int, name: str) -> list[Any]:
     """A file_entry of a regular file, as CRIU writes it."""
     regular: list[Any] = [(1, 0, number), (2, 0, 0), (3, 0, 0), (5, 2, b""), (6, 2, os.fsencode(name))]
-    return [(1, 0, 1), (2, 0, number), (3, 2, _core_image.build(regular))]
+    return [(1, 0, 1), (2, 0, number), (3, 2, core_image.build(regular))]
 
 
 def _remap(original: int, remap: int, kind: int | None = 0) -> list[Any]:
@@ -50,9 +51,9 @@ def images(tmp_path: Path) -> Path:
 
 
 def test_without_such_files_nothing_is_wanted(images: Path) -> None:
-    assert _removed_names.wanted(str(images)) == []
+    assert removed_names.wanted(str(images)) == []
     _image(images, "remap-fpath.img")
-    assert _removed_names.wanted(str(images)) == []
+    assert removed_names.wanted(str(images)) == []
 
 
 def test_only_links_are_wanted(images: Path) -> None:
@@ -61,10 +62,10 @@ def test_only_links_are_wanted(images: Path) -> None:
         images, "files.img", _file(1, "/data/old"), _file(2, "/gone"), _file(9, "/data/link_remap.9"), _file(7, "/x")
     )
     _image(images, "remap-fpath.img", _remap(1, 9), _remap(2, 3, 1), _remap(7, 4, 2))
-    assert _removed_names.wanted(str(images)) == [("/data/old", "/data/link_remap.9")]
+    assert removed_names.wanted(str(images)) == [("/data/old", "/data/link_remap.9")]
     # As an older CRIU wrote it.
     _image(images, "remap-fpath.img", _remap(1, 9, None))
-    assert _removed_names.wanted(str(images)) == [("/data/old", "/data/link_remap.9")]
+    assert removed_names.wanted(str(images)) == [("/data/old", "/data/link_remap.9")]
 
 
 @pytest.mark.parametrize(
@@ -73,8 +74,8 @@ def test_only_links_are_wanted(images: Path) -> None:
 def test_what_is_no_such_image_is_left_alone(data: bytes, images: Path, make_session: Any) -> None:
     (images / "remap-fpath.img").write_bytes(data)
     with pytest.raises(ValueError, match=r"no such image|cut off"):
-        _removed_names.wanted(str(images))
-    _removed_names.give(make_session(SOURCE), str(images), os.getpid(), [])
+        removed_names.wanted(str(images))
+    removed_names.give(make_session(SOURCE), str(images), os.getpid(), [])
 
 
 @pytest.fixture
@@ -114,11 +115,11 @@ def test_the_name_is_given_and_taken_back(
     _image(images, "files.img", _file(1, str(place / "old")), _file(9, str(link)))
     _image(images, "remap-fpath.img", _remap(1, 9))
     for _time in range(2):
-        _removed_names.give(session, str(images), process.pid, [process.pid])
+        removed_names.give(session, str(images), process.pid, [process.pid])
         assert link.samefile(place / "new")
         assert link.stat().st_nlink == 2
     for _time in range(2):
-        _removed_names.take_back(session)
+        removed_names.take_back(session)
         assert sorted(path.name for path in place.iterdir()) == ["new"]
 
 
@@ -142,6 +143,6 @@ def test_a_map_holds_a_file_too(disk: Path, images: Path, make_session: Any) -> 
         _bring_to_arming(session, process.pid)
         _image(images, "files.img", _file(1, str(place / "old")), _file(9, str(place / "link_remap.9")))
         _image(images, "remap-fpath.img", _remap(1, 9))
-        _removed_names.give(session, str(images), process.pid, [process.pid])
+        removed_names.give(session, str(images), process.pid, [process.pid])
         assert (place / "link_remap.9").samefile(place / "new")
         process.kill()

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _destination, _durable, _room
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._mark import Mark
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import DESTINATION, REFUSED, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines.shim_files import Mark
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import destination
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import DESTINATION, REFUSED, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import creation
 from tests.unit.core.support import OTHER_CONTAINER
 from tests.unit.spec.samples import IMAGE, container
 
@@ -73,7 +75,7 @@ def session(make_session: Callable[..., Session], tmp_path: Path) -> Session:
     image = {"id": IMAGE, "reference": "app:1", "tags": ["app:1"], "digests": []}
     spec = {"inspect": container(), "image": image, "volumes": [], "networks": [], "memory_bytes": 1 << 20}
     Path(found.memory_path("inbox")).mkdir()
-    _durable.write_json(found.memory_path("inbox", "spec.json"), spec)
+    durable.write_json(found.memory_path("inbox", "spec.json"), spec)
     return found
 
 
@@ -91,7 +93,7 @@ def engine(mark: Mark, session: Session, monkeypatch: pytest.MonkeyPatch, tmp_pa
     found = Engine(mark)
     creating: Any = found
     with pytest.raises(MigrationError, match="no more time"):
-        _room.create(session, creating)
+        creation.create(session, creating)
     return found
 
 
@@ -102,7 +104,7 @@ def test_a_copy_is_marked_before_anything_else_is_done_with_it(engine: Engine) -
 def test_the_mark_of_a_copy_that_was_never_noted_goes_with_it(engine: Any, session: Session, mark: Mark) -> None:
     assert session.phase == "creating"
     assert Path(mark.directory).is_dir()
-    assert _destination.refuse(session, engine, "it failed") == REFUSED
+    assert destination.refuse(session, engine, "it failed") == REFUSED
     assert engine.made == {}
     assert not Path(mark.directory).exists()
     assert not Path(mark.work).exists()

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _durable, _transfer
-from ansible_collections.livemigrate.criu.plugins.module_utils._channel import Channel
+from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel.client import Channel
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import transfer
 from tests.unit.core.support import CONTAINER
 from tests.unit.core.test_trees import snapshot
 from tests.unit.core.wire import Wire
@@ -45,17 +46,17 @@ class Contents:
         outbox = Path(wire.source.memory_path("outbox"))
         outbox.mkdir()
         volume = {"kind": "volume", "name": "data", "path": str(self.volume), "travels": True}
-        _durable.write_json(str(outbox / "spec.json"), {"volumes": [volume]})
+        durable.write_json(str(outbox / "spec.json"), {"volumes": [volume]})
         wire.prepare("layer", "log", "volume/data")
         self.arrived = wire.places
 
     def send(self, *, running: bool) -> int:
-        return _transfer.send_content(self._wire.source, self.engine, running=running)
+        return transfer.send_content(self._wire.source, self.engine, running=running)
 
     def clock_was_set(self, seconds: float) -> None:
         """What the note of the first pass looks like when the clock has been set since."""
         path = self._wire.source.memory_path("content_sent.json")
-        _durable.write_json(path, {name: value - seconds for name, value in _durable.read_json(path).items()})
+        durable.write_json(path, {name: value - seconds for name, value in durable.read_json(path).items()})
 
 
 @pytest.fixture
@@ -149,7 +150,7 @@ def test_stores_through_a_shared_map_arrive(contents: Contents, monkeypatch: pyt
 @pytest.mark.usefixtures("needs_namespaces")
 def test_stores_through_a_shared_map_on_a_tmpfs_arrive(contents: Contents, monkeypatch: pytest.MonkeyPatch) -> None:
     """There they move no time at all."""
-    monkeypatch.setattr(_transfer, "_MARGIN_SECONDS", 0.0)
+    monkeypatch.setattr(transfer, "_MARGIN_SECONDS", 0.0)
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", contents.volume], check=True)
     try:
         file = contents.volume / "map"

@@ -13,13 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import (
-    _criu_death,
-    _self_test,
-    _self_test_bundle,
-    _self_test_note,
-)
-from ansible_collections.livemigrate.criu.plugins.module_utils._command import Completed
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.command import Completed
+from ansible_collections.livemigrate.criu.plugins.module_utils._criu import death as criu_death
+from ansible_collections.livemigrate.criu.plugins.module_utils._criu import self_test, self_test_bundle, self_test_note
 
 GOOD = """\
 step run 1795946423.574175744
@@ -72,16 +68,16 @@ class Host:
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
-    monkeypatch.setattr(_self_test_note, "DIRECTORY", str(tmp_path / "run"))
-    monkeypatch.setattr(_self_test, "_NEEDS", ("sh",))
-    monkeypatch.setattr(_self_test, "_UNIFIED", str(tmp_path))
+    monkeypatch.setattr(self_test_note, "DIRECTORY", str(tmp_path / "run"))
+    monkeypatch.setattr(self_test, "_NEEDS", ("sh",))
+    monkeypatch.setattr(self_test, "_UNIFIED", str(tmp_path))
     criu = tmp_path / "criu"
     criu.write_text("one")
     return Host()
 
 
 def _ask(host: Host, tmp_path: Path, options: str = "", version: str = "4.1.1") -> dict[str, object]:
-    return _self_test.of_host(options, str(tmp_path / "criu"), version, host)
+    return self_test.of_host(options, str(tmp_path / "criu"), version, host)
 
 
 def _left(tmp_path: Path) -> list[str]:
@@ -132,7 +128,7 @@ def test_an_option_that_can_be_done_without_is_found(host: Host, tmp_path: Path)
     told = _ask(host, tmp_path)
     assert (told["ok"], told["error"], told["refused_options"]) == (True, None, ["network-lock=skip"])
     assert "network-lock=skip" not in str(told["options"])
-    assert (_self_test_note.read() or {})["refused_options"] == ["network-lock=skip"]
+    assert (self_test_note.read() or {})["refused_options"] == ["network-lock=skip"]
 
 
 def test_lines_of_the_host_that_break_every_dump_are_named(host: Host, tmp_path: Path) -> None:
@@ -178,7 +174,7 @@ def test_a_container_that_does_not_run_says_nothing_of_criu(host: Host, tmp_path
 
 
 def test_without_its_tools_nothing_is_tried(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_self_test, "_NEEDS", ("sh", "no-such-runc"))
+    monkeypatch.setattr(self_test, "_NEEDS", ("sh", "no-such-runc"))
     told = _ask(host, tmp_path)
     assert told["ok"] is None
     assert "no-such-runc" in str(told["error"])
@@ -200,10 +196,10 @@ def test_an_interpreter_elsewhere_is_brought_along(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "bin").symlink_to("usr/bin")
     (tmp_path / "lib64").symlink_to("usr/lib64")
-    links, directories = _self_test_bundle.programs("/usr/bin/python3.13", str(tmp_path))
+    links, directories = self_test_bundle.programs("/usr/bin/python3.13", str(tmp_path))
     assert links == {"bin": "usr/bin", "lib64": "usr/lib64"}
     assert directories == ["/usr"]
-    assert len(_self_test_bundle.programs("/opt/python/bin/python3", str(tmp_path))[1]) == 2
+    assert len(self_test_bundle.programs("/opt/python/bin/python3", str(tmp_path))[1]) == 2
 
 
 @pytest.mark.parametrize(
@@ -223,12 +219,12 @@ def test_an_interpreter_elsewhere_is_brought_along(tmp_path: Path) -> None:
     ],
 )
 def test_the_kernels_words_about_this_crash_and_no_other(record: str, words: str) -> None:
-    assert _criu_death.about_criu(record, 90.0) == words
+    assert criu_death.about_criu(record, 90.0) == words
 
 
 def test_the_kernels_words_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_criu_death, "kernel_words", lambda _since: "criu[812]: segfault at 48")
-    said = _criu_death.sentence("while it dumped the container", LOG, 0.0)
+    monkeypatch.setattr(criu_death, "kernel_words", lambda _since: "criu[812]: segfault at 48")
+    said = criu_death.sentence("while it dumped the container", LOG, 0.0)
     assert said.startswith(f"CRIU 4.1.1 crashed on kernel {os.uname().release} while it dumped the container")
     assert "criu[812]: segfault at 48" in said
     assert "livemigrate.criu.criu" in said
@@ -236,17 +232,17 @@ def test_the_kernels_words_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_its_own_words_are_told_where_the_kernel_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """Debian 12's CRIU 3.17.1, restoring with an action script in the options file."""
-    monkeypatch.setattr(_criu_death, "kernel_words", lambda _since: "")
+    monkeypatch.setattr(criu_death, "kernel_words", lambda _since: "")
     log = (
         "(00.000429) Version: 3.17.1 (gitid 0)\n"
         "(00.049893) Error (criu/action-scripts.c:172): BUG at criu/action-scripts.c:172\n"
     )
-    said = _criu_death.sentence("while it restored a small container", log, 0.0)
+    said = criu_death.sentence("while it restored a small container", log, 0.0)
     assert said.startswith(f"CRIU 3.17.1 crashed on kernel {os.uname().release} while it restored a small container")
     assert "its log ends with: BUG at criu/action-scripts.c:172. " in said
 
 
 def test_its_config_is_json(tmp_path: Path) -> None:
-    config = _self_test_bundle.write(str(tmp_path), "livemigrate-self-test-x.service")
+    config = self_test_bundle.write(str(tmp_path), "livemigrate-self-test-x.service")
     assert json.loads(json.dumps(config)) == config
     assert config["linux"]["cgroupsPath"] == "/system.slice/livemigrate-self-test-x.service/container"

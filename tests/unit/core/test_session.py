@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _session
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import session as sessions
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import (
     DECISIONS,
     DESTINATION,
     SOURCE,
@@ -108,7 +108,7 @@ def test_what_was_noted_is_found_again_by_another_process(make_session: MakeSess
     assert [entry["phase"] for entry in again.journal] == ["opened", "prepared", "arming", "armed"]
     entry = again.reached("arming")
     assert entry is not None
-    assert entry["boot"] == _session.boot_mark()
+    assert entry["boot"] == sessions.boot_mark()
     assert again.reached("freezing") is None
     assert again.data("freezing") == {}
 
@@ -125,8 +125,8 @@ def test_a_phase_knows_whether_it_is_of_this_boot(make_session: MakeSession, mon
     assert session.happened_in_this_boot("prepared")
     assert not session.happened_in_this_boot("arming")
     # The same kernel, another start of the host's first process: a container that is a host, started again.
-    boot, _slash, ticks = _session.boot_mark().rpartition("/")
-    monkeypatch.setattr(_session, "boot_mark", lambda: f"{boot}/{int(ticks) + 1}")
+    boot, _slash, ticks = sessions.boot_mark().rpartition("/")
+    monkeypatch.setattr(sessions, "boot_mark", lambda: f"{boot}/{int(ticks) + 1}")
     assert not session.happened_in_this_boot("prepared")
     session.enter("arming")
     assert session.happened_in_this_boot("arming")
@@ -134,23 +134,23 @@ def test_a_phase_knows_whether_it_is_of_this_boot(make_session: MakeSession, mon
 
 _PRINT_MARK = (
     f"import sys; sys.path.insert(0, {str(ROOT / '.tree')!r})\n"
-    "from ansible_collections.livemigrate.criu.plugins.module_utils._session import boot_mark\n"
+    "from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import boot_mark\n"
     "print(boot_mark())"
 )
 
 
 def test_the_mark_of_a_boot_is_the_same_in_every_process() -> None:
     other = subprocess.run([sys.executable, "-c", _PRINT_MARK], capture_output=True, text=True, check=True)
-    assert other.stdout.strip() == _session.boot_mark()
-    assert len(_session.boot_mark().split()) == 1, "it is stored between blanks"
+    assert other.stdout.strip() == sessions.boot_mark()
+    assert len(sessions.boot_mark().split()) == 1, "it is stored between blanks"
 
 
 @pytest.mark.usefixtures("needs_namespaces")
 def test_hosts_that_share_a_kernel_are_told_apart_by_their_first_process() -> None:
     unshare = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", _PRINT_MARK]
     container = subprocess.run(unshare, capture_output=True, text=True, check=True)
-    assert container.stdout.strip() != _session.boot_mark()
-    assert container.stdout.startswith(_session.boot_id() + "/")
+    assert container.stdout.strip() != sessions.boot_mark()
+    assert container.stdout.startswith(sessions.boot_id() + "/")
 
 
 # -- the decision ----------------------------------------------------------------------------------------------------

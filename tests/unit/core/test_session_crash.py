@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import (
     ABORT,
     DECISIONS,
     DESTINATION,
@@ -137,9 +137,9 @@ def test_a_session_that_is_killed_anywhere_can_be_settled_and_never_blocks_its_c
 _FULL_DISK = """
 import os, sys
 sys.path.insert(0, {tree!r})
-from ansible_collections.livemigrate.criu.plugins.module_utils import _durable
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import Session
-_durable.require_durable = lambda path: None  # a tmpfs plays the disk, because it can be made small
+from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
+durable.require_durable = lambda path: None  # a tmpfs plays the disk, because it can be made small
 roots = {{"state_root": "/mnt/state", "volatile_root": {volatile!r}}}
 session = Session.open({session!r}, {role!r}, {{"container_id": {container!r}}}, **roots)
 session.enter({phase!r})

@@ -18,9 +18,14 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _session
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import DESTINATION, SOURCE, TRANSITIONS, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import session as sessions
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import (
+    DESTINATION,
+    SOURCE,
+    TRANSITIONS,
+    Session,
+)
 from tests.unit.core.support import CONTAINER, OTHER_CONTAINER, bring_to, hold_lock, race, wait_for
 
 MakeSession = Callable[..., Session]
@@ -249,7 +254,7 @@ def test_a_lock_is_free_after_an_error(make_session: MakeSession) -> None:
 
 
 def test_a_program_that_was_started_under_a_lock_does_not_hold_it(make_session: MakeSession) -> None:
-    from ansible_collections.livemigrate.criu.plugins.module_utils._command import run
+    from ansible_collections.livemigrate.criu.plugins.module_utils._base.command import run
 
     session = make_session()
     with session.locked():
@@ -267,18 +272,18 @@ def test_a_program_that_was_started_under_a_lock_does_not_hold_it(make_session: 
 @pytest.mark.parametrize(
     ("role", "phase", "seconds"),
     [
-        (SOURCE, "opened", _session.PREPARING_LEASE_SECONDS),
-        (SOURCE, "prepared", _session.PREPARING_LEASE_SECONDS),
-        (SOURCE, "arming", _session.LEASE_SECONDS),
-        (SOURCE, "freezing", _session.LEASE_SECONDS),
-        (SOURCE, "sent", _session.LEASE_SECONDS),
-        (SOURCE, "held", _session.LEASE_SECONDS),
-        (DESTINATION, "opened", _session.PREPARING_LEASE_SECONDS),
-        (DESTINATION, "starting", _session.HELD_LEASE_SECONDS),
-        (DESTINATION, "held", _session.HELD_LEASE_SECONDS),
+        (SOURCE, "opened", sessions.PREPARING_LEASE_SECONDS),
+        (SOURCE, "prepared", sessions.PREPARING_LEASE_SECONDS),
+        (SOURCE, "arming", sessions.LEASE_SECONDS),
+        (SOURCE, "freezing", sessions.LEASE_SECONDS),
+        (SOURCE, "sent", sessions.LEASE_SECONDS),
+        (SOURCE, "held", sessions.LEASE_SECONDS),
+        (DESTINATION, "opened", sessions.PREPARING_LEASE_SECONDS),
+        (DESTINATION, "starting", sessions.HELD_LEASE_SECONDS),
+        (DESTINATION, "held", sessions.HELD_LEASE_SECONDS),
         # What is decided is tidied up soon, although nobody comes to hear of it.
-        (DESTINATION, "run", _session.LEASE_SECONDS),
-        (DESTINATION, "refused", _session.LEASE_SECONDS),
+        (DESTINATION, "run", sessions.LEASE_SECONDS),
+        (DESTINATION, "refused", sessions.LEASE_SECONDS),
     ],
 )
 def test_a_sign_of_life_counts_longer_while_nothing_is_frozen(
@@ -291,7 +296,7 @@ def test_a_sign_of_life_counts_longer_while_nothing_is_frozen(
 
 
 def test_a_lease_runs_out(make_session: MakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_session, "LEASE_SECONDS", 0.2)
+    monkeypatch.setattr(sessions, "LEASE_SECONDS", 0.2)
     session = bring_to(make_session(), "arming")
     session.renew()
     assert session.lease_left > 0
@@ -303,10 +308,10 @@ def test_a_lease_runs_out(make_session: MakeSession, monkeypatch: pytest.MonkeyP
 def test_no_lease_outlives_a_reboot(make_session: MakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
     session = make_session()
     assert session.lease_left > 0
-    boot, _slash, ticks = _session.boot_mark().rpartition("/")
+    boot, _slash, ticks = sessions.boot_mark().rpartition("/")
     for mark in (f"{boot}/{int(ticks) + 1}", f"00000000-0000-0000-0000-000000000000/{ticks}"):
         with monkeypatch.context() as patch:
-            patch.setattr(_session, "boot_mark", lambda mark=mark: mark)
+            patch.setattr(sessions, "boot_mark", lambda mark=mark: mark)
             assert session.lease_left == 0
     assert session.lease_left > 0
 
@@ -324,7 +329,7 @@ def test_what_is_no_lease_is_none(content: str | None, make_session: MakeSession
 def test_who_holds_the_lock_is_alive_until_it_is_given_back(
     make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_session, "LEASE_SECONDS", 0.4)
+    monkeypatch.setattr(sessions, "LEASE_SECONDS", 0.4)
     session = bring_to(make_session(), "freezing")
     with session.locked():
         lowest = 1.0

@@ -17,20 +17,16 @@ from typing import Any, cast
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import (
-    _channel_server,
-    _destination,
-    _destination_lost,
-    _durable,
-    _recovery,
-    _source,
-    _stories,
-    _watchdog,
-)
-from ansible_collections.livemigrate.criu.plugins.module_utils._channel import Channel
-from ansible_collections.livemigrate.criu.plugins.module_utils._engine import Engine
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
+from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import destination_lost
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import server as channel_server
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel.client import Channel
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.engine import Engine
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import destination, recovery, source
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import stories as session_stories
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import watchdog
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import (
     DESTINATION,
     GO_SENT,
     REFUSED,
@@ -121,11 +117,11 @@ def apart(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_arguments: object) -> None:
         raise MigrationError("destination_unreachable", "It does not answer.", connected=False)
 
-    monkeypatch.setattr(_watchdog, "disarm", lambda _session: None)
-    monkeypatch.setattr(_channel_server, "revoke", lambda _session: None)
-    monkeypatch.setattr(_source, "ask", unreachable)
-    monkeypatch.setattr(_source, "farewell", lambda _session: False)
-    monkeypatch.setattr(_destination_lost, "require", lambda *_arguments: None)
+    monkeypatch.setattr(watchdog, "disarm", lambda _session: None)
+    monkeypatch.setattr(channel_server, "revoke", lambda _session: None)
+    monkeypatch.setattr(source, "ask", unreachable)
+    monkeypatch.setattr(source, "farewell", lambda _session: False)
+    monkeypatch.setattr(destination_lost, "require", lambda *_arguments: None)
     monkeypatch.setattr(Channel, "hang_up", lambda _self: None)
 
 
@@ -161,13 +157,13 @@ def _came(make_session: MakeSession) -> Session:
 def _settle(session: Session, docker: Docker, **keywords: bool) -> None:
     """As its watchdog does, or its source's farewell."""
     with session.locked(alive=False):
-        _destination.settle(session, docker.engine, **keywords)
+        destination.settle(session, docker.engine, **keywords)
 
 
 def _move_on(make_session: MakeSession, docker: Docker) -> None:
     """Another move takes the container away, to a third host."""
     onward = _frozen(make_session, OTHER_CONTAINER)
-    _source.commit(onward, docker.engine, {"decision": RUN, "container_id": THIRD_CONTAINER})
+    source.commit(onward, docker.engine, {"decision": RUN, "container_id": THIRD_CONTAINER})
     onward.close(keep=True)
     docker.done.clear()
 
@@ -178,8 +174,8 @@ def test_a_refusal_takes_nothing_away_a_second_time(make_session: MakeSession, t
     data.mkdir()
     session = make_session(DESTINATION, engine="runtime", data_root="/nowhere")
     places = {
-        "made_directories": [{"path": str(made), "around": _durable.identity(str(tmp_path))}],
-        "empty_directories": [{"path": str(data), "identity": _durable.identity(str(data))}],
+        "made_directories": [{"path": str(made), "around": durable.identity(str(tmp_path))}],
+        "empty_directories": [{"path": str(data), "identity": durable.identity(str(data))}],
     }
     _enter(session, "creating", creating={"name": "web", "volumes": ["db"], "networks": ["net"], **places})
     _enter(session, "created", created={"container_id": OTHER_CONTAINER, "policy": ALWAYS})
@@ -208,12 +204,12 @@ def test_a_refusal_removes_nothing_where_the_way_leads_elsewhere_by_now(
     for directory in (home / "data", elsewhere / "data" / "below", elsewhere / "made" / "below"):
         directory.mkdir(parents=True)
     places = {
-        "made_directories": [{"path": str(home / "made"), "around": _durable.identity(str(home))}],
-        "empty_directories": [{"path": str(home / "data"), "identity": _durable.identity(str(home / "data"))}],
+        "made_directories": [{"path": str(home / "made"), "around": durable.identity(str(home))}],
+        "empty_directories": [{"path": str(home / "data"), "identity": durable.identity(str(home / "data"))}],
     }
     (home / "made").mkdir()
     conf = {"path": str(home / "conf"), "arrival": str(home / ".arrival"), "made": True}
-    files = [{**conf, "around": _durable.identity(str(home))}]
+    files = [{**conf, "around": durable.identity(str(home))}]
     for place in (home / "conf", elsewhere / "conf"):
         place.touch()
     session = make_session(DESTINATION, engine="runtime", data_root="/nowhere")
@@ -224,7 +220,7 @@ def test_a_refusal_removes_nothing_where_the_way_leads_elsewhere_by_now(
     _settle(session, Docker())
     # It never came so far that its source could ask; its record tells people what was left.
     assert session.ended
-    assert len(_stories.left(session)) == (1 if swapped == "the directory" else 3)
+    assert len(session_stories.left(session)) == (1 if swapped == "the directory" else 3)
     left = {str(path.relative_to(elsewhere)) for path in elsewhere.rglob("*")}
     assert left == {"data", "data/below", "made", "made/below", "conf"}
     if swapped == "the directory":
@@ -240,11 +236,11 @@ def test_a_refusal_comes_to_its_end_where_no_way_leads_any_more(
     home = tmp_path / "home"
     (home / "data").mkdir(parents=True)
     (home / "conf").touch()
-    around = _durable.identity(str(home))
+    around = durable.identity(str(home))
     files = [{"path": str(home / "conf"), "arrival": str(home / ".arrival"), "made": True, "around": around}]
     places = {
         "made_directories": [{"path": str(home / "made"), "around": around}],
-        "empty_directories": [{"path": str(home / "data"), "identity": _durable.identity(str(home / "data"))}],
+        "empty_directories": [{"path": str(home / "data"), "identity": durable.identity(str(home / "data"))}],
     }
     session = make_session(DESTINATION, engine="runtime", data_root="/nowhere")
     _enter(session, "creating", creating={"name": "web", "volumes": [], "networks": [], "files": files, **places})
@@ -260,7 +256,7 @@ def test_a_refusal_comes_to_its_end_where_no_way_leads_any_more(
 def test_nothing_can_be_written_into_what_has_come(make_session: MakeSession) -> None:
     """The channel stays open for a day, for a source that has not heard; its key writes no file of a container that runs."""
     session = _came(make_session)
-    _channel_server.set_targets(session, {"layer": "/nowhere"})
+    channel_server.set_targets(session, {"layer": "/nowhere"})
     _settle(session, Docker(web=OTHER_CONTAINER))
     assert not session.ended
     assert not os.path.exists(session.memory_path("targets.json"))
@@ -283,7 +279,7 @@ def test_what_a_move_has_left_to_be_done_is_done_before_the_next_one(make_sessio
     docker = Docker(web=OTHER_CONTAINER)
     docker.table[OTHER_CONTAINER]["HostConfig"] = {"RestartPolicy": {"Name": "no", "MaximumRetryCount": 0}}
     session = _came(make_session)
-    _destination.finish_arrival(docker.engine, "web")
+    destination.finish_arrival(docker.engine, "web")
     assert docker.done == ["policy always"]
     _move_on(make_session, docker)
     _settle(session, docker)
@@ -295,7 +291,7 @@ def test_what_came_from_nowhere_or_is_not_there_has_nothing_left(make_session: M
     docker = Docker(web=THIRD_CONTAINER)
     _came(make_session)
     for name in ("web", "other"):
-        _destination.finish_arrival(docker.engine, name)
+        destination.finish_arrival(docker.engine, name)
     assert docker.done == []
 
 
@@ -331,17 +327,17 @@ def test_a_destination_that_is_lost_after_it_has_refused_changes_nothing(
     """The source went on long ago, and may have moved the container elsewhere; the person only wants the session to be closed."""
     docker = Docker(web=CONTAINER)
     session = _frozen(make_session, CONTAINER)
-    _source.settle(session, docker.engine, word={"decision": REFUSED})
+    source.settle(session, docker.engine, word={"decision": REFUSED})
     assert session.phase == "aborted"
     if moved_on:
         onward = _frozen(make_session, CONTAINER)
-        _source.commit(onward, docker.engine, {"decision": RUN, "container_id": THIRD_CONTAINER})
+        source.commit(onward, docker.engine, {"decision": RUN, "container_id": THIRD_CONTAINER})
         onward.close(keep=True)
     else:
         docker.kill(CONTAINER)
     docker.done.clear()
-    monkeypatch.setattr(_recovery, "Engine", lambda: docker.engine)
-    _recovery.settle(
+    monkeypatch.setattr(recovery, "Engine", lambda: docker.engine)
+    recovery.settle(
         session=session.id,
         container=None,
         role=SOURCE,

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _snapshots, _trees
-from ansible_collections.livemigrate.criu.plugins.module_utils._command import Completed
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.command import Completed
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker import directories, snapshots
 from tests.unit.core.support import CONTAINER, OTHER_CONTAINER
 
 BASE = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots"
@@ -30,8 +30,8 @@ PRINTED_BY_1_7 = (
 
 def test_a_running_container_is_in_the_table_of_mounts() -> None:
     table = f"22 1 8:1 / / rw - ext4 /dev/sda rw\n1874 1465 0:220 / {MOUNTED}\n"
-    assert _snapshots.parse_mountinfo(table, CONTAINER) == f"{BASE}/4/fs"
-    assert _snapshots.parse_mountinfo(table, OTHER_CONTAINER) is None
+    assert snapshots.parse_mountinfo(table, CONTAINER) == f"{BASE}/4/fs"
+    assert snapshots.parse_mountinfo(table, OTHER_CONTAINER) is None
 
 
 @pytest.mark.parametrize(
@@ -50,18 +50,18 @@ def test_a_running_container_is_in_the_table_of_mounts() -> None:
     ],
 )
 def test_other_mounts_are_not_mistaken_for_it(table: str) -> None:
-    assert _snapshots.parse_mountinfo(table, CONTAINER) is None
+    assert snapshots.parse_mountinfo(table, CONTAINER) is None
 
 
 def test_two_mounts_that_do_not_agree_tell_nothing() -> None:
     other = MOUNTED.replace("/4/fs", "/5/fs")
-    assert _snapshots.parse_mountinfo(f"9 1 0:3 / {MOUNTED}\n8 1 0:3 / {MOUNTED}", CONTAINER) == f"{BASE}/4/fs"
-    assert _snapshots.parse_mountinfo(f"9 1 0:3 / {MOUNTED}\n8 1 0:4 / {other}", CONTAINER) is None
+    assert snapshots.parse_mountinfo(f"9 1 0:3 / {MOUNTED}\n8 1 0:3 / {MOUNTED}", CONTAINER) == f"{BASE}/4/fs"
+    assert snapshots.parse_mountinfo(f"9 1 0:3 / {MOUNTED}\n8 1 0:4 / {other}", CONTAINER) is None
 
 
 @pytest.mark.parametrize("output", [PRINTED, PRINTED_BY_1_7])
 def test_what_ctr_prints(output: str) -> None:
-    assert _snapshots.parse_mounts(output) == f"{BASE}/4/fs"
+    assert snapshots.parse_mounts(output) == f"{BASE}/4/fs"
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_what_ctr_prints(output: str) -> None:
     ],
 )
 def test_snapshots_without_an_upper_directory(output: str) -> None:
-    assert _snapshots.parse_mounts(output) is None
+    assert snapshots.parse_mounts(output) is None
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def _never(argv: Sequence[str], **_options: object) -> Completed:
 
 def test_a_real_mount(overlay: tuple[Path, Path]) -> None:
     upper, merged = overlay
-    assert _snapshots.upper_directory(CONTAINER, _never) == str(upper)
+    assert snapshots.upper_directory(CONTAINER, _never) == str(upper)
     (upper / "below").write_text("seen")
     assert (merged / "below").read_text() == "seen"
 
@@ -123,7 +123,7 @@ def sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     places = [tmp_path / name for name in ("system.sock", "own.sock", "missing.sock")]
     for place in places[:2]:
         place.touch()
-    monkeypatch.setattr(_snapshots, "SOCKETS", tuple(map(str, places)))
+    monkeypatch.setattr(snapshots, "SOCKETS", tuple(map(str, places)))
     return [str(place) for place in places[:2]]
 
 
@@ -132,25 +132,25 @@ def test_one_that_does_not_run_is_asked_for(tmp_path: Path, sockets: list[str]) 
     upper.mkdir(parents=True)
     found = Completed(0, f"mount -t overlay overlay /x -o index=off,workdir={tmp_path}/4/work,upperdir={upper}\n", "")
     ctr = Ctr({sockets[0]: NOT_FOUND, sockets[1]: found})
-    assert _snapshots.upper_directory(CONTAINER, ctr) == str(upper)
+    assert snapshots.upper_directory(CONTAINER, ctr) == str(upper)
     assert [argv[0] for argv in ctr.asked] == ["ctr", "ctr"]
     assert all(argv[-1] == CONTAINER and "moby" in argv for argv in ctr.asked)
     ctr = Ctr({sockets[0]: found})
-    assert _snapshots.upper_directory(CONTAINER, ctr) == str(upper)
+    assert snapshots.upper_directory(CONTAINER, ctr) == str(upper)
     assert len(ctr.asked) == 1
 
 
 def test_a_place_in_the_table_that_is_not_there_is_not_believed(
     tmp_path: Path, sockets: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_snapshots, "parse_mountinfo", lambda _table, _container: str(tmp_path / "an\\,upper"))
+    monkeypatch.setattr(snapshots, "parse_mountinfo", lambda _table, _container: str(tmp_path / "an\\,upper"))
     found = Completed(0, f"mount -t overlay overlay /x -o upperdir={tmp_path},lowerdir=/a\n", "")
-    assert _snapshots.upper_directory(CONTAINER, Ctr({sockets[0]: found})) == str(tmp_path)
+    assert snapshots.upper_directory(CONTAINER, Ctr({sockets[0]: found})) == str(tmp_path)
 
 
 def test_the_error_says_what_containerd_said(sockets: list[str]) -> None:
     with pytest.raises(MigrationError) as caught:
-        _snapshots.upper_directory(CONTAINER, Ctr(dict.fromkeys(sockets, NOT_FOUND)))
+        snapshots.upper_directory(CONTAINER, Ctr(dict.fromkeys(sockets, NOT_FOUND)))
     assert caught.value.code == "snapshot_not_found"
     assert "does not exist: not found" in caught.value.message
 
@@ -158,21 +158,21 @@ def test_the_error_says_what_containerd_said(sockets: list[str]) -> None:
 def test_a_directory_that_is_not_there_is_not_given_out(tmp_path: Path, sockets: list[str]) -> None:
     gone = Completed(0, f"mount -t overlay overlay /x -o upperdir={tmp_path}/gone,lowerdir=/a\n", "")
     with pytest.raises(MigrationError, match="gone is no directory"):
-        _snapshots.upper_directory(CONTAINER, Ctr(dict.fromkeys(sockets, gone)))
+        snapshots.upper_directory(CONTAINER, Ctr(dict.fromkeys(sockets, gone)))
 
 
 def test_no_containerd_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_snapshots, "SOCKETS", (str(tmp_path / "none"),))
+    monkeypatch.setattr(snapshots, "SOCKETS", (str(tmp_path / "none"),))
     with pytest.raises(MigrationError, match="no containerd listens on"):
-        _snapshots.upper_directory(CONTAINER, _never)
+        snapshots.upper_directory(CONTAINER, _never)
 
 
 def test_only_an_id_reaches_ctr() -> None:
     with pytest.raises(MigrationError, match="not a full container id"):
-        _snapshots.upper_directory("--help", _never)
+        snapshots.upper_directory("--help", _never)
 
 
 @pytest.mark.parametrize("shown", [{"GraphDriver": {"Name": "overlayfs", "Data": None}}, {"Driver": "overlayfs"}])
 def test_the_layer_of_such_a_container_travels(shown: dict[str, object], overlay: tuple[Path, Path]) -> None:
     inspect = {"Id": CONTAINER, "Name": "/web", **shown}
-    assert _trees.layer(inspect)[:2] == ("layer", str(overlay[0]))
+    assert directories.layer(inspect)[:2] == ("layer", str(overlay[0]))

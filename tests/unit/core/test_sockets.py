@@ -18,18 +18,15 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import (
-    _announce,
-    _held,
-    _held_sockets,
-    _rules_network,
-    _sockets,
-    _spec_networks,
-)
-from ansible_collections.livemigrate.criu.plugins.module_utils._addresses import Addresses
-from ansible_collections.livemigrate.criu.plugins.module_utils._finding import ERROR, WARNING
-from ansible_collections.livemigrate.criu.plugins.module_utils._rules_network import View
-from ansible_collections.livemigrate.criu.plugins.module_utils._sockets import Socket, Sockets
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.spec import networks as spec_networks
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import process_resources, process_sockets
+from ansible_collections.livemigrate.criu.plugins.module_utils._network import announce
+from ansible_collections.livemigrate.criu.plugins.module_utils._network import sockets as network_sockets
+from ansible_collections.livemigrate.criu.plugins.module_utils._network.addresses import Addresses
+from ansible_collections.livemigrate.criu.plugins.module_utils._network.sockets import Socket, Sockets
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.finding import ERROR, WARNING
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.rules import network as rules_network
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.rules.network import View
 from tests.unit.core.netns import Namespaces
 
 TCP = """\
@@ -103,23 +100,23 @@ OWN = {827031, 827032, 827033, 827034, 827035}
 def sockets() -> Sockets:
     """What the samples say."""
     inet = [
-        *_sockets.parse_inet("tcp", TCP),
-        *_sockets.parse_inet("tcp", TCP6),
-        *_sockets.parse_inet("udp", UDP),
+        *network_sockets.parse_inet("tcp", TCP),
+        *network_sockets.parse_inet("tcp", TCP6),
+        *network_sockets.parse_inet("udp", UDP),
     ]
     return Sockets(
         tuple(inet),
-        _sockets.parse_own_addresses(FIB_TRIE, "fd000000000000000000000000000005 02 40 00 80     eth0\n"),
-        _sockets.parse_groups(IGMP, IGMP6),
-        _sockets.outside(_sockets.parse_unix(UNIX), OWN),
+        network_sockets.parse_own_addresses(FIB_TRIE, "fd000000000000000000000000000005 02 40 00 80     eth0\n"),
+        network_sockets.parse_groups(IGMP, IGMP6),
+        network_sockets.outside(network_sockets.parse_unix(UNIX), OWN),
     )
 
 
 def test_lines_are_read(sockets: Sockets) -> None:
     listening, outgoing = sockets.inet[:2]
     assert str(outgoing) == "tcp 172.17.0.2:60038 - 172.17.0.1:22"
-    assert (outgoing.state, outgoing.inode, outgoing.queued) == (_sockets.ESTABLISHED, 827026, 33)
-    assert (listening.state, listening.queued) == (_sockets.LISTEN, 1)
+    assert (outgoing.state, outgoing.inode, outgoing.queued) == (network_sockets.ESTABLISHED, 827026, 33)
+    assert (listening.state, listening.queued) == (network_sockets.LISTEN, 1)
     assert str(sockets.inet[6]).startswith("tcp [::1]:9001")
     assert sockets.own_addresses == {ip_address("172.17.0.2"), ip_address("fd00::5")}
 
@@ -136,15 +133,18 @@ def test_sockets_of_ipv6_are_told_apart_though_they_speak_ipv4() -> None:
         socket.create_connection(("127.0.0.1", both.getsockname()[1])) as client,
         both.accept()[0] as accepted,
     ):
-        seen = _sockets.own(_sockets.look([os.getpid()]), [os.getpid()])
+        seen = network_sockets.own(network_sockets.look([os.getpid()]), [os.getpid()])
         inodes = {os.fstat(one.fileno()).st_ino for one in (both, accepted)}
         others = {os.fstat(one.fileno()).st_ino for one in (four, client)}
     six = {one.inode for one in seen.six}
     assert inodes <= six
     assert not others & six
-    assert _sockets.of_plain(_sockets.plain(seen)).six == seen.six
+    assert network_sockets.of_plain(network_sockets.plain(seen)).six == seen.six
     # As an earlier release has told it.
-    assert _sockets.of_plain({key: value for key, value in _sockets.plain(seen).items() if key != "six"}).six == ()
+    assert (
+        network_sockets.of_plain({key: value for key, value in network_sockets.plain(seen).items() if key != "six"}).six
+        == ()
+    )
 
 
 def test_connections_within_the_container_do_not_count(sockets: Sockets) -> None:
@@ -165,24 +165,24 @@ def test_groups_are_those_that_a_program_has_joined(sockets: Sockets) -> None:
 
 def test_a_unix_stream_to_the_host_is_seen_and_those_within_are_not(sockets: Sockets) -> None:
     assert sockets.outside == ("/run/docker.sock",)
-    assert _sockets.outside(_sockets.parse_unix("u_str ESTAB 0 0 * 5 * 6\n"), {5}) == ("unnamed",)
-    assert _sockets.outside(_sockets.parse_unix("u_dgr ESTAB 0 0 * 5 * 6\n"), {5}) == ()
+    assert network_sockets.outside(network_sockets.parse_unix("u_str ESTAB 0 0 * 5 * 6\n"), {5}) == ("unnamed",)
+    assert network_sockets.outside(network_sockets.parse_unix("u_dgr ESTAB 0 0 * 5 * 6\n"), {5}) == ()
 
 
 def test_a_request_that_comes_and_goes_does_not_last(sockets: Sockets) -> None:
     passing = sockets.inet[1]._replace(port=5000, inode=99)
     now = sockets._replace(inet=(*sockets.inet, passing))
     assert passing in now.connections
-    assert passing not in _sockets.lasting(sockets, now)
-    assert len(_sockets.lasting(sockets, now)) == 2
+    assert passing not in network_sockets.lasting(sockets, now)
+    assert len(network_sockets.lasting(sockets, now)) == 2
 
 
 def test_a_real_look_at_ourselves() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
-        seen = _sockets.look([os.getpid()])
+        seen = network_sockets.look([os.getpid()])
         port = server.getsockname()[1]
-        assert any(one.port == port and one.state == _sockets.LISTEN for one in seen.inet)
-        assert [one.port for one in _sockets.left_behind(os.getpid()) if one.port == port] == [port]
+        assert any(one.port == port and one.state == network_sockets.LISTEN for one in seen.inet)
+        assert [one.port for one in network_sockets.left_behind(os.getpid()) if one.port == port] == [port]
 
 
 # -- in a network that others use too -----------------------------------------------------------------------------
@@ -234,16 +234,16 @@ _THEIRS = 'held = [joins(socket.AF_INET, 0, "239.9.9.9"), joins(socket.AF_INET6,
 def test_in_a_shared_network_groups_are_those_of_the_containers_own_sockets(net: Namespaces) -> None:
     """As with --network host: the kernel lists groups of the whole namespace, and none of them was told."""
     with _program(net, _OURS) as ours, _program(net, _THEIRS) as theirs:
-        seen = _sockets.look([ours])
+        seen = network_sockets.look([ours])
         assert {ip_address("239.9.9.9"), ip_address("ff02::fb")} < seen.groups
         wanted = set(map(ip_address, ("239.1.2.3", "239.1.2.4", "ff02::fb")))
-        own = _sockets.own(seen, [ours])
+        own = network_sockets.own(seen, [ours])
         assert own.groups == wanted
         assert not own.unknown_groups
         assert _codes(own, KEPT) == {"multicast_joined"}
-        assert _sockets.own(seen, [theirs]).groups == {ip_address("239.9.9.9"), ip_address("ff02::99")}
+        assert network_sockets.own(seen, [theirs]).groups == {ip_address("239.9.9.9"), ip_address("ff02::99")}
         # Nobody joins a group meanwhile, so whoever holds no socket has joined none.
-        assert _sockets.own(seen, [net.container]).groups == frozenset()
+        assert network_sockets.own(seen, [net.container]).groups == frozenset()
 
 
 @pytest.mark.parametrize("how", ["not here", "takes long"])
@@ -257,26 +257,26 @@ def test_where_sockets_cannot_be_asked_it_is_told_that_nobody_knows(
             raise OSError(errno.ENOSYS, "not here")
 
     if how == "not here":
-        monkeypatch.setattr(_held_sockets, "Lender", NotHere)
+        monkeypatch.setattr(process_sockets, "Lender", NotHere)
     else:
-        monkeypatch.setattr(_held_sockets.joined, "__defaults__", ((), -1.0))
+        monkeypatch.setattr(process_sockets.joined, "__defaults__", ((), -1.0))
     bound = f"{_OURS}\nheld[0].bind(('', 5353))"
     with _program(net, bound) as ours, _program(net, f"{_JOINS}\nheld = listens(0)") as without_datagrams:
-        own = _sockets.own(seen := _sockets.look([ours]), [ours])
+        own = network_sockets.own(seen := network_sockets.look([ours]), [ours])
         assert own.groups == frozenset()
         assert own.unknown_groups == set(map(ip_address, ("239.1.2.3", "239.1.2.4", "ff02::fb")))
-        told = _rules_network.judge(View(own, (), KEPT, False), WARNING)
+        told = rules_network.judge(View(own, (), KEPT, False), WARNING)
         assert [one.rule for one in told] == ["multicast_unknown"]
-        assert _sockets.own(seen, [without_datagrams]).unknown_groups == frozenset()
-        assert _sockets.of_plain(_sockets.plain(own)) == own
+        assert network_sockets.own(seen, [without_datagrams]).unknown_groups == frozenset()
+        assert network_sockets.of_plain(network_sockets.plain(own)) == own
 
 
 def test_protocols_of_others_in_a_shared_network_do_not_count(net: Namespaces) -> None:
     """Go from 1.24 on listens with MPTCP: a program of the host's refused every container on the host's network."""
     with _program(net, _OURS) as ours, _program(net, _THEIRS) as theirs:
-        assert _held.look([ours], ours)["protocols"] == {"MPTCP": 1}
-        assert _held.look([ours], ours, own_network=False)["protocols"] == {}
-        assert _held.look([ours, theirs], ours, own_network=False)["protocols"] == {"MPTCP": 1}
+        assert process_resources.look([ours], ours)["protocols"] == {"MPTCP": 1}
+        assert process_resources.look([ours], ours, own_network=False)["protocols"] == {}
+        assert process_resources.look([ours, theirs], ours, own_network=False)["protocols"] == {"MPTCP": 1}
 
 
 # -- rules --------------------------------------------------------------------------------------------------------
@@ -289,12 +289,12 @@ HIDDEN = Addresses(frozenset({ADDRESS}), frozenset())
 
 def _codes(sockets: Sockets, after: Addresses, *, close: bool = False) -> set[str]:
     connections = sockets.connections
-    return {one.rule for one in _rules_network.judge(View(sockets, tuple(connections), after, close), ERROR)}
+    return {one.rule for one in rules_network.judge(View(sockets, tuple(connections), after, close), ERROR)}
 
 
 def test_a_kept_address_breaks_nothing_of_tcp(sockets: Sockets) -> None:
     assert _codes(sockets, KEPT) == {"multicast_joined", "unix_stream_outside"}
-    assert _rules_network.judge(View(sockets, tuple(sockets.connections), KEPT, True), WARNING) == []
+    assert rules_network.judge(View(sockets, tuple(sockets.connections), KEPT, True), WARNING) == []
 
 
 def test_a_changed_address_breaks_connections_and_bound_sockets(sockets: Sockets) -> None:
@@ -306,11 +306,11 @@ def test_a_changed_address_breaks_connections_and_bound_sockets(sockets: Sockets
 
 
 def test_clients_are_told_not_waited_for() -> None:
-    client = Socket("tcp", ADDRESS, 8080, ip_address("192.0.2.1"), 4000, _sockets.ESTABLISHED, 77, 0)
-    served = Sockets((client, *_sockets.parse_inet("tcp", TCP6)[:2]), frozenset({ADDRESS}), frozenset(), ())
+    client = Socket("tcp", ADDRESS, 8080, ip_address("192.0.2.1"), 4000, network_sockets.ESTABLISHED, 77, 0)
+    served = Sockets((client, *network_sockets.parse_inet("tcp", TCP6)[:2]), frozenset({ADDRESS}), frozenset(), ())
     assert served.is_incoming(client)
     assert _codes(served, NOWHERE) == set()
-    (warning,) = _rules_network.judge(View(served, tuple(served.connections), NOWHERE, False), WARNING)
+    (warning,) = rules_network.judge(View(served, tuple(served.connections), NOWHERE, False), WARNING)
     assert warning.rule == "connections_close"
     assert "192.0.2.1:4000" in warning.message
 
@@ -318,7 +318,7 @@ def test_clients_are_told_not_waited_for() -> None:
 def test_many_connections_make_a_short_message(sockets: Sockets) -> None:
     many = [sockets.inet[1]._replace(port=port, inode=port) for port in range(1000, 1100)]
     view = View(Sockets(tuple(many), frozenset(), frozenset(), ()), tuple(many), NOWHERE, False)
-    (finding,) = _rules_network.judge(view, ERROR)
+    (finding,) = rules_network.judge(view, ERROR)
     assert "and 97 more" in finding.message
 
 
@@ -353,7 +353,7 @@ def _inspect(*, requested: str, assigned: str) -> dict[str, Any]:
 def test_which_addresses_stay(requested: str, driver: str, there: bool, reachable: bool) -> None:
     source = _inspect(requested=requested, assigned="198.51.100.7")
     copy = _inspect(requested=requested, assigned="")
-    after = _spec_networks.addresses_after(source, copy, {"lan": driver})
+    after = spec_networks.addresses_after(source, copy, {"lan": driver})
     assert (bool(after.there), bool(after.reachable)) == (there, reachable)
 
 
@@ -380,7 +380,7 @@ def test_frames_for_each_address_of_each_device() -> None:
             ],
         },
     ]
-    (first, arp), (second, advertisement) = _announce.frames(listing)
+    (first, arp), (second, advertisement) = announce.frames(listing)
     assert (first, second) == ("eth0", "eth0")
     assert arp.hex() == "ffffffffffff0242c6120564080600010800060400010242c6120564c6336407000000000000c6336407"
     # As a kernel's neighbour took it; the checksum over pseudo header and message is all ones.

@@ -15,15 +15,11 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import (
-    _agent,
-    _agent_package,
-    _session,
-    _step_call,
-    _steps,
-)
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import SOURCE, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import agent, steps
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import agent_package, step_call
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import session as sessions
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import SOURCE, Session
 
 ECHO = "import json, sys; json.dump({'result': {'argv': sys.argv[1:], **json.load(sys.stdin)}}, sys.stdout)"
 REFUSES = """import sys; print('{"failure": {"code": "no_space", "message": "Full.", "details": {"free": 1}}}')"""
@@ -46,13 +42,13 @@ def _agent_is(session: Session, program: str) -> None:
 
 def test_parameters_and_result(session: Session) -> None:
     _agent_is(session, ECHO)
-    assert _step_call.call(session, "go", {"wait": 5}) == {"argv": ["step", session.id, "go"], "wait": 5}
+    assert step_call.call(session, "go", {"wait": 5}) == {"argv": ["step", session.id, "go"], "wait": 5}
 
 
 def test_an_error_is_the_step_s_own(session: Session) -> None:
     _agent_is(session, REFUSES)
     with pytest.raises(MigrationError, match=r"^Full\.$") as caught:
-        _step_call.call(session, "go", {})
+        step_call.call(session, "go", {})
     assert caught.value.as_failure() == {"code": "no_space", "message": "Full.", "details": {"free": 1}}
 
 
@@ -69,7 +65,7 @@ def test_an_error_is_the_step_s_own(session: Session) -> None:
 def test_an_agent_that_ends_without_an_answer(session: Session, program: str, said: str) -> None:
     _agent_is(session, program)
     with pytest.raises(MigrationError) as caught:
-        _step_call.call(session, "go", {})
+        step_call.call(session, "go", {})
     assert (caught.value.code, caught.value.message) == ("step_ended", said)
 
 
@@ -77,7 +73,7 @@ def test_a_session_that_is_over(session: Session) -> None:
     session.enter("aborted")
     session.enter("closed")
     with pytest.raises(MigrationError, match="brought to its end meanwhile") as caught:
-        _step_call.call(session, "go", {})
+        step_call.call(session, "go", {})
     assert caught.value.code == "session_over"
 
 
@@ -86,7 +82,7 @@ def test_one_that_ends_while_its_agent_is_started(session: Session, monkeypatch:
     answers = iter([False, True])
     monkeypatch.setattr(Session, "ended", property(lambda _self: next(answers)))
     with pytest.raises(MigrationError) as caught:
-        _step_call.call(session, "go", {})
+        step_call.call(session, "go", {})
     assert caught.value.code == "session_over"
 
 
@@ -104,9 +100,9 @@ def test_the_agent_tells_what_a_step_raised(
     def fail(*_arguments: Any) -> dict[str, Any]:
         raise raised
 
-    monkeypatch.setattr(_steps, "run", fail)
+    monkeypatch.setattr(steps, "run", fail)
     monkeypatch.setattr("sys.stdin", io.StringIO("{}"))
-    assert _agent.step(session, "go") == 0
+    assert agent.step(session, "go") == 0
     failure = json.loads(capsys.readouterr().out)["failure"]
     assert failure["code"] == code
     assert ("traceback" in failure["details"]) == (code == "unexpected")
@@ -118,18 +114,18 @@ def test_the_agent_tells_what_a_step_raised(
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The directory in memory in which an agent lies until there is a session."""
-    monkeypatch.setattr(_session, "VOLATILE_ROOT", str(tmp_path / "run"))
+    monkeypatch.setattr(sessions, "VOLATILE_ROOT", str(tmp_path / "run"))
     return tmp_path / "run"
 
 
 def _agent_is_made_of(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_agent_package, "build", lambda _sources: program.encode())
+    monkeypatch.setattr(agent_package, "build", lambda _sources: program.encode())
 
 
 @pytest.mark.parametrize("check_mode", [False, True])
 def test_a_new_agent_opens_a_half_and_is_kept(check_mode: bool, places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _agent_is_made_of(ECHO, monkeypatch)
-    answer = _step_call.open_half({"role": "source"}, check_mode=check_mode)
+    answer = step_call.open_half({"role": "source"}, check_mode=check_mode)
     assert answer == {"argv": ["open", *(["--check"] if check_mode else [])], "role": "source"}
     for place in (places, places / "agents"):
         assert place.stat().st_mode & 0o777 == 0o700
@@ -140,7 +136,7 @@ def test_a_new_agent_opens_a_half_and_is_kept(check_mode: bool, places: Path, mo
 def test_what_opening_raises_is_told_as_it_is(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _agent_is_made_of(REFUSES, monkeypatch)
     with pytest.raises(MigrationError, match=r"^Full\.$") as caught:
-        _step_call.open_half({"role": "source"}, check_mode=False)
+        step_call.open_half({"role": "source"}, check_mode=False)
     assert caught.value.code == "no_space"
     assert len(list((places / "agents").iterdir())) == 1
 
@@ -148,25 +144,25 @@ def test_what_opening_raises_is_told_as_it_is(places: Path, monkeypatch: pytest.
 def test_an_agent_that_does_not_work_here_opens_nothing(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _agent_is_made_of("import no_such_library", monkeypatch)
     with pytest.raises(MigrationError, match="No module named 'no_such_library'") as caught:
-        _step_call.open_half({"role": "source"}, check_mode=False)
+        step_call.open_half({"role": "source"}, check_mode=False)
     assert caught.value.code == "watchdog_failed"
     assert list((places / "agents").iterdir()) == [], "a damaged one would stand in the way for a day"
 
 
 def test_the_agent_is_made_once_for_a_version(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _agent_is_made_of(ECHO, monkeypatch)
-    _step_call.open_half({"role": "source"}, check_mode=True)
+    step_call.open_half({"role": "source"}, check_mode=True)
     (first,) = (places / "agents").iterdir()
     used, old = places / "agents" / "used.pyz", places / "agents" / "old.pyz"
     for path, hours in ((first, 23), (used, 23), (old, 25)):
         path.touch()
         os.utime(path, (0, time.time() - hours * 3600))
     _agent_is_made_of("import no_such_library", monkeypatch)
-    _step_call.open_half({"role": "source"}, check_mode=True)
+    step_call.open_half({"role": "source"}, check_mode=True)
     assert first.stat().st_mtime > time.time() - 3600, "it has been used"
-    monkeypatch.setattr(_agent_package, "parts", lambda: {"_agent": "another version"})
+    monkeypatch.setattr(agent_package, "parts", lambda: {"_agent": "another version"})
     _agent_is_made_of(ECHO, monkeypatch)
-    _step_call.open_half({"role": "source"}, check_mode=True)
+    step_call.open_half({"role": "source"}, check_mode=True)
     kept = set((places / "agents").iterdir())
     assert {first, used} < kept
     assert old not in kept
@@ -178,5 +174,5 @@ def test_the_agent_of_this_code_tells_what_is_missing() -> None:
     """The whole way: made, started, asked."""
     asked = {"role": "destination", "session": "", "container_id": "", "channel_user": "", "public_key": ""}
     with pytest.raises(MigrationError, match="session, container_id, channel_user, public_key must be given") as caught:
-        _step_call.open_half(asked, check_mode=False)
+        step_call.open_half(asked, check_mode=False)
     assert caught.value.code == "missing_arguments"

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _surroundings
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
-from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._host.tasks import TaskGroup
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings import surroundings
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings.side import Side
 
 SIDE = Side(1, TaskGroup("/nowhere"), "/nowhere", own_network=True)
 
@@ -68,7 +68,7 @@ Use = Callable[..., None]
 @pytest.fixture
 def use(monkeypatch: pytest.MonkeyPatch) -> Use:
     """A function that has these topics asked and no others."""
-    return lambda *topics: monkeypatch.setattr(_surroundings, "_TOPICS", topics)
+    return lambda *topics: monkeypatch.setattr(surroundings, "_TOPICS", topics)
 
 
 def test_processes_are_read_at_once_and_the_rest_beside(use: Use) -> None:
@@ -76,7 +76,7 @@ def test_processes_are_read_at_once_and_the_rest_beside(use: Use) -> None:
     processes, rest = Topic("processes", of_processes=True), Topic("rest")
     use(rest, processes)
     rest.may_be_read.clear()
-    with _surroundings.Reading(SIDE, _surroundings.look_ahead(SIDE)) as reading:
+    with surroundings.Reading(SIDE, surroundings.look_ahead(SIDE)) as reading:
         assert processes.taken_with == ["ahead of processes"]
         assert rest.taken_with == []
         rest.may_be_read.set()
@@ -89,14 +89,14 @@ def test_what_cannot_be_read_is_no_move(use: Use, of_processes: bool) -> None:
     """Else it would be lost in silence."""
     use(Broken("sysctls", of_processes=of_processes))
     with pytest.raises(MigrationError, match=r"\(sysctls\): .*Permission denied") as caught:  # noqa: SIM117
-        with _surroundings.Reading(SIDE, _surroundings.look_ahead(SIDE)) as reading:
+        with surroundings.Reading(SIDE, surroundings.look_ahead(SIDE)) as reading:
             reading.result()
     assert caught.value.code == "surroundings_unreadable"
 
 
 def test_what_differs_is_carried_and_what_is_left_is_told(use: Use) -> None:
     use(carried := Topic("limits"), Topic("owner", can_be_carried=False), Topic("unknown to the source"))
-    assert _surroundings.bring_over(SIDE, {"limits": "1", "owner": "2"}) == ["owner is another one"]
+    assert surroundings.bring_over(SIDE, {"limits": "1", "owner": "2"}) == ["owner is another one"]
     assert carried.copy == "1"
 
 
@@ -116,14 +116,14 @@ def test_all_is_carried_before_anything_is_compared(use: Use) -> None:
             return super().compare(side, source)
 
     use(*(Noting(name) for name in ("quick", "slow", "sysctls", "cgroup")))
-    assert _surroundings.bring_over(SIDE, dict.fromkeys(("quick", "slow", "sysctls", "cgroup"), "1")) == []
+    assert surroundings.bring_over(SIDE, dict.fromkeys(("quick", "slow", "sysctls", "cgroup"), "1")) == []
     assert set(done[:2]) == {"carry cgroup", "carry sysctls"}
     assert set(done[2:4]) == {"carry quick", "carry slow"}
 
 
 def test_what_cannot_be_compared_counts_as_different(use: Use) -> None:
     use(Broken("mounts"))
-    [difference] = _surroundings.bring_over(SIDE, {"mounts": "1"})
+    [difference] = surroundings.bring_over(SIDE, {"mounts": "1"})
     assert difference.startswith("mounts cannot be compared")
 
 
@@ -133,11 +133,11 @@ def test_what_no_source_can_have_found_counts_as_different(use: Use) -> None:
             raise ValueError("'..' is no descriptor")
 
     use(Strange("descriptors"))
-    assert _surroundings.bring_over(SIDE, {"descriptors": "1"}) == [
+    assert surroundings.bring_over(SIDE, {"descriptors": "1"}) == [
         "descriptors cannot be compared ('..' is no descriptor)"
     ]
 
 
 def test_a_message_names_the_first_and_counts_the_others() -> None:
-    assert _surroundings.sentence(["a"]) == "The copy does not see what the original saw: a."
-    assert _surroundings.sentence([str(number) for number in range(10)]).endswith("7, and 2 more.")
+    assert surroundings.sentence(["a"]) == "The copy does not see what the original saw: a."
+    assert surroundings.sentence([str(number) for number in range(10)]).endswith("7, and 2 more.")

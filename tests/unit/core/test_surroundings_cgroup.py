@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _surroundings_cgroup as cgroup
-from ansible_collections.livemigrate.criu.plugins.module_utils import _tasks
-from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
-from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import tasks as tasks_module
+from ansible_collections.livemigrate.criu.plugins.module_utils._host.tasks import TaskGroup
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings import cgroup
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings.side import Side
 from tests.unit.core.groups import Group, own_group, unified
 from tests.unit.core.inhabitants import inhabited
 
@@ -107,7 +107,7 @@ def test_the_group_of_a_container_whose_first_process_is_in_a_cgroup_of_its_own(
     group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of its tasks are meant, and not those beside its first process."""
-    monkeypatch.setattr(_tasks, "_CGROUPS", str(unified()))
+    monkeypatch.setattr(tasks_module, "_CGROUPS", str(unified()))
     container = "c" * 64
     with inhabited(group, f"docker-{container}.scope", PROGRAM) as side:
         init = Path(side.group.path) / "init"

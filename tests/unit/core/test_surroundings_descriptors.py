@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _surroundings_descriptors as descriptors
-from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_ids import Ids
-from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings import descriptors
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings.ids import Ids
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings.side import Side
 from tests.unit.core.groups import Group, own_group
 from tests.unit.core.inhabitants import inhabited
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _surroundings_firewall as topic
-from ansible_collections.livemigrate.criu.plugins.module_utils._fence import ALL, rules
-from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
-from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
+from ansible_collections.livemigrate.criu.plugins.module_utils._host.tasks import TaskGroup
+from ansible_collections.livemigrate.criu.plugins.module_utils._network.fence import ALL, rules
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings import firewall as topic
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings.side import Side
 from tests.unit.core.netns import namespaces
 
 # What Docker 26.1.5 and 28.5.2 set up in a container for their resolver, as nft and iptables tell it.

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _surroundings_ipc as ipc
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings import ipc
 from tests.unit.core.groups import Group, own_group
 from tests.unit.core.inhabitants import inhabited
 

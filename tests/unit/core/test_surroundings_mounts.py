@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_mounts import (
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings.mounts import (
     carry,
     compare,
     differences,

@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _network_facts, _network_state
-from ansible_collections.livemigrate.criu.plugins.module_utils import _surroundings_network as topic
-from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
-from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
+from ansible_collections.livemigrate.criu.plugins.module_utils._host.tasks import TaskGroup
+from ansible_collections.livemigrate.criu.plugins.module_utils._network import state as network_state
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.facts import network as facts_of_network
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings import network as topic
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings.side import Side
 from tests.unit.core.support import ROOT, wait_for
 
 
@@ -255,7 +256,7 @@ def test_what_cannot_be_brought_over_is_seen(pair: tuple[Container, Container]) 
     inspect = json.loads((source.directory / "config.v2.json").read_text())
     names = ("addresses", "devices", "shaped", "gateways", "ipsets", "stateful")
     nothing = {**{name: [] for name in names}, "ipsec": 0}
-    assert _network_facts.look(source.sleeper.pid, inspect) == nothing
+    assert facts_of_network.look(source.sleeper.pid, inspect) == nothing
     source.ip("link add br9 type bridge")
     source.ip("address add 10.96.0.1/24 dev br9")
     source.ip("address add 10.77.0.5/24 dev eth0")
@@ -264,7 +265,7 @@ def test_what_cannot_be_brought_over_is_seen(pair: tuple[Container, Container]) 
     _run(
         f"nsenter --net=/proc/{source.sleeper.pid}/ns/net tc qdisc add dev eth1 root tbf rate 1mbit burst 4k latency 9ms"
     )
-    seen = _network_facts.look(source.sleeper.pid, inspect)
+    seen = facts_of_network.look(source.sleeper.pid, inspect)
     told = {
         "addresses": ["10.77.0.5"],
         "devices": ["br9 (bridge)"],
@@ -349,11 +350,11 @@ def test_a_kernel_that_has_no_ipv6(pair: tuple[Container, Container], monkeypatc
     """As one that was started with ipv6.disable=1 does with IPv6, this one does with DECnet, which no kernel has any more."""
     source = pair[0].side()
     with_it = topic.made_of(topic.take(source, None)).state
-    monkeypatch.setattr(_network_state, "INET6", 12)
+    monkeypatch.setattr(network_state, "INET6", 12)
     found = topic.made_of(topic.take(source, None)).state
     for name in ("addresses", "routes", "rules", "neighbours"):
         told = getattr(found, name)
-        assert told == tuple(one for one in getattr(with_it, name) if one.head[0] == _network_state.INET), name
+        assert told == tuple(one for one in getattr(with_it, name) if one.head[0] == network_state.INET), name
         assert len(told) < len(getattr(with_it, name)) or name == "neighbours"
     assert not _moved(*pair)
 
@@ -367,17 +368,17 @@ def test_a_copy_whose_kernel_has_no_ipv6(tmp_path: Path, monkeypatch: pytest.Mon
         source.ip("address add 2001:db8::9/128 dev lo")
         source.ip("-6 rule add priority 99 from 2001:db8::9 table 100")
         more = json.loads(json.dumps(topic.take(source.side(), None)))
-        read = _network_state._of_family
+        read = network_state._of_family
         monkeypatch.setattr(
-            _network_state,
+            network_state,
             "_of_family",
-            lambda netlink, kind, head: [] if head[0] == _network_state.INET6 else read(netlink, kind, head),
+            lambda netlink, kind, head: [] if head[0] == network_state.INET6 else read(netlink, kind, head),
         )
         for data, missed in (
             (plain, []),
             (more, ["the address 2001:db8::9/128", "the routing rule of priority 99"]),
         ):
-            assert any(one.head[0] == _network_state.INET6 for one in topic.made_of(data).state.rules)
+            assert any(one.head[0] == network_state.INET6 for one in topic.made_of(data).state.rules)
             # Before it is carried: this machine's kernel would let it be.
             told = topic.compare(copy.side(), data)
             assert [one for one in told if not one.startswith("the route to 2001:db8::9")] == missed

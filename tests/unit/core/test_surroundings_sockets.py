@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _held_sockets, _surroundings
-from ansible_collections.livemigrate.criu.plugins.module_utils import _surroundings_sockets as sockets
-from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import process_sockets
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings import sockets, surroundings
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings.side import Side
 from tests.unit.core.groups import Group, own_group
 from tests.unit.core.inhabitants import inhabited
 from tests.unit.core.netns import Namespaces
@@ -138,9 +138,9 @@ def test_every_option_of_the_table_is_carried(group: Group, options: Special) ->
 
 def test_it_is_one_of_the_topics(group: Group) -> None:
     with inhabited(group, "original", _that_sets(SET | {101: {}})) as original, inhabited(group, "copy", _OPEN) as copy:
-        with _surroundings.Reading(original, {}) as reading:
+        with surroundings.Reading(original, {}) as reading:
             source = json.loads(json.dumps({"sockets": reading._parts["sockets"]}))
-        assert _surroundings.bring_over(copy, source) == []
+        assert surroundings.bring_over(copy, source) == []
         assert _by_number(_taken(copy)) == {number: values for number, values in SET.items() if number != 101}
 
 
@@ -301,7 +301,7 @@ def test_only_options_of_the_table_are_set(special: Any, group: Group) -> None:
     with inhabited(group, "copy", _OPEN) as copy:
         with pytest.raises(ValueError, match=r" no |unpack"):
             sockets.carry(copy, source)
-        [told] = _surroundings.bring_over(copy, {"sockets": source})
+        [told] = surroundings.bring_over(copy, {"sockets": source})
         assert told.startswith("sockets cannot be compared")
         with pytest.raises(ValueError, match=r" no |unpack"):
             sockets.carry(copy, {"created": {"tcp": {"SO_MARK": 1}}, "special": []})
@@ -380,7 +380,7 @@ def test_a_hundred_sockets_cost_the_frozen_time_little(group: Group) -> None:
     with inhabited(group, "original", _OPEN + _MANY) as original:
         ahead = sockets.look_ahead(original)
         original.find_processes()
-        assert len(_held_sockets.of_process(original.init)) > 100
+        assert len(process_sockets.of_process(original.init)) > 100
         took = []
         for _round in range(5):
             before = time.perf_counter()

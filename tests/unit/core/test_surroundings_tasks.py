@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _surroundings_tasks as tasks
-from ansible_collections.livemigrate.criu.plugins.module_utils import _task_traits
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import task_traits
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings import tasks
 from tests.unit.core.groups import Group, own_group
 from tests.unit.core.inhabitants import inhabited
 
@@ -206,8 +206,8 @@ def test_capabilities_that_the_other_kernel_does_not_know() -> None:
 @pytest.mark.parametrize(("told", "value"), [(4, 0), (0, 0), (2 << 13 | 6, 2 << 13 | 6), (3 << 13, 3 << 13)])
 def test_an_io_priority_without_a_class(monkeypatch: pytest.MonkeyPatch, told: int, value: int) -> None:
     """Linux before 5.15 tells level 4 of it where a task never read nor wrote, and takes no such level."""
-    monkeypatch.setattr(_task_traits, "_call", lambda *_arguments: told)
-    assert _task_traits.InputOutputPriority("its I/O priority").get(1) == value
+    monkeypatch.setattr(task_traits, "_call", lambda *_arguments: told)
+    assert task_traits.InputOutputPriority("its I/O priority").get(1) == value
 
 
 def test_the_kernels_lists_of_numbers() -> None:

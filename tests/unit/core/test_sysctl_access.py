@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _mountinfo, _surroundings_sysctls, _sysctl_access
-from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
-from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import mountinfo
+from ansible_collections.livemigrate.criu.plugins.module_utils._host.tasks import TaskGroup
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings import sysctl_access
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings import sysctls as surroundings_sysctls
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings.side import Side
 from tests.unit.core.support import wait_for
 
 # Of a container of Docker 26 with its defaults, without what lies outside of /proc and /sys.
@@ -44,7 +46,7 @@ USUAL = """\
 )
 def test_through_which_mounts(added: str, taken: str, writable: bool) -> None:
     lines = [line for line in USUAL.splitlines(keepends=True) if not taken or not line.startswith(taken)]
-    assert _sysctl_access.has_writable_place(_mountinfo.parse("".join(lines) + added)) is writable
+    assert sysctl_access.has_writable_place(mountinfo.parse("".join(lines) + added)) is writable
 
 
 class _Group(TaskGroup):
@@ -87,7 +89,7 @@ def _container(
 )
 def test_a_real_process(read_only: bool, bounding: str, can: bool) -> None:
     with _container(read_only=read_only, bounding=bounding) as side:
-        assert _sysctl_access.can_write(side) is can
+        assert sysctl_access.can_write(side) is can
 
 
 @pytest.mark.usefixtures("needs_namespaces")
@@ -97,7 +99,7 @@ def test_what_is_inherited_is_had_again_by_a_set_user_id_program() -> None:
         status = Path(f"/proc/{side.init}/status").read_text()
         assert "CapPrm:\t0000000000000000" in status
         assert "CapBnd:\t0000000000000000" in status
-        assert _sysctl_access.can_write(side)
+        assert sysctl_access.can_write(side)
 
 
 _A_THREAD = """
@@ -120,20 +122,20 @@ def test_a_thread_may_have_what_the_process_has_not(tmp_path: Path) -> None:
     command = f"/usr/bin/python3 {tmp_path / 'program.py'}"
     with _container(read_only=True, bounding="-all,+net_admin,+setpcap", command=command, comm="ready") as side:
         assert "CapPrm:\t0000000000000000" in Path(f"/proc/{side.init}/status").read_text()
-        assert _sysctl_access.can_write(side)
+        assert sysctl_access.can_write(side)
 
 
 @pytest.mark.usefixtures("needs_namespaces")
 @pytest.mark.parametrize("read_only", [True, False])
 def test_they_are_read_before_the_freeze_where_nobody_can_change_them(read_only: bool) -> None:
     with _container(read_only=read_only, bounding="-all,+net_raw") as side:
-        ahead = _surroundings_sysctls.look_last(side, _surroundings_sysctls.look_ahead(side))
+        ahead = surroundings_sysctls.look_last(side, surroundings_sysctls.look_ahead(side))
         # Of an attempt before: what was read then counts no more.
-        assert ahead == _surroundings_sysctls.look_last(side, {**ahead, "values": {"net/core/somaxconn": "55"}})
+        assert ahead == surroundings_sysctls.look_last(side, {**ahead, "values": {"net/core/somaxconn": "55"}})
         subprocess.run(
             ["nsenter", f"--net=/proc/{side.init}/ns/net", "sysctl", "-q", "-w", "net.core.somaxconn=77"], check=True
         )
-        values = _surroundings_sysctls.take(side, ahead)["values"]
+        values = surroundings_sysctls.take(side, ahead)["values"]
     # Where the container could have done it, it is found.
     assert (values["net/core/somaxconn"] == "77") is not read_only
 
@@ -146,6 +148,6 @@ def test_a_process_in_namespaces_of_its_own_may_do_what_it_likes() -> None:
             wait_for(lambda: Path(f"/proc/{other.pid}/comm").read_text() == "sleep\n", "another process")
             # Another mount namespace, with a writable /proc/sys: root may write by the file's mode.
             side.group = _Group(side.init, other.pid)
-            assert _sysctl_access.can_write(side)
+            assert sysctl_access.can_write(side)
         finally:
             other.kill()

@@ -21,9 +21,9 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _talk
-from ansible_collections.livemigrate.criu.plugins.module_utils._checkpoint_dir import Manifest
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import messages
+from ansible_collections.livemigrate.criu.plugins.module_utils._criu.images import Manifest
 from tests.unit.core.support import wait_for
 
 # More than one chunk, more than a pipe holds, and not a multiple of either.
@@ -73,10 +73,10 @@ def inbox(tmp_path: Path) -> Path:
 def _take_all(stream: BinaryIO, inbox: Path) -> Manifest:
     received: Manifest = {}
     while True:
-        message = _talk.hear(stream)
+        message = messages.hear(stream)
         if message is None or "put" not in message:
             return received
-        received[message["put"]] = _talk.take(stream, message, str(inbox))
+        received[message["put"]] = messages.take(stream, message, str(inbox))
 
 
 # -- lines -------------------------------------------------------------------------------------------------------------
@@ -85,16 +85,16 @@ def _take_all(stream: BinaryIO, inbox: Path) -> Manifest:
 def test_what_is_said_is_heard_in_its_order_and_then_the_end(pipe: Pipe) -> None:
     said: list[dict[str, Any]] = [{"ready": True}, {"text": "two\nlines, \u2028, \udcff"}, {}]
     for message in said:
-        _talk.say(pipe.writing, message)
+        messages.say(pipe.writing, message)
     pipe.writing.close()
-    assert [_talk.hear(pipe.reading) for _message in said] == said
-    assert _talk.hear(pipe.reading) is None
+    assert [messages.hear(pipe.reading) for _message in said] == said
+    assert messages.hear(pipe.reading) is None
 
 
 def test_a_line_is_sent_at_once(pipe: Pipe) -> None:
-    _talk.say(pipe.writing, {"ready": True})
+    messages.say(pipe.writing, {"ready": True})
     # With the other end still open: a line that lay in a buffer would never come.
-    assert _talk.hear(pipe.reading) == {"ready": True}
+    assert messages.hear(pipe.reading) == {"ready": True}
 
 
 @pytest.mark.parametrize("cut", [b"", b'{"run": tru', b'{"run": true}'])
@@ -102,38 +102,38 @@ def test_a_line_without_an_end_was_not_said(cut: bytes, pipe: Pipe) -> None:
     """A word on which a container is let go must not be one that was cut off."""
     pipe.writing.write(cut)
     pipe.writing.close()
-    assert _talk.hear(pipe.reading) is None
+    assert messages.hear(pipe.reading) is None
 
 
 @pytest.mark.parametrize("line", [b"[]", b"null", b"1", b'"run"', b"true"])
 def test_a_line_that_is_no_message(line: bytes) -> None:
     with pytest.raises(MigrationError) as caught:
-        _talk.hear(io.BytesIO(line + b"\n"))
+        messages.hear(io.BytesIO(line + b"\n"))
     assert caught.value.code == "channel_failed"
 
 
 @pytest.mark.parametrize("line", [b"", b"{", b"ssh: connection closed", b'{"a": \xff}', b"\0"])
 def test_a_line_that_is_no_json(line: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 (json's and the codec's have that in common)
-        _talk.hear(io.BytesIO(line + b"\n"))
+        messages.hear(io.BytesIO(line + b"\n"))
 
 
 def test_a_line_that_never_ends_is_not_kept_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_talk, "_LONGEST_LINE", 1000)
+    monkeypatch.setattr(messages, "_LONGEST_LINE", 1000)
     with pytest.raises(MigrationError) as caught:
-        _talk.hear(io.BytesIO(b"x" * 5000))
+        messages.hear(io.BytesIO(b"x" * 5000))
     assert caught.value.code == "channel_failed"
     longest = {"text": "x" * (1000 - len('{"text": ""}\n'))}
     stream = io.BytesIO()
-    _talk.say(stream, longest)
-    assert _talk.hear(io.BytesIO(stream.getvalue())) == longest
+    messages.say(stream, longest)
+    assert messages.hear(io.BytesIO(stream.getvalue())) == longest
 
 
 def test_the_manifest_of_a_container_with_a_thousand_processes_is_a_line(pipe: Pipe) -> None:
     entry = {"size": 1 << 30, "sha256": "0" * 64}
     manifest = {f"{kind}-{number}.img": entry for kind in "abcdefghijkl" for number in range(1000)}
-    threading.Thread(target=_talk.say, args=(pipe.writing, {"hold": {"manifest": manifest}}), daemon=True).start()
-    assert _talk.hear(pipe.reading) == {"hold": {"manifest": manifest}}
+    threading.Thread(target=messages.say, args=(pipe.writing, {"hold": {"manifest": manifest}}), daemon=True).start()
+    assert messages.hear(pipe.reading) == {"hold": {"manifest": manifest}}
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
@@ -143,8 +143,8 @@ def test_a_directory_arrives_as_it_left(images: Path, inbox: Path, pipe: Pipe) -
     told: list[tuple[Manifest, int]] = []
 
     def send() -> None:
-        told.append(_talk.put(pipe.writing, str(images)))
-        _talk.say(pipe.writing, {"hold": {}})
+        told.append(messages.put(pipe.writing, str(images)))
+        messages.say(pipe.writing, {"hold": {}})
 
     sender = threading.Thread(target=send, daemon=True)
     sender.start()
@@ -164,7 +164,7 @@ def test_a_directory_arrives_as_it_left(images: Path, inbox: Path, pipe: Pipe) -
 
 def test_an_empty_directory_is_nothing(inbox: Path) -> None:
     stream = io.BytesIO()
-    assert _talk.put(stream, str(inbox)) == ({}, 0)
+    assert messages.put(stream, str(inbox)) == ({}, 0)
     assert stream.getvalue() == b""
 
 
@@ -185,7 +185,7 @@ def test_what_is_none_of_criu_s_is_not_sent(kind: str, images: Path, tmp_path: P
         (images / {"name": "a\nb", "hidden": ".hidden"}[kind]).write_text("x")
     stream = io.BytesIO()
     with pytest.raises(MigrationError) as caught:
-        _talk.put(stream, str(images))
+        messages.put(stream, str(images))
     assert caught.value.code == "checkpoint_incomplete"
     assert b"secret" not in stream.getvalue()
 
@@ -205,14 +205,14 @@ class _Shrinking(io.BytesIO):
 
 def test_a_file_that_becomes_shorter_on_its_way_is_told(images: Path) -> None:
     with pytest.raises(MigrationError, match=r"pages-1\.img has become shorter") as caught:
-        _talk.put(_Shrinking(images / "pages-1.img"), str(images))
+        messages.put(_Shrinking(images / "pages-1.img"), str(images))
     assert caught.value.code == "checkpoint_incomplete"
 
 
 def test_the_other_end_hangs_up_in_the_middle(images: Path, pipe: Pipe) -> None:
     pipe.reading.close()
     with pytest.raises(BrokenPipeError):
-        _talk.put(pipe.writing, str(images))
+        messages.put(pipe.writing, str(images))
 
 
 NAMES = [
@@ -244,7 +244,7 @@ def test_a_hostile_name_is_not_taken(name: object, inbox: Path) -> None:
     before = sorted(inbox.parent.rglob("*"))
     stream = io.BytesIO(b"content")
     with pytest.raises(MigrationError) as caught:
-        _talk.take(stream, {"put": name, "size": 7}, str(inbox))
+        messages.take(stream, {"put": name, "size": 7}, str(inbox))
     assert caught.value.code == "channel_refused"
     assert sorted(inbox.parent.rglob("*")) == before
     assert stream.tell() == 0
@@ -253,7 +253,7 @@ def test_a_hostile_name_is_not_taken(name: object, inbox: Path) -> None:
 @pytest.mark.parametrize("size", [-1, 1.0, True, "7", None, [7], float("nan")])
 def test_a_hostile_size_is_not_taken(size: object, inbox: Path) -> None:
     with pytest.raises(MigrationError) as caught:
-        _talk.take(io.BytesIO(b"content"), {"put": "inventory.img", "size": size}, str(inbox))
+        messages.take(io.BytesIO(b"content"), {"put": "inventory.img", "size": size}, str(inbox))
     assert caught.value.code == "channel_refused"
     assert list(inbox.iterdir()) == []
 
@@ -261,20 +261,20 @@ def test_a_hostile_size_is_not_taken(size: object, inbox: Path) -> None:
 @pytest.mark.parametrize("message", [{"put": "inventory.img"}, {"size": 7}])
 def test_half_an_announcement_is_not_taken(message: dict[str, Any], inbox: Path) -> None:
     with pytest.raises(KeyError):
-        _talk.take(io.BytesIO(b"content"), message, str(inbox))
+        messages.take(io.BytesIO(b"content"), message, str(inbox))
     assert list(inbox.iterdir()) == []
 
 
 @pytest.mark.parametrize("length", [0, 1, PAGES - 1])
 def test_a_file_that_is_cut_off_on_its_way_is_told(length: int, inbox: Path) -> None:
     with pytest.raises(MigrationError, match=r"in the middle of pages-1\.img") as caught:
-        _talk.take(io.BytesIO(b"x" * length), {"put": "pages-1.img", "size": PAGES}, str(inbox))
+        messages.take(io.BytesIO(b"x" * length), {"put": "pages-1.img", "size": PAGES}, str(inbox))
     assert caught.value.code == "checkpoint_corrupt"
 
 
 def test_a_size_beyond_all_disks_takes_no_more_than_what_comes(inbox: Path) -> None:
     with pytest.raises(MigrationError) as caught:
-        _talk.take(io.BytesIO(b"x" * 10), {"put": "pages-1.img", "size": 1 << 62}, str(inbox))
+        messages.take(io.BytesIO(b"x" * 10), {"put": "pages-1.img", "size": 1 << 62}, str(inbox))
     assert caught.value.code == "checkpoint_corrupt"
     assert (inbox / "pages-1.img").stat().st_size == 10
 
@@ -295,7 +295,7 @@ def test_nothing_that_is_there_already_is_written_to(there: str, inbox: Path, tm
             outside.write_text("old")
         path.symlink_to(outside)
     with pytest.raises(FileExistsError):
-        _talk.take(io.BytesIO(b"new"), {"put": "inventory.img", "size": 3}, str(inbox))
+        messages.take(io.BytesIO(b"new"), {"put": "inventory.img", "size": 3}, str(inbox))
     assert not outside.exists() or outside.read_text() == "old"
     if there == "file":
         assert path.read_text() == "old"
@@ -310,7 +310,7 @@ def test_a_file_that_does_not_find_its_place_is_an_error_and_no_shorter_file(inb
         try:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-            _talk.take(io.BytesIO(b"x" * (limit + 1)), {"put": "pages-1.img", "size": limit + 1}, str(inbox))
+            messages.take(io.BytesIO(b"x" * (limit + 1)), {"put": "pages-1.img", "size": limit + 1}, str(inbox))
         except OSError:
             code = 42
         finally:
@@ -331,7 +331,7 @@ class Following:
         self._ends = socket.socketpair()
         self._writing = self._ends[0].makefile("wb")
         self._reading = self._ends[1].makefile("rb")
-        self.follower = _talk.Follower(self._writing, str(images), self.hang_up)
+        self.follower = messages.Follower(self._writing, str(images), self.hang_up)
         self.received: Manifest = {}
         self._inbox = inbox
         self.receiver = threading.Thread(target=self._receive, daemon=True)
@@ -349,7 +349,7 @@ class Following:
 
     def finish(self) -> tuple[Manifest, int]:
         told = self.follower.finish()
-        _talk.say(self._writing, {"hold": {}})
+        messages.say(self._writing, {"hold": {}})
         self.receiver.join(10)
         return told
 
@@ -496,17 +496,17 @@ PARTS = {
 def test_parts_that_make_no_file_are_not_taken(said: str, inbox: Path) -> None:
     content, code = PARTS[said]
     with pytest.raises(MigrationError) as caught:
-        _talk.take(io.BytesIO(content), {"put": "pages-1.img", "parts": True}, str(inbox))
+        messages.take(io.BytesIO(content), {"put": "pages-1.img", "parts": True}, str(inbox))
     assert caught.value.code == code
 
 
 def test_something_else_than_a_part_is_not_taken(inbox: Path) -> None:
     with pytest.raises(KeyError):
-        _talk.take(io.BytesIO(b'{"run": true}\n'), {"put": "pages-1.img", "parts": True}, str(inbox))
+        messages.take(io.BytesIO(b'{"run": true}\n'), {"put": "pages-1.img", "parts": True}, str(inbox))
 
 
 @pytest.mark.parametrize("parts", [1, "true", [True], None])
 def test_parts_are_announced_by_nothing_but_true(parts: object, inbox: Path) -> None:
     with pytest.raises(KeyError):
-        _talk.take(io.BytesIO(b'{"part": 0}\n'), {"put": "pages-1.img", "parts": parts}, str(inbox))
+        messages.take(io.BytesIO(b'{"part": 0}\n'), {"put": "pages-1.img", "parts": parts}, str(inbox))
     assert list(inbox.iterdir()) == []

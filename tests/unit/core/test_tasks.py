@@ -20,9 +20,10 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _container_facts, _tasks
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup, cgroup_of
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import tasks
+from ansible_collections.livemigrate.criu.plugins.module_utils._host.tasks import TaskGroup, cgroup_of
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.facts import container as facts_of_container
 from tests.unit.core.groups import Group, unified
 from tests.unit.core.support import CONTAINER, ROOT, wait_for
 
@@ -182,7 +183,7 @@ def test_the_group_of_a_process_in_version_2_and_the_refusal_of_version_1(
     counter = start()
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT / '.tree')!r})\n"
-        f"from {_tasks.__name__} import cgroup_of, MigrationError\n"
+        f"from {tasks.__name__} import cgroup_of, MigrationError\n"
         f"try: print(cgroup_of({counter.pid}))\n"
         "except MigrationError as exc: print(exc.code)"
     )
@@ -215,7 +216,7 @@ def test_a_container_s_group_is_the_one_that_bears_its_id(
     name: str, below: str, group: Group, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of its tasks are meant, in whatever cgroup it has put its first one."""
-    monkeypatch.setattr(_tasks, "_CGROUPS", str(unified()))
+    monkeypatch.setattr(tasks, "_CGROUPS", str(unified()))
     path = Path(group.path) / "some.slice" / name
     (path / below).mkdir(parents=True)
     counter = start(below=f"some.slice/{name}/{below}")
@@ -227,7 +228,7 @@ def test_a_container_whose_first_process_is_in_a_foreign_group_has_none(
     other: str, group: Group, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Freezing that would stop others and leave the container's own tasks running."""
-    monkeypatch.setattr(_tasks, "_CGROUPS", str(unified()))
+    monkeypatch.setattr(tasks, "_CGROUPS", str(unified()))
     (Path(group.path) / other).mkdir()
     counter = start(below=other)
     with pytest.raises(MigrationError) as caught:
@@ -440,11 +441,11 @@ def test_a_health_check_is_given_time_to_end(group: Group, init: int) -> None:
     with subprocess.Popen(["sleep", "1.5"]) as check:
         group.put(check.pid)
         assert group.foreign(init) == ["sleep"]
-        assert _container_facts._lasting_foreign(group, init, 0.0) == ["sleep"]
-        assert _container_facts._lasting_foreign(group, init, 0.2) == ["sleep"]
+        assert facts_of_container._lasting_foreign(group, init, 0.0) == ["sleep"]
+        assert facts_of_container._lasting_foreign(group, init, 0.2) == ["sleep"]
         # Who has started it looks after it; a shim does that at once.
         threading.Thread(target=check.wait).start()
-        assert _container_facts._lasting_foreign(group, init, 5.0) == []
+        assert facts_of_container._lasting_foreign(group, init, 5.0) == []
 
 
 @pytest.mark.parametrize(
@@ -461,7 +462,7 @@ def test_a_health_check_is_given_time_to_end(group: Group, init: int) -> None:
     ],
 )
 def test_how_long_processes_from_outside_are_waited_for(check: dict[str, Any] | None, seconds: float) -> None:
-    assert _container_facts._exec_patience({"Config": {"Healthcheck": check}}) == seconds
+    assert facts_of_container._exec_patience({"Config": {"Healthcheck": check}}) == seconds
 
 
 # -- killing ---------------------------------------------------------------------------------------------------------
@@ -517,17 +518,17 @@ def test_a_container_s_group_is_found_under_any_parent(name: str, group: Group) 
     path = Path(group.path) / "some.slice" / "some-more.slice" / name
     path.mkdir(parents=True)
     for said in ("", str(path), str(path / "init.scope"), "/elsewhere", f"{group.path}/../{name}", group.path):
-        found = _tasks.group_of_id(CONTAINER, said)
+        found = tasks.group_of_id(CONTAINER, said)
         assert found is not None, said
         assert found.path == str(path), said
 
 
 def test_a_group_that_is_gone_is_not_looked_for_elsewhere(group: Group) -> None:
-    assert _tasks.group_of_id(CONTAINER, f"{group.path}/docker-{CONTAINER}.scope") is None
-    assert _tasks.group_of_id(CONTAINER) is None
+    assert tasks.group_of_id(CONTAINER, f"{group.path}/docker-{CONTAINER}.scope") is None
+    assert tasks.group_of_id(CONTAINER) is None
 
 
 def test_what_is_said_to_be_the_container_s_and_is_not_is_left_alone(group: Group) -> None:
     """Killing that would end other containers, or the host."""
     for said in (group.path, str(Path(group.path).parent), "/sys/fs/cgroup", f"{group.path}/{'c' * 64}", "/", "."):
-        assert _tasks.group_of_id(CONTAINER, said) is None
+        assert tasks.group_of_id(CONTAINER, said) is None

@@ -18,14 +18,12 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import (
-    _channel_server,
-    _durable,
-    _filesystems,
-    _transfer,
-    _trees,
-)
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import server as channel_server
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker import directories
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import filesystems
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import transfer
 from tests.unit.core.support import CONTAINER, OTHER_CONTAINER
 from tests.unit.core.wire import Wire
 
@@ -99,9 +97,9 @@ def test_a_bind_mount_that_lies_in_another_one_comes_with_that(order: str, wire:
         for name in names
     ]
     Path(wire.source.memory_path("outbox")).mkdir(exist_ok=True)
-    _durable.write_json(wire.source.memory_path("outbox", "spec.json"), {"volumes": volumes})
+    durable.write_json(wire.source.memory_path("outbox", "spec.json"), {"volumes": volumes})
     inspect = _inspect(HostConfig={"LogConfig": {"Type": "none"}})
-    found = {tree.target: tree.content for tree in _transfer.content_trees(wire.source, inspect)}
+    found = {tree.target: tree.content for tree in transfer.content_trees(wire.source, inspect)}
     del found["layer"]
     numbers = {"bind/0" if order == "outer first" else "bind/1": "app", "bind/2": "app-data", "bind/3": "app/conf"}
     numbers["bind/5"] = "app/link"
@@ -114,15 +112,15 @@ def test_a_volume_that_is_mounted_at_two_places_is_sent_once(wire: Wire) -> None
     other = {**volume, "name": "other", "path": "/var/lib/docker/volumes/other/_data"}
     Path(wire.source.memory_path("outbox")).mkdir(exist_ok=True)
     volumes = [{**volume, "destination": "/a"}, {**other, "destination": "/b"}, {**volume, "destination": "/c"}]
-    _durable.write_json(wire.source.memory_path("outbox", "spec.json"), {"volumes": volumes})
+    durable.write_json(wire.source.memory_path("outbox", "spec.json"), {"volumes": volumes})
     inspect = _inspect(HostConfig={"LogConfig": {"Type": "none"}})
-    targets = [tree.target for tree in _transfer.content_trees(wire.source, inspect)]
+    targets = [tree.target for tree in transfer.content_trees(wire.source, inspect)]
     assert targets == ["layer", "volume/data", "volume/other"]
 
 
 def test_the_writable_layer_of_overlay2() -> None:
-    assert _trees.upper_directory(_inspect()) == "/var/lib/docker/overlay2/x/diff"
-    assert _trees.layer(_inspect())[:2] == ("layer", "/var/lib/docker/overlay2/x/diff")
+    assert directories.upper_directory(_inspect()) == "/var/lib/docker/overlay2/x/diff"
+    assert directories.layer(_inspect())[:2] == ("layer", "/var/lib/docker/overlay2/x/diff")
 
 
 @pytest.mark.parametrize(
@@ -137,15 +135,15 @@ def test_the_writable_layer_of_overlay2() -> None:
 )
 def test_other_storage_is_refused(driver: Any, told: str) -> None:
     with pytest.raises(MigrationError) as caught:
-        _trees.upper_directory(_inspect(GraphDriver=driver))
+        directories.upper_directory(_inspect(GraphDriver=driver))
     assert caught.value.code == "storage_unsupported"
     assert told in caught.value.message
 
 
 def test_places_are_made_of_checked_names_only() -> None:
-    assert _trees.container_directory("/data", CONTAINER) == f"/data/containers/{CONTAINER}"
-    assert _trees.checkpoint_directory("/data", CONTAINER, "c1") == f"/data/containers/{CONTAINER}/checkpoints/c1"
-    assert _trees.checkpoint("/data/c1").path == "/data/c1"
+    assert directories.container_directory("/data", CONTAINER) == f"/data/containers/{CONTAINER}"
+    assert directories.checkpoint_directory("/data", CONTAINER, "c1") == f"/data/containers/{CONTAINER}/checkpoints/c1"
+    assert directories.checkpoint("/data/c1").path == "/data/c1"
     for container, checkpoint in (
         ("../../etc", "c1"),
         (CONTAINER[:12], "c1"),
@@ -154,7 +152,7 @@ def test_places_are_made_of_checked_names_only() -> None:
         (CONTAINER, ""),
     ):
         with pytest.raises(MigrationError):
-            _trees.checkpoint_directory("/data", container, checkpoint)
+            directories.checkpoint_directory("/data", container, checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -162,14 +160,14 @@ def test_places_are_made_of_checked_names_only() -> None:
     [("json-file", True), ("local", True), ("journald", False), ("none", False), ("syslog", False)],
 )
 def test_the_log_travels_where_the_engine_keeps_it_in_files(driver: str, travels: bool) -> None:
-    tree = _trees.log(_inspect(HostConfig={"LogConfig": {"Type": driver, "Config": {}}}), "/data")
+    tree = directories.log(_inspect(HostConfig={"LogConfig": {"Type": driver, "Config": {}}}), "/data")
     assert (tree is not None) == travels
     if tree:
         assert tree[:2] == ("log", f"/data/containers/{CONTAINER}")
 
 
 def test_without_a_log_configuration_there_is_no_log() -> None:
-    assert _trees.log(_inspect(HostConfig={"LogConfig": None}), "/data") is None
+    assert directories.log(_inspect(HostConfig={"LogConfig": None}), "/data") is None
 
 
 @pytest.mark.parametrize(
@@ -187,7 +185,7 @@ def test_without_a_log_configuration_there_is_no_log() -> None:
     ],
 )
 def test_what_all_hosts_see_does_not_travel(filesystem: str, options: dict[str, str], shared: bool) -> None:
-    assert _filesystems.is_shared(filesystem, options) is shared
+    assert filesystems.is_shared(filesystem, options) is shared
 
 
 @pytest.mark.parametrize(
@@ -199,7 +197,7 @@ def test_what_all_hosts_see_does_not_travel(filesystem: str, options: dict[str, 
     ],
 )
 def test_whose_clock_a_change_time_comes_from(filesystem: str, local: bool) -> None:
-    assert _filesystems.has_local_times(filesystem) is local
+    assert filesystems.has_local_times(filesystem) is local
 
 
 # -- rsync of everything ---------------------------------------------------------------------------------------------
@@ -240,7 +238,7 @@ def everything(disk: Path) -> Path:
 
 @pytest.mark.usefixtures("needs_root")
 def test_everything_that_a_file_system_knows_of_a_volume_arrives(everything: Path, wire: Wire) -> None:
-    tree = _trees.volume("data", str(everything))
+    tree = directories.volume("data", str(everything))
     place = wire.prepare(tree.target)
     (place / "file").mkdir()
     (place / "file" / "in the way").write_text("")
@@ -253,7 +251,7 @@ def test_everything_that_a_file_system_knows_of_a_volume_arrives(everything: Pat
 
 @pytest.mark.usefixtures("needs_root")
 def test_a_second_pass_follows_every_change(everything: Path, wire: Wire) -> None:
-    tree = _trees.bind(0, str(everything))
+    tree = directories.bind(0, str(everything))
     place = wire.prepare(tree.target)
     wire.channel.rsync(tree.path, tree.target, tree.options, running=True)
     os.chown(everything / "hard1", 7, 7)  # which drops its capability in the kernel, here and there
@@ -276,7 +274,7 @@ def test_a_second_pass_follows_every_change(everything: Path, wire: Wire) -> Non
 def test_a_file_written_again_within_the_second_of_the_first_pass_arrives(wire: Wire, disk: Path) -> None:
     source = disk / "data"
     source.mkdir()
-    tree = _trees.volume("data", str(source))
+    tree = directories.volume("data", str(source))
     place = wire.prepare(tree.target)
     for content, nanoseconds in (("first", 100_000_000), ("later", 900_000_000)):
         (source / "file").write_text(content)
@@ -302,7 +300,7 @@ def test_overlay_s_notes_about_its_own_host_stay_and_its_content_travels(
     for path in (source, source / "file"):
         for name in (*NOTES, *CONTENT):
             os.setxattr(path, f"{namespace}.overlay.{name}", b"source")
-    tree = _trees.layer(_inspect(GraphDriver={"Name": "overlay2", "Data": {"UpperDir": str(source)}}))
+    tree = directories.layer(_inspect(GraphDriver={"Name": "overlay2", "Data": {"UpperDir": str(source)}}))
     place = wire.prepare("layer")
     (place / "file").write_text("y")
     for path in (place, place / "file"):
@@ -411,8 +409,8 @@ def test_a_layer_shows_the_same_files_over_the_same_image_on_another_host(option
         status = (here / "lower" / path.relative_to(there / "lower")).lstat()
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
     _mounted(there, options, "look")
-    tree = _trees.layer(_inspect(GraphDriver={"Name": "overlay2", "Data": {"UpperDir": str(here / "upper")}}))
-    _channel_server.set_targets(wire.destination, {"layer": str(there / "upper")})
+    tree = directories.layer(_inspect(GraphDriver={"Name": "overlay2", "Data": {"UpperDir": str(here / "upper")}}))
+    channel_server.set_targets(wire.destination, {"layer": str(there / "upper")})
     wire.channel.rsync(tree.path, tree.target, tree.options, running=True)
     wire.channel.rsync(tree.path, tree.target, tree.options)
     after = _mounted(there, options, "look")
@@ -430,7 +428,7 @@ def test_a_layer_shows_the_same_files_over_the_same_image_on_another_host(option
 def arrived_log(tmp_path: Path) -> Path:
     """A destination's container directory with a log that came from the source."""
     directory = tmp_path / "containers" / OTHER_CONTAINER
-    incoming = Path(_trees.incoming_log_directory(str(tmp_path), OTHER_CONTAINER))
+    incoming = Path(directories.incoming_log_directory(str(tmp_path), OTHER_CONTAINER))
     incoming.mkdir(parents=True)
     assert incoming.parent == directory
     (directory / "config.v2.json").write_text("the engine's own")
@@ -446,7 +444,7 @@ def test_logs_get_the_names_that_the_engine_looks_for(arrived_log: Path, tmp_pat
     (directory / f"{OTHER_CONTAINER}-json.log").write_text("empty file of the engine")
     (directory / "local-logs").mkdir()
     (directory / "local-logs" / "old").write_text("")
-    _trees.adopt_log(str(tmp_path), CONTAINER, OTHER_CONTAINER)
+    directories.adopt_log(str(tmp_path), CONTAINER, OTHER_CONTAINER)
     assert {str(path.relative_to(directory)): path.read_text() for path in directory.rglob("*") if path.is_file()} == {
         f"{OTHER_CONTAINER}-json.log": "source",
         f"{OTHER_CONTAINER}-json.log.1": "source.1",
@@ -454,7 +452,7 @@ def test_logs_get_the_names_that_the_engine_looks_for(arrived_log: Path, tmp_pat
         "local-logs/container.log": "local",
         "config.v2.json": "the engine's own",
     }
-    _trees.adopt_log(str(tmp_path), CONTAINER, OTHER_CONTAINER)
+    directories.adopt_log(str(tmp_path), CONTAINER, OTHER_CONTAINER)
     assert (directory / f"{OTHER_CONTAINER}-json.log").read_text() == "source", "doing it twice is fine"
 
 
@@ -471,13 +469,13 @@ def test_nothing_but_logs_is_taken_over(arrived_log: Path, tmp_path: Path) -> No
     (arrived_log / f"{CONTAINER}-json.log.evil").write_text("x")
     (arrived_log / f"x{CONTAINER}-json.log").write_text("x")
     (arrived_log / "local-logs").symlink_to(outside)
-    _trees.adopt_log(str(tmp_path), CONTAINER, OTHER_CONTAINER)
+    directories.adopt_log(str(tmp_path), CONTAINER, OTHER_CONTAINER)
     assert {path.name: path.read_text() for path in directory.iterdir()} == {"config.v2.json": "the engine's own"}
     assert (outside / "file").read_text() == "kept"
 
 
 def test_no_log_is_no_error(tmp_path: Path) -> None:
-    _trees.adopt_log(str(tmp_path), CONTAINER, OTHER_CONTAINER)
+    directories.adopt_log(str(tmp_path), CONTAINER, OTHER_CONTAINER)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -496,7 +494,7 @@ def test_of_a_container_s_directory_only_the_log_travels(wire: Wire, disk: Path)
         "local-logs/container.log.1.gz",
     ):
         (directory / name).write_text("log")
-    tree = _trees.log(_inspect(), str(disk / "docker"))
+    tree = directories.log(_inspect(), str(disk / "docker"))
     assert tree is not None
     place = wire.prepare("log")
     wire.channel.rsync(tree.path, tree.target, tree.options)

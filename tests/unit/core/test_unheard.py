@@ -14,15 +14,18 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import (
-    _authorized_keys,
-    _channel_server,
-    _destination,
-    _stories,
-    _watchdog,
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.command import Completed
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import authorized_keys
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import server as channel_server
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import destination
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import stories as session_stories
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import watchdog
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import (
+    DESTINATION,
+    REFUSED,
+    RUN,
+    Session,
 )
-from ansible_collections.livemigrate.criu.plugins.module_utils._command import Completed
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import DESTINATION, REFUSED, RUN, Session
 from tests.unit.core.support import bring_to
 
 MakeSession = Callable[..., Session]
@@ -36,12 +39,12 @@ class Half:
     def __init__(self, session: Session, keys: Path, units: Path) -> None:
         self.session, self.keys, self.units = session, keys, units
         keys.write_text(f"{ADMIN}restrict,command=x ssh-ed25519 BBBB livemigrate:{session.id}\n")
-        _watchdog.arm(session.id, ("/bin/true",), lambda *_arguments, **_keywords: Completed(0, "", ""))
+        watchdog.arm(session.id, ("/bin/true",), lambda *_arguments, **_keywords: Completed(0, "", ""))
 
     def settle(self, **keywords: Any) -> None:
         """As the watchdog does."""
         with self.session.locked(alive=False):
-            _destination.settle(self.session, None, **keywords)  # type: ignore[arg-type]
+            destination.settle(self.session, None, **keywords)  # type: ignore[arg-type]
 
     @property
     def may_come_in(self) -> bool:
@@ -63,14 +66,14 @@ def half(
     (disk / "units").mkdir()
     (disk / "sudoers.d").mkdir()
     keys = disk / "authorized_keys"
-    monkeypatch.setattr(_watchdog, "UNIT_DIRECTORY", str(disk / "units"))
-    monkeypatch.setattr(_channel_server, "SUDOERS_DIRECTORY", str(disk / "sudoers.d"))
-    monkeypatch.setattr(_authorized_keys, "STATE_ROOT", host_roots["state_root"])
-    monkeypatch.setattr(_authorized_keys, "path_of", lambda *_arguments: str(keys))
+    monkeypatch.setattr(watchdog, "UNIT_DIRECTORY", str(disk / "units"))
+    monkeypatch.setattr(channel_server, "SUDOERS_DIRECTORY", str(disk / "sudoers.d"))
+    monkeypatch.setattr(authorized_keys, "STATE_ROOT", host_roots["state_root"])
+    monkeypatch.setattr(authorized_keys, "path_of", lambda *_arguments: str(keys))
     # What is to be done with a copy is tested with copies; here it is about what is left when it has been done.
-    monkeypatch.setattr(_destination, "_decide", lambda session, *_arguments: session.decision)
-    monkeypatch.setattr(_destination, "finish", lambda *_arguments: None)
-    monkeypatch.setattr(_destination, "_hand_to_docker", lambda *_arguments: None)
+    monkeypatch.setattr(destination, "_decide", lambda session, *_arguments: session.decision)
+    monkeypatch.setattr(destination, "finish", lambda *_arguments: None)
+    monkeypatch.setattr(destination, "_hand_to_docker", lambda *_arguments: None)
     session = make_session(DESTINATION, channel_user=pwd.getpwuid(os.geteuid()).pw_name)
     bring_to(session, "starting")
     session.decide(request.param)
@@ -83,7 +86,7 @@ def test_it_stays_to_be_asked_and_is_seldom_looked_at(half: Half) -> None:
     assert half.may_come_in
     assert half.is_watched, "nobody would ever close it"
     assert 1000 < half.session.lease_left < 3601
-    assert _stories.story(half.session).endswith(("has still to be told", "or this host to tidy up"))
+    assert session_stories.story(half.session).endswith(("has still to be told", "or this host to tidy up"))
     # After it has been asked the watchdog looks again soon, and then seldom.
     half.session.renew()
     assert half.session.lease_left < 31
@@ -92,7 +95,7 @@ def test_it_stays_to_be_asked_and_is_seldom_looked_at(half: Half) -> None:
 
 
 def test_it_is_looked_at_when_its_key_has_ended(half: Half, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_channel_server, "KEY_LIFE_SECONDS", 100)
+    monkeypatch.setattr(channel_server, "KEY_LIFE_SECONDS", 100)
     half.settle()
     assert 90 < half.session.lease_left < 102
 
@@ -101,7 +104,7 @@ def test_after_the_life_of_its_key_nobody_comes_in_and_nothing_looks_and_the_wor
     half: Half, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     word = half.session.decision
-    monkeypatch.setattr(_channel_server, "KEY_LIFE_SECONDS", -1)
+    monkeypatch.setattr(channel_server, "KEY_LIFE_SECONDS", -1)
     half.settle()
     assert half.keys.read_text() == ADMIN
     assert not half.is_watched

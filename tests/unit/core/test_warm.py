@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _warm
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import prepared_memory
 
 SIZE = 64 << 20
 
@@ -22,7 +22,7 @@ def _in_child(size: int, limit: int) -> int:
     child = os.fork()
     if child == 0:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        os._exit(0 if _warm.touch(size) == 0 else 1)
+        os._exit(0 if prepared_memory.touch(size) == 0 else 1)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
@@ -32,13 +32,13 @@ def _memory() -> int:
 
 def test_it_is_given_back() -> None:
     before = _memory()
-    assert _warm.touch(SIZE) == SIZE
+    assert prepared_memory.touch(SIZE) == SIZE
     assert _memory() - before < SIZE // 2
 
 
 def test_every_page_is_touched() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF)
-    assert _warm.touch(SIZE) == SIZE
+    assert prepared_memory.touch(SIZE) == SIZE
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before.ru_minflt
     # One for each page, or one for each huge page where the kernel gives such.
     assert faults >= SIZE // (2 << 20)
@@ -46,7 +46,7 @@ def test_every_page_is_touched() -> None:
 
 @pytest.mark.parametrize("size", [0, -1, 1, (1 << 20) - 1])
 def test_next_to_nothing_is_nothing(size: int) -> None:
-    assert _warm.touch(size) == 0
+    assert prepared_memory.touch(size) == 0
 
 
 def test_more_than_there_is_is_no_error() -> None:
@@ -63,19 +63,19 @@ def _cgroup(directory: Path, limit: str, current: int) -> None:
 def test_the_narrowest_cgroup_counts(tmp_path: Path) -> None:
     _cgroup(tmp_path / "user.slice", "1000", 300)
     _cgroup(tmp_path / "user.slice" / "session", "max", 200)
-    assert _warm.room_of_cgroups("/user.slice/session", str(tmp_path)) == 700
+    assert prepared_memory.room_of_cgroups("/user.slice/session", str(tmp_path)) == 700
     _cgroup(tmp_path / "user.slice" / "session", "500", 200)
-    assert _warm.room_of_cgroups("/user.slice/session", str(tmp_path)) == 300
+    assert prepared_memory.room_of_cgroups("/user.slice/session", str(tmp_path)) == 300
     _cgroup(tmp_path / "user.slice" / "session", "500", 600)
-    assert _warm.room_of_cgroups("/user.slice/session", str(tmp_path)) == 0
+    assert prepared_memory.room_of_cgroups("/user.slice/session", str(tmp_path)) == 0
 
 
 def test_without_limits_there_is_room(tmp_path: Path) -> None:
     (tmp_path / "system.slice").mkdir()
-    assert _warm.room_of_cgroups("/system.slice", str(tmp_path)) > 1 << 60
-    assert _warm.room_of_cgroups("/", str(tmp_path)) > 1 << 60
+    assert prepared_memory.room_of_cgroups("/system.slice", str(tmp_path)) > 1 << 60
+    assert prepared_memory.room_of_cgroups("/", str(tmp_path)) > 1 << 60
 
 
 def test_half_of_what_may_be_had_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_warm, "room_of_cgroups", lambda: 10 << 20)
-    assert _warm.touch(SIZE) == 5 << 20
+    monkeypatch.setattr(prepared_memory, "room_of_cgroups", lambda: 10 << 20)
+    assert prepared_memory.touch(SIZE) == 5 << 20

@@ -20,12 +20,14 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _agent, _session, _watchdog
-from ansible_collections.livemigrate.criu.plugins.module_utils._agent import TRY_AGAIN
-from ansible_collections.livemigrate.criu.plugins.module_utils._command import Completed
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import LEASE_SECONDS, Session
-from ansible_collections.livemigrate.criu.plugins.module_utils._watchdog import SERVICE, SETTLE, TIMER
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.command import Completed
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import agent as agent_module
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration.agent import TRY_AGAIN
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import session as sessions
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import watchdog
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import LEASE_SECONDS, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.watchdog import SERVICE, SETTLE, TIMER
 from tests.unit.core.support import CONTAINER, bring_to, race, wait_for
 from tests.unit.core.systemd_host import Manager, manager
 
@@ -70,8 +72,8 @@ class Systemd:
 def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Systemd:
     units = tmp_path / "units"
     units.mkdir()
-    monkeypatch.setattr(_watchdog, "UNIT_DIRECTORY", str(units))
-    monkeypatch.setattr(_watchdog, "WATCHDOG_DIRECTORY", str(tmp_path / "state" / "watchdog"))
+    monkeypatch.setattr(watchdog, "UNIT_DIRECTORY", str(units))
+    monkeypatch.setattr(watchdog, "WATCHDOG_DIRECTORY", str(tmp_path / "state" / "watchdog"))
     return Systemd(units)
 
 
@@ -90,7 +92,7 @@ def _names(systemd: Systemd) -> set[str]:
 
 
 def test_units_are_whole_before_systemd_is_told_and_the_timer_starts_now_and_at_boot(systemd: Systemd) -> None:
-    _watchdog.arm(SESSION, COMMAND, systemd)
+    watchdog.arm(SESSION, COMMAND, systemd)
     assert systemd.calls == [("daemon-reload",), ("enable", TIMER), ("start", TIMER)]
     assert systemd.there == [UNITS] * 3
     for path in systemd.units.iterdir():
@@ -98,7 +100,7 @@ def test_units_are_whole_before_systemd_is_told_and_the_timer_starts_now_and_at_
 
 
 def test_the_service_settles_once_and_the_timer_tries_again(systemd: Systemd) -> None:
-    _watchdog.arm(SESSION, COMMAND, systemd)
+    watchdog.arm(SESSION, COMMAND, systemd)
     settle, timer, look = _unit(systemd, SETTLE), _unit(systemd, TIMER), _unit(systemd, SERVICE)
     assert settle["Service"]["Type"] == "oneshot"
     assert settle["Service"]["SuccessExitStatus"] == str(TRY_AGAIN)
@@ -114,14 +116,14 @@ def test_the_service_settles_once_and_the_timer_tries_again(systemd: Systemd) ->
     assert timer["Install"]["WantedBy"] == "timers.target"
     assert float(timer["Timer"]["OnBootSec"]) <= 5
     interval = float(timer["Timer"]["OnUnitInactiveSec"]) + float(timer["Timer"]["AccuracySec"])
-    assert interval == _watchdog.INTERVAL_SECONDS + 1
+    assert interval == watchdog.INTERVAL_SECONDS + 1
     assert interval < LEASE_SECONDS, "a service may not stand frozen for much longer than its lease"
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 @pytest.mark.parametrize("name", sorted(UNITS))
 def test_systemd_itself_finds_nothing_wrong(name: str, systemd: Systemd) -> None:
-    _watchdog.arm(SESSION, COMMAND, systemd)
+    watchdog.arm(SESSION, COMMAND, systemd)
     done = _verify(systemd.units / name)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     # And it would find something.
@@ -149,25 +151,25 @@ def _verify(unit: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_second_session_finds_it_at_work_and_the_last_one_takes_it_away(systemd: Systemd) -> None:
-    _watchdog.arm(SESSION, COMMAND, systemd)
+    watchdog.arm(SESSION, COMMAND, systemd)
     systemd.calls.clear()
-    _watchdog.arm(OTHER, COMMAND, systemd)
+    watchdog.arm(OTHER, COMMAND, systemd)
     assert systemd.calls == [], "systemd reads nothing anew for it"
-    _watchdog.prove(OTHER, systemd)
-    _watchdog.disarm(SESSION, systemd)
+    watchdog.prove(OTHER, systemd)
+    watchdog.disarm(SESSION, systemd)
     assert _names(systemd) == UNITS
     assert not {("stop", TIMER), ("daemon-reload",)} & set(systemd.calls)
-    _watchdog.prove(OTHER, systemd)
+    watchdog.prove(OTHER, systemd)
     with pytest.raises(MigrationError):
-        _watchdog.prove(SESSION, systemd)
-    _watchdog.disarm(OTHER, systemd)
+        watchdog.prove(SESSION, systemd)
+    watchdog.disarm(OTHER, systemd)
     assert _names(systemd) == set()
 
 
 @pytest.mark.parametrize("broken", ["stopped", "disabled", "unit", "look"])
 def test_the_next_session_mends_what_somebody_has_broken(broken: str, systemd: Systemd) -> None:
-    _watchdog.arm(SESSION, COMMAND, systemd)
-    look = Path(_watchdog.WATCHDOG_DIRECTORY) / "look"
+    watchdog.arm(SESSION, COMMAND, systemd)
+    look = Path(watchdog.WATCHDOG_DIRECTORY) / "look"
     whole = look.read_text()
     if broken == "stopped":
         systemd.timer["ActiveState"] = "inactive"
@@ -179,10 +181,10 @@ def test_the_next_session_mends_what_somebody_has_broken(broken: str, systemd: S
         # Another version's.
         look.write_text("exit 0\n")
     systemd.calls.clear()
-    _watchdog.arm(OTHER, COMMAND, systemd)
+    watchdog.arm(OTHER, COMMAND, systemd)
     assert systemd.calls == [("daemon-reload",), ("enable", TIMER), ("start", TIMER)]
     assert (_names(systemd), look.read_text()) == (UNITS, whole)
-    _watchdog.prove(SESSION, systemd)
+    watchdog.prove(SESSION, systemd)
 
 
 def test_one_that_comes_while_the_last_one_goes_is_watched_over(systemd: Systemd) -> None:
@@ -191,9 +193,9 @@ def test_one_that_comes_while_the_last_one_goes_is_watched_over(systemd: Systemd
     def work(number: int) -> int:
         session = f"20261123T034500Z-{number:06x}"
         for _round in range(40):
-            _watchdog.arm(session, COMMAND, lambda argv, **_keywords: Completed(0, "ActiveState=active\n", ""))
+            watchdog.arm(session, COMMAND, lambda argv, **_keywords: Completed(0, "ActiveState=active\n", ""))
             assert _names(systemd) >= UNITS
-            _watchdog.disarm(session, lambda argv, **_keywords: Completed(0, "", ""))
+            watchdog.disarm(session, lambda argv, **_keywords: Completed(0, "", ""))
         return 0
 
     assert race(3, work) == [("ok", 0)] * 3
@@ -204,11 +206,11 @@ def test_one_that_comes_while_the_last_one_goes_is_watched_over(systemd: Systemd
 def test_a_watchdog_that_cannot_be_put_up_is_an_error(step: tuple[str, ...], systemd: Systemd) -> None:
     systemd.fails_at = step
     with pytest.raises(MigrationError) as caught:
-        _watchdog.arm(SESSION, COMMAND, systemd)
+        watchdog.arm(SESSION, COMMAND, systemd)
     assert caught.value.code == "watchdog_failed"
     assert "Access denied" in caught.value.message
     # And what there is of it can be taken down.
-    _watchdog.disarm(SESSION, systemd)
+    watchdog.disarm(SESSION, systemd)
     assert _names(systemd) == set()
 
 
@@ -223,38 +225,38 @@ def test_a_watchdog_that_cannot_be_put_up_is_an_error(step: tuple[str, ...], sys
     ],
 )
 def test_only_a_watchdog_that_waits_is_relied_on(active: str, enabled: str, waiting: bool, systemd: Systemd) -> None:
-    _watchdog.arm(SESSION, COMMAND, systemd)
+    watchdog.arm(SESSION, COMMAND, systemd)
     systemd.timer = {"ActiveState": active, "UnitFileState": enabled}
     if waiting:
-        _watchdog.prove(SESSION, systemd)
+        watchdog.prove(SESSION, systemd)
         return
     with pytest.raises(MigrationError) as caught:
-        _watchdog.prove(SESSION, systemd)
+        watchdog.prove(SESSION, systemd)
     assert caught.value.code == "watchdog_failed"
     assert TIMER in caught.value.message
 
 
 def test_taking_it_down_leaves_nothing_and_does_not_stop_the_service_that_may_be_doing_it(systemd: Systemd) -> None:
     (systemd.units / "other.service").write_text("")
-    _watchdog.arm(SESSION, COMMAND, systemd)
+    watchdog.arm(SESSION, COMMAND, systemd)
     # What a power cut in the middle of an arming leaves.
-    (Path(_watchdog.WATCHDOG_DIRECTORY) / "sessions" / f"{OTHER}.{'0' * 32}.tmp").touch()
+    (Path(watchdog.WATCHDOG_DIRECTORY) / "sessions" / f"{OTHER}.{'0' * 32}.tmp").touch()
     systemd.calls.clear()
-    _watchdog.disarm(SESSION, systemd)
+    watchdog.disarm(SESSION, systemd)
     assert _names(systemd) == {"other.service"}
     assert ("stop", TIMER) in systemd.calls
     assert ("disable", TIMER) in systemd.calls
     assert systemd.calls.index(("stop", TIMER)) < systemd.calls.index(("daemon-reload",))
     assert not [call for call in systemd.calls if call[0] == "stop" and call != ("stop", TIMER)]
     systemd.calls.clear()
-    _watchdog.disarm(SESSION, systemd)
+    watchdog.disarm(SESSION, systemd)
     assert systemd.calls == [], "a second time there is nothing to do"
 
 
 def test_taking_it_down_goes_on_without_systemd(systemd: Systemd) -> None:
-    _watchdog.arm(SESSION, COMMAND, systemd)
+    watchdog.arm(SESSION, COMMAND, systemd)
     systemd.missing = True
-    _watchdog.disarm(SESSION, systemd)
+    watchdog.disarm(SESSION, systemd)
     assert _names(systemd) == set()
 
 
@@ -262,7 +264,7 @@ def test_the_units_of_a_session_that_an_earlier_version_began_go_too(systemd: Sy
     former = {f"livemigrate-{SESSION}.{kind}" for kind in ("timer", "service")}
     for name in (*former, f"livemigrate-{OTHER}.timer"):
         (systemd.units / name).write_text("")
-    _watchdog.disarm(SESSION, systemd)
+    watchdog.disarm(SESSION, systemd)
     assert _names(systemd) == {f"livemigrate-{OTHER}.timer"}
     assert ("stop", f"livemigrate-{SESSION}.timer") in systemd.calls
 
@@ -282,7 +284,7 @@ class Watched:
 
     def watch(self, session: str, command: Sequence[str] = COMMAND) -> None:
         """Arm it."""
-        _watchdog.arm(session, command, self._systemd)
+        watchdog.arm(session, command, self._systemd)
 
     def look(self, shell: str = SHELLS[0]) -> list[str]:
         """The sessions that one look has started the settling of."""
@@ -310,8 +312,8 @@ class Watched:
 
 @pytest.fixture
 def watched(tmp_path: Path, systemd: Systemd, roots: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Watched:
-    monkeypatch.setattr(_watchdog, "VOLATILE_ROOT", roots["volatile_root"])
-    monkeypatch.setattr(_watchdog, "STATE_ROOT", roots["state_root"])
+    monkeypatch.setattr(watchdog, "VOLATILE_ROOT", roots["volatile_root"])
+    monkeypatch.setattr(watchdog, "STATE_ROOT", roots["state_root"])
     return Watched(tmp_path, systemd)
 
 
@@ -364,7 +366,7 @@ def test_a_lease_ends_for_a_look_when_it_ends_for_the_agent(
     watched: Watched, make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To the second: what is lost then is one start of the agent, never a lease that is not seen to be over."""
-    monkeypatch.setattr(_session, "PREPARING_LEASE_SECONDS", 2.0)
+    monkeypatch.setattr(sessions, "PREPARING_LEASE_SECONDS", 2.0)
     session = make_session()
     watched.watch(session.id)
     assert (session.lease_left > 1.5, watched.look()) == (True, [])
@@ -385,7 +387,7 @@ def test_a_look_at_a_hundred_sessions_starts_no_process_and_takes_next_to_no_tim
     # One percent of a core, every five seconds, is 50 ms; of these systemd itself needs some.
     assert seconds < 0.03
     if shutil.which("strace"):
-        argv = ["strace", "-f", "-qq", "-e", "trace=process", "dash", str(Path(_watchdog.WATCHDOG_DIRECTORY) / "look")]
+        argv = ["strace", "-f", "-qq", "-e", "trace=process", "dash", str(Path(watchdog.WATCHDOG_DIRECTORY) / "look")]
         said = subprocess.run(argv, capture_output=True, text=True, check=False).stderr
         calls = [line.partition("(")[0] for line in said.splitlines() if "(" in line]
         assert not {"fork", "vfork", "clone", "clone3"} & set(calls), said
@@ -397,7 +399,7 @@ def test_a_look_at_a_hundred_sessions_starts_no_process_and_takes_next_to_no_tim
 
 def _settle(session: str) -> subprocess.CompletedProcess[str]:
     """What an instance of the template service runs."""
-    place = Path(_watchdog.WATCHDOG_DIRECTORY) / "sessions" / session
+    place = Path(watchdog.WATCHDOG_DIRECTORY) / "sessions" / session
     return subprocess.run(["/bin/sh", str(place)], capture_output=True, text=True, check=False)
 
 
@@ -431,9 +433,9 @@ def test_a_session_whose_closing_was_cut_off_at_its_very_end_is_closed_and_forgo
     # Before the agent and the watch went.
     Path(session.path("agent.pyz")).touch()
     forgotten: list[str] = []
-    monkeypatch.setattr(_watchdog, "disarm", forgotten.append)
+    monkeypatch.setattr(watchdog, "disarm", forgotten.append)
     assert watched.look() == [session.id]
-    assert _agent.main(["settle", session.id]) == 0
+    assert agent_module.main(["settle", session.id]) == 0
     assert forgotten == [session.id]
     assert sorted(os.listdir(session.directory)) == ["journal", "session.json"]
 
@@ -462,15 +464,13 @@ def test_the_agent_goes_after_the_last_word_of_the_journal(
 def real(disk: Path, roots: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager]:
     """A service manager that is at work, where the watchdog's units go."""
     with manager(disk) as made:
-        monkeypatch.setattr(_watchdog, "UNIT_DIRECTORY", str(made.units))
-        monkeypatch.setattr(_watchdog, "WATCHDOG_DIRECTORY", str(disk / "watchdog"))
-        monkeypatch.setattr(_watchdog, "VOLATILE_ROOT", roots["volatile_root"])
-        monkeypatch.setattr(_watchdog, "STATE_ROOT", roots["state_root"])
+        monkeypatch.setattr(watchdog, "UNIT_DIRECTORY", str(made.units))
+        monkeypatch.setattr(watchdog, "WATCHDOG_DIRECTORY", str(disk / "watchdog"))
+        monkeypatch.setattr(watchdog, "VOLATILE_ROOT", roots["volatile_root"])
+        monkeypatch.setattr(watchdog, "STATE_ROOT", roots["state_root"])
         # A look every second, so that nothing is waited for.
-        monkeypatch.setattr(_watchdog, "INTERVAL_SECONDS", 0.5)
-        monkeypatch.setattr(
-            _watchdog, "_TIMER_TEXT", _watchdog._TIMER_TEXT.replace("AccuracySec=1", "AccuracySec=10ms")
-        )
+        monkeypatch.setattr(watchdog, "INTERVAL_SECONDS", 0.5)
+        monkeypatch.setattr(watchdog, "_TIMER_TEXT", watchdog._TIMER_TEXT.replace("AccuracySec=1", "AccuracySec=10ms"))
         yield made
 
 
@@ -485,8 +485,8 @@ def test_systemd_settles_what_is_silent_again_and_again_and_nothing_else(
 ) -> None:
     lively, silent = make_session(container="0" * 64), make_session(container="1" * 64)
     for session in (lively, silent):
-        _watchdog.arm(session.id, _agent_that_notes(session, TRY_AGAIN), real.run)
-        _watchdog.prove(session.id, real.run)
+        watchdog.arm(session.id, _agent_that_notes(session, TRY_AGAIN), real.run)
+        watchdog.prove(session.id, real.run)
     Path(silent.volatile, "lease").unlink()
     calls = Path(silent.path("calls"))
     wait_for(lambda: calls.exists() and len(calls.read_text().splitlines()) >= 3, "it is tried three times", 20)
@@ -495,7 +495,7 @@ def test_systemd_settles_what_is_silent_again_and_again_and_nothing_else(
     # To be tried again is no failure.
     assert real.run(["systemctl", "list-units", "--failed", "--no-legend"]).stdout == ""
     for session in (lively, silent):
-        _watchdog.disarm(session.id, real.run)
+        watchdog.disarm(session.id, real.run)
     assert [path.name for path in real.units.iterdir()] == ["empty.target"]
     told = ["systemctl", "list-units", "--all", "--plain", "--no-legend", "*livemigrate*"]
     wait_for(lambda: real.run(told).stdout == "", "systemd has forgotten all of it", 10)
@@ -505,11 +505,11 @@ def test_a_look_that_is_killed_or_stopped_is_followed_by_another(
     real: Manager, make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        _watchdog, "_SERVICE_TEXT", _watchdog._SERVICE_TEXT.replace("TimeoutStartSec=30", "TimeoutStartSec=1")
+        watchdog, "_SERVICE_TEXT", watchdog._SERVICE_TEXT.replace("TimeoutStartSec=30", "TimeoutStartSec=1")
     )
     session = make_session()
-    _watchdog.arm(session.id, _agent_that_notes(session, 0), real.run)
-    looks = Path(_watchdog.WATCHDOG_DIRECTORY) / "look"
+    watchdog.arm(session.id, _agent_that_notes(session, 0), real.run)
+    looks = Path(watchdog.WATCHDOG_DIRECTORY) / "look"
     whole = looks.read_text()
     for deed in ("KILL", "STOP"):
         looks.write_text(f"echo {deed} >>{looks}.done; kill -{deed} $$\n" + whole)
@@ -525,8 +525,8 @@ def test_a_hundred_sessions_cost_less_than_one_percent_of_a_core_with_all_that_s
 ) -> None:
     for number in range(100):
         session = make_session(container=f"{number:064x}")
-        _watchdog.arm(session.id, _agent_that_notes(session, 0), real.run)
-    looks = Path(_watchdog.WATCHDOG_DIRECTORY) / "look"
+        watchdog.arm(session.id, _agent_that_notes(session, 0), real.run)
+    looks = Path(watchdog.WATCHDOG_DIRECTORY) / "look"
     looks.write_text(f"echo >>{looks}.done\n" + looks.read_text())
     done = Path(f"{looks}.done")
     wait_for(done.exists, "the first look", 20)

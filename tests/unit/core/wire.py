@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _channel, _channel_server
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import DESTINATION, SOURCE, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import client as channel_client
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import server as channel_server
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import DESTINATION, SOURCE, Session
 from tests.unit.core.support import CONTAINER, PACKAGE, ROOT
 
 SESSION = "20261123T000001Z-3f9a1c"
@@ -28,8 +29,8 @@ _SSH = """\
 import sys
 from pathlib import Path
 sys.path.insert(0, {tree!r})
-from {package} import _channel_server
-from {package}._session import Session
+from {package}._channel import server as channel_server
+from {package}._session.session import Session
 words = sys.argv[1:]
 while words[0].startswith("-"):
     if words[0] == "-O":
@@ -43,13 +44,13 @@ with open({log!r}, "a") as log:
     log.write(command + "\\n")
 session = Session({session!r}, **{roots!r})
 def handover():
-    from {package} import _destination
-    _destination.converse(session, sys.stdin.buffer, sys.stdout.buffer)
+    from {package}._migration import destination
+    destination.converse(session, sys.stdin.buffer, sys.stdout.buffer)
 def transfer():
-    from {package} import _durable_content
-    _durable_content.converse(session, sys.stdin.buffer, sys.stdout.buffer)
+    from {package}._channel import durable_content
+    durable_content.converse(session, sys.stdin.buffer, sys.stdout.buffer)
 words = {{"ping": lambda: {{"host": "here"}}, "stumble": lambda: 1 / 0}}
-sys.exit(_channel_server.serve(session, command, words, {{"handover": handover, "transfer": transfer}}))
+sys.exit(channel_server.serve(session, command, words, {{"handover": handover, "transfer": transfer}}))
 """
 
 
@@ -87,8 +88,8 @@ class Wire:
         ssh.chmod(0o755)
         monkeypatch.setenv("PATH", str(self.programs), prepend=":")
         peer = {"address": "192.0.2.1", "port": 22, "user": "root", "host_keys": ["ssh-ed25519 AAAA"]}
-        _channel.set_peer(self.source, peer)
-        self.channel = _channel.Channel(self.source)
+        channel_client.set_peer(self.source, peer)
+        self.channel = channel_client.Channel(self.source)
         self.places = directory / "places"
 
     def prepare(self, *targets: str) -> Path:
@@ -96,7 +97,7 @@ class Wire:
         places = {target: self.places / target for target in targets}
         for place in places.values():
             place.mkdir(parents=True)
-        _channel_server.set_targets(self.destination, {target: str(place) for target, place in places.items()})
+        channel_server.set_targets(self.destination, {target: str(place) for target, place in places.items()})
         return places[targets[0]]
 
     def say_instead(self, command: str) -> None:

@@ -15,8 +15,12 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _destination_facts, _docker_py, _host_files
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker import host_files
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker import library as docker_library
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.facts import (
+    destination as facts_of_destination,
+)
 
 
 def test_packages_of_the_venv_count_only_for_its_own_python(tmp_path: Path) -> None:
@@ -24,8 +28,8 @@ def test_packages_of_the_venv_count_only_for_its_own_python(tmp_path: Path) -> N
     site = tmp_path / "lib" / f"python{major}.{minor}" / "site-packages"
     (site / "docker").mkdir(parents=True)
     (site / "docker" / "__init__.py").touch()
-    assert _docker_py.directory(venv=str(tmp_path)) == str(site)
-    assert _docker_py.directory((major, minor + 1), venv=str(tmp_path)) is None
+    assert docker_library.directory(venv=str(tmp_path)) == str(site)
+    assert docker_library.directory((major, minor + 1), venv=str(tmp_path)) is None
 
 
 def _program(path: Path, mode: int = 0o755) -> str:
@@ -39,19 +43,19 @@ def test_the_engines_own_directories_come_before_the_search_path(tmp_path: Path)
     """As in Docker's own packages, and as in Debian's."""
     in_path = _program(tmp_path / "bin" / "docker-init")
     places, path = [str(tmp_path / "one"), str(tmp_path / "two")], str(tmp_path / "bin")
-    assert _host_files.find_init("docker-init", places, path) == in_path
-    assert _host_files.find_init(None, places, path) == in_path
+    assert host_files.find_init("docker-init", places, path) == in_path
+    assert host_files.find_init(None, places, path) == in_path
     in_place = _program(tmp_path / "two" / "docker-init")
-    assert _host_files.find_init("docker-init", places, path) == in_place
-    assert _host_files.find_init("tini", places, path) is None
+    assert host_files.find_init("docker-init", places, path) == in_place
+    assert host_files.find_init("tini", places, path) is None
 
 
 def test_an_init_that_daemon_json_names_is_that_one(tmp_path: Path) -> None:
     path = str(tmp_path / "bin")
     _program(tmp_path / "bin" / "docker-init")
     own = tmp_path / "my-init"
-    assert _host_files.find_init(str(own), [], path) is None
-    assert _host_files.find_init(_program(own), [], path) == str(own)
+    assert host_files.find_init(str(own), [], path) is None
+    assert host_files.find_init(_program(own), [], path) == str(own)
 
 
 def test_an_init_that_cannot_be_run_is_none(tmp_path: Path) -> None:
@@ -59,7 +63,7 @@ def test_an_init_that_cannot_be_run_is_none(tmp_path: Path) -> None:
     _program(tmp_path / "one" / "docker-init", 0o644)
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "docker-init").symlink_to("tini-static")
-    assert _host_files.find_init("docker-init", [str(tmp_path / "one")], str(tmp_path / "bin")) is None
+    assert host_files.find_init("docker-init", [str(tmp_path / "one")], str(tmp_path / "bin")) is None
 
 
 def test_a_mount_of_a_link_is_seen(tmp_path: Path) -> None:
@@ -68,16 +72,16 @@ def test_a_mount_of_a_link_is_seen(tmp_path: Path) -> None:
     (directory / "sub").mkdir(parents=True)
     for name, target in (("to-file", file), ("to-directory", directory), ("to-nothing", tmp_path / "nothing")):
         (tmp_path / name).symlink_to(target)
-    assert not _host_files.links(
+    assert not host_files.links(
         {"/a": str(file), "/b": str(directory), "/c": f"{tmp_path}/to-directory/sub", "/d": "/none"}, {}
     )
     for name, target in (("to-file", file), ("to-directory/", directory), ("to-nothing", tmp_path / "nothing")):
         path = f"{tmp_path}/{name}"
-        assert _host_files.links({"/a": str(file), "/x": path}, {}) == {"/x": str(target)}
+        assert host_files.links({"/a": str(file), "/x": path}, {}) == {"/x": str(target)}
         # By the place where the kernel has it.
-        assert _host_files.links({"/x": path}, {"/x": "/usr/x", "/y": "/z"}) == {"/usr/x": str(target)}
+        assert host_files.links({"/x": path}, {"/x": "/usr/x", "/y": "/z"}) == {"/usr/x": str(target)}
         unasked: Any = None
-        told = _destination_facts.binds(unasked, [{"kind": "bind", "path": path}], (), ())[path.rstrip("/")]
+        told = facts_of_destination.binds(unasked, [{"kind": "bind", "path": path}], (), ())[path.rstrip("/")]
         assert told["exists"]
         assert told["leads_to"] == str(target)
 
@@ -87,7 +91,7 @@ def test_what_cannot_be_told_to_criu_is_refused(tmp_path: Path, name: str) -> No
     """A link of an image could say anything, and each line of the options is an order."""
     (tmp_path / "link").symlink_to("/etc/hostname")
     with pytest.raises(MigrationError) as caught:
-        _host_files.links({"/x": f"{tmp_path}/link"}, {"/x": f"/usr/{name}"})
+        host_files.links({"/x": f"{tmp_path}/link"}, {"/x": f"/usr/{name}"})
     assert caught.value.code == "mount_is_link"
 
 
@@ -129,11 +133,11 @@ def test_places_in_a_container_are_where_its_kernel_has_them(tmp_path: Path) -> 
         "/usr//sbin/.",
     ]
     for place in places:
-        assert _host_files.inside(str(root), place) == _by_the_kernel(root, place), place
-    assert _host_files.inside(str(root), "/sbin/docker-init") == "/usr/sbin/docker-init"
-    assert _host_files.inside(str(root), "/none/at/all") == "/none/at/all"
+        assert host_files.inside(str(root), place) == _by_the_kernel(root, place), place
+    assert host_files.inside(str(root), "/sbin/docker-init") == "/usr/sbin/docker-init"
+    assert host_files.inside(str(root), "/none/at/all") == "/none/at/all"
     (root / "loop").symlink_to("loop")
-    assert _host_files.inside(str(root), "/loop/x")
-    assert _host_files.real_places(str(root), ["/sbin/docker-init", "/usr/x"]) == {
+    assert host_files.inside(str(root), "/loop/x")
+    assert host_files.real_places(str(root), ["/sbin/docker-init", "/usr/x"]) == {
         "/sbin/docker-init": "/usr/sbin/docker-init"
     }

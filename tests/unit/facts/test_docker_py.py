@@ -18,9 +18,9 @@ from tests.conftest import ROOT
 _ASK = """
 import json, sys
 sys.path[:0] = sys.argv[1:]
-from ansible_collections.livemigrate.criu.plugins.module_utils import _docker_py
-_docker_py.VENV = "/nowhere"
-found = _docker_py.look()
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker import library as docker_library
+docker_library.VENV = "/nowhere"
+found = docker_library.look()
 print(json.dumps([found.version, found.path, found.error, "docker" in sys.modules]))
 """
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.modules import engine_settings
 
 # As `dockerd --validate` of 26.1 writes it.
@@ -53,7 +53,9 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         return engine_settings._read(params, False)
 
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
-    monkeypatch.setattr("ansible_collections.livemigrate.criu.plugins.module_utils._command.SYSTEM_PATH", "/nowhere")
+    monkeypatch.setattr(
+        "ansible_collections.livemigrate.criu.plugins.module_utils._base.command.SYSTEM_PATH", "/nowhere"
+    )
     return read
 
 

@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _engine_socket, _facts
-from ansible_collections.livemigrate.criu.plugins.module_utils._command import run
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.command import run
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker import socket as docker_socket
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.facts import host as facts_of_host
 from ansible_collections.livemigrate.criu.plugins.modules import criu_check
 
 CAPTURED = Path(__file__).parent / "captured"
@@ -37,9 +38,9 @@ def captured(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def test_criu_version() -> None:
-    assert _facts.parse_criu_version("Version: 4.2.1\n") == "4.2.1"
-    assert _facts.parse_criu_version("Version: 4.2\nGitID: v4.2-12-gabc\n") == "4.2"
-    assert _facts.parse_criu_version("criu: not found") is None
+    assert facts_of_host.parse_criu_version("Version: 4.2.1\n") == "4.2.1"
+    assert facts_of_host.parse_criu_version("Version: 4.2\nGitID: v4.2-12-gabc\n") == "4.2"
+    assert facts_of_host.parse_criu_version("criu: not found") is None
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_criu_version() -> None:
     ],
 )
 def test_feature(rc: int, output: str, answer: bool | None) -> None:
-    assert _facts.parse_feature(rc, output) is answer
+    assert facts_of_host.parse_feature(rc, output) is answer
 
 
 @pytest.mark.parametrize(
@@ -67,18 +68,18 @@ def test_feature(rc: int, output: str, answer: bool | None) -> None:
     ],
 )
 def test_package_owner(output: str, owner: str | None) -> None:
-    assert _facts.parse_package_owner(output) == owner
+    assert facts_of_host.parse_package_owner(output) == owner
 
 
 def test_meminfo() -> None:
     text = "MemTotal:       24683596 kB\nMemFree:         1000000 kB\nMemAvailable:   23802499 kB\n"
-    assert _facts.parse_meminfo(text) == {"total_bytes": 24683596 * 1024, "available_bytes": 23802499 * 1024}
+    assert facts_of_host.parse_meminfo(text) == {"total_bytes": 24683596 * 1024, "available_bytes": 23802499 * 1024}
     # Kernels before 3.14 have no MemAvailable.
-    assert _facts.parse_meminfo("MemTotal: 10 kB\nMemFree: 4 kB\n")["available_bytes"] == 4096
+    assert facts_of_host.parse_meminfo("MemTotal: 10 kB\nMemFree: 4 kB\n")["available_bytes"] == 4096
 
 
 def test_engine_of_debian_13() -> None:
-    facts = _facts.parse_engine(*captured("docker_26.1.5"))
+    facts = facts_of_host.parse_engine(*captured("docker_26.1.5"))
     assert facts["version"] == "26.1.5+dfsg1"
     assert facts["api_version"] == "1.45"
     assert facts["containerd_version"] == "1.7.24~ds1"
@@ -97,14 +98,14 @@ def test_engine_of_debian_13() -> None:
 
 
 def test_engine_with_containerds_image_store() -> None:
-    facts = _facts.parse_engine(*captured("docker_26.1.5_containerd_store"))
+    facts = facts_of_host.parse_engine(*captured("docker_26.1.5_containerd_store"))
     assert facts["image_store"] == "containerd"
     assert facts["storage_driver"] == "overlayfs"
     assert facts["live_restore"] is True
 
 
 def test_engine_of_forky() -> None:
-    facts = _facts.parse_engine(*captured("docker_28.5.2"))
+    facts = facts_of_host.parse_engine(*captured("docker_28.5.2"))
     assert facts["experimental"] is False
     assert facts["api_engine"]["restores"] == "host_network"
 
@@ -112,13 +113,13 @@ def test_engine_of_forky() -> None:
 def test_paused_containers_live_too() -> None:
     version, info = captured("docker_26.1.5")
     info.update(ContainersRunning=2, ContainersPaused=1)
-    assert _facts.parse_engine(version, info)["containers_running"] == 3
+    assert facts_of_host.parse_engine(version, info)["containers_running"] == 3
 
 
 def test_rootless_and_userns() -> None:
     version, info = captured("docker_26.1.5")
     info["SecurityOptions"] = ["name=seccomp,profile=builtin", "name=rootless", "name=userns"]
-    facts = _facts.parse_engine(version, info)
+    facts = facts_of_host.parse_engine(version, info)
     assert (facts["rootless"], facts["userns_remap"]) == (True, True)
 
 
@@ -156,7 +157,7 @@ def engine_socket() -> Iterator[str]:
 
 
 def test_an_engine_is_asked_through_its_socket(engine_socket: str) -> None:
-    facts = _facts.docker_facts(run, lambda path: _engine_socket.engine_get(path, engine_socket))
+    facts = facts_of_host.docker_facts(run, lambda path: docker_socket.engine_get(path, engine_socket))
     assert facts["running"] is True
     assert facts["error"] is None
     assert facts["version"] == "26.1.5+dfsg1"
@@ -164,9 +165,9 @@ def test_an_engine_is_asked_through_its_socket(engine_socket: str) -> None:
 
 def test_the_init_program_is_the_one_that_the_engine_names(engine_socket: str) -> None:
     def get(path: str) -> dict[str, Any]:
-        return {**_engine_socket.engine_get(path, engine_socket), "InitBinary": sys.executable}
+        return {**docker_socket.engine_get(path, engine_socket), "InitBinary": sys.executable}
 
-    assert _facts.docker_facts(run, get)["init_binary"] == sys.executable
+    assert facts_of_host.docker_facts(run, get)["init_binary"] == sys.executable
 
 
 @pytest.mark.parametrize(
@@ -174,16 +175,16 @@ def test_the_init_program_is_the_one_that_the_engine_names(engine_socket: str) -
 )
 def test_what_is_no_engine_is_told_as_such(engine_socket: str, page: str, told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        _engine_socket.engine_get(page, engine_socket)
-    facts = _facts.docker_facts(run, lambda path: _engine_socket.engine_get(page, engine_socket))
+        docker_socket.engine_get(page, engine_socket)
+    facts = facts_of_host.docker_facts(run, lambda path: docker_socket.engine_get(page, engine_socket))
     assert facts["running"] is False
     assert told in facts["error"]
 
 
 def test_a_host_without_an_engine_has_the_same_keys(tmp_path: Path) -> None:
-    facts = _facts.docker_facts(run, lambda path: _engine_socket.engine_get(path, str(tmp_path / "nothing")))
+    facts = facts_of_host.docker_facts(run, lambda path: docker_socket.engine_get(path, str(tmp_path / "nothing")))
     own = {"installed", "running", "error", "init_binary", "init_bytes", "containerd_root"}
-    full = {*own, *_facts.parse_engine(*captured("docker_26.1.5"))}
+    full = {*own, *facts_of_host.parse_engine(*captured("docker_26.1.5"))}
     assert set(facts) == full
     assert "socket does not exist" in facts["error"]
     assert facts["containers_running"] == 0
@@ -195,7 +196,7 @@ def test_an_engine_that_died_leaves_its_socket() -> None:
         path = os.path.join(directory, "s")
         with socketserver.UnixStreamServer(path, _Engine):
             pass
-        facts = _facts.docker_facts(run, lambda page: _engine_socket.engine_get(page, path))
+        facts = facts_of_host.docker_facts(run, lambda page: docker_socket.engine_get(page, path))
     assert facts["running"] is False
     assert "does not answer" in facts["error"]
 
@@ -219,7 +220,7 @@ def test_a_criu_is_asked_in_its_own_words(tmp_path: Path) -> None:
         *) exit 1 ;;
         esac""",
     )
-    facts = _facts.criu_facts(run, criu, ["uffd", "new", "old"])
+    facts = facts_of_host.criu_facts(run, criu, ["uffd", "new", "old"])
     assert facts["present"] is True
     assert facts["version"] == "4.2.1"
     assert facts["package"] is None
@@ -236,13 +237,13 @@ def test_a_criu_is_asked_in_its_own_words(tmp_path: Path) -> None:
     ],
 )
 def test_a_criu_that_does_not_work_is_a_fact(tmp_path: Path, script: str, present: bool) -> None:
-    facts = _facts.criu_facts(run, fake_criu(tmp_path, script), [])
+    facts = facts_of_host.criu_facts(run, fake_criu(tmp_path, script), [])
     assert facts["present"] is present
     assert facts["check"]["ok"] is (False if present else None)
 
 
 def test_a_criu_that_is_not_there_is_a_fact(tmp_path: Path) -> None:
-    facts = _facts.criu_facts(run, str(tmp_path / "criu"))
+    facts = facts_of_host.criu_facts(run, str(tmp_path / "criu"))
     assert facts["present"] is False
     assert "not installed" in facts["check"]["output"]
 
@@ -251,11 +252,11 @@ def test_a_criu_of_another_architecture_is_a_fact(tmp_path: Path) -> None:
     path = tmp_path / "criu"
     path.write_bytes(b"\x7fELF\x02\x01\x01" + b"\0" * 100)
     path.chmod(0o755)
-    assert _facts.criu_facts(run, str(path))["present"] is False
+    assert facts_of_host.criu_facts(run, str(path))["present"] is False
 
 
 def test_room_is_that_of_the_nearest_parent(tmp_path: Path) -> None:
-    there, not_yet = _facts.disk_facts([str(tmp_path), str(tmp_path / "not" / "yet")])
+    there, not_yet = facts_of_host.disk_facts([str(tmp_path), str(tmp_path / "not" / "yet")])
     assert not_yet["path"].endswith("not/yet")
     assert not_yet["device"] == there["device"]
     assert there["filesystem"]
@@ -268,9 +269,9 @@ def test_room_is_that_of_the_nearest_parent(tmp_path: Path) -> None:
 
 def test_the_documentation_names_the_defaults_and_all_that_is_returned() -> None:
     options = yaml.safe_load(criu_check.DOCUMENTATION)["options"]
-    assert options["features"]["default"] == list(_facts.FEATURES)
+    assert options["features"]["default"] == list(facts_of_host.FEATURES)
     returned = yaml.safe_load(criu_check.RETURN)
-    facts = _facts.host_facts(run, features=[])
+    facts = facts_of_host.host_facts(run, features=[])
     # What is returned only where it was asked for is what there is an option for.
     assert set(returned) - {"container", "for_container", "peer", "channel_login"} == set(facts)
     for key in ("criu", "kernel", "docker", "memory", "python", "cpu", "clock"):

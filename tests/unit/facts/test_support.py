@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._support import criu_verdict, engine_verdict
-from ansible_collections.livemigrate.criu.plugins.module_utils._versions import at_least, parse_version
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.versions import at_least, parse_version
+from ansible_collections.livemigrate.criu.plugins.module_utils._criu.support import criu_verdict, engine_verdict
 
 GOOD = "Looks good."
 

@@ -14,9 +14,10 @@ import copy
 import functools
 from typing import Any
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _container_facts, _facts
-from ansible_collections.livemigrate.criu.plugins.module_utils._command import run
-from ansible_collections.livemigrate.criu.plugins.module_utils._support import criu_verdict
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.command import run
+from ansible_collections.livemigrate.criu.plugins.module_utils._criu.support import criu_verdict
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.facts import container as facts_of_container
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.facts import host as facts_of_host
 from tests.unit.spec import samples
 
 Facts = dict[str, Any]
@@ -46,7 +47,7 @@ INFO = {
 @functools.cache
 def gathered() -> Facts:
     """What criu_check tells of this very machine: the facts as they really look."""
-    return _facts.host_facts(run, features=(), asked_at=0.0)
+    return facts_of_host.host_facts(run, features=(), asked_at=0.0)
 
 
 def host() -> Facts:
@@ -60,11 +61,11 @@ def host() -> Facts:
         "init_bytes": 800,
     }
     engine["containerd_root"] = "/var/lib/containerd"
-    facts["docker"] = {**engine, **_facts.parse_engine(VERSION, INFO)}
+    facts["docker"] = {**engine, **facts_of_host.parse_engine(VERSION, INFO)}
     facts["docker"]["shim"] = {"registered": True, "path": "/x", "installed": True, "version": "1"}
     facts["criu"].update(present=True, version="4.2", check={"ok": True, "output": "Looks good."})
     facts["criu"].update(
-        options={"ghost-limit": "256M", "file-locks": ""}, features=dict.fromkeys(_facts.FEATURES, True)
+        options={"ghost-limit": "256M", "file-locks": ""}, features=dict.fromkeys(facts_of_host.FEATURES, True)
     )
     facts["self_test"] = {"ok": True, "steps": {"run": 0.1, "dump": 0.2, "restore": 0.2}, "seconds": 0.5, "options": []}
     facts["self_test"].update(refused_options=[], host_lines=[], host_file_error=None, error=None, from_note=False)
@@ -174,7 +175,7 @@ def container(**inspect: Any) -> Facts:
         "name": "one",
         "id": samples.ID,
         "ancestry": [samples.ID],
-        "inspect": _container_facts.decisive(data),
+        "inspect": facts_of_container.decisive(data),
         "image": {
             "id": samples.IMAGE,
             "identity": "sha256:" + "1" * 64,

@@ -20,18 +20,18 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import (
-    _container_facts,
-    _destination_facts,
-    _facts_machine,
-    _finding,
-    _mount_users,
-    _preflight,
-    _sockets,
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.command import run
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker import mount_users
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import machine
+from ansible_collections.livemigrate.criu.plugins.module_utils._host.tasks import TaskGroup
+from ansible_collections.livemigrate.criu.plugins.module_utils._network import sockets as network_sockets
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight import finding
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight import judge as preflight_judge
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.facts import container as facts_of_container
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.facts import (
+    destination as facts_of_destination,
 )
-from ansible_collections.livemigrate.criu.plugins.module_utils._command import run
-from ansible_collections.livemigrate.criu.plugins.module_utils._finding import Case
-from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.finding import Case
 from tests.unit.preflight.samples import network
 from tests.unit.spec import samples
 from tests.unit.spec.samples import BY_HAND, CAPTURED, SECRET, load
@@ -41,7 +41,7 @@ from tests.unit.spec.samples import BY_HAND, CAPTURED, SECRET, load
 
 def test_kernel_config() -> None:
     text = "CONFIG_UNIX_DIAG=m\nCONFIG_INET_DIAG=y\n# CONFIG_MEM_SOFT_DIRTY is not set\nCONFIG_UNIX_DIAGX=y\nCONFIG_OTHER=y\n"
-    assert _facts_machine.parse_config(text) == {
+    assert machine.parse_config(text) == {
         "CONFIG_UNIX_DIAG": True,
         "CONFIG_INET_DIAG": True,
         "CONFIG_MEM_SOFT_DIRTY": False,
@@ -53,8 +53,8 @@ def test_limits_of_a_host(tmp_path: Path) -> None:
     for name, text in (("vm/max_map_count", "65530\n"), ("fs/nr_open", "many\n"), ("net/core/rmem_max", "212992\n")):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert _facts_machine.limits(str(tmp_path)) == {"vm.max_map_count": 65530, "net.core.rmem_max": 212992}
-    own = _facts_machine.limits()
+    assert machine.limits(str(tmp_path)) == {"vm.max_map_count": 65530, "net.core.rmem_max": 212992}
+    own = machine.limits()
     assert own["vm.max_map_count"] > 0
     assert own["fs.inotify.max_user_watches"] > 0
 
@@ -64,13 +64,13 @@ def test_cpu() -> None:
         "model name\t: AMD EPYC\nflags\t\t: fpu sse sse4_2 avx avx512_vnni smep xsave erms abm\n"
         "model name\t: AMD EPYC\nflags\t\t: fpu sse sse4_2 avx smep xsave\n"
     )
-    assert _facts_machine.parse_cpuinfo(text) == {
+    assert machine.parse_cpuinfo(text) == {
         "model": "AMD EPYC",
         "instructions": ["avx", "sse", "sse4_2", "xsave"],
     }
-    arm = _facts_machine.parse_cpuinfo("Features\t: fp asimd crc32 sve cpuid evtstrm\n")
+    arm = machine.parse_cpuinfo("Features\t: fp asimd crc32 sve cpuid evtstrm\n")
     assert arm == {"model": "unknown", "instructions": ["asimd", "crc32", "fp", "sve"]}
-    assert _facts_machine.parse_cpuinfo("")["instructions"] == []
+    assert machine.parse_cpuinfo("")["instructions"] == []
 
 
 def test_criu_options() -> None:
@@ -78,7 +78,7 @@ def test_criu_options() -> None:
         "# BEGIN\nlog-file=/var/log/x.log\nfile-locks\n--ghost-limit 256M # much\n\ntcp-close\nno-tcp-close\n"
         'network-lock="nftables"\n'
     )
-    assert _facts_machine.parse_criu_options(text) == {
+    assert machine.parse_criu_options(text) == {
         "log-file": "/var/log/x.log",
         "file-locks": "",
         "ghost-limit": "256M",
@@ -88,7 +88,7 @@ def test_criu_options() -> None:
 
 def test_clock() -> None:
     before = time.time()
-    reading = _facts_machine.ClockReading(17.0)
+    reading = machine.ClockReading(17.0)
     time.sleep(0.2)
     told = reading.facts()
     assert before <= told["wall"] < before + 0.2
@@ -97,7 +97,7 @@ def test_clock() -> None:
 
 
 def test_where_containerd_keeps_its_content() -> None:
-    parse = _facts_machine.parse_containerd_root
+    parse = machine.parse_containerd_root
     assert parse('version = 2\nroot = "/srv/containerd"\n[plugins]\n  root = "/x"\n') == "/srv/containerd"
     assert parse("version = 2\n[plugins]\n  root = '/x'\n") is None
     assert parse("") is None
@@ -105,9 +105,9 @@ def test_where_containerd_keeps_its_content() -> None:
 
 def test_login(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SUDO_USER", "admin")
-    assert _facts_machine.login() == "admin"
+    assert machine.login() == "admin"
     monkeypatch.delenv("SUDO_USER")
-    assert _facts_machine.login()
+    assert machine.login()
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ VERSION = b"SSH-2.0-OpenSSH_10\r\n"
 
 @pytest.mark.parametrize("greeting", [VERSION, b"Only for members of staff.\r\n" + VERSION])
 def test_a_peer_that_answers(greeter: Any, greeting: bytes) -> None:
-    facts = _facts_machine.peer_facts(run, "127.0.0.1", greeter(greeting))
+    facts = machine.peer_facts(run, "127.0.0.1", greeter(greeting))
     assert facts["error"] is None
     assert 0 <= facts["rtt_seconds"] < 5
     assert facts["device"] == "lo"
@@ -147,7 +147,7 @@ def test_a_peer_that_answers(greeter: Any, greeting: bytes) -> None:
 
 
 def test_a_peer_that_is_something_else(greeter: Any) -> None:
-    facts = _facts_machine.peer_facts(run, "127.0.0.1", greeter(b"HTTP/1.1 400\r\n"))
+    facts = machine.peer_facts(run, "127.0.0.1", greeter(b"HTTP/1.1 400\r\n"))
     assert "no SSH daemon" in facts["error"]
     assert not facts["turned_away"]
 
@@ -158,13 +158,13 @@ TURNED_AWAY = [b"Not allowed at this time\r\n", b"Exceeded MaxStartups\r\n", b""
 @pytest.mark.parametrize("words", TURNED_AWAY)
 def test_a_peer_that_turns_us_away_is_asked_again(greeter: Any, words: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenSSH does so for 15 seconds, with a host that has failed to log in a few times."""
-    monkeypatch.setattr(_facts_machine, "_ASK_AGAIN_SECONDS", 0.01)
-    assert _facts_machine.peer_facts(run, "127.0.0.1", greeter(words, words, VERSION))["error"] is None
+    monkeypatch.setattr(machine, "_ASK_AGAIN_SECONDS", 0.01)
+    assert machine.peer_facts(run, "127.0.0.1", greeter(words, words, VERSION))["error"] is None
 
 
 @pytest.mark.parametrize("words", TURNED_AWAY)
 def test_a_peer_that_turns_us_away_for_long_is_told_for_what_it_is(greeter: Any, words: bytes) -> None:
-    facts = _facts_machine.peer_facts(run, "127.0.0.1", greeter(words), patience=0)
+    facts = machine.peer_facts(run, "127.0.0.1", greeter(words), patience=0)
     assert "turns this host's connections away" in facts["error"]
     assert words.decode().strip() in facts["error"]
     assert facts["turned_away"]
@@ -173,8 +173,8 @@ def test_a_peer_that_turns_us_away_for_long_is_told_for_what_it_is(greeter: Any,
 def test_a_peer_that_is_not_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    assert "refused" in _facts_machine.peer_facts(run, "127.0.0.1", port)["error"].lower()
-    assert _facts_machine.peer_facts(run, "no-such-host.invalid", 22)["error"]
+    assert "refused" in machine.peer_facts(run, "127.0.0.1", port)["error"].lower()
+    assert machine.peer_facts(run, "no-such-host.invalid", 22)["error"]
 
 
 # -- the container ------------------------------------------------------------------------------------------------
@@ -189,9 +189,9 @@ def test_rules_say_the_same_of_what_is_told_as_of_the_whole(name: str) -> None:
         {"AutoRemove": True, "PidMode": "host", "Links": ["/a:/b"], "Devices": [{"PathOnHost": "/dev/fuse"}]},
     ):
         changed = {**inspect, "HostConfig": {**inspect["HostConfig"], **extra}}
-        whole = _finding.findings(Case(container={"inspect": changed}), (), _preflight.rules())
-        told = _finding.findings(
-            Case(container={"inspect": _container_facts.decisive(changed)}), (), _preflight.rules()
+        whole = finding.findings(Case(container={"inspect": changed}), (), preflight_judge.rules())
+        told = finding.findings(
+            Case(container={"inspect": facts_of_container.decisive(changed)}), (), preflight_judge.rules()
         )
         assert told == whole
 
@@ -213,12 +213,12 @@ def test_nothing_secret_is_told() -> None:
     }
     inspect = samples.container(secret, host, Args=[SECRET], Path=SECRET)
     assert SECRET in json.dumps(inspect)
-    assert SECRET not in json.dumps(_container_facts.decisive(inspect))
-    assert SECRET not in _container_facts.options_digest({"o": f"password={SECRET}"})
+    assert SECRET not in json.dumps(facts_of_container.decisive(inspect))
+    assert SECRET not in facts_of_container.options_digest({"o": f"password={SECRET}"})
 
 
 def test_options_are_told_apart_without_being_told() -> None:
-    digest = _container_facts.options_digest
+    digest = facts_of_container.options_digest
     assert digest({"a": "1", "b": "2"}) == digest({"b": "2", "a": "1"})
     assert digest({"a": "1"}) != digest({"a": "2"})
     assert digest(None) == digest({}) == ""
@@ -228,19 +228,19 @@ def test_the_size_of_a_tree(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "file").write_bytes(b"x" * 100_000)
     (tmp_path / "link").symlink_to("/usr")
-    counted, complete = _container_facts.tree_bytes(str(tmp_path), time.monotonic() + 60)
+    counted, complete = facts_of_container.tree_bytes(str(tmp_path), time.monotonic() + 60)
     assert 100_000 <= counted < 200_000
     assert complete
-    assert _container_facts.tree_bytes(str(tmp_path), time.monotonic() - 1) == (0, False)
-    assert _container_facts.tree_bytes(str(tmp_path / "none"), time.monotonic() + 60) == (0, True)
+    assert facts_of_container.tree_bytes(str(tmp_path), time.monotonic() - 1) == (0, False)
+    assert facts_of_container.tree_bytes(str(tmp_path / "none"), time.monotonic() + 60) == (0, True)
 
 
 def test_sockets_survive_being_plain() -> None:
     with socket.create_server(("127.0.0.1", 0)), socket.create_server(("::", 0), family=socket.AF_INET6):
-        seen = _sockets.look([os.getpid()])
-    told = json.loads(json.dumps(_sockets.plain(seen)))
-    assert _sockets.of_plain(told) == seen
-    own = _sockets.own(seen, [os.getpid()])
+        seen = network_sockets.look([os.getpid()])
+    told = json.loads(json.dumps(network_sockets.plain(seen)))
+    assert network_sockets.of_plain(told) == seen
+    own = network_sockets.own(seen, [os.getpid()])
     assert own.inet == ()
     assert own.groups == frozenset()
 
@@ -273,7 +273,7 @@ def test_a_container_on_the_hosts_network_answers_for_its_own_sockets(monkeypatc
             monkeypatch.setattr(TaskGroup, "of_container", lambda _inspect: group)
             inspect = samples.container(host={"NetworkMode": "host"})
             inspect["State"]["Pid"] = program.pid
-            facts = json.loads(json.dumps(_container_facts.of_processes(inspect)))
+            facts = json.loads(json.dumps(facts_of_container.of_processes(inspect)))
         finally:
             program.kill()
     assert facts["processes"]["protocols"] == {}
@@ -291,7 +291,7 @@ eth0\t000312C6\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
 
 
 def test_routes() -> None:
-    assert _destination_facts.parse_routes(ROUTES) == ["172.17.0.0/16", "198.18.3.0/24"]
+    assert facts_of_destination.parse_routes(ROUTES) == ["172.17.0.0/16", "198.18.3.0/24"]
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_routes() -> None:
     ],
 )
 def test_overlaps(subnets: list[str], found: list[str]) -> None:
-    assert _destination_facts.overlapping(subnets, ["172.17.0.0/16", "198.18.3.0/24"]) == found
+    assert facts_of_destination.overlapping(subnets, ["172.17.0.0/16", "198.18.3.0/24"]) == found
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ def test_a_network_on_the_hosts_own_wire_overlaps_nothing(
     driver: str, there: dict[str, Any] | None, told: dict[str, list[str]]
 ) -> None:
     wanted = [network("app", driver=driver, subnets=["198.18.3.0/24"])]
-    assert _destination_facts.overlaps(wanted, {"app": there}, ["172.17.0.0/16", "198.18.3.0/24"]) == told
+    assert facts_of_destination.overlaps(wanted, {"app": there}, ["172.17.0.0/16", "198.18.3.0/24"]) == told
 
 
 @pytest.mark.parametrize(
@@ -345,12 +345,12 @@ def test_a_network_on_the_hosts_own_wire_overlaps_nothing(
 def test_the_device_of_a_network(parent: str, missing: bool) -> None:
     wanted = [network("app", driver="macvlan", parent=parent)]
     devices = ["lo", "eth0", "lan.7"]
-    assert _destination_facts.missing_parents(wanted, {"app": None}, devices) == [parent] * missing
-    assert _destination_facts.missing_parents(wanted, {"app": {}}, devices) == []
+    assert facts_of_destination.missing_parents(wanted, {"app": None}, devices) == [parent] * missing
+    assert facts_of_destination.missing_parents(wanted, {"app": {}}, devices) == []
 
 
 def test_the_devices_of_this_machine() -> None:
-    assert "lo" in _destination_facts._devices()
+    assert "lo" in facts_of_destination._devices()
 
 
 def _port(port: int = 80, host_ip: str = "", protocol: str = "tcp") -> dict[str, Any]:
@@ -378,20 +378,20 @@ def _listener(port: int = 80, address: str = "0.0.0.0", protocol: str = "tcp", *
     ],
 )
 def test_taken_ports(port: dict[str, Any], listener: dict[str, Any], free: bool) -> None:
-    assert (_destination_facts.taken([port], [listener]) == []) is free
+    assert (facts_of_destination.taken([port], [listener]) == []) is free
 
 
 def test_a_container_that_has_the_port_is_named() -> None:
-    found = _destination_facts.taken([_port()], [_listener(), _listener(container="web"), _listener()])
+    found = facts_of_destination.taken([_port()], [_listener(), _listener(container="web"), _listener()])
     assert found == ["tcp port 80 (container web)"]
 
 
 def test_content(tmp_path: Path) -> None:
-    assert not _destination_facts.has_content(str(tmp_path))
-    assert not _destination_facts.has_content(str(tmp_path / "none"))
+    assert not facts_of_destination.has_content(str(tmp_path))
+    assert not facts_of_destination.has_content(str(tmp_path / "none"))
     (tmp_path / "file").touch()
-    assert _destination_facts.has_content(str(tmp_path))
-    assert _destination_facts.has_content(str(tmp_path / "file"))
+    assert facts_of_destination.has_content(str(tmp_path))
+    assert facts_of_destination.has_content(str(tmp_path / "file"))
 
 
 def test_what_lies_at_a_bind_mounts_path(tmp_path: Path) -> None:
@@ -402,7 +402,7 @@ def test_what_lies_at_a_bind_mounts_path(tmp_path: Path) -> None:
     entries = [{"kind": "bind", "path": path} for path in paths.values()]
     # Nobody is asked who uses what does not travel.
     unasked: Any = None
-    found = _destination_facts.binds(unasked, entries, {paths["link"]}, ())
+    found = facts_of_destination.binds(unasked, entries, {paths["link"]}, ())
     full = {
         "exists": True,
         "is_directory": True,
@@ -440,7 +440,7 @@ def _mounts(source: str | Path, *, writes: bool = True) -> tuple[str, dict[str, 
 
 def _users_of(path: Path, asks: Any, **more: Any) -> list[str]:
     entry = {"kind": "bind", "path": str(path), "travels": True, **more}
-    used: list[str] = _destination_facts.binds(asks, [entry], (), ["own"])[str(path)]["used_by"]
+    used: list[str] = facts_of_destination.binds(asks, [entry], (), ["own"])[str(path)]["used_by"]
     return used
 
 
@@ -496,7 +496,7 @@ def test_who_reads_what_is_the_containers_own_does_not_count(tmp_path: Path) -> 
 
     def users(writes: bool) -> list[str]:
         asks: Any = Containers(_mounts(path, writes=writes))
-        found: list[str] = _destination_facts.binds(asks, [entry], [str(path)], ["own"])[str(path)]["used_by"]
+        found: list[str] = facts_of_destination.binds(asks, [entry], [str(path)], ["own"])[str(path)]["used_by"]
         return found
 
     assert users(False) == []
@@ -518,11 +518,11 @@ def test_what_lies_on_another_host_is_not_looked_at(monkeypatch: pytest.MonkeyPa
         assert not str(path).startswith("/nas/"), "it was looked at"
         return resolve(path, **options)
 
-    monkeypatch.setattr(_mount_users, "_remote_places", lambda: ("/nas/",))
+    monkeypatch.setattr(mount_users, "_remote_places", lambda: ("/nas/",))
     asks: Any = Containers(_mounts("/nas/share/"))
     with monkeypatch.context() as patch:
         patch.setattr(os.path, "realpath", realpath)
-        found = _mount_users.uses(asks)
+        found = mount_users.uses(asks)
     assert [one.path for one in found] == ["/nas/share"]
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _held, _kernel_keys, _mountinfo
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import kernel_keys, mountinfo, process_resources
 
 INOTIFY = """\
 pos:\t0
@@ -74,28 +74,33 @@ ROLLUP = (
     ],
 )
 def test_kind(target: str, kind: str | None) -> None:
-    assert _held.kind_of(target) == kind
+    assert process_resources.kind_of(target) == kind
 
 
 def test_watched_files() -> None:
-    assert _held.parse_watched(INOTIFY) == {(0x8A, 0x61E0BC), (0xFE00001, 0x61E161)}
-    assert _held.kernel_device(os.makedev(0xFE, 1)) == 0xFE00001
-    assert _held.parse_watched("pos:\t0\n") == set()
+    assert process_resources.parse_watched(INOTIFY) == {(0x8A, 0x61E0BC), (0xFE00001, 0x61E161)}
+    assert process_resources.kernel_device(os.makedev(0xFE, 1)) == 0xFE00001
+    assert process_resources.parse_watched("pos:\t0\n") == set()
 
 
 def test_locks() -> None:
-    assert _held.parse_locks(LOCK) == ["POSIX"]
-    assert _held.parse_locks("pos:\t0\n") == []
+    assert process_resources.parse_locks(LOCK) == ["POSIX"]
+    assert process_resources.parse_locks("pos:\t0\n") == []
 
 
 def test_status() -> None:
-    assert _held.parse_status(STATUS) == {"name": "python3", "traced": False, "seccomp": True, "session": ["7722", "0"]}
-    traced = _held.parse_status("Name:\tx y\nTracerPid:\t17\nSeccomp:\t0\n")
+    assert process_resources.parse_status(STATUS) == {
+        "name": "python3",
+        "traced": False,
+        "seccomp": True,
+        "session": ["7722", "0"],
+    }
+    traced = process_resources.parse_status("Name:\tx y\nTracerPid:\t17\nSeccomp:\t0\n")
     assert traced == {"name": "x y", "traced": True, "seccomp": False, "session": []}
 
 
 def test_maps() -> None:
-    found = _held.parse_maps(MAPS)
+    found = process_resources.parse_maps(MAPS)
     assert found.kinds == ("aio", "io_uring")
     assert found.devices == ("/dev/kfd",)
     assert found.deleted == (("/tmp/my file", "7f07ed549000-7f07ed54a000"),)
@@ -107,12 +112,12 @@ def test_maps() -> None:
 
 
 def test_protocols() -> None:
-    assert _held.parse_protocols(PROTOCOLS) == {"MPTCP": 2}
+    assert process_resources.parse_protocols(PROTOCOLS) == {"MPTCP": 2}
 
 
 def test_rollup() -> None:
-    assert _held.parse_rollup(ROLLUP) == ((9024 + 2 + 2048) << 10, (4512 + 8 + 1 + 2048) << 10)
-    assert _held.parse_rollup("Rss: 11704 kB\n") == (0, 0)
+    assert process_resources.parse_rollup(ROLLUP) == ((9024 + 2 + 2048) << 10, (4512 + 8 + 1 + 2048) << 10)
+    assert process_resources.parse_rollup("Rss: 11704 kB\n") == (0, 0)
 
 
 HOLDER = """
@@ -139,7 +144,7 @@ def holder(tmp_path: Path) -> Iterator[int]:
 
 
 def test_a_look_at_a_real_process(holder: int) -> None:
-    seen = _held.look([holder], holder)
+    seen = process_resources.look([holder], holder)
     assert seen["complete"] is True
     assert seen["count"] == 1
     assert seen["locks"] == 1
@@ -185,7 +190,7 @@ def test_what_forks_share_is_dumped_for_each_and_shared_memory_once() -> None:
         assert process.stdout is not None
         pids = [process.pid, *map(int, process.stdout.readline().split())]
         assert len(pids) == 4
-        seen = _held.look(pids, process.pid)
+        seen = process_resources.look(pids, process.pid)
         assert process.stdin is not None
         process.stdin.close()
     least = 4 * (16 << 20) + (8 << 20) + (4 << 20)
@@ -200,7 +205,7 @@ def test_a_look_at_a_process_in_namespaces_of_its_own(holder: int) -> None:
             deadline = time.monotonic() + 5
             while not os.readlink(f"/proc/{inside.pid}/exe").endswith("sleep") and time.monotonic() < deadline:
                 time.sleep(0.01)
-            held = _held.look([holder, inside.pid], holder)["held"]
+            held = process_resources.look([holder, inside.pid], holder)["held"]
         finally:
             inside.kill()
     assert {kind for kind in held if kind.startswith("namespace_")} == {"namespace_ipc", "namespace_uts"}
@@ -208,12 +213,12 @@ def test_a_look_at_a_process_in_namespaces_of_its_own(holder: int) -> None:
 
 
 def test_a_look_takes_no_longer_than_it_may(holder: int) -> None:
-    assert _held.look([holder] * 5, holder, seconds=-1)["complete"] is False
+    assert process_resources.look([holder] * 5, holder, seconds=-1)["complete"] is False
 
 
 def test_what_a_process_holds_is_seen_however_long_it_takes(holder: int) -> None:
     """Of a server with many processes and much memory those that were looked at too late were told to hold nothing."""
-    seen = _held.look([holder], holder, seconds=-1)
+    seen = process_resources.look([holder], holder, seconds=-1)
     assert seen["locks"] == 1
     assert seen["deleted"][0]["bytes"] == 2 << 20
 
@@ -221,7 +226,7 @@ def test_what_a_process_holds_is_seen_however_long_it_takes(holder: int) -> None
 def test_a_process_that_ends_meanwhile_is_left_out(holder: int) -> None:
     with subprocess.Popen(["true"]) as gone:
         gone.wait()
-    assert _held.look([gone.pid, holder], holder)["locks"] == 1
+    assert process_resources.look([gone.pid, holder], holder)["locks"] == 1
 
 
 def test_a_watch_that_criu_finds_by_itself_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,8 +236,8 @@ def test_a_watch_that_criu_finds_by_itself_is_none(monkeypatch: pytest.MonkeyPat
         for path in (hint / "sub", other):
             path.mkdir(parents=True)
             (path / "file").touch()
-        monkeypatch.setattr(_held, "_IRMAP_HINTS", (str(hint),))
-        seen = _held._Seen(os.getpid())
+        monkeypatch.setattr(process_resources, "_IRMAP_HINTS", (str(hint),))
+        seen = process_resources._Seen(os.getpid())
         wanted = {os.stat(path / "file").st_ino for path in (hint / "sub", other)}
         found = seen.found_by_criu(wanted)
         assert wanted & found == {os.stat(hint / "sub" / "file").st_ino}
@@ -243,7 +248,7 @@ def test_a_watch_that_criu_finds_by_itself_is_none(monkeypatch: pytest.MonkeyPat
 def test_locks_of_our_own() -> None:
     with tempfile.NamedTemporaryFile() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert _held.parse_locks(_held.read(f"/proc/self/fdinfo/{file.fileno()}")) == ["FLOCK"]
+        assert process_resources.parse_locks(process_resources.read(f"/proc/self/fdinfo/{file.fileno()}")) == ["FLOCK"]
 
 
 # -- mounts -------------------------------------------------------------------------------------------------------
@@ -271,38 +276,36 @@ MOUNTS = """\
 
 
 def test_masked_places() -> None:
-    found = _mountinfo.masked(_mountinfo.parse(MOUNTS))
+    found = mountinfo.masked(mountinfo.parse(MOUNTS))
     assert found == ["/proc/acpi", "/proc/bus", "/proc/interrupts", "/sys/firmware"]
 
 
 def test_foreign_mounts_are_those_that_nobody_asked_for() -> None:
-    mounts = _mountinfo.parse(MOUNTS)
-    assert [one.place for one in _mountinfo.foreign(mounts, ["/s"], ["/s"])] == ["/mnt/a b"]
-    assert [one.place for one in _mountinfo.foreign(mounts, ["/mnt/a b"], ["/mnt/a b"])] == ["/s/below"]
+    mounts = mountinfo.parse(MOUNTS)
+    assert [one.place for one in mountinfo.foreign(mounts, ["/s"], ["/s"])] == ["/mnt/a b"]
+    assert [one.place for one in mountinfo.foreign(mounts, ["/mnt/a b"], ["/mnt/a b"])] == ["/s/below"]
     # A tmpfs brings nothing along.
-    assert [one.place for one in _mountinfo.foreign(mounts, ["/s"], [])] == ["/mnt/a b", "/s/below"]
-    nested = _mountinfo.foreign(mounts, ["/s", "/s/below", "/mnt"], ["/s"])
+    assert [one.place for one in mountinfo.foreign(mounts, ["/s"], [])] == ["/mnt/a b", "/s/below"]
+    nested = mountinfo.foreign(mounts, ["/s", "/s/below", "/mnt"], ["/s"])
     assert [one.place for one in nested] == ["/mnt/a b"]
 
 
 @pytest.mark.parametrize("kind", ["vfat", "zfs", "f2fs", "bpf", "hugetlbfs", "fuse.sshfs"])
 def test_kinds_that_criu_has_no_word_for_are_foreign(kind: str) -> None:
-    mounts = _mountinfo.parse(MOUNTS.replace("- tmpfs tmpfs rw\n", f"- {kind} x rw\n"))
-    assert "/cache" in [one.place for one in _mountinfo.foreign(mounts, [], [])]
+    mounts = mountinfo.parse(MOUNTS.replace("- tmpfs tmpfs rw\n", f"- {kind} x rw\n"))
+    assert "/cache" in [one.place for one in mountinfo.foreign(mounts, [], [])]
 
 
 def test_file_systems_in_memory() -> None:
-    assert _mountinfo.memory_places(_mountinfo.parse(MOUNTS), ["/fromhost"]) == ["/dev", "/dev/shm", "/cache"]
+    assert mountinfo.memory_places(mountinfo.parse(MOUNTS), ["/fromhost"]) == ["/dev", "/dev/shm", "/cache"]
 
 
 def test_propagation() -> None:
-    assert {one.place: one.propagation for one in _mountinfo.parse(MOUNTS) if one.propagation} == {
-        "/s": "shared,master"
-    }
+    assert {one.place: one.propagation for one in mountinfo.parse(MOUNTS) if one.propagation} == {"/s": "shared,master"}
 
 
 def test_our_own_mounts() -> None:
-    assert "/proc" in {one.place for one in _mountinfo.parse(_held.read("/proc/self/mountinfo"))}
+    assert "/proc" in {one.place for one in mountinfo.parse(process_resources.read("/proc/self/mountinfo"))}
 
 
 def test_what_processes_have_that_no_other_kind_tells() -> None:
@@ -318,7 +321,7 @@ def test_what_processes_have_that_no_other_kind_tells() -> None:
         with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             process.stdout.read(1)
-            found = set(_held.look([process.pid], process.pid)["held"])
+            found = set(process_resources.look([process.pid], process.pid)["held"])
             process.kill()
         assert found & {"personality", "pipe_packets"} == kinds
 
@@ -331,5 +334,5 @@ def test_keys_of_a_container(tmp_path: Path) -> None:
         f"16b2da20 I--Q---     7 perm 3f1b0000     0     0 keyring   _ses.{'b' * 64}: empty\n"
         "1ad1ec7f I--Q---     1 perm 1f3f0000     0 65534 keyring   _uid_ses.0: 1\n"
     )
-    assert [_kernel_keys.count(letter * 64, str(keys)) for letter in "abc"] == [2, 0, 0]
-    assert _kernel_keys.count("a" * 64, str(tmp_path / "none")) == 0
+    assert [kernel_keys.count(letter * 64, str(keys)) for letter in "abc"] == [2, 0, 0]
+    assert kernel_keys.count("a" * 64, str(tmp_path / "none")) == 0

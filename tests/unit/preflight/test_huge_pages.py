@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _huge_pages
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import huge_pages
 
 # Linux 6.18.
 SMAPS = """\
@@ -57,14 +57,14 @@ POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
 
 
 def test_mappings() -> None:
-    assert _huge_pages.parse_smaps(SMAPS) == [
-        _huge_pages.Area(2048, 4 << 20, ""),
+    assert huge_pages.parse_smaps(SMAPS) == [
+        huge_pages.Area(2048, 4 << 20, ""),
         # From the beginning of what it is a part of.
-        _huge_pages.Area(2048, 4 << 20, "00:11 4712"),
+        huge_pages.Area(2048, 4 << 20, "00:11 4712"),
         # Nothing is set aside beforehand: what it has.
-        _huge_pages.Area(2048, 6 << 20, ""),
+        huge_pages.Area(2048, 6 << 20, ""),
     ]
-    assert _huge_pages.parse_smaps("") == []
+    assert huge_pages.parse_smaps("") == []
 
 
 def test_what_is_left() -> None:
@@ -75,12 +75,12 @@ def test_what_is_left() -> None:
         "nr_overcommit_hugepages": 5,
         "surplus_hugepages": 1,
     }
-    assert _huge_pages.available(pool) == 8
-    assert _huge_pages.available({**pool, "free_hugepages": 1}) == 4
+    assert huge_pages.available(pool) == 8
+    assert huge_pages.available({**pool, "free_hugepages": 1}) == 4
 
 
 def test_nothing_is_looked_at_where_no_process_can_have_one() -> None:
-    assert _huge_pages.of_processes([1], {"2048": dict.fromkeys(_huge_pages._COUNTERS, 0)}) == {}
+    assert huge_pages.of_processes([1], {"2048": dict.fromkeys(huge_pages._COUNTERS, 0)}) == {}
 
 
 @pytest.fixture
@@ -109,8 +109,8 @@ def test_of_real_processes() -> None:
         try:
             assert process.stdout is not None
             child = int(process.stdout.readline())
-            pools = _huge_pages.pools()
-            assert _huge_pages.of_processes([process.pid, child], pools) == {"2048": 2 + 2 + 1 + 1}
+            pools = huge_pages.pools()
+            assert huge_pages.of_processes([process.pid, child], pools) == {"2048": 2 + 2 + 1 + 1}
         finally:
             assert process.stdin is not None
             process.stdin.close()

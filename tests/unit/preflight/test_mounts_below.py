@@ -17,14 +17,11 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import (
-    _container_facts,
-    _held,
-    _mountinfo,
-    _surroundings_mounts,
-)
-from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings_side import Side
-from ansible_collections.livemigrate.criu.plugins.module_utils._tasks import TaskGroup
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import mountinfo, process_resources
+from ansible_collections.livemigrate.criu.plugins.module_utils._host.tasks import TaskGroup
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.facts import container as facts_of_container
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings import mounts as surroundings_mounts
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings.side import Side
 from tests.unit.spec import samples
 
 Start = Callable[[str], int]
@@ -81,8 +78,8 @@ def _bind(place: str) -> dict[str, Any]:
 def _below(init: int, *binds: str, **host: Any) -> list[tuple[str, str]]:
     """The places that are told, and in which mount they lie."""
     inspect = samples.container(mounts=[_bind(place) for place in binds], host=host)
-    mounts = _mountinfo.parse(_held.read(f"/proc/{init}/mountinfo"))
-    found = _container_facts._below_binds(mounts, _container_facts._places(inspect, init))
+    mounts = mountinfo.parse(process_resources.read(f"/proc/{init}/mountinfo"))
+    found = facts_of_container._below_binds(mounts, facts_of_container._places(inspect, init))
     assert {one["kind"] for one in found} <= {"tmpfs"}
     return [(one["place"], one["below"]) for one in found]
 
@@ -129,12 +126,12 @@ def test_a_place_that_was_named_by_a_link(start: Start) -> None:
     """/var/run leads to /run in most images: the kernel tells the one, the engine the other."""
     init = start("mkdir run/x; mount --rbind host/outer run/x")
     inspect = samples.container(mounts=[_bind("/var/run/x")])
-    places = _container_facts._places(inspect, init)
+    places = facts_of_container._places(inspect, init)
     assert places.own == places.binds == ["/run/x"]
-    text = _held.read(f"/proc/{init}/mountinfo").replace("- tmpfs disk ", "- ext4 /dev/x ")
-    mounts = _mountinfo.parse(text)
+    text = process_resources.read(f"/proc/{init}/mountinfo").replace("- tmpfs disk ", "- ext4 /dev/x ")
+    mounts = mountinfo.parse(text)
     assert [one.place for one in mounts if one.kind == "ext4"] == ["/host/outer", "/run/x"]
-    told = _container_facts._foreign_mounts([mounts], places)
+    told = facts_of_container._foreign_mounts([mounts], places)
     assert told == ["/host/outer (ext4)"]
     assert _below(init, "/var/run/x") == [("/run/x/inner", "/run/x")]
 
@@ -143,6 +140,6 @@ def test_the_comparison_of_mounts_knows_it_too(start: Start, tmp_path: Path) -> 
     """What lies there is the host's: another file system on the destination is no difference."""
     init = start("mkdir run/x; mount --bind host/outer run/x")
     (tmp_path / "config.v2.json").write_text(json.dumps({"MountPoints": {"/var/run/x": {"Type": "bind"}}}))
-    taken = _surroundings_mounts.take(Side(init, TaskGroup("/nowhere"), str(tmp_path), own_network=False), None)
+    taken = surroundings_mounts.take(Side(init, TaskGroup("/nowhere"), str(tmp_path), own_network=False), None)
     assert taken["external"] == ["/run/x"]
     assert [look[0] for look in taken["looks"]["/run/x"]] == [""]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _held
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import process_resources
 
 # Opens the pipe in the way that its first argument says, and then waits.
 PROGRAM = """
@@ -41,7 +41,7 @@ def _program(way: str, path: Path) -> Iterator[int]:
 
 def _seen(pids: Sequence[int], path: Path) -> list[str]:
     """What is told of one pipe; the processes of the tests hold others."""
-    told = _held.look(pids, pids[0])["pipes_without_writer"]
+    told = process_resources.look(pids, pids[0])["pipes_without_writer"]
     return [one for one in told if one.startswith(f"{path} ")]
 
 

@@ -10,22 +10,20 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import (
-    _finding,
-    _prediction,
-    _preflight,
-    _preflight_table,
-)
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._finding import ERROR, WARNING, Case
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight import finding
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight import judge as preflight_judge
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight import prediction as predictions
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight import table as preflight_table
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.finding import ERROR, WARNING, Case
 from tests.unit.preflight import samples
 from tests.unit.preflight.samples import Facts
 
 NO_SHIM = {"registered": False, "version": None}
 
 
-def judge(case: Facts, engine: str = "auto", **more: Any) -> _preflight.Verdict:
-    return _preflight.judge(case["source"], case["destination"], engine, **more)
+def judge(case: Facts, engine: str = "auto", **more: Any) -> preflight_judge.Verdict:
+    return preflight_judge.judge(case["source"], case["destination"], engine, **more)
 
 
 def test_the_shim_is_taken_where_it_is() -> None:
@@ -93,7 +91,7 @@ def test_the_threshold() -> None:
 
 
 def test_every_rule_has_all_there_is_to_say_about_it() -> None:
-    for rule in _preflight.rules():
+    for rule in preflight_judge.rules():
         assert (
             rule.title[0].islower()
             or not rule.title[0].isalpha()
@@ -110,8 +108,8 @@ def test_a_rule_that_makes_no_sense_is_refused(severity: str, needs: tuple[str, 
         yield from ()
 
     with pytest.raises(ValueError, match="nonsense"):
-        _finding.rule(severity, "nonsense", "nowhere", *needs)(nonsense)
-    assert "nonsense" not in _finding.RULES
+        finding.rule(severity, "nonsense", "nowhere", *needs)(nonsense)
+    assert "nonsense" not in finding.RULES
 
 
 def test_two_rules_of_one_name_are_refused() -> None:
@@ -119,7 +117,7 @@ def test_two_rules_of_one_name_are_refused() -> None:
         yield from ()
 
     with pytest.raises(ValueError, match="name_taken"):
-        _finding.rule("error", "twice", "nowhere", "source")(name_taken)
+        finding.rule("error", "twice", "nowhere", "source")(name_taken)
 
 
 # -- what to expect -----------------------------------------------------------------------------------------------
@@ -153,7 +151,7 @@ def test_a_move_takes_as_long_as_its_tasks_do_just_now() -> None:
     case["destination"]["clock"]["asked_at"] = 1001.0
 
     def total(judged_at: float | None, engine: str = "runtime") -> float:
-        found = _preflight.judge(case["source"], case["destination"], engine, judged_at=judged_at).prediction
+        found = preflight_judge.judge(case["source"], case["destination"], engine, judged_at=judged_at).prediction
         assert found is not None
         return float(found["total_seconds"])
 
@@ -181,7 +179,7 @@ def test_what_cannot_be_known_is_told_as_such() -> None:
     assert found is not None
     assert found["dirty_bytes_per_second"] is None
     assert "MEM_SOFT_DIRTY" in found["dirty_reason"]
-    assert _prediction.link_rate(case["source"])[1].startswith("assumed")
+    assert predictions.link_rate(case["source"])[1].startswith("assumed")
 
 
 # -- the table ----------------------------------------------------------------------------------------------------
@@ -198,7 +196,7 @@ def _bad() -> Facts:
 @pytest.mark.parametrize("columns", [20, 60, 80, 130, 400])
 def test_the_table_fits_and_holds_everything(columns: int) -> None:
     verdict = judge(_bad(), ignore=["privileged"])
-    table = _preflight_table.render(verdict, columns)
+    table = preflight_table.render(verdict, columns)
     lines = table.splitlines()
     rows = [line for line in lines if line.startswith(("error", "warning", "info", "ignored"))]
     assert [line.split()[:2] for line in rows] == [
@@ -215,7 +213,7 @@ def test_the_table_fits_and_holds_everything(columns: int) -> None:
 
 
 def test_the_table_of_nothing() -> None:
-    table = _preflight_table.render(judge(samples.case()), 100)
+    table = preflight_table.render(judge(samples.case()), 100)
     assert table.startswith("Nothing was found that stands in the way.\nEngine: runtime (")
     assert "stands still for about 1.2 s" in table
 
@@ -224,4 +222,4 @@ def test_the_table_of_nothing() -> None:
     ("number", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (10 << 20, "10 MiB"), (5 << 40, "5.0 TiB")]
 )
 def test_size(number: int, text: str) -> None:
-    assert _preflight_table.size(number) == text
+    assert preflight_table.size(number) == text

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _held, _mountinfo, _replaced_mounts
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker import replaced_mounts
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import mountinfo, process_resources
 
 KINDS = ("file", "directory", "socket")
 
@@ -66,10 +67,10 @@ def mounting(place: Path, source: Path) -> Iterator[Callable[[], int]]:
         process.communicate()
 
 
-def _told(init: int, place: Path, source: Path) -> list[_replaced_mounts.Replaced]:
-    mounts = _mountinfo.parse(_held.read(f"/proc/{init}/mountinfo"))
+def _told(init: int, place: Path, source: Path) -> list[replaced_mounts.Replaced]:
+    mounts = mountinfo.parse(process_resources.read(f"/proc/{init}/mountinfo"))
     sources = {str(place): str(source)}
-    return [*_replaced_mounts.deleted(mounts, sources), *_replaced_mounts.renamed(mounts, sources, init)]
+    return [*replaced_mounts.deleted(mounts, sources), *replaced_mounts.renamed(mounts, sources, init)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -81,7 +82,7 @@ def test_what_was_mounted_is_replaced(kind: str, place: Path, source: Path, moun
         shutil.rmtree(source)
     else:
         source.unlink()
-    gone = [_replaced_mounts.Replaced(str(place), str(source), gone=True)]
+    gone = [replaced_mounts.Replaced(str(place), str(source), gone=True)]
     assert _told(init, place, source) == gone
     _make(kind, source)
     assert _told(init, place, source) == gone
@@ -93,7 +94,7 @@ def test_what_was_mounted_is_renamed(kind: str, place: Path, source: Path, mount
     _make(kind, source)
     init = mounting()
     source.rename(source.with_name("source~"))
-    renamed = [_replaced_mounts.Replaced(str(place), str(source), gone=False)]
+    renamed = [replaced_mounts.Replaced(str(place), str(source), gone=False)]
     assert _told(init, place, source) == renamed
     _make(kind, source)
     assert _told(init, place, source) == renamed

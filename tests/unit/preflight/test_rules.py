@@ -12,10 +12,16 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _facts, _preflight
-from ansible_collections.livemigrate.criu.plugins.module_utils._command import run
-from ansible_collections.livemigrate.criu.plugins.module_utils._finding import RULES, SEVERITIES, Finding, Settings
-from ansible_collections.livemigrate.criu.plugins.module_utils._support import criu_verdict
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.command import run
+from ansible_collections.livemigrate.criu.plugins.module_utils._criu.support import criu_verdict
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight import judge as preflight_judge
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.facts import host as facts_of_host
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.finding import (
+    RULES,
+    SEVERITIES,
+    Finding,
+    Settings,
+)
 from tests.unit.preflight import samples
 from tests.unit.preflight.samples import Facts, bind, file_place, network, place, volume
 from tests.unit.spec.samples import ID
@@ -28,7 +34,7 @@ SETTINGS = Settings()
 
 def judge(case: Facts, engine: str = "runtime", settings: Settings = SETTINGS) -> list[Finding]:
     at = case.get("judged_at", 1001.0)
-    verdict = _preflight.judge(case["source"], case["destination"], engine, settings=settings, judged_at=at)
+    verdict = preflight_judge.judge(case["source"], case["destination"], engine, settings=settings, judged_at=at)
     return verdict.findings
 
 
@@ -83,7 +89,7 @@ def engine(side: str, version: dict[str, Any] | None = None, **info: Any) -> Cha
 
     def change(case: Facts) -> None:
         docker = case[side]["docker"]
-        told = _facts.parse_engine({**samples.VERSION, **(version or {})}, {**samples.INFO, **info})
+        told = facts_of_host.parse_engine({**samples.VERSION, **(version or {})}, {**samples.INFO, **info})
         docker.update(told, shim=docker["shim"])
 
     return change
@@ -94,7 +100,7 @@ def no_engine(side: str) -> Change:
         raise FileNotFoundError
 
     def change(case: Facts) -> None:
-        case[side]["docker"] = {**_facts.docker_facts(run, refuse), "installed": False}
+        case[side]["docker"] = {**facts_of_host.docker_facts(run, refuse), "installed": False}
 
     return change
 
@@ -1169,7 +1175,7 @@ def test_rule(row: Row) -> None:
 def test_the_table_covers_every_rule_both_ways() -> None:
     """That each is silent where nothing is wrong, the next test shows for all of them at once."""
     assert {row.rule for row in TABLE if row.texts} == set(RULES)
-    assert {rule.id for rule in _preflight.rules()} == set(RULES)
+    assert {rule.id for rule in preflight_judge.rules()} == set(RULES)
 
 
 @pytest.mark.parametrize("engine", ["api", "runtime"])
@@ -1206,7 +1212,7 @@ def test_all_findings_are_told_at_once_errors_first() -> None:
 def test_a_host_with_nothing_on_it_is_judged_not_stumbled_over() -> None:
     """The facts of a machine as they come, whatever it has: no rule reads a key that is not there."""
     bare = samples.gathered()
-    told = _preflight.judge(bare, copy.deepcopy(bare)).findings
+    told = preflight_judge.judge(bare, copy.deepcopy(bare)).findings
     assert all(one.rule in RULES and one.message and one.remedy for one in told)
     # A container that could not be looked at, because there is no engine, is no second finding.
     case = samples.case()
@@ -1223,6 +1229,6 @@ def test_a_container_that_does_not_run_is_judged_without_its_processes() -> None
     for key in ("kernel_mounts", "memory", "sockets", "lasting", "strangers"):
         del container[key]
     container["processes"] = None
-    verdict = _preflight.judge(case["source"], case["destination"], "runtime")
+    verdict = preflight_judge.judge(case["source"], case["destination"], "runtime")
     assert [one.rule for one in verdict.findings] == ["not_running"]
     assert verdict.prediction is None

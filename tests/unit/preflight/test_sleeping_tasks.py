@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _sleeping_tasks
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import sleeping_tasks
 
 # A program of ours by its number and arguments: the C library's own functions would hide what is called.
 CALL = "import ctypes, sys; ctypes.CDLL(None).{}"
@@ -41,7 +41,7 @@ def _sleeps(argv: list[str], then: Callable[[int], object] = lambda _pid: None) 
         try:
             _wait_until_asleep(process.pid)
             then(process.pid)
-            return [(one.seconds, one.rest_known) for one in _sleeping_tasks.look(process.pid, "it")]
+            return [(one.seconds, one.rest_known) for one in sleeping_tasks.look(process.pid, "it")]
         finally:
             process.kill()
 
@@ -52,7 +52,7 @@ def _wait_until_asleep(pid: int) -> None:
     before: list[str] = []
     while time.monotonic() < deadline:
         time.sleep(0.3)
-        now = [_sleeping_tasks._read(f"/proc/{pid}/task/{task}/syscall") for task in os.listdir(f"/proc/{pid}/task")]
+        now = [sleeping_tasks._read(f"/proc/{pid}/task/{task}/syscall") for task in os.listdir(f"/proc/{pid}/task")]
         if now == before and not any(text.startswith("running") for text in now):
             return
         before = now
@@ -111,11 +111,11 @@ def test_programs_that_are_known_to_sleep_again() -> None:
     ],
 )
 def test_what_is_asked_for(call: list[int], place: str, asked: tuple[Any, ...] | None) -> None:
-    assert _sleeping_tasks.requested(call, "x86_64", place) == asked
-    assert _sleeping_tasks.requested(call, "s390x", place) is None
+    assert sleeping_tasks.requested(call, "x86_64", place) == asked
+    assert sleeping_tasks.requested(call, "s390x", place) is None
 
 
 def test_a_process_that_is_gone_sleeps_no_more() -> None:
     with subprocess.Popen(["true"]) as gone:
         gone.wait()
-    assert _sleeping_tasks.look(gone.pid, "true") == []
+    assert sleeping_tasks.look(gone.pid, "true") == []

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _starting_units
-from ansible_collections.livemigrate.criu.plugins.module_utils._command import Completed
-from ansible_collections.livemigrate.criu.plugins.module_utils._errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.command import Completed
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker import starting_units
 
 IDENTITY = "0123456789ab" * 5 + "cdef"
 
@@ -44,7 +44,7 @@ def _answers(text: str, code: int = 0) -> Any:
 
 
 def _found(*units: str, labels: dict[str, str] | None = None) -> list[tuple[str, str]]:
-    found = _starting_units.of(_inspect(**(labels or {})), _answers("\n".join(units)))
+    found = starting_units.of(_inspect(**(labels or {})), _answers("\n".join(units)))
     return [(one["unit"], one["command"]) for one in found]
 
 
@@ -139,12 +139,12 @@ def test_without_systemd_nothing_is_told() -> None:
     def missing(*_words: Any, **_keywords: Any) -> Any:
         raise MigrationError("program_missing", "The program systemctl is not installed on this host.")
 
-    assert _starting_units.of(_inspect(), missing) == []
-    assert _starting_units.of(_inspect(), _answers("System has not been booted with systemd", 1)) == []
+    assert starting_units.of(_inspect(), missing) == []
+    assert starting_units.of(_inspect(), _answers("System has not been booted with systemd", 1)) == []
 
 
 def test_no_argument_is_told() -> None:
     """Arguments may be secrets."""
     shown = _shown("web.service", "/usr/bin/docker run --name web --env PASSWORD=hunter2 nginx")
-    [told] = _starting_units.of(_inspect(), _answers(shown))
+    [told] = starting_units.of(_inspect(), _answers(shown))
     assert told == {"unit": "web.service", "command": "docker run --name"}

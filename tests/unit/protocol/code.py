@@ -14,7 +14,8 @@ from tests.unit.core.support import MODULE_UTILS
 
 
 class Write(NamedTuple):
-    """A function of the code, as "module.function" or "module.Class.function", and the phase or decision that it writes."""
+    """A function of the code, as "_folder.file.function" or "_folder.file.Class.function", and the phase or decision that it
+    writes."""
 
     function: str
     word: str
@@ -31,15 +32,16 @@ def writes() -> set[Write]:
 
 
 def _functions() -> Iterator[tuple[str, ast.AST]]:
-    for path in sorted(MODULE_UTILS.glob("_*.py")):
+    for path in sorted(MODULE_UTILS.rglob("*.py")):
+        file = ".".join(path.relative_to(MODULE_UTILS).with_suffix("").parts)
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in tree.body:
             if isinstance(node, ast.FunctionDef):
-                yield f"{path.stem}.{node.name}", node
+                yield f"{file}.{node.name}", node
             elif isinstance(node, ast.ClassDef):
                 for inner in node.body:
                     if isinstance(inner, ast.FunctionDef):
-                        yield f"{path.stem}.{node.name}.{inner.name}", inner
+                        yield f"{file}.{node.name}.{inner.name}", inner
 
 
 def _words(body: ast.AST) -> Iterator[str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import REFUSED, RUN
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import REFUSED, RUN
 from tests.unit.protocol.states import (
     CONSUMED,
     CREATED,
@@ -57,14 +57,14 @@ def with_dockerd(here: At, **changes: Any) -> Outcomes:
 # -- making room, restoring ------------------------------------------------------------------------------------------
 
 
-@step("_room.create")
+@step("_subjects.container.creation.create")
 def create_the_copy(here: At) -> Outcomes:
     """Without a restart policy, and marked: the shim starts it from its checkpoint or not at all."""
     marked = MARKED if here.setting.engine == "runtime" else NONE
     return [here.next(copy=CREATED, mark=marked)]
 
 
-@look("_destination._require_undecided")
+@look("_migration.destination._require_undecided")
 def see_that_nothing_is_decided(here: At) -> Outcomes:
     if here.me.decision is not None:
         return [here.stop(note=f"{here.me.decision} stands")]
@@ -73,34 +73,34 @@ def see_that_nothing_is_decided(here: At) -> Outcomes:
     return [here.next()]
 
 
-@step("_engine_runtime.hold")
+@step("_engines.runtime.hold")
 def have_it_restored(here: At) -> Outcomes:
     """The `docker start` that has waited for the checkpoint goes on."""
     return [here.next(copy=RESTORING, start_pending=True)] if here.me.copy == CREATED else []
 
 
-@step("_engine_runtime.hold")
+@step("_engines.runtime.hold")
 def see_that_it_is_held(here: At) -> Outcomes:
     return [here.next()] if here.me.copy == HELD else []
 
 
-@step("_engine_runtime.hold")
+@step("_engines.runtime.hold")
 def wait_for_the_files_to_be_on_the_disk(here: At) -> Outcomes:
     """What was durable on the source is durable here before RUN can be decided."""
     return [here.next(files_on_disk=True)]
 
 
-@step("_engine_api.start")
+@step("_engines.api.start")
 def flush_the_files(here: At) -> Outcomes:
     return [here.next(files_on_disk=True)]
 
 
-@step("_engine_api.start")
+@step("_engines.api.start")
 def start_it_from_the_checkpoint(here: At) -> Outcomes:
     return [here.next(copy=RESTORING)] if here.me.copy == CREATED else []
 
 
-@step("_engine_api.prove")
+@step("_engines.api.prove")
 def see_that_it_runs(here: At) -> Outcomes:
     return [here.next()] if here.me.copy == RUNS else []
 
@@ -108,38 +108,38 @@ def see_that_it_runs(here: At) -> Outcomes:
 # -- RUN ---------------------------------------------------------------------------------------------------------------
 
 
-@look("_engine_runtime.run")
+@look("_engines.runtime.run")
 def see_that_it_may_run(here: At) -> Outcomes:
     """It is held, and the engine's own call still waits for it: else its tasks would run unknown to Docker."""
     may = here.me.decision is None and here.me.phase == "held" and here.me.copy == HELD and here.me.start_pending
     return [here.next()] if may else [here.go("word")]
 
 
-@step("_engine_runtime._let_go")
+@step("_engines.runtime._let_go")
 def write_the_tombstone(here: At) -> Outcomes:
     """The shim lets the tasks go when it sees it."""
     return [here.next(mark=CONSUMED)]
 
 
-@step("_engine_runtime._let_go")
+@step("_engines.runtime._let_go")
 def see_the_tasks_go_on(here: At) -> Outcomes:
     """Where the shim is gone they are thawed; it is RUN all the same."""
     return [here.next(**(RUNNING if here.me.copy == HELD else {}))]
 
 
-@step("_destination.finish")
+@step("_migration.destination.finish")
 def give_it_its_restart_policy(here: At) -> Outcomes:
     return with_dockerd(here, policy=OWN)
 
 
-@step("_destination._hand_to_docker")
+@step("_migration.destination._hand_to_docker")
 def start_it_if_it_has_ended(here: At) -> Outcomes:
     """One that ended between RUN and its restart policy, with the host or with dockerd: do what Docker would have done."""
     ended = here.me.copy == ENDED and not here.me.handed_to_docker
     return with_dockerd(here, **(RUNNING if ended else {}))
 
 
-@step("_destination._hand_to_docker")
+@step("_migration.destination._hand_to_docker")
 def note_that_docker_answers_for_it(here: At) -> Outcomes:
     return [here.next(handed_to_docker=True)]
 
@@ -147,20 +147,20 @@ def note_that_docker_answers_for_it(here: At) -> Outcomes:
 # -- REFUSED -----------------------------------------------------------------------------------------------------------
 
 
-@step("_destination._end_copy")
+@step("_migration.destination._end_copy")
 def end_the_copy(here: At) -> Outcomes:
     """The word is written before, so that nobody starts it meanwhile, and given out after."""
     reached = (HELD, RUNS) if here.setting.engine == "api" else (RESTORING, HELD, RUNS)
     return [here.next(copy=ENDED if here.me.copy in reached else here.me.copy, start_pending=False)]
 
 
-@step("_destination.refuse")
+@step("_migration.destination.refuse")
 def take_the_copy_away(here: At) -> Outcomes:
     # The engine answers nothing about a container that it is still starting.
     return [] if here.me.copy == RESTORING else with_dockerd(here, copy=NONE, mark=NONE)
 
 
-@look("_session.Session.locked")
+@look("_session.session.Session.locked")
 def give_the_lock_back(here: At) -> Outcomes:
     return [here.stop()]
 
@@ -168,7 +168,7 @@ def give_the_lock_back(here: At) -> Outcomes:
 # -- the word ----------------------------------------------------------------------------------------------------------
 
 
-@look("_destination._word_of_held")
+@look("_migration.destination._word_of_held")
 def see_whether_it_is_noted(here: At) -> Outcomes:
     """A phase is entered when what it names has been done: the word can be given out at once."""
     if here.me.phase in ("run", "refused", "closed"):
@@ -176,12 +176,12 @@ def see_whether_it_is_noted(here: At) -> Outcomes:
     return [here.next()]
 
 
-@look("_destination._decide")
+@look("_migration.destination._decide")
 def see_whether_the_engine_is_needed(here: At) -> Outcomes:
     return with_dockerd(here)
 
 
-@step("_engine_api.decide_interrupted")
+@step("_engines.api.decide_interrupted")
 def see_whether_it_has_run(here: At) -> Outcomes:
     """One that was started and runs may have answered clients: it is RUN, though nobody had said so."""
     if here.me.decision is not None or here.me.phase != "starting" or not here.me.this_boot:
@@ -197,7 +197,7 @@ def see_whether_it_has_run(here: At) -> Outcomes:
 def by_decision(run: str, refused: str) -> Step:
     """Go on as has been decided."""
 
-    @look("_destination._word_of_held")
+    @look("_migration.destination._word_of_held")
     def see_what_is_decided(here: At) -> Outcomes:
         return [here.go(run if here.me.decision == RUN else refused)]
 
@@ -207,7 +207,7 @@ def by_decision(run: str, refused: str) -> Step:
 # -- the end of the session --------------------------------------------------------------------------------------------
 
 
-@look("_destination.settle")
+@look("_migration.destination.settle")
 def see_whether_it_is_closed(here: At) -> Outcomes:
     return [here.go("close again")] if here.me.phase == "closed" else [here.next()]
 
@@ -215,7 +215,7 @@ def see_whether_it_is_closed(here: At) -> Outcomes:
 def end(*, heard: bool) -> Step:
     """Close where the source knows the outcome or has nothing to ask; else the word stays to be asked for."""
 
-    @look("_destination.settle")
+    @look("_migration.destination.settle")
     def see_whether_it_may_be_closed(here: At) -> Outcomes:
         # A source that was never told that this host is ready can never have handed over.
         if heard or not here.wire.key or not here.heard("created"):
@@ -225,12 +225,12 @@ def end(*, heard: bool) -> Step:
     return see_whether_it_may_be_closed
 
 
-@step("_channel_server.revoke")
+@step("_channel.server.revoke")
 def revoke_the_key(here: At) -> Outcomes:
     return [Outcome(here.next().side, here.wire._replace(key=False))]
 
 
-@step("_watchdog.disarm")
+@step("_session.watchdog.disarm")
 def disarm(here: At) -> Outcomes:
     """Last: the watchdog finishes what is cut off before."""
     return [here.next(watched=False)]
@@ -238,14 +238,14 @@ def disarm(here: At) -> Outcomes:
 
 _LET_GO_RUNTIME = (write_the_tombstone, see_the_tasks_go_on)
 _FINISH = (give_it_its_restart_policy, start_it_if_it_has_ended, note_that_docker_answers_for_it)
-_CLOSE = (revoke_the_key, enter("closed", "_session.Session.close"), disarm)
+_CLOSE = (revoke_the_key, enter("closed", "_session.session.Session.close"), disarm)
 
 
 def _create() -> tuple[Step, ...]:
     making = (
-        enter("creating", "_room.create"),
+        enter("creating", "_subjects.container.creation.create"),
         create_the_copy,
-        enter("created", "_room.create", says=["created"]),
+        enter("created", "_subjects.container.creation.create", says=["created"]),
     )
     return (*or_fail("refuse", making), give_the_lock_back)
 
@@ -264,7 +264,7 @@ def _ends(let_go: tuple[Step, ...], settling: tuple[Step, ...], *, heard: bool) 
         f"{name}: REFUSED": (
             end_the_copy,
             take_the_copy_away,
-            enter("refused", "_destination.refuse"),
+            enter("refused", "_migration.destination.refuse"),
             end(heard=heard),
         ),
     }
@@ -276,47 +276,47 @@ def _programs(
     return {
         "create": _create(),
         "refuse": (
-            decide(REFUSED, "_destination._or_refused", otherwise="give up"),
+            decide(REFUSED, "_migration.destination._or_refused", otherwise="give up"),
             flush_decision,
             end_the_copy,
             take_the_copy_away,
-            enter("refused", "_destination.refuse"),
+            enter("refused", "_migration.destination.refuse"),
             give_the_lock_back,
         ),
         "give up": (give_the_lock_back,),
-        "word: RUN": (*let_go, say(RUN, "_destination._word"), give_the_lock_back),
-        "word: REFUSED": (*refusal, say(REFUSED, "_destination._word"), give_the_lock_back),
+        "word: RUN": (*let_go, say(RUN, "_migration.destination._word"), give_the_lock_back),
+        "word: REFUSED": (*refusal, say(REFUSED, "_migration.destination._word"), give_the_lock_back),
         **_ends(let_go, settling, heard=False),
         **_ends(let_go, settling, heard=True),
         "close": (*_CLOSE, give_the_lock_back),
-        "close after bye": (*_CLOSE, say("bye is done", "_destination.bye"), give_the_lock_back),
+        "close after bye": (*_CLOSE, say("bye is done", "_migration.destination.bye"), give_the_lock_back),
         "close again": (disarm, give_the_lock_back),
     }
 
 
 def _runtime() -> dict[str, tuple[Step, ...]]:
-    let_go = (*_LET_GO_RUNTIME, enter("run", "_engine_runtime._let_go"))
+    let_go = (*_LET_GO_RUNTIME, enter("run", "_engines.runtime._let_go"))
     hold = (
-        enter("starting", "_engine_runtime.hold", this_boot=True),
+        enter("starting", "_engines.runtime.hold", this_boot=True),
         have_it_restored,
         see_that_it_is_held,
         wait_for_the_files_to_be_on_the_disk,
-        enter("held", "_engine_runtime.hold", says=["held"]),
+        enter("held", "_engines.runtime.hold", says=["held"]),
     )
     return {
-        **_programs(let_go, (decide(REFUSED, "_destination.refuse"), flush_decision), (end_the_copy,)),
+        **_programs(let_go, (decide(REFUSED, "_migration.destination.refuse"), flush_decision), (end_the_copy,)),
         "hold": (see_that_nothing_is_decided, *or_fail("refuse", hold), give_the_lock_back),
         "run": (
             see_that_it_may_run,
-            decide(RUN, "_engine_runtime.run", otherwise="word"),
+            decide(RUN, "_engines.runtime.run", otherwise="word"),
             flush_decision,
             *let_go,
-            say(RUN, "_destination._word"),
+            say(RUN, "_migration.destination._word"),
             give_the_lock_back,
         ),
         "word": (
             see_whether_it_is_noted,
-            decide(REFUSED, "_destination._word_of_held"),
+            decide(REFUSED, "_migration.destination._word_of_held"),
             flush_decision,
             by_decision("word: RUN", "word: REFUSED"),
         ),
@@ -324,12 +324,12 @@ def _runtime() -> dict[str, tuple[Step, ...]]:
 
 
 def _api() -> dict[str, tuple[Step, ...]]:
-    let_go = (enter("run", "_engine_api.let_go"),)
-    deciding = (see_whether_it_has_run, decide(REFUSED, "_destination.refuse"), flush_decision)
-    refusal = (end_the_copy, take_the_copy_away, enter("refused", "_destination.refuse"))
+    let_go = (enter("run", "_engines.api.let_go"),)
+    deciding = (see_whether_it_has_run, decide(REFUSED, "_migration.destination.refuse"), flush_decision)
+    refusal = (end_the_copy, take_the_copy_away, enter("refused", "_migration.destination.refuse"))
     start = (
         flush_the_files,
-        enter("starting", "_engine_api.start", this_boot=True),
+        enter("starting", "_engines.api.start", this_boot=True),
         start_it_from_the_checkpoint,
         see_that_it_runs,
     )
@@ -338,9 +338,9 @@ def _api() -> dict[str, tuple[Step, ...]]:
         "start": (
             see_that_nothing_is_decided,
             *or_fail("refuse", start),
-            decide(RUN, "_engine_api.start", otherwise="refuse"),
+            decide(RUN, "_engines.api.start", otherwise="refuse"),
             flush_decision,
-            enter("run", "_engine_api.start"),
+            enter("run", "_engines.api.start"),
             *_FINISH[:1],
             give_the_lock_back,
         ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import (
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import (
     DECISIONS,
     DESTINATION,
     SOURCE,
@@ -29,9 +29,9 @@ _HEAD = """\
 
 Each host has a half of the session: a journal of phases, and one decision, written once. The source's is `GO_SENT` or `ABORT`,
 the destination's `RUN` or `REFUSED`. Until `GO_SENT` the source may give up on its own; after it the destination's word counts.
-The tables of `_session.py` say which phase may follow which. The steps are those of the model in `tests/unit/protocol/`, which
-`make test` explores: every state that can be reached when a host loses its power, a process is killed, a message is lost, late or
-doubled, dockerd ends, or a person uses docker, between any two steps.
+The tables of `_session/session.py` say which phase may follow which. The steps are those of the model in `tests/unit/protocol/`,
+which `make test` explores: every state that can be reached when a host loses its power, a process is killed, a message is lost,
+late or doubled, dockerd ends, or a person uses docker, between any two steps.
 """
 
 _TITLES = {SOURCE: "The source", DESTINATION: "The destination"}
@@ -75,7 +75,7 @@ def _writers(role: str) -> Iterator[str]:
     for word in [*TRANSITIONS[role], *DECISIONS[role]]:
         functions = sorted(f"`{write.function}`" for write in writes() if write.word == word and _is_of(role, write))
         if word == "opened":
-            functions = ["`_session.Session.open`"]
+            functions = ["`sessions.Session.open`"]
         yield f"| `{word}` | {', '.join(functions)} |"
 
 

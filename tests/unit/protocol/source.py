@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import ABORT, GO_SENT, REFUSED, RUN
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import ABORT, GO_SENT, REFUSED, RUN
 from tests.unit.protocol.states import (
     CUT,
     ENDED,
@@ -56,54 +56,54 @@ def running(me: Source) -> dict[str, Any]:
 # -- freezing, dumping, handing over ---------------------------------------------------------------------------------
 
 
-@look("_freeze.freeze")
+@look("_migration.freeze.freeze")
 def see_that_it_can_be_moved(here: At) -> Outcomes:
     return [here.next()] if here.me.container == RUNS else []
 
 
-@step("_freeze.freeze")
+@step("_migration.freeze.freeze")
 def put_the_restart_policy_aside(here: At) -> Outcomes:
     """Else the engine would start the image afresh beside the copy as soon as the old copy is killed, or at the next boot."""
     return [] if here.me.container == CUT else [here.next(policy=NO, policy_on_disk=NO)]
 
 
-@step("_freeze.freeze")
+@step("_migration.freeze.freeze")
 def pause(here: At) -> Outcomes:
     if here.me.container != RUNS:
         return []
     return [here.next(container=FROZEN), here.back(1, note="a process of docker exec is in the way")]
 
 
-@step("_source.dump")
+@step("_migration.source.dump")
 def dump_and_queue_a_sigstop(here: At) -> Outcomes:
     """A SIGSTOP waits for each frozen task: a thaw by somebody else runs no code, and is seen afterwards."""
     return [here.next(container=HELD)] if here.me.container == FROZEN else []
 
 
-@step("_handover._send")
+@step("_migration.handover._send")
 def hear_that_it_is_held(here: At) -> Outcomes:
     return [here.next()] if here.heard("held") else []
 
 
-@look("_source.go")
+@look("_migration.source.go")
 def see_that_it_is_frozen_still(here: At) -> Outcomes:
     """A checkpoint of tasks that have run since is not used."""
     return [here.next()] if here.me.container == HELD else [here.go("settle", note="somebody has thawed it")]
 
 
-@look("_handover.hand_over")
+@look("_migration.handover.hand_over")
 def go_on_to_the_decision(here: At) -> Outcomes:
     return [here.go("go")]
 
 
-@step("_handover.hand_over")
+@step("_migration.handover.hand_over")
 def hear_the_word(here: At) -> Outcomes:
     if here.heard(RUN):
         return [here.go("commit", note="RUN"), here.go("settle", note="the answer is lost")]
     return [here.go("settle", note="REFUSED, or no answer")]
 
 
-@look("_session.Session.locked")
+@look("_session.session.Session.locked")
 def give_the_lock_back(here: At) -> Outcomes:
     return [here.stop()]
 
@@ -111,31 +111,31 @@ def give_the_lock_back(here: At) -> Outcomes:
 FREEZE_AND_DUMP = (
     see_that_it_can_be_moved,
     # Intents first: undoing has to know of a thing half done.
-    enter("arming", "_freeze.freeze", this_boot=True),
+    enter("arming", "_migration.freeze.freeze", this_boot=True),
     put_the_restart_policy_aside,
-    enter("armed", "_freeze.freeze"),
-    enter("freezing", "_freeze.freeze"),
+    enter("armed", "_migration.freeze.freeze"),
+    enter("freezing", "_migration.freeze.freeze"),
     pause,
     dump_and_queue_a_sigstop,
-    enter("dumped", "_source.dump"),
+    enter("dumped", "_migration.source.dump"),
 )
 GO = (
     see_that_it_is_frozen_still,
-    decide(GO_SENT, "_source.go", otherwise="settle"),
+    decide(GO_SENT, "_migration.source.go", otherwise="settle"),
     flush_decision,
 )
 
 # -- settling ----------------------------------------------------------------------------------------------------------
 
 
-@look("_source.settle")
+@look("_migration.source.settle")
 def look_how_far_it_is(here: At) -> Outcomes:
     if here.me.phase == "closed":
         return [here.go("close again")]
     return [here.go("farewell") if here.me.phase in SETTLED else here.next()]
 
 
-@look("_source.settle")
+@look("_migration.source.settle")
 def see_who_decides(here: At) -> Outcomes:
     """An ABORT is the source's own; after GO_SENT the destination is asked."""
     return _goes_on_here(here) if here.me.decision == ABORT else [here.next()]
@@ -147,12 +147,12 @@ def _goes_on_here(here: At) -> Outcomes:
     return [*answers, here.go("abort without dockerd", note="dockerd does not answer")]
 
 
-@look("_source.ask")
+@look("_migration.source.ask")
 def ask_for_the_word(here: At) -> Outcomes:
     return [*([here.next()] if here.wire.key else []), here.stop(note="not reached; the watchdog tries again")]
 
 
-@step("_source.settle")
+@step("_migration.source.settle")
 def hear_the_answer(here: At) -> Outcomes:
     return [*_as_answered(here), here.stop(note="no answer; the watchdog tries again")]
 
@@ -162,7 +162,7 @@ def _as_answered(here: At) -> Outcomes:
     return commits + (_goes_on_here(here) if here.heard(REFUSED) else [])
 
 
-@look("_recovery._override")
+@look("_migration.recovery._override")
 def see_whether_it_is_lost(here: At) -> Outcomes:
     """A person has declared the destination lost. It counts as that only where no connection to it can be made."""
     if here.peer_power == GONE:
@@ -170,13 +170,13 @@ def see_whether_it_is_lost(here: At) -> Outcomes:
     return [here.go("ask", note="it can be reached"), here.stop(note="destination_not_lost")]
 
 
-@step("_recovery._settle_one")
+@step("_migration.recovery._settle_one")
 def hear_the_word_that_recover_yml_brings(here: At) -> Outcomes:
     """It reaches both hosts where the channel's key is gone."""
     return [*_as_answered(here), here.stop(note="no word yet")]
 
 
-@step("_source.abort_without_engine")
+@step("_migration.source.abort_without_engine")
 def thaw_without_dockerd(here: At) -> Outcomes:
     """The service goes on; the rest of the abort waits for the engine."""
     frozen = here.me.this_boot and here.me.container in (FROZEN, HELD, STOPPED)
@@ -192,32 +192,32 @@ def with_dockerd(here: At, **changes: Any) -> Outcomes:
     return [*answers, here.stop(note="dockerd does not answer")]
 
 
-@step("_freeze.thaw")
+@step("_migration.freeze.thaw")
 def thaw(here: At) -> Outcomes:
     frozen = here.me.this_boot and here.me.container in (FROZEN, HELD, STOPPED)
     return with_dockerd(here, **(running(here.me) if frozen else {}))
 
 
-@step("_source.abort")
+@step("_migration.source.abort")
 def give_the_name_back(here: At) -> Outcomes:
     """Of one whose destination said RUN and was lost before the old copy had been killed."""
     return with_dockerd(here, name=OWN)
 
 
-@step("_source.abort")
+@step("_migration.source.abort")
 def put_the_policy_back(here: At) -> Outcomes:
     """Before the look: what ends the container from here on (a restart of dockerd) starts it again by this policy."""
     return with_dockerd(here, policy=OWN, policy_on_disk=OWN)
 
 
-@step("_source.abort")
+@step("_migration.source.abort")
 def start_it_if_it_has_ended(here: At) -> Outcomes:
     """A reboot ends it, and so does a restart of dockerd without live-restore."""
     ended = here.me.container == ENDED and here.me.phase not in ("opened", "prepared")
     return with_dockerd(here, **(running(here.me) if ended else {}))
 
 
-@look("_source.settle")
+@look("_migration.source.settle")
 def go_on_to_the_farewell(here: At) -> Outcomes:
     return [here.go("farewell")]
 
@@ -225,19 +225,19 @@ def go_on_to_the_farewell(here: At) -> Outcomes:
 # -- the old copy is ended ---------------------------------------------------------------------------------------------
 
 
-@step("_source.commit")
+@step("_migration.source.commit")
 def rename_the_old_copy(here: At) -> Outcomes:
     """First all that could start it again is taken from it. Units and scripts start it by its name."""
     return with_dockerd(here, name=MOVED)
 
 
-@step("_source.commit")
+@step("_migration.source.commit")
 def take_its_restart_policy(here: At) -> Outcomes:
     """It was put aside before the freeze; somebody may have set one since."""
     return with_dockerd(here, policy=NO, policy_on_disk=NO)
 
 
-@step("_source.commit")
+@step("_migration.source.commit")
 def kill_the_old_copy(here: At) -> Outcomes:
     """By its cgroup. dockerd restarts what ends like that, if the policy says so."""
     if here.me.container == ENDED:
@@ -247,7 +247,7 @@ def kill_the_old_copy(here: At) -> Outcomes:
     return [here.next(container=ENDED)]
 
 
-@step("_source.commit")
+@step("_migration.source.commit")
 def see_that_it_has_ended(here: At) -> Outcomes:
     if here.me.container == ENDED:
         return [here.next()]
@@ -257,21 +257,21 @@ def see_that_it_has_ended(here: At) -> Outcomes:
 # -- the end of the session --------------------------------------------------------------------------------------------
 
 
-@look("_source.farewell")
+@look("_migration.source.farewell")
 def say_bye(here: At) -> Outcomes:
     if here.peer_power == GONE or not here.wire.key:
         return [here.go("close", note="nobody can come in to ask"), here.stop()]
     return [here.saying("bye").next(), here.stop(note="not reached; later")]
 
 
-@step("_source.farewell")
+@step("_migration.source.farewell")
 def hear_that_it_is_done(here: At) -> Outcomes:
     if here.heard("bye is done") or not here.wire.key:
         return [here.go("close"), here.stop(note="the answer is lost; later")]
     return [here.stop(note="no answer; later")]
 
 
-@step("_watchdog.disarm")
+@step("_session.watchdog.disarm")
 def disarm(here: At) -> Outcomes:
     """Last: the watchdog finishes what is cut off before."""
     return [here.stop(watched=False)]
@@ -279,17 +279,17 @@ def disarm(here: At) -> Outcomes:
 
 _HAND_OVER = (
     *FREEZE_AND_DUMP,
-    enter("sent", "_handover._send"),
-    say("hold", "_handover._send"),
+    enter("sent", "_migration.handover._send"),
+    say("hold", "_migration.handover._send"),
     hear_that_it_is_held,
-    enter("held", "_handover._send"),
+    enter("held", "_migration.handover._send"),
     go_on_to_the_decision,
 )
 _COMMON = {
-    "prepare": (enter("prepared", "_source.prepared"), give_the_lock_back),
+    "prepare": (enter("prepared", "_migration.source.prepared"), give_the_lock_back),
     "settle": (
         look_how_far_it_is,
-        decide(ABORT, "_source.settle, _source.abort_without_engine"),
+        decide(ABORT, "_migration.source.settle, _migration.source.abort_without_engine"),
         flush_decision,
         see_who_decides,
         ask_for_the_word,
@@ -304,7 +304,7 @@ _COMMON = {
         give_the_name_back,
         put_the_policy_back,
         start_it_if_it_has_ended,
-        enter("aborted", "_source.abort", this_boot=True),
+        enter("aborted", "_migration.source.abort", this_boot=True),
         go_on_to_the_farewell,
     ),
     "commit": (
@@ -312,25 +312,25 @@ _COMMON = {
         take_its_restart_policy,
         kill_the_old_copy,
         see_that_it_has_ended,
-        enter("committed", "_source.commit", this_boot=True),
+        enter("committed", "_migration.source.commit", this_boot=True),
         go_on_to_the_farewell,
     ),
     "farewell": (say_bye, hear_that_it_is_done),
-    "close": (enter("closed", "_session.Session.close"), disarm),
+    "close": (enter("closed", "_session.session.Session.close"), disarm),
     "close again": (disarm,),
 }
 # The whole of the frozen time is one step of Ansible with the engine "runtime".
 _RUNTIME = {
     **_COMMON,
     "hand over": or_fail("settle", _HAND_OVER),
-    "go": (*GO, say("run", "_handover.hand_over"), hear_the_word),
+    "go": (*GO, say("run", "_migration.handover.hand_over"), hear_the_word),
 }
 # With the engine "api" the playbook goes from step to step; a control node that dies begins none of them any more.
 _API = {
     **_COMMON,
     "freeze and dump": (*or_fail("settle", FREEZE_AND_DUMP), give_the_lock_back),
-    "send": (*or_fail("settle", [enter("sent", "_source.send_checkpoint")]), give_the_lock_back),
-    "go": (*GO, say("go", "_steps.run"), give_the_lock_back),
+    "send": (*or_fail("settle", [enter("sent", "_migration.source.send_checkpoint")]), give_the_lock_back),
+    "go": (*GO, say("go", "_migration.steps.run"), give_the_lock_back),
 }
 
 

@@ -28,7 +28,7 @@ Side = TypeVar("Side", Source, Destination)
 STEP, FAULT, PERSON, OPERATOR = "step", "fault", "person", "operator"
 
 
-# As _session.TRANSITIONS: role, phase, and the phases that may follow it.
+# As sessions.TRANSITIONS: role, phase, and the phases that may follow it.
 Table = Mapping[str, Mapping[str, Sequence[str]]]
 
 
@@ -113,7 +113,7 @@ class Step:
     """One step of a program, or one event."""
 
     name: str
-    #: the function of the code, "module.function"; empty for what is no code of ours
+    #: the function of the code, "_base.module.function"; empty for what is no code of ours
     models: str
     act: Act
     kind: str = STEP
@@ -169,7 +169,7 @@ def decide(word: str, models: str, *, otherwise: str = "") -> Step:
     return Step(f"decide {word}", models, act)
 
 
-@step("_session.Session.decide")
+@step("_session.session.Session.decide")
 def flush_decision(here: Here[Any]) -> list[Outcome]:
     """Whoever is about to act on a decision has it on the disk first, also one that another process has written."""
     return [here.next(decision_on_disk=True)]

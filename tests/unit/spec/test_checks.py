@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._finding import Finding
-from ansible_collections.livemigrate.criu.plugins.module_utils._rules_container import (
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.spec.create import creation_parameters
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.finding import Finding
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.rules.container import (
     refusals,
     spec_refusals,
     state_refusals,
     warnings,
 )
-from ansible_collections.livemigrate.criu.plugins.module_utils._spec_create import creation_parameters
 from tests.unit.spec.samples import BY_HAND, CAPTURED, ID, IMAGE, SECRET, container, load, volume
 
 

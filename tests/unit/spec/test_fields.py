@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _spec_create, _spec_fields
-from ansible_collections.livemigrate.criu.plugins.module_utils._rules_container import spec_refusals
-from ansible_collections.livemigrate.criu.plugins.module_utils._spec_create import creation_parameters
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.spec import create as spec_create
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.spec import fields as spec_fields
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.spec.create import creation_parameters
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.rules.container import spec_refusals
 from tests.unit.spec.samples import ID, IMAGE, container
 
 ABSENT = "(not sent)"
@@ -274,16 +275,16 @@ def test_field(case: Case) -> None:
 
 
 def test_every_row_has_a_case() -> None:
-    assert {case.path for case in CASES} | STRUCTURE == set(_spec_fields.fields_by_path())
+    assert {case.path for case in CASES} | STRUCTURE == set(spec_fields.fields_by_path())
 
 
 def test_no_row_twice() -> None:
-    assert len(_spec_fields.FIELDS) == len(_spec_fields.fields_by_path())
+    assert len(spec_fields.FIELDS) == len(spec_fields.fields_by_path())
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.sent is not REFUSED], ids=lambda case: case.path)
 def test_without_its_row_a_field_is_reported(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_spec_fields, "FIELDS", tuple(row for row in _spec_fields.FIELDS if row.path != case.path))
+    monkeypatch.setattr(spec_fields, "FIELDS", tuple(row for row in spec_fields.FIELDS if row.path != case.path))
     spec = create(case.container(), case.api)
     section, name = case.place
     expected = f"NetworkSettings.Networks.app.{name}" if section == "Endpoint" else case.path
@@ -312,14 +313,14 @@ def test_a_field_of_the_future() -> None:
 def test_transforms_and_rows_agree() -> None:
     rows = {
         row.path
-        for row in _spec_fields.FIELDS
-        if row.action == _spec_fields.TRANSFORM and row.section in ("Config", "HostConfig")
+        for row in spec_fields.FIELDS
+        if row.action == spec_fields.TRANSFORM and row.section in ("Config", "HostConfig")
     }
-    assert rows == set(_spec_create.TRANSFORMS)
+    assert rows == set(spec_create.TRANSFORMS)
 
 
 def test_every_row_says_why() -> None:
-    assert all(row.why for row in _spec_fields.FIELDS)
+    assert all(row.why for row in spec_fields.FIELDS)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._spec_create import creation_parameters
-from ansible_collections.livemigrate.criu.plugins.module_utils._spec_mounts import Mount, mounts
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.spec.create import creation_parameters
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.spec.mounts import Mount, mounts
 from tests.unit.spec.samples import BY_HAND, IMAGE, SECRET, container, load, volume
 
 RANDOM = "9d2b7c0b6f8f5a0a9b1c2d3e4f5061728394a5b6c7d8e9f00112233445566778"

@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._spec_create import creation_parameters, endpoint_plan
-from ansible_collections.livemigrate.criu.plugins.module_utils._spec_networks import (
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.spec.create import (
+    creation_parameters,
+    endpoint_plan,
+)
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.spec.networks import (
     PublishedPort,
     networks,
     published_ports,

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils import _spec_create
-from ansible_collections.livemigrate.criu.plugins.module_utils._spec_create import creation_parameters
-from ansible_collections.livemigrate.criu.plugins.module_utils._spec_mounts import mounts
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.spec import create as spec_create
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.spec.create import creation_parameters
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.spec.mounts import mounts
 from tests.unit.spec.samples import BY_HAND, CAPTURED, load
 from tests.workloads.inspect_comparison import compare, unexpected
 
@@ -80,7 +80,7 @@ def test_volumes_keep_their_names(name: str) -> None:
 
 
 def _without(path: str, fixture: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setitem(_spec_create.TRANSFORMS, path, lambda value, context: value)
+    monkeypatch.setitem(spec_create.TRANSFORMS, path, lambda value, context: value)
     return create(fixture)["body"]
 
 

@@ -1,0 +1,91 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""What the source has sent is on the destination's disks before the copy runs.
+
+A database was told on the source that its write is on the disk. The destination's rsync has put it into the page cache, where
+the kernel leaves it for 30 seconds. So the file systems on which the content arrives are flushed twice: after the pass in which
+it is sent ahead, while the container runs, and after the last pass. The second time there is little left to write.
+
+Both hosts hold a talk (see ``_channel/messages.py``) around a pass, named ``transfer``. The destination says ``{"ready": true}``
+when it has the file systems open (see ``_host/flush.py`` for why that comes first), the source lets rsync do the pass, says
+``{"flush": SECONDS}`` and hears ``{"seconds": SECONDS}``. The last pass of the engine ``runtime`` has the talk ``handover``
+around it instead: there the flush is beside the restore (``engine_runtime.hold``).
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._base import durable
+from .._base.errors import MigrationError
+from .._host.flush import Flush
+from .._session.session import Session
+from . import messages
+from .client import Channel
+from .conversation import Conversation
+
+WORD = "transfer"
+
+# Seconds that a flush may take while the container runs: all that memory can hold, on a slow disk.
+RUNNING_SECONDS = 3600.0
+# The same while it stands still, besides what its memory takes where that lies on the same disk. Less than the source waits for
+# an answer, so that it hears the reason.
+FROZEN_SECONDS = 45.0
+
+# Seconds for an answer, besides what the flush takes.
+_ANSWER_SECONDS = 60.0
+
+# What comes through the channel and is not needed after a power cut: the checkpoint, and what is said about it.
+_PASSING = ("inbox", "checkpoint")
+
+
+def send(session: Session, passes: t.Callable[[], int], *, seconds: float) -> int:
+    """On the source: bring the content up to date, and have it flushed on the destination.
+
+    :param passes: sends the content and returns the bytes sent; while the container stands still it has a bound of its own
+        (``transfer.send_frozen``), as a destination whose disk hangs answers rsync's and SSH's own questions for ever.
+    :param seconds: that the flush may take.
+    :returns: the bytes sent.
+    :raises MigrationError: ``flush_failed`` where the destination cannot; ``destination_unreachable``; what *passes* raises.
+    """
+    with Conversation(Channel(session), WORD) as talk:
+        with talk.within(_ANSWER_SECONDS):
+            talk.hear()
+        sent = passes()
+        with talk.within(_ANSWER_SECONDS + seconds):
+            talk.ask({"flush": seconds})
+    return sent
+
+
+def arriving(session: Session) -> Flush:
+    """On the destination: the file systems to flush, open from now on.
+
+    They are those of the writable layer, the volumes and the bind mounts whose content travels, and that of the engine's data
+    root: the engine makes directories there, and files that say of which layers the container consists, without flushing them.
+
+    :raises MigrationError: ``flush_failed``.
+    """
+    targets = durable.read_json(session.memory_path("targets.json")) or {}
+    trees = [path for name, path in targets.items() if name not in _PASSING]
+    return Flush(trees, [session.facts["data_root"]], host="destination")
+
+
+def converse(session: Session, source: t.BinaryIO, answers: t.BinaryIO) -> None:
+    """On the destination: the other end of :func:`send`."""
+    try:
+        with arriving(session) as flush:
+            messages.say(answers, {"ready": True})
+            message = messages.hear(messages.Listener(source, session.renew))
+            if message is None:
+                return
+            if "flush" not in message:
+                raise MigrationError("channel_refused", "The channel does not know that message.")
+            with session.alive():
+                flush.now(float(message["flush"]))
+            messages.say(answers, {"seconds": flush.seconds})
+    except (MigrationError, OSError, TypeError, ValueError) as exc:
+        messages.say(answers, {"failure": MigrationError.of(exc, "channel_failed").as_failure()})

@@ -1,0 +1,334 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""The channel's other end: who may come in, and the few words the destination's agent understands.
+
+``authorise`` lets a session's key in for one forced command; ``serve`` is that command. It can write into the places that
+this session prepared and nowhere else, it never reads anything out, and it runs nothing but ``rsync --server`` and its own
+code. Words: ``ping``, ``image-load`` (a stream follows), ``addresses``, ``transfer`` and ``handover`` (a talk follows, see
+``_channel/messages.py``), ``verdict``, ``bye``, and rsync's own server command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pwd
+import re
+import shlex
+import signal
+import sys
+import time
+import typing as t
+
+from .._base import durable, valid_names
+from .._base.command import Runner, run
+from .._base.errors import MigrationError
+from .._host import confinement
+from .._session.session import Session
+from . import authorized_keys
+
+SUDOERS_DIRECTORY = "/etc/sudoers.d"
+# How long a key is good for when nobody revokes it.
+KEY_LIFE_SECONDS = 24 * 3600
+
+# What our own client's rsync asks of its server side (see RSYNC_ARCHIVE in _channel/client.py), and nothing else: --sender would
+# read files out, -s would have the real arguments read from standard input, unseen, -K would follow links out of the target. (-R
+# comes with --files-from.) The letters after "e." are the client's capabilities, not options.
+_SERVER_SHORT = re.compile(r"-[vlogDtpHAXSrRI]+e\.[a-zA-Z]*|-@-1")
+_SERVER_LONG = re.compile(
+    r"--(numeric-ids|delete|delete-during|force|stats|specials|devices|modify-window=-1|timeout=\d+)"
+)
+_STALL_SECONDS = 120
+_TRANSFER_PREFIX = "transfer."
+# Which directories the places were when they were named. Who may change a directory above one can put a link in its place.
+_IDENTITIES = "identities.json"
+_TARGET = re.compile(r"(inbox|layer|log|checkpoint|bind/\d+|volume/[a-zA-Z0-9][a-zA-Z0-9_.-]*)/?")
+
+#: what a talk leaves to be done
+Afterwards = t.Callable[[], None]
+
+
+# -- letting the key in -------------------------------------------------------------------------------------------
+
+
+def _marker(session: str) -> str:
+    return f"livemigrate:{session}"
+
+
+def _without(lines: t.Iterable[bytes], session: str) -> list[bytes]:
+    end = b" " + _marker(session).encode()
+    return [line for line in lines if not line.endswith(end)]
+
+
+def _key_options(command: str, runner: Runner) -> str:
+    version = runner(["ssh", "-V"]).output
+    found = re.search(r"OpenSSH_(\d+)\.(\d+)", version)
+    options = f'restrict,command="{command}"'
+    # An sshd that does not know expiry-time (before 8.2) would refuse the whole line.
+    if found and (int(found.group(1)), int(found.group(2))) >= (8, 2):
+        expires = time.strftime("%Y%m%d%H%M", time.localtime(time.time() + KEY_LIFE_SECONDS))
+        options += f',expiry-time="{expires}"'
+    return options
+
+
+def authorise(session: Session, user: str, public_key: str, agent: t.Sequence[str], runner: Runner = run) -> None:
+    """Let the session's key in as *user*, for the agent's ``serve`` and nothing else.
+
+    A user other than root gets a sudo rule for that one command as well, which goes with the session.
+
+    :param agent: the command line of the agent on this host.
+    :raises MigrationError: ``channel_failed``; ``invalid_name``.
+    """
+    try:
+        pwd.getpwnam(valid_names.account(user))
+    except KeyError:
+        raise MigrationError("channel_failed", f"There is no user {user} on the destination for the channel.") from None
+    kind, blob = [*public_key.split(), "", ""][:2]
+    if not re.fullmatch(r"ssh-ed25519", kind) or not re.fullmatch(r"[A-Za-z0-9+/=]+", blob):
+        raise MigrationError("channel_failed", "The public key of the channel is not an ed25519 key.")
+    serve = " ".join(shlex.quote(part) for part in (*agent, "serve", session.id))
+    if user != "root":
+        serve = f"sudo -n {serve}"
+        _let_become_root(session, user, " ".join((*agent, "serve", session.id)), runner)
+    # sshd hands the client's own words over in this variable; quoted, they reach the agent as one argument.
+    command = serve + ' \\"$SSH_ORIGINAL_COMMAND\\"'
+    line = f"{_key_options(command, runner)} {kind} {blob} {_marker(session.id)}"
+    authorized_keys.rewrite(
+        authorized_keys.path_of(user, runner),
+        user,
+        lambda lines: [*_without(lines, session.id), line.encode()],
+    )
+
+
+def _let_become_root(session: Session, user: str, command: str, runner: Runner) -> None:
+    """Give an account a sudo rule for the agent's one command, for as long as the key is good for.
+
+    It is checked before it gets to where sudo reads it, or a sudo that does not understand it might serve nobody.
+
+    :raises MigrationError: ``channel_failed``.
+    """
+    draft = session.path("sudoers")
+    expires = time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() + KEY_LIFE_SECONDS))
+    said = ""
+    try:
+        # A sudo that does not know an end (before 1.8.20, sudo-rs) takes the whole file for broken.
+        for end in (f"NOTAFTER={expires} ", ""):
+            rule = f"Defaults:{user} !requiretty\n{user} ALL=(root) {end}NOPASSWD: {command} *\n".encode()
+            durable.write(draft, rule, 0o440)
+            done = runner(["visudo", "-c", "-q", "-f", draft])
+            if done.rc == 0:
+                durable.write(_sudoers_path(session.id), rule, 0o440)
+                return
+            said = done.output
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(draft)
+    raise MigrationError("channel_failed", f"The sudo rule for the channel is not accepted: {said}")
+
+
+def revoke(session: Session, runner: Runner = run) -> None:
+    """Take the session's sudo rule and key away; doing it twice is fine.
+
+    :raises MigrationError: ``channel_failed`` where root's own file of keys cannot be changed.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_sudoers_path(session.id))
+    user = session.facts.get("channel_user")
+    if not user:
+        return
+    try:
+        path = authorized_keys.path_of(user, runner)
+        if os.path.exists(path):
+            authorized_keys.rewrite(path, user, lambda lines: _without(lines, session.id))
+    except KeyError:
+        # There is no such account any more.
+        return
+    except MigrationError:
+        # A session has to come to its end whatever an account makes of its own file. Without the sudo rule its key does nothing.
+        if user == "root":
+            raise
+
+
+def _sudoers_path(session: str) -> str:
+    # sudo ignores files with a dot in their name; a session's id has none.
+    return os.path.join(SUDOERS_DIRECTORY, f"livemigrate-{session}")
+
+
+def host_keys() -> list[str]:
+    """The public host keys of this host's sshd, as lines ``kind blob``."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for name in sorted(os.listdir("/etc/ssh")):
+            if name.startswith("ssh_host_") and name.endswith("_key.pub"):
+                with open(os.path.join("/etc/ssh", name), encoding="utf-8") as handle:
+                    found.append(" ".join(handle.read().split()[:2]))
+    return found
+
+
+# -- serving it ---------------------------------------------------------------------------------------------------
+
+
+def set_targets(session: Session, targets: t.Mapping[str, str], own: t.Container[str] = ()) -> None:
+    """Name the places into which the source may write, replacing what was named before.
+
+    :param own: those that we have made for us alone, in directories that others may change.
+    """
+    for name in targets:
+        if not _TARGET.fullmatch(name):
+            raise ValueError(f"not a target: {name}")
+    # First, so that there is none without it.
+    durable.write_json(
+        session.memory_path(_IDENTITIES), {name: _identity(path, own=name in own) for name, path in targets.items()}
+    )
+    durable.write_json(session.memory_path("targets.json"), dict(targets))
+
+
+def _identity(path: str, *, own: bool) -> list[int] | None:
+    if own:
+        with contextlib.suppress(OSError), durable.own_directory(path) as descriptor:
+            return durable.identity(descriptor)
+        return None
+    return durable.identity(path)
+
+
+def close_targets(session: Session) -> None:
+    """Let nothing in any more, and end what still comes in. It takes no room: what has to be removed may have filled the disk."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(session.memory_path("targets.json"))
+    end_transfers(session)
+
+
+def rsync_server_argv(words: t.Sequence[str], targets: t.Mapping[str, str]) -> list[str]:
+    """The command line to run for what a client's rsync asked for.
+
+    :param words: the client's own server command, split.
+    :param targets: name to directory.
+    :raises MigrationError: ``channel_refused``.
+    """
+
+    def refuse(why: str) -> MigrationError:
+        return MigrationError("channel_refused", f"The channel does not take that: {why}.")
+
+    if len(words) < 4 or words[0] != "rsync" or words[1] != "--server":
+        raise refuse("not rsync's server command")
+    *options, dot, target = words[2:]
+    if dot != ".":
+        raise refuse("rsync's server command has an unexpected form")
+    for option in options:
+        if not (_SERVER_LONG.fullmatch(option) or _SERVER_SHORT.fullmatch(option)):
+            raise refuse(f"option {option}")
+    if not _TARGET.fullmatch(target):
+        raise refuse(f"target {target!r}")
+    place = targets.get(target.rstrip("/"))
+    if place is None:
+        raise refuse(f"the target {target!r} has not been prepared")
+    if not any(option.startswith("--timeout=") for option in options):
+        # A source that has lost its power says nothing for hours.
+        options = [*options, f"--timeout={_STALL_SECONDS}"]
+    return ["rsync", "--server", *options, ".", confinement.directory(place).rstrip("/") + "/"]
+
+
+def _run_rsync(session: Session, argv: t.Sequence[str], target: str) -> int:
+    identities = durable.read_json(session.memory_path(_IDENTITIES)) or {}
+    only = tuple(identities.get(target.rstrip("/")) or (0, 0))
+    # With this very process's own streams.
+    with session.alive(), confinement.start(argv, argv[-1], only=only) as process, _noted(session, process.pid):
+        return process.wait()
+
+
+@contextlib.contextmanager
+def _noted(session: Session, pid: int) -> t.Iterator[None]:
+    """Let :func:`end_transfers` know of a process."""
+    note = session.memory_path(f"{_TRANSFER_PREFIX}{pid}")
+    with open(note, "w", encoding="ascii"):
+        pass
+    try:
+        yield
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(note)
+
+
+def end_transfers(session: Session) -> None:
+    """End what still takes in something for this session: an rsync or a talk whose other end has lost its power, say."""
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(session.volatile):
+            if name.startswith(_TRANSFER_PREFIX):
+                pid = int(name[len(_TRANSFER_PREFIX) :])
+                words = _command_line(pid)
+                ours = words.startswith(b"rsync\0--server\0") or f"\0serve\0{session.id}\0".encode() in words
+                if ours and pid != os.getpid():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as handle:
+            return handle.read()
+    except FileNotFoundError:
+        return b""
+
+
+def serve(
+    session: Session,
+    command: str,
+    words: t.Mapping[str, t.Callable[[], dict[str, t.Any]]],
+    talks: t.Mapping[str, t.Callable[[], Afterwards | None]] | None = None,
+) -> int:
+    """Do what the source asked for, and answer as JSON on standard output (rsync speaks its own protocol there).
+
+    :param words: what each simple word does.
+    :param talks: what a word does that goes on talking on the channel's own streams. What they return is done when nothing can
+        come in by them any more: :func:`end_transfers` leaves it alone.
+    :returns: the exit code.
+    """
+    talks = talks or {}
+    try:
+        parts = shlex.split(command)
+        if len(parts) == 1 and parts[0] in talks:
+            # Who holds this connection open need not be alive: what is said on it tells (see _channel/messages.py).
+            session.renew()
+            with _noted(session, os.getpid()):
+                afterwards = talks[parts[0]]()
+            if afterwards is not None:
+                afterwards()
+            return 0
+        if len(parts) == 1 and parts[0] in words:
+            # Who asks after a word that was given may do so for days and do nothing about it. This host has to tidy up meanwhile.
+            with session.alive() if session.decision is None else contextlib.nullcontext():
+                answer = words[parts[0]]()
+        elif parts and parts[0] == "rsync":
+            targets = durable.read_json(session.memory_path("targets.json")) or {}
+            # On the channel's own streams.
+            return _run_rsync(session, rsync_server_argv(parts, targets), parts[-1])
+        else:
+            raise MigrationError("channel_refused", f"The channel does not know the word {command[:40]!r}.")
+    except (MigrationError, ValueError, OSError) as exc:
+        failure = MigrationError.of(exc, "channel_failed")
+        if command.startswith("rsync "):
+            # Standard output is rsync's own there; the client shows what comes on the other stream.
+            sys.stderr.write(failure.message + "\n")
+        else:
+            # A whole line: the other end may be one that talks (see _channel/messages.py).
+            sys.stdout.write(json.dumps({"failure": failure.as_failure()}) + "\n")
+        return 1
+    json.dump(answer, sys.stdout)
+    return 0
+
+
+def serve_rsync(argv: t.Sequence[str]) -> int:
+    """:func:`serve` for rsync's own command, without what the other words need; see ``_session/agent_package.py``.
+
+    :param argv: ``serve``, the session, the command.
+    """
+    try:
+        return serve(Session(argv[1]), argv[2], {})
+    except MigrationError as exc:
+        sys.stderr.write(exc.message + "\n")
+        return 1

@@ -1,0 +1,471 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""The engine ``runtime``: runc dumps, and a shim in front of runc restores inside an ordinary start.
+
+It needs no experimental features, works with every Docker Engine that runs containers by runc, and copies memory only to
+send it. The copy is held, with every task frozen before it ran, until RUN is decided: see ``_engines/shim_files.py`` and the
+shim.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+import typing as t
+
+from .._base import durable
+from .._base.errors import MigrationError
+from .._channel import durable_content
+from .._criu import core_image
+from .._criu import failure as criu_failure
+from .._criu import images as criu_images
+from .._criu import log as criu_log
+from .._criu import options as criu_options
+from .._docker import directories, runc, shim
+from .._docker.engine import Engine, memory_timeout
+from .._host import deleted_files, prepared_memory
+from .._host import fingerprints as process_fingerprints
+from .._host.flush import Flush
+from .._host.tasks import TaskGroup
+from .._network import fence as network_fence
+from .._network.announce import Announcer
+from .._preflight import finding
+from .._session.session import RUN, Session
+from .._surroundings import surroundings as surroundings_module
+from .._surroundings import sysctls as surroundings_sysctls
+from .._surroundings.side import Side
+from . import armed_start, bound_files, connections, shim_files
+from .shim_files import Held, Mark
+
+Inspect = t.Mapping[str, t.Any]
+
+# Memory that a host keeps for itself when images are put into it.
+_RESERVE_BYTES = 128 << 20
+
+# Seconds that the engine may take around a restore: network, containerd, systemd.
+_START_SECONDS = 60.0
+_POLL_SECONDS = 0.005
+
+
+def place_for(size: int, session: Session, name: str) -> str:
+    """A directory for images of so many bytes: in memory where it fits twice (as images and as the tasks'), else on the disk.
+
+    :param name: of the directory, below the session's own.
+    :raises MigrationError: ``no_space``.
+    """
+    available = _available_memory()
+    in_memory = session.memory_path(name)
+    if size + _RESERVE_BYTES < shutil.disk_usage(session.memory_path()).free and 2 * size + _RESERVE_BYTES < available:
+        os.makedirs(in_memory, mode=0o700, exist_ok=True)
+        return in_memory
+    on_disk = session.path(name)
+    free = shutil.disk_usage(session.directory).free
+    if free < size + _RESERVE_BYTES:
+        raise MigrationError(
+            "no_space",
+            f"The checkpoint may take {size >> 20} MiB. {session.directory} has {free >> 20} MiB left, and memory "
+            f"{available >> 20} MiB. Make room.",
+            free=free,
+            needed=size,
+        )
+    os.makedirs(on_disk, mode=0o700, exist_ok=True)
+    return on_disk
+
+
+def _make_ready(session: Session, size: int) -> None:
+    """Touch the memory that will be taken in the frozen time, where the images go into memory at all."""
+    if os.path.isdir(session.memory_path("images")):
+        prepared_memory.touch(size)
+
+
+def _available_memory() -> int:
+    """MemAvailable in bytes."""
+    with open("/proc/meminfo", encoding="ascii") as handle:
+        for line in handle:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    return 0
+
+
+def keeps_connections() -> bool:
+    """Each dump and restore has options of its own."""
+    return True
+
+
+# -- on the source ------------------------------------------------------------------------------------------------
+
+
+def images(session: Session) -> str:
+    """Where the checkpoint of the source lies."""
+    for directory in (session.memory_path("images"), session.path("images")):
+        if os.path.isdir(directory):
+            return directory
+    return session.memory_path("images")
+
+
+def make_room(session: Session, size: int) -> None:
+    """Make the directory for the images, before anything is frozen.
+
+    :raises MigrationError: ``no_space``; ``runc_unknown`` where the container does not run under runc.
+    """
+    runc.root_of(session.facts["container_id"])
+    place_for(size, session, "images")
+    _make_ready(session, size)
+    os.makedirs(session.memory_path("dump"), mode=0o700, exist_ok=True)
+
+
+def options_file(session: Session) -> str:
+    """Where CRIU's options for the dump are."""
+    return session.memory_path("dump.conf")
+
+
+def dump(session: Session, engine: Engine, group: TaskGroup) -> dict[str, t.Any]:
+    """Dump the frozen container with the options that it needs.
+
+    :returns: ``criu``, its statistics, and ``found``: how many connections are ``kept`` and ``closed``, and ``deleted_files``.
+    :raises MigrationError: ``dump_failed`` with CRIU's own words.
+    """
+    plan = connections.Plan.of(session)
+    pids = group.pids()
+    outlook = connections.outlook(plan, pids[0])
+    deleted = deleted_files.deleted_files(pids)
+    options = options_file(session)
+    # In place: the unit that waits for the dump has these very files before its eyes.
+    for path, text in (
+        (options, criu_options.for_dump(runc.host_options(), kept=outlook.established, deleted=deleted)),
+        (runc.by_environment(options), criu_options.by_environment(skip_lock=plan.skip_lock)),
+    ):
+        with open(path, "w", encoding="utf-8") as handle:
+            handle.write(text)
+    work, began = session.memory_path("dump"), time.time()
+    try:
+        statistics = runc.dump(
+            session.id,
+            session.facts["container_id"],
+            images(session),
+            work,
+            options=options,
+            timeout=memory_timeout(session.data("arming")["bytes"]),
+        )
+    except MigrationError as exc:
+        where = criu_failure.keep_log(criu_failure.DUMP, criu_log.text(work, began), session.id, session.state_root)
+        raise MigrationError(exc.code, f"{exc.message}{where}", **exc.details) from exc
+    return {"criu": statistics, "found": {**outlook._asdict(), "deleted_files": deleted.files}}
+
+
+def seal(session: Session, engine: Engine) -> int:
+    """Nothing to note: the hashes are made while it is sent; returns the size of the checkpoint in bytes."""
+    directory = images(session)
+    return sum(os.path.getsize(os.path.join(directory, name)) for name in os.listdir(directory))
+
+
+def await_dump(session: Session) -> None:
+    """Wait for a dump whose caller is gone: CRIU has the tasks in its hand, and freezes them again at its end."""
+    runc.await_end(session.id, 120)
+
+
+def bring_back(session: Session, engine: Engine) -> bool:
+    """A checkpoint in memory does not survive what ended the container."""
+    return False
+
+
+def forget(session: Session, engine: Engine) -> None:
+    """Delete the checkpoint."""
+    _delete(session, "images", "dump")
+
+
+def _delete(session: Session, *names: str) -> None:
+    """Remove directories of :func:`place_for`, wherever they were put."""
+    for name in names:
+        shutil.rmtree(session.memory_path(name), ignore_errors=True)
+        shutil.rmtree(session.path(name), ignore_errors=True)
+
+
+# -- on the destination -------------------------------------------------------------------------------------------
+
+
+def runtime_of(source: Inspect, engine: Engine) -> str:
+    """Which runtime the copy is created with: the shim, by name unless it is this host's default.
+
+    :raises MigrationError: ``shim_missing``.
+    """
+    info = engine.info()
+    if shim.RUNTIME not in (info.get("Runtimes") or {}):
+        raise MigrationError(
+            "shim_missing",
+            f"The runtime {shim.RUNTIME} is not registered with the destination's engine. The role "
+            "livemigrate.criu.checkpointing (playbooks/provision.yml) does that, without a restart; or set migrate_engine: api.",
+        )
+    return shim.RUNTIME
+
+
+def receive(session: Session, container: str) -> str:
+    """Mark the container as a copy that is not to be started afresh, and make the place for its checkpoint.
+
+    :returns: the place.
+    """
+    mark = Mark.of(session, container)
+    mark.make(session.id)
+    size = int((durable.read_json(session.memory_path("inbox", "spec.json")) or {}).get("memory_bytes", 0))
+    directory = place_for(size, session, "images")
+    # The images and the tasks.
+    _make_ready(session, 2 * size)
+    if not os.path.lexists(mark.images):
+        os.symlink(directory, mark.images)
+    return directory
+
+
+def checkpoint_place(session: Session) -> str:
+    """Where the images go that the source sends."""
+    return os.path.realpath(Mark.of(session).images)
+
+
+def arm(session: Session, engine: Engine) -> None:
+    """Give the copy its name and let a unit wait for the checkpoint, so that nothing of that is left for the frozen time."""
+    engine.rename(session.data("created")["container_id"], session.facts["container_name"])
+    durable.write_json(session.memory_path("surroundings.json"), surroundings_module.look_ahead_there())
+    armed_start.arm(session, session.agent)
+
+
+def _options(session: Session, network: connections.Arrangement) -> list[str]:
+    """CRIU's options for the restore. What runc says of mounts is overruled where it names a symbolic link."""
+    links = session.data("created").get("links", {})
+    return [
+        *criu_options.for_restore(kept=network.established, action_script=shim.ACTION_SCRIPT),
+        *(f"external=mnt[{place}]:{path}" for place, path in sorted(links.items())),
+    ]
+
+
+def _prepare_network(mark: Mark, network: connections.Arrangement) -> None:
+    """What the shim and CRIU's action script do for the copy's network: see ``livemigrate-network``."""
+    if network.fenced:
+        mark.set_fence(network_fence.rules(network_fence.ALL), network_fence.LIFT)
+    mark.set_addresses(network.addresses)
+
+
+def hold(
+    session: Session,
+    received: criu_images.Manifest,
+    sent: criu_images.Manifest,
+    fingerprints: process_fingerprints.Fingerprints,
+    network: connections.Arrangement,
+    surroundings: t.Mapping[str, t.Any],
+    flush: Flush,
+) -> dict[str, t.Any]:
+    """Restore the copy with every task frozen, prove that it is the source's, and let it have the surroundings that it had there.
+
+    Beside that its files are written to the disk: what was durable on the source is so here before it may be told to run.
+
+    :param received: what arrived.
+    :param sent: what the source says it has sent.
+    :param fingerprints: the source's, see ``_host/fingerprints.py``.
+    :param network: what the source says of the container's network.
+    :param surroundings: the source's, see ``_surroundings/surroundings.py``.
+    :param flush: the file systems of the copy's files, open since before the last pass.
+    :returns: ``processes``, ``recognised``, ``seconds`` of all of it, ``flush_seconds``, and ``flush_waited``: for how many of
+        ``seconds`` nothing was left to be done but to wait for the disk.
+    :raises MigrationError: ``checkpoint_corrupt``, ``restore_failed`` with CRIU's own words, ``not_a_restore``,
+        ``surroundings_differ``, ``flush_failed``.
+    """
+    container = session.data("created")["container_id"]
+    mark = Mark.of(session)
+    criu_images.compare(received, sent)
+    directories.adopt_log(session.facts["data_root"], session.facts["container_id"], container)
+    bound_files.adopt(session)
+    core_image.let_sleeps_go_on(os.path.realpath(mark.images))
+    mark.set_options(_options(session, network))
+    _prepare_network(mark, network)
+    mark.set_sysctls(surroundings_sysctls.for_restore(surroundings.get(surroundings_sysctls.NAME)))
+    session.enter("starting")
+    began = time.monotonic()
+    # Everything that came has its place by now.
+    flush.begin()
+    patience = memory_timeout(criu_images.total_bytes(received))
+    group = _restore(session, mark, _START_SECONDS + patience)
+    proof = _prove(fingerprints, group)
+    network.end_what_stays_behind(_held(mark).init)
+    ahead = durable.read_json(session.memory_path("surroundings.json"))
+    warnings = _bring_surroundings(
+        session,
+        Side(
+            _held(mark).init,
+            group,
+            directories.container_directory(session.facts["data_root"], container),
+            own_network=network.fenced,
+            ahead=ahead,
+        ),
+        surroundings,
+    )
+    waited = flush.finish(durable_content.FROZEN_SECONDS + patience)
+    session.enter("held")
+    seconds = time.monotonic() - began
+    return {"seconds": seconds, "flush_seconds": flush.seconds, "flush_waited": waited, "warnings": warnings, **proof}
+
+
+def _restore(session: Session, mark: Mark, seconds: float) -> TaskGroup:
+    """Have the shim restore the copy, whose checkpoint is whole, and return its tasks, which are frozen.
+
+    :raises MigrationError: ``restore_failed``, ``not_held``.
+    """
+    began, wall = time.monotonic(), time.time()
+    mark.set_ready()
+    while not mark.waiting:
+        said = armed_start.outcome(session)
+        if said is not None:
+            raise _restore_failed(session, mark, said or "it says that it did, but nothing holds it", wall)
+        if time.monotonic() >= began + seconds:
+            raise _restore_failed(session, mark, f"it is not done after {seconds:.0f} seconds", wall)
+        time.sleep(_POLL_SECONDS)
+    group = TaskGroup(_held(mark).cgroup)
+    if not group.frozen:
+        raise MigrationError("not_held", "The restored copy is not frozen; it is not trusted.")
+    return group
+
+
+def _prove(source: process_fingerprints.Fingerprints, group: TaskGroup) -> dict[str, int]:
+    """Make sure that the held tasks are the source's, every one of them.
+
+    :raises MigrationError: ``not_a_restore``.
+    """
+    proof = process_fingerprints.check(source, process_fingerprints.take(group.pids()))
+    if proof["recognised"] != proof["processes"]:
+        # None of them has run, so none can have ended.
+        raise MigrationError(
+            "not_a_restore",
+            f"Only {proof['recognised']} of {proof['processes']} processes were restored as they were.",
+            **proof,
+        )
+    return proof
+
+
+def _bring_surroundings(session: Session, copy: Side, source: t.Mapping[str, t.Any]) -> list[str]:
+    """Let the held copy have the surroundings that it had on the source.
+
+    :returns: what still differs, for a person, where the user does not heed that.
+    :raises MigrationError: ``surroundings_differ``.
+    """
+    left = surroundings_module.bring_over(copy, source)
+    if not left:
+        return []
+    text = surroundings_module.sentence(left)
+    spec = durable.read_json(session.memory_path("inbox", "spec.json")) or {}
+    if finding.SURROUNDINGS_DIFFER in spec.get("ignore_rules", ()):
+        return [text]
+    raise MigrationError(
+        finding.SURROUNDINGS_DIFFER,
+        f"{text} It was discarded, and the original goes on at its host. If it can do without that, move it with "
+        f"{finding.SURROUNDINGS_DIFFER} in migrate_ignore_rules.",
+        differences=left,
+    )
+
+
+def _restore_failed(session: Session, mark: Mark, said: str, began: float) -> MigrationError:
+    """What to tell; CRIU's log is kept, because all that lies beside it goes with the copy."""
+    log = mark.log()
+    why = criu_failure.tell_start(said, log, began, mark.failure())
+    where = criu_failure.keep_log(criu_failure.RESTORE, log, session.id, session.state_root)
+    return MigrationError("restore_failed", f"{why}{where}", criu=criu_log.errors(log))
+
+
+def _held(mark: Mark) -> Held:
+    held = mark.held
+    if held is None:
+        raise MigrationError("not_held", "The runtime shim did not tell what it holds.")
+    return held
+
+
+def init_of(session: Session) -> int:
+    """The first process of the held copy, as this host numbers it.
+
+    :raises MigrationError: ``not_held``.
+    """
+    return _held(Mark.of(session)).init
+
+
+def run(session: Session, announcer: Announcer | None = None) -> float:
+    """Decide RUN and let the copy go.
+
+    :param announcer: what tells the neighbours where the copy is, see ``_network/announce.py``.
+    :returns: since when it runs, by the clock CLOCK_BOOTTIME.
+    :raises MigrationError: ``not_held`` where the copy is not waiting any more, ``already_refused``.
+    """
+    mark = Mark.of(session)
+    # Without the engine's own call behind it the tasks would run unknown to Docker.
+    if session.phase != "held" or not armed_start.is_pending(session) or not TaskGroup(_held(mark).cgroup).frozen:
+        raise MigrationError("not_held", "The restored copy is not waiting to be let go (any more).")
+    if session.decide(RUN) != RUN:
+        raise MigrationError("already_refused", f"Session {session.id} was refused on the destination meanwhile.")
+    return _let_go(session, announcer)
+
+
+def let_go(session: Session) -> float:
+    """Write the tombstone, wait until the tasks go on, and note RUN. May be repeated.
+
+    :returns: since when it runs, by the clock CLOCK_BOOTTIME.
+    """
+    return _let_go(session, None)
+
+
+def _let_go(session: Session, announcer: Announcer | None) -> float:
+    container = session.data("created")["container_id"]
+    mark = Mark.of(session)
+    session.with_room(mark.consume)
+    held = mark.held
+    if held is not None and session.happened_in_this_boot("created"):
+        group = TaskGroup(held.cgroup)
+        with contextlib.suppress(MigrationError):
+            group.wait_frozen(False, 2)
+        if group.frozen:
+            # The shim is gone (killed by somebody); it is RUN all the same.
+            with contextlib.suppress(MigrationError):
+                network_fence.Fence.of(held.init).lift()
+            group.thaw()
+    since = time.clock_gettime(time.CLOCK_BOOTTIME)
+    if held is not None and session.happened_in_this_boot("created"):
+        connections.let_speak(held.init, announcer or connections.announcer(session, held.init))
+    if session.phase != "run":
+        session.enter("run", container_id=container, running_since=since)
+    return since
+
+
+def decide_interrupted(session: Session, engine: Engine) -> str | None:
+    """A copy that is held has run nothing: it is not RUN unless that was decided.
+
+    :returns: why it is not.
+    """
+    return "the source gave up before the hand-over"
+
+
+def finish(session: Session, engine: Engine, container: str) -> None:
+    """After RUN: no checkpoint stays."""
+    Mark.of(session, container).forget_checkpoint()
+    _delete(session, "images")
+
+
+def give_up(session: Session, container: str) -> str:
+    """Before the copy is killed: tell the shim, so that it answers the engine, which holds a lock meanwhile.
+
+    :returns: the cgroup that CRIU and the tasks are in, where a restore has begun.
+    """
+    mark = Mark.of(session, container)
+    # Where there is no room to say it the shim learns it by the end of the tasks, or of the mark.
+    with contextlib.suppress(OSError):
+        mark.refuse()
+    return mark.cgroup
+
+
+def discard(session: Session, container: str) -> None:
+    """After the copy is gone: the call, the mark and the checkpoint."""
+    armed_start.disarm(session.id)
+    # Also one whose container was removed before its id had been noted.
+    for mark in shim_files.of_session(session):
+        mark.remove()
+    if len(container) == 64:
+        Mark.of(session, container).remove()
+    _delete(session, "images")

@@ -1,0 +1,275 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""What the source sends: the spec, the image, the container's files, and in the end its checkpoint."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import os
+import time
+import typing as t
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from .._base import durable
+from .._base.command import run, run_checked
+from .._base.errors import MigrationError
+from .._channel import durable_content
+from .._channel.client import Channel
+from .._docker import directories
+from .._docker.engine import Engine
+from .._host import filesystems, flush
+from .._session.session import Session
+
+Inspect = dict[str, t.Any]
+
+# How many directories travel at once.
+_PARALLEL_TREES = 4
+
+# By how much the host's clock may be set between two passes. More than what a time daemon slews it by in that time.
+_CLOCK_TOLERANCE_SECONDS = 1.0
+# How long a container stands still for its last changes at most.
+_LAST_PASS_SECONDS = 300.0
+# A change time is that of the kernel's last tick, not of the moment.
+_MARGIN_SECONDS = 1.0
+
+
+def send_spec(session: Session) -> int:
+    """Bring spec (and later manifest and fingerprints) into the destination's memory; returns the bytes sent."""
+    return Channel(session).rsync(session.memory_path("outbox"), "inbox", ("--delete",))
+
+
+def send_image(session: Session, engine: Engine) -> int:
+    """Stream the container's image from engine to engine; returns the bytes sent."""
+    spec = durable.read_json(session.memory_path("outbox", "spec.json"))
+    image = spec["image"]
+    # By its tags where it has any, so that they exist on the other side; the id alone would arrive nameless.
+    _answer, sent = Channel(session).stream("image-load", engine.export_image(image["tags"] or [image["id"]]))
+    return sent
+
+
+def content_trees(session: Session, inspect: Inspect) -> list[directories.Tree]:
+    """The directories of the container that travel, without its checkpoint."""
+    spec = durable.read_json(session.memory_path("outbox", "spec.json"))
+    return directories.content(inspect, session.facts["data_root"], spec["volumes"])
+
+
+def send_content(session: Session, engine: Engine, *, running: bool) -> int:
+    """Bring writable layer, log, volumes and named bind mounts up to date on the destination; returns the bytes sent.
+
+    :param running: whether the container still runs: then files may change meanwhile, and a second pass follows. What has been
+        sent is on the destination's disk when this returns, so that little is left to be written there in the frozen time.
+    """
+    inspect = engine.inspect(session.facts["container_id"])
+    trees = content_trees(session, inspect)
+    if not running:
+        return send_trees(session, trees, running=False)
+
+    def pass_ahead() -> int:
+        # From here on every write moves a file's time, those through shared memory maps too: the pages that were dirty are
+        # written out, and the next store to one is seen by the kernel. See _send_tree.
+        began = _moment()
+        flush.write_out([tree.path for tree in trees])
+        durable.write_json(session.memory_path("content_sent.json"), began)
+        return send_trees(session, trees, running=True)
+
+    return durable_content.send(session, pass_ahead, seconds=durable_content.RUNNING_SECONDS)
+
+
+def send_trees(session: Session, trees: t.Sequence[directories.Tree], *, running: bool) -> int:
+    """Bring directories up to date on the destination; returns the bytes sent."""
+    # At once: most of them have little to say, and what each costs is the start of two rsyncs and an agent.
+    with ThreadPoolExecutor(max_workers=_PARALLEL_TREES) as pool:
+        return sum(pool.map(lambda tree: _send_tree(session, tree, running=running), trees))
+
+
+def _moment() -> dict[str, float]:
+    """Now by the clock that change times are taken from, and how far that is from the one which nobody sets."""
+    now = time.time()
+    return {"began": now, "ahead": now - time.clock_gettime(time.CLOCK_BOOTTIME)}
+
+
+def _touched_since(session: Session, tree: directories.Tree) -> float | None:
+    """From which change time on a file of a directory may be newer than the pass before; None where no time can tell.
+
+    Nobody can set a file's change time, but somebody can set the clock that it is taken from, and on a file system of the
+    network that is another host's clock.
+    """
+    before = durable.read_json(session.memory_path("content_sent.json"))
+    if before is None or not filesystems.has_local_times_throughout(tree.path):
+        return None
+    moved: float = _moment()["ahead"] - before["ahead"]
+    if abs(moved) > _CLOCK_TOLERANCE_SECONDS:
+        return None
+    return float(before["began"]) + min(moved, 0.0) - _MARGIN_SECONDS
+
+
+def changed(session: Session, trees: t.Sequence[directories.Tree]) -> list[directories.Tree]:
+    """Those directories in which anything was touched since the pass before began; a start of rsync costs more than a look.
+
+    By change times; a deletion or a new name moves that of its directory.
+    """
+
+    def has(tree: directories.Tree) -> bool:
+        since = None if tree.target == "log" else _touched_since(session, tree)
+        return since is None or _touched(tree, since)
+
+    return [tree for tree in trees if has(tree)]
+
+
+def _touched(tree: directories.Tree, since: float, *, dumped: bool = False) -> bool:
+    """Whether anything in a directory was touched.
+
+    :param dumped: whether nobody but CRIU can have touched the writable layer.
+    """
+    only: list[str] = []
+    if tree.target == "log":
+        # Its directory is the engine's own, which notes there that the container was paused.
+        only = ["(", "-name", "*-json.log*", "-o", "-path", "*/local-logs/*", ")"]
+    elif tree.target == "layer" and dumped:
+        # Every dump makes a directory in the container's /tmp and removes it. A file that CRIU gives a name shows by itself.
+        only = ["!", "-type", "d"]
+    # -H: the source of a bind mount may be a link to the directory.
+    argv = ["find", "-H", tree.content, *only, "-newerct", f"@{since:.3f}", "-print", "-quit"]
+    return bool(run_checked(run, argv, "transfer_failed", f"look for changes below {tree.content}", timeout=600).stdout)
+
+
+def send_frozen(session: Session, trees: t.Sequence[directories.Tree], *, memory_seconds: float) -> int:
+    """Bring directories of a frozen container and its checkpoint up to date; returns the bytes sent.
+
+    :param memory_seconds: what the checkpoint may take, besides what the last changes of files may.
+    :raises MigrationError: ``transfer_failed``, also where it takes too long, see :meth:`LastPass.finish`.
+    """
+    seconds = _LAST_PASS_SECONDS + memory_seconds
+    pool = ThreadPoolExecutor(max_workers=1)
+    try:
+        return pool.submit(send_trees, session, trees, running=False).result(seconds)
+    except BaseException as exc:
+        with contextlib.suppress(MigrationError):
+            Channel(session).hang_up()
+        if isinstance(exc, concurrent.futures.TimeoutError):
+            raise _too_late(seconds) from None
+        raise
+    finally:
+        # Not waited for: the container goes on now. With the connection rsync ends.
+        pool.shutdown(wait=False)
+
+
+def _too_late(seconds: float) -> MigrationError:
+    return MigrationError(
+        "transfer_failed",
+        f"The last changes of the container's files did not reach the destination within {seconds:g} seconds.",
+    )
+
+
+class LastPass:
+    """The last pass over a frozen container's directories, made while CRIU dumps it: both only read.
+
+    What is touched meanwhile after all (CRIU links files without a name, other containers write into a shared volume, the
+    engine writes down the last lines of the log) is found in the end, and sent again.
+    """
+
+    # The kernel's times of files lag behind its clock by a tick, 10 ms at most.
+    _TICKS_SECONDS = 0.02
+
+    def __init__(self, session: Session, trees: t.Sequence[directories.Tree], *, beside: bool = True) -> None:
+        """
+        :param beside: whether it may begin at once, and not only when :meth:`dumped` is called.
+        """
+        self._session = session
+        self._trees = trees
+        self._began = _moment()
+        self._pool = ThreadPoolExecutor(max_workers=1)
+        self._passes: list[Future[int]] = []
+        if beside:
+            self._begin()
+        self._after_dump = self._ended = False
+
+    def _begin(self) -> None:
+        self._passes.append(self._pool.submit(self._send, lambda: changed(self._session, self._trees)))
+
+    def __enter__(self) -> LastPass:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        # Not waited for: where the dump has failed the container goes on now. With the connection rsync ends.
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        if not self._ended:
+            with contextlib.suppress(MigrationError):
+                Channel(self._session).hang_up()
+
+    def _send(self, which: t.Callable[[], t.Sequence[directories.Tree]]) -> int:
+        return send_trees(self._session, which(), running=False)
+
+    def dumped(self) -> None:
+        """The dump has ended: make the pass, or begin to look for what was touched since it began."""
+        self._after_dump = True
+        if not self._passes:
+            self._begin()
+        else:
+            trees = self._trees
+            self._passes.append(self._pool.submit(self._send, lambda: [one for one in trees if self._may_differ(one)]))
+
+    def _may_differ(self, tree: directories.Tree) -> bool:
+        """Whether a directory was touched since the pass began, or no time can tell (see :func:`_touched_since`)."""
+        moved = abs(_moment()["ahead"] - self._began["ahead"]) > self._TICKS_SECONDS
+        if moved or not filesystems.has_local_times_throughout(tree.path):
+            return True
+        return _touched(tree, self._began["began"] - self._TICKS_SECONDS, dumped=True)
+
+    def finish(self) -> int:
+        """Wait until everything is there; returns the bytes sent.
+
+        :raises MigrationError: ``transfer_failed``, also where it takes too long: the container stands still meanwhile, and a
+            destination whose disk hangs answers rsync's own questions for ever.
+        """
+        if not self._after_dump:
+            self.dumped()
+        deadline = time.monotonic() + _LAST_PASS_SECONDS
+        try:
+            sent = sum(one.result(max(0.0, deadline - time.monotonic())) for one in self._passes)
+        except concurrent.futures.TimeoutError:
+            raise _too_late(_LAST_PASS_SECONDS) from None
+        self._ended = True
+        return sent
+
+
+def _send_tree(session: Session, tree: directories.Tree, *, running: bool) -> int:
+    channel = Channel(session)
+    if tree.file:
+        return _send_file(session, channel, tree, running=running)
+    sent = channel.rsync(tree.path, tree.target, tree.options, running=running)
+    again = os.path.exists(session.memory_path("content_sent.json"))
+    if not running and again and tree.target not in ("checkpoint", "inbox", "log"):
+        # A file that was written while the pass before read it, or through a shared map, can have new content under the same
+        # size and time. Whatever was touched since that pass began, or may have been, is sent again.
+        names = session.memory_path("touched." + tree.target.replace("/", "."))
+        since = _touched_since(session, tree)
+        newer = [] if since is None else ["-newerct", f"@{since:.3f}"]
+        argv = ["find", "-H", tree.path, "-type", "f", *newer, "-fprintf", names, "%P\\0"]
+        run_checked(run, argv, "transfer_failed", f"look for touched files of {tree.target}", timeout=600)
+        try:
+            if os.path.getsize(names):
+                # The directory itself, for its time: the names below it change that.
+                with open(names, "ab") as handle:
+                    handle.write(b".\0")
+                filters = [option for option in tree.options if option.startswith("--filter")]
+                sent += channel.rsync(tree.path, tree.target, filters, names=names)
+        finally:
+            os.unlink(names)
+    return sent
+
+
+def _send_file(session: Session, channel: Channel, tree: directories.Tree, *, running: bool) -> int:
+    """Bring one file up to date, whatever its times say, and nothing of the directory around it."""
+    names = session.memory_path("file." + tree.target.replace("/", "."))
+    with open(names, "wb") as handle:
+        handle.write(os.fsencode(tree.file) + b"\0")
+    try:
+        return channel.rsync(tree.path, tree.target, tree.options, running=running, names=names)
+    finally:
+        os.unlink(names)

@@ -1,0 +1,299 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""What a host has for a container that is to come: its name, image, networks, addresses, ports, volumes, and places to mount.
+
+Only looked at; nothing is made. The result is plain data for the rules of ``_preflight/rules/destination.py``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import re
+import typing as t
+
+from ..._base import durable
+from ..._docker import host_files, mount_users
+from ..._docker import images as docker_images
+from ..._docker.socket import Asks
+from ..._host import filesystems, process_resources
+from ..._network import sockets as network_sockets
+from ..._session import old_copy_names
+from ..._session import session as sessions
+from . import container as facts_of_container
+
+Facts = dict[str, t.Any]
+Wanted = t.Mapping[str, t.Any]
+
+# Networks whose subnet is that of the wire on which the host is, too: that it has a route there is what they are for.
+_ON_THE_WIRE = ("macvlan", "ipvlan")
+# A device of a VLAN, as the engine names and makes it where its device is there (parseVlan in its source).
+_VLAN = re.compile(r"([^.]+)\.([0-9]{1,4})")
+_LAST_VLAN = 4094
+
+_PROFILES = "/sys/kernel/security/apparmor/profiles"
+
+
+def has_content(path: str) -> bool:
+    """Whether there is anything at a path: for a directory, anything in it."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return bool(os.listdir(path))
+    return os.path.exists(path)
+
+
+def _users(asks: Asks, volume: str, own: t.Container[str]) -> list[str]:
+    """The containers that use a volume, without the container's own old copies."""
+    return [one["Names"][0].lstrip("/") for one in asks.containers({"volume": volume}) if one["Id"] not in own]
+
+
+def _is_shared(volume: Wanted) -> bool:
+    """Whether a volume's content is seen by other hosts too; it need not be mounted now."""
+    options = volume.get("Options") or {}
+    # That of a bind mount: what a share is called is no path.
+    places = [volume["Mountpoint"], *(one for one in (str(options.get("device") or ""),) if one.startswith("/"))]
+    return any(filesystems.is_shared(durable.filesystem_type(place), options) for place in places)
+
+
+def volumes(asks: Asks, entries: t.Iterable[Wanted], own_data: t.Container[str], own_ids: t.Container[str]) -> Facts:
+    """Of each volume that the container has: None where there is none of that name, else what it is.
+
+    :param own_data: names and paths that an earlier move of this container left here.
+    :param own_ids: ids of the container's own old copies, which may go on using it.
+    """
+    told: Facts = {}
+    for entry in entries:
+        if entry["kind"] != "volume":
+            continue
+        found = asks.find_volume(entry["name"])
+        told[entry["name"]] = found and {
+            "driver": found.get("Driver"),
+            "options": facts_of_container.options_digest(found.get("Options")),
+            "shared": _is_shared(found),
+            "has_content": has_content(found["Mountpoint"]) and entry["name"] not in own_data,
+            "used_by": _users(asks, entry["name"], own_ids) if entry["travels"] else [],
+        }
+    return told
+
+
+def binds(asks: Asks, entries: t.Iterable[Wanted], own_data: t.Container[str], own_ids: t.Container[str]) -> Facts:
+    """Of each host path that the container mounts: what is there, and where its content travels who uses it.
+
+    :param own_data: names and paths that an earlier move of this container left here.
+    :param own_ids: ids of the container's own old copies, which may go on using it.
+    """
+    told: Facts = {}
+    uses: list[mount_users.Use] | None = None
+    for entry in entries:
+        if entry["kind"] == "bind":
+            path = os.path.normpath(entry["path"])
+            travels = bool(entry.get("travels"))
+            if travels and uses is None:
+                uses = mount_users.uses(asks, own_ids, running=True)
+            told[path] = {
+                "exists": os.path.lexists(path),
+                "is_directory": os.path.isdir(path),
+                "is_file": os.path.isfile(path),
+                "has_content": has_content(path) and path not in own_data,
+                "leads_to": os.path.realpath(path) if os.path.islink(path) else "",
+                "reaches_shared": filesystems.reaches_shared(path),
+                "used_by": mount_users.overwritten(uses or [], path, own=path in own_data) if travels else [],
+            }
+    return told
+
+
+def _addresses_in_use(network: Wanted) -> list[str]:
+    found = []
+    for endpoint in (network.get("Containers") or {}).values():
+        for key in ("IPv4Address", "IPv6Address"):
+            address = (endpoint.get(key) or "").partition("/")[0]
+            if address:
+                found.append(address)
+    return sorted(found)
+
+
+def _networks(asks: Asks, wanted: t.Iterable[Wanted]) -> Facts:
+    told: Facts = {}
+    for network in wanted:
+        found = asks.find_network(network["name"])
+        told[network["name"]] = found and {
+            **facts_of_container.network_facts(found),
+            "addresses_in_use": _addresses_in_use(found),
+            "members": sorted(facts_of_container.members(found).values()),
+        }
+    return told
+
+
+def parse_routes(text: str) -> list[str]:
+    """The subnets of /proc/net/route, the default route left out."""
+    found = []
+    for line in text.splitlines()[1:]:
+        words = line.split()
+        if len(words) > 7 and words[1] != "00000000":
+            address, mask = (int.from_bytes(bytes.fromhex(words[n]), "little") for n in (1, 7))
+            with contextlib.suppress(ValueError):
+                found.append(str(ipaddress.ip_network((address, bin(mask).count("1")), strict=False)))
+    return sorted(set(found))
+
+
+def overlapping(subnets: t.Iterable[str], others: t.Iterable[str]) -> list[str]:
+    """Those of the others that share addresses with one of the subnets."""
+    own = [ipaddress.ip_network(one, strict=False) for one in subnets]
+    return sorted(
+        {
+            other
+            for other in others
+            for network in own
+            if network.version == ipaddress.ip_network(other, strict=False).version
+            and network.overlaps(ipaddress.ip_network(other, strict=False))
+        }
+    )
+
+
+def overlaps(
+    wanted: t.Iterable[Wanted], found: t.Mapping[str, t.Any], routes: t.Collection[str]
+) -> dict[str, list[str]]:
+    """What of this host's routes shares addresses with a network that would have to be made, by the name of the network.
+
+    :param wanted: the container's networks.
+    :param found: those that are here, by name; None for one that is not.
+    """
+    return {
+        one["name"]: overlapping(one["subnets"], routes)
+        for one in wanted
+        if found[one["name"]] is None and one["driver"] not in _ON_THE_WIRE
+    }
+
+
+def missing_parents(wanted: t.Iterable[Wanted], found: t.Mapping[str, t.Any], devices: t.Collection[str]) -> list[str]:
+    """The devices on which a network would have to be made and that are neither here nor made by the engine.
+
+    :param wanted: see :func:`overlaps`.
+    :param found: see :func:`overlaps`.
+    :param devices: the network devices of this host.
+    """
+
+    def can_be_had(device: str) -> bool:
+        vlan = _VLAN.fullmatch(device)
+        made = vlan is not None and vlan.group(1) in devices and 1 <= int(vlan.group(2)) <= _LAST_VLAN
+        return made or device in devices
+
+    parents = (one["parent"] for one in wanted if found[one["name"]] is None and one["parent"])
+    return sorted({parent for parent in parents if not can_be_had(parent)})
+
+
+def _devices() -> list[str]:
+    """The network devices of this host."""
+    with contextlib.suppress(OSError):
+        return os.listdir("/sys/class/net")
+    return []
+
+
+def _listening() -> list[Facts]:
+    """What listens in the network of this host: protocol, address, port."""
+    found = []
+    for protocol, states in (("tcp", (network_sockets.LISTEN,)), ("udp", (network_sockets.CLOSED,))):
+        for version in ("", "6"):
+            text = process_resources.read(f"/proc/net/{protocol}{version}")
+            for one in network_sockets.parse_inet(protocol, text):
+                if one.state in states:
+                    found.append({"protocol": protocol, "address": str(one.address), "port": one.port})
+    return found
+
+
+def _published(asks: Asks, own_ids: t.Container[str]) -> list[Facts]:
+    """The ports that running containers publish here, which no program needs to listen on."""
+    return [
+        {
+            "protocol": port.get("Type"),
+            "address": port.get("IP") or "0.0.0.0",  # noqa: S104 - as the engine means it
+            "port": port["PublicPort"],
+            "container": one["Names"][0].lstrip("/"),
+        }
+        for one in asks.containers(running=True)
+        if one["Id"] not in own_ids
+        for port in one.get("Ports") or []
+        if port.get("PublicPort")
+    ]
+
+
+def taken(ports: t.Iterable[Wanted], listening: t.Iterable[Wanted]) -> list[str]:
+    """Which of the ports that the container publishes are taken, and by whom, each as a text.
+
+    :param ports: ``port`` ("80/tcp"), ``host_ip``, ``host_port``.
+    :param listening: ``protocol``, ``address``, ``port``, and ``container`` where it is one.
+    """
+    told = {}
+    for port in ports:
+        protocol = str(port["port"]).partition("/")[2] or "tcp"
+        for one in listening:
+            if one["port"] != port["host_port"] or one["protocol"] != protocol or not port["host_port"]:
+                continue
+            here, there = ipaddress.ip_address(one["address"]), port["host_ip"]
+            if not there or ipaddress.ip_address(there).is_unspecified or here.is_unspecified or str(here) == there:
+                who = f"container {one['container']}" if one.get("container") else "a program of the host"
+                key = f"{protocol} port {port['host_port']}"
+                if key not in told or one.get("container"):
+                    told[key] = f"{key} ({who})"
+    return sorted(told.values())
+
+
+def _old_copies_in_use(asks: Asks, past: t.Iterable[sessions.Session]) -> list[Facts]:
+    """The old copies that earlier moves of the container have left here and that a move back must not remove."""
+    found = []
+    for earlier in past:
+        old = asks.find(earlier.facts["container_id"])
+        why = old_copy_names.why_in_use(earlier, old) if old else ""
+        if why:
+            found.append({"why": why, "remedy": old_copy_names.remedy(earlier)})
+    return found
+
+
+def gather(asks: Asks, wanted: Wanted) -> Facts:
+    """What this host has for a container.
+
+    :param wanted: what ``facts_of_container.gather`` told on the source.
+    """
+    past = sessions.past_of(wanted["ancestry"])
+    own_ids = {one.facts["container_id"] for one in past}
+    own_data = {name for one in past for name in one.facts.get("volumes", [])}
+    taken_by = asks.find(wanted["name"])
+    image = docker_images.find(asks, wanted["image"])
+    info = asks.info()
+    init = host_files.find_init(info.get("InitBinary"))
+    routes = parse_routes(process_resources.read("/proc/net/route"))
+    networks = _networks(asks, wanted["networks"])
+    own_addresses = network_sockets.parse_own_addresses(
+        process_resources.read("/proc/net/fib_trie"), process_resources.read("/proc/net/if_inet6")
+    )
+    host = wanted["inspect"].get("HostConfig") or {}
+    devices = [str(one.get("PathOnHost") if isinstance(one, dict) else one) for one in host.get("Devices") or []]
+    return {
+        "old_copies_in_use": _old_copies_in_use(asks, past),
+        "name_status": taken_by["State"]["Status"] if taken_by else None,
+        "image": {"present": image is not None},
+        "networks": networks,
+        "overlaps": overlaps(wanted["networks"], networks, routes),
+        "missing_parents": missing_parents(wanted["networks"], networks, _devices()),
+        "addresses": sorted(map(str, own_addresses)),
+        "ports_taken": taken(wanted["ports"], [*_listening(), *_published(asks, own_ids)]),
+        "volumes": volumes(asks, wanted["volumes"], own_data, own_ids),
+        "binds": binds(asks, wanted["volumes"], own_data, own_ids),
+        "missing_places": [
+            path for path in (wanted.get("kernel_mounts") or {}).get("masked", []) if not os.path.lexists(path)
+        ],
+        "missing_devices": [path for path in devices if not os.path.exists(path)],
+        "init": init,
+        "init_leads_to": os.path.realpath(init) if init and os.path.islink(init) else "",
+        "apparmor_profiles": _profiles(),
+    }
+
+
+def _profiles() -> list[str] | None:
+    """The loaded AppArmor profiles; None where the kernel does not tell."""
+    text = process_resources.read(_PROFILES)
+    return sorted(line.rpartition(" (")[0] for line in text.splitlines()) if text else None

@@ -1,0 +1,635 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""One migration on one host: its directory, its journal, its decision, and who may work on it.
+
+A session has two directories, both 0700:
+
+* ``/var/lib/livemigrate/SESSION`` on a real disk: ``session.json`` (what it is about, written once), ``journal`` (one
+  JSON line per phase), ``decision`` (one word, written once), the channel's key, the agent;
+* ``/run/livemigrate/SESSION`` in memory: what must not reach a disk (the container's spec, fingerprints).
+
+The decision is what makes a migration atomic. The source's is ``GO_SENT`` or ``ABORT``, the destination's is ``RUN`` or
+``REFUSED``; each is published with link(), so that of two that decide at the same moment one learns that it lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+import typing as t
+
+from .._base import durable, valid_names
+from .._base.errors import MigrationError
+from .._host import memory_filesystem
+from . import holder
+
+STATE_ROOT = "/var/lib/livemigrate"
+VOLATILE_ROOT = "/run/livemigrate"
+
+SOURCE = "source"
+DESTINATION = "destination"
+
+GO_SENT = "GO_SENT"
+ABORT = "ABORT"
+RUN = "RUN"
+REFUSED = "REFUSED"
+DECISIONS: dict[str, tuple[str, str]] = {SOURCE: (GO_SENT, ABORT), DESTINATION: (RUN, REFUSED)}
+
+# Which phase may follow which. A phase is entered when what it names has been DONE, except the few that are intents
+# because undoing needs to know of a thing half done: arming, freezing, starting (journalled before the act).
+TRANSITIONS: dict[str, dict[str, tuple[str, ...]]] = {
+    SOURCE: {
+        "opened": ("prepared", "aborted"),
+        "prepared": ("arming", "aborted"),
+        "arming": ("armed", "aborted"),
+        "armed": ("freezing", "aborted"),
+        # Once for each attempt.
+        "freezing": ("freezing", "dumped", "aborted"),
+        "dumped": ("sent", "aborted"),
+        # held: the destination has restored the copy and keeps it frozen (engine runtime only).
+        "sent": ("held", "committed", "aborted"),
+        "held": ("committed", "aborted"),
+        "committed": ("closed",),
+        "aborted": ("closed",),
+        "closed": (),
+    },
+    DESTINATION: {
+        "opened": ("creating", "refused"),
+        "creating": ("created", "refused"),
+        "created": ("starting", "refused"),
+        "starting": ("held", "run", "refused"),
+        "held": ("run", "refused"),
+        "run": ("closed",),
+        "refused": ("closed",),
+        "closed": (),
+    },
+}
+
+# Seconds without any sign of life after which the watchdog takes a session for abandoned, while a container is frozen.
+LEASE_SECONDS = 30.0
+# The time of a lease's file that was written by nobody who is at work.
+_NO_SIGN = 0
+# The same where nothing is frozen and a step on the other host may take its time (pulling an image).
+PREPARING_LEASE_SECONDS = 900.0
+# The same for a copy that is restored and held: the engine keeps the container locked meanwhile.
+HELD_LEASE_SECONDS = 120.0
+
+_HOLDER = "holder"
+_LOCK = "lock"
+_BALLAST_BYTES = 256 << 10
+
+#: the program that acts for a session, see ``_session/agent_package.py``
+AGENT = "agent.pyz"
+# The destination's note that it has done all that follows RUN, and Docker answers for the container.
+WITH_DOCKER = "with_docker"
+
+_KEPT_AFTER_CLOSE = frozenset({"session.json", "journal", "decision"})
+
+
+def agent_command(path: str) -> tuple[str, ...]:
+    """The command line of an agent in a file."""
+    # -I: nothing from the caller's environment or working directory gets imported by what runs as root.
+    return (sys.executable, "-I", "-B", path)
+
+
+def boot_id() -> str:
+    """The kernel's random id of this boot."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as handle:
+        return handle.read().strip()
+
+
+def boot_mark() -> str:
+    """What tells this start of the host from the one before it.
+
+    The kernel's boot id alone is not enough: where hosts share a kernel (system containers) it outlives their reboot, so
+    the start time of PID 1 goes with it.
+    """
+    with open("/proc/1/stat", encoding="utf-8", errors="replace") as handle:
+        start_ticks = handle.read().rpartition(")")[2].split()[19]
+    return f"{boot_id()}/{start_ticks}"
+
+
+def host_identity() -> str:
+    """What tells this host from every other one at this moment."""
+    with open("/etc/machine-id", encoding="ascii") as handle:
+        return f"{handle.read().strip()}/{boot_mark()}"
+
+
+class Session:
+    """A session that exists on this host."""
+
+    def __init__(self, session: str, *, state_root: str = STATE_ROOT, volatile_root: str = VOLATILE_ROOT) -> None:
+        self.id = valid_names.session_id(session)
+        self.state_root = state_root
+        self.volatile_root = volatile_root
+        self.directory = os.path.join(state_root, self.id)
+        self.volatile = os.path.join(volatile_root, self.id)
+        facts = durable.read_json(os.path.join(self.directory, "session.json"))
+        if facts is None:
+            raise MigrationError("session_unknown", f"There is no session {self.id} on this host.", session=self.id)
+        self._renewing = threading.Lock()
+        self._over = False
+        self._decision_flushed = False
+        self.facts: dict[str, t.Any] = facts
+        self.role: str = facts["role"]
+
+    # -- making, finding ---------------------------------------------------------------------------------------
+
+    @classmethod
+    def open(
+        cls,
+        session: str,
+        role: str,
+        facts: t.Mapping[str, t.Any],
+        *,
+        state_root: str = STATE_ROOT,
+        volatile_root: str = VOLATILE_ROOT,
+    ) -> Session:
+        """Make a session on this host and claim its container.
+
+        :param facts: plain data about it; ``container_id`` is required. No secrets: this stays until cleanup.
+        :raises MigrationError: ``state_not_durable``; ``session_busy`` where another session owns the container.
+        """
+        valid_names.session_id(session)
+        container = valid_names.container_id(facts["container_id"])
+        durable.make_directory(state_root)
+        durable.require_durable(state_root)
+        directory = os.path.join(state_root, session)
+        durable.make_directory(directory)
+        os.makedirs(volatile_root, mode=0o700, exist_ok=True)
+        os.makedirs(os.path.join(volatile_root, session), mode=0o700, exist_ok=True)
+        record = dict(facts, role=role, session=session, opened=time.time())
+        if not durable.publish(os.path.join(directory, "session.json"), json.dumps(record, sort_keys=True).encode()):
+            raise MigrationError(
+                "session_exists", f"There is a session {session} on this host already.", session=session
+            )
+        self = cls(session, state_root=state_root, volatile_root=volatile_root)
+        try:
+            self._claim(container)
+        except MigrationError:
+            shutil.rmtree(self.directory)
+            shutil.rmtree(self.volatile, ignore_errors=True)
+            raise
+        # Room that is given up when the disk is full: the word that lets a frozen service go on must find a place.
+        durable.write(self.path("ballast"), os.urandom(_BALLAST_BYTES))
+        self.renew()
+        self._append("opened", {})
+        return self
+
+    @classmethod
+    def all(cls, *, state_root: str = STATE_ROOT, volatile_root: str = VOLATILE_ROOT) -> list[Session]:
+        """All sessions of this host, oldest first."""
+        found: list[Session] = []
+        with contextlib.suppress(FileNotFoundError):
+            for entry in sorted(os.listdir(state_root)):
+                if valid_names.SESSION_PATTERN.fullmatch(entry):
+                    # A directory without session.json is one whose opening was cut off before anything was done.
+                    with contextlib.suppress(MigrationError):
+                        found.append(cls(entry, state_root=state_root, volatile_root=volatile_root))
+        return found
+
+    # -- ownership of the container ----------------------------------------------------------------------------
+
+    def _claim_path(self, container: str) -> str:
+        return os.path.join(self.state_root, "locks", container)
+
+    @contextlib.contextmanager
+    def _claims(self) -> t.Iterator[None]:
+        """One at a time changes who owns what: looking at an old claim and replacing it are two steps."""
+        directory = os.path.join(self.state_root, "locks")
+        durable.make_directory(directory)
+        fd = os.open(os.path.join(directory, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    def _claim(self, container: str) -> None:
+        with self._claims():
+            self._claim_locked(container)
+
+    def _claim_locked(self, container: str) -> None:
+        path = self._claim_path(container)
+        for _attempt in range(5):
+            if durable.publish(path, self.id.encode()):
+                return
+            try:
+                with open(path, encoding="ascii") as handle:
+                    owner = handle.read()
+            except FileNotFoundError:
+                continue
+            if owner == self.id:
+                return
+            try:
+                other = Session(owner, state_root=self.state_root, volatile_root=self.volatile_root)
+            except MigrationError:
+                other = None
+            # One that only waits to tell the other host what has been decided does not own the container any more.
+            if other is not None and other.phase not in ("aborted", "committed", "refused", "closed"):
+                raise MigrationError(
+                    "session_busy",
+                    f"Session {owner} (phase {other.phase}) is at work on this container. Let it end, or settle it with "
+                    "playbooks/recover.yml.",
+                    session=owner,
+                    phase=other.phase,
+                )
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        raise MigrationError(
+            "session_busy", "Other sessions keep taking this container; try again.", container=container
+        )
+
+    def release_claim(self) -> None:
+        """Let another session have the container."""
+        path = self._claim_path(self.facts["container_id"])
+        with self._claims(), contextlib.suppress(FileNotFoundError):
+            with open(path, encoding="ascii") as handle:
+                owner = handle.read()
+            if owner == self.id:
+                os.unlink(path)
+                durable.sync_directory(os.path.dirname(path))
+
+    # -- places ------------------------------------------------------------------------------------------------
+
+    def path(self, *parts: str) -> str:
+        """A path in the durable directory."""
+        return os.path.join(self.directory, *parts)
+
+    def keep_out_of_swap(self) -> None:
+        """Have the kernel never swap out what is kept in memory for it, where it can. To be called once, first of all."""
+        if memory_filesystem.keep_out_of_swap(self.volatile):
+            # What was in the directory is below it.
+            self.renew()
+
+    def memory_path(self, *parts: str) -> str:
+        """A path in the directory that never reaches a disk."""
+        os.makedirs(self.volatile, mode=0o700, exist_ok=True)
+        return os.path.join(self.volatile, *parts)
+
+    @property
+    def agent(self) -> tuple[str, ...]:
+        """The command line of its agent, see ``_session/agent_package.py``: of the interpreter that runs the modules."""
+        return agent_command(self.path(AGENT))
+
+    # -- journal -----------------------------------------------------------------------------------------------
+
+    @property
+    def journal(self) -> list[dict[str, t.Any]]:
+        """All entries, oldest first; a last line that a power cut left half written does not count."""
+        entries: list[dict[str, t.Any]] = []
+        with (
+            contextlib.suppress(FileNotFoundError),
+            open(self.path("journal"), encoding="utf-8", errors="replace") as handle,
+        ):
+            for line in handle:
+                with contextlib.suppress(ValueError):
+                    entries.append(json.loads(line))
+        return entries
+
+    @property
+    def phase(self) -> str:
+        """The last phase entered."""
+        entries = self.journal
+        return str(entries[-1]["phase"]) if entries else "opened"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to do for it."""
+        return self.phase == "closed"
+
+    def reached(self, phase: str) -> dict[str, t.Any] | None:
+        """The newest entry of a phase, or None if it was never entered."""
+        for entry in reversed(self.journal):
+            if entry["phase"] == phase:
+                return dict(entry)
+        return None
+
+    def data(self, phase: str) -> dict[str, t.Any]:
+        """What was noted with the newest entry of a phase; empty if it was never entered."""
+        entry = self.reached(phase)
+        return dict(entry["data"]) if entry else {}
+
+    def enter(self, phase: str, **data: t.Any) -> None:
+        """Note a phase durably. Entering the phase one is in changes nothing, so that every step can be repeated.
+
+        :raises MigrationError: ``illegal_transition``.
+        """
+        current = self.phase
+        if phase == current and phase not in TRANSITIONS[self.role].get(phase, ()):
+            return
+        self._require_legal(current, phase)
+        self._append(phase, data)
+        if phase != "closed":
+            # How long a sign of life counts depends on the phase: what was said while the container ran must not count while
+            # it is frozen.
+            self.renew()
+
+    def _require_legal(self, current: str, phase: str) -> None:
+        if current in ("aborted", "refused", "closed") and phase != "closed":
+            raise MigrationError(
+                "session_over",
+                f"Session {self.id} is over on its {self.role}: it was given up, by a step that failed or by its watchdog "
+                "after it had shown no sign of life for too long.",
+                session=self.id,
+                phase=current,
+            )
+        if phase not in TRANSITIONS[self.role].get(current, ()):
+            raise MigrationError(
+                "illegal_transition",
+                f"Session {self.id} is in phase {current} on its {self.role}; {phase} cannot follow that.",
+                session=self.id,
+                phase=current,
+                wanted=phase,
+            )
+
+    def _append(self, phase: str, data: t.Mapping[str, t.Any]) -> None:
+        entry = {"phase": phase, "time": time.time(), "boot": boot_mark(), "data": dict(data)}
+        journal = self.path("journal")
+        # A line cut off by a power failure has no end; the next one must not be glued to it.
+        with contextlib.suppress(FileNotFoundError), open(journal, "rb") as handle:
+            content = handle.read()
+            if content and not content.endswith(b"\n"):
+                durable.append_line(journal, "")
+        line = json.dumps(entry, sort_keys=True)
+        self.with_room(lambda: durable.append_line(journal, line))
+
+    def with_room(self, write: t.Callable[[], t.Any]) -> None:
+        """Write something on the disk of the journal that must be written also when that is full."""
+        try:
+            write()
+        except OSError as exc:
+            if exc.errno not in (errno.ENOSPC, errno.EDQUOT) or not os.path.exists(self.path("ballast")):
+                raise
+            os.unlink(self.path("ballast"))
+            write()
+
+    def happened_in_this_boot(self, phase: str) -> bool:
+        """Whether a phase was entered since this host started."""
+        entry = self.reached(phase)
+        return entry is not None and entry["boot"] == boot_mark()
+
+    # -- decision ----------------------------------------------------------------------------------------------
+
+    @property
+    def decision(self) -> str | None:
+        """The word that was decided on this host, or None. It is on the disk before anybody learns it here.
+
+        link() shows it to every process at once, and who made it may not have flushed it yet. Given out and lost by a power cut,
+        it could be decided otherwise the next time.
+        """
+        try:
+            with open(self.path("decision"), encoding="ascii") as handle:
+                word = handle.read().strip()
+        except FileNotFoundError:
+            return None
+        # Who closed the session had it on the disk.
+        if not self._decision_flushed and not self.ended:
+            with contextlib.suppress(FileNotFoundError):
+                durable.sync_directory(self.directory)
+        self._decision_flushed = True
+        return word
+
+    def decide(self, word: str) -> str:
+        """Decide, unless it has been decided: returns the word that is in force."""
+        if word not in DECISIONS[self.role]:
+            raise ValueError(f"{word} is not for the {self.role} to say")
+        self.with_room(lambda: durable.publish(self.path("decision"), word.encode() + b"\n"))
+        return str(self.decision)
+
+    # -- who works on it ---------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def locked(self, timeout: float = 30.0, *, alive: bool = True) -> t.Iterator[None]:
+        """Only one at a time works on a session. The kernel drops the lock with its holder, however that dies.
+
+        :param alive: whether holding it is a sign of life. The watchdog's own attempts are none, or it would wait for itself.
+        :raises MigrationError: ``session_locked`` after *timeout* seconds.
+        """
+        fd = os.open(self.path(_LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            deadline = time.monotonic() + timeout
+            while True:
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= deadline:
+                        raise MigrationError(
+                            "session_locked",
+                            f"A step of session {self.id} (phase {self.phase}) is at work on this host and did not end within "
+                            f"{timeout:g} seconds.",
+                            session=self.id,
+                            phase=self.phase,
+                        ) from None
+                    time.sleep(0.05)
+            holder.note(os.path.join(self.volatile, _HOLDER), step=alive)
+            with self.alive() if alive else contextlib.nullcontext():
+                yield
+        finally:
+            os.close(fd)
+
+    def end_holder(self) -> bool:
+        """End who holds the lock and has shown no sign of life until the lease was over; returns whether there was one.
+
+        A step says that it is alive every quarter of a lease: one that is only slow gets the time for that once more.
+        """
+
+        def says_so() -> bool:
+            deadline = time.monotonic() + LEASE_SECONDS / 4 + 1
+            while self.lease_left == 0:
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(0.05)
+            return True
+
+        return self.lease_left == 0 and holder.end(self.path(_LOCK), os.path.join(self.volatile, _HOLDER), says_so)
+
+    @contextlib.contextmanager
+    def alive(self) -> t.Iterator[None]:
+        """Renew the lease meanwhile: a long dump or transfer must not look like an abandoned session."""
+        stop = threading.Event()
+
+        def beat() -> None:
+            # Another process may close it meanwhile (the source says bye while a transfer ends).
+            while not stop.is_set() and not self._over and os.path.isdir(self.directory) and not self.ended:
+                with contextlib.suppress(OSError):
+                    self.renew()
+                stop.wait(LEASE_SECONDS / 4)
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def _lease_seconds(self) -> float:
+        if self.role == SOURCE:
+            return PREPARING_LEASE_SECONDS if self.phase in ("opened", "prepared") else LEASE_SECONDS
+        if self.phase in ("starting", "held"):
+            return HELD_LEASE_SECONDS
+        # What is decided is tidied up soon, also when nobody comes to hear of it.
+        return LEASE_SECONDS if self.phase in ("run", "refused") else PREPARING_LEASE_SECONDS
+
+    def renew(self) -> None:
+        """A sign of life: the watchdog leaves the session alone for some time from now."""
+        self._lease(self._lease_seconds())
+
+    def rest(self, seconds: float) -> None:
+        """Let the watchdog leave the session alone for that time, or until this host starts again.
+
+        It is no sign of life: nobody is at work on the session, and who wants to settle it need not wait.
+        """
+        self._lease(seconds, rests=True)
+
+    def _lease(self, seconds: float, *, rests: bool = False) -> None:
+        expires = time.clock_gettime(time.CLOCK_BOOTTIME) + seconds
+        # Never beside close(), which takes the directory away.
+        with self._renewing:
+            if self._over:
+                return
+            # The directory is never made here: another process may have closed the session and taken it away.
+            path = os.path.join(self.volatile, "lease")
+            temporary = f"{path}.{os.getpid()}"
+            with contextlib.suppress(FileNotFoundError):
+                with open(temporary, "w", encoding="ascii") as handle:
+                    handle.write(f"{boot_mark()} {expires:.3f}")
+                if rests:
+                    os.utime(temporary, (_NO_SIGN, _NO_SIGN))
+                os.rename(temporary, path)
+
+    @property
+    def lease_left(self) -> float:
+        """Seconds until the session counts as abandoned; 0 when it does. A reboot ends every lease."""
+        try:
+            with open(os.path.join(self.volatile, "lease"), encoding="ascii") as handle:
+                boot, expires = handle.read().split()
+        except (FileNotFoundError, ValueError):
+            return 0.0
+        if boot != boot_mark():
+            return 0.0
+        return max(0.0, float(expires) - time.clock_gettime(time.CLOCK_BOOTTIME))
+
+    @property
+    def silence(self) -> float:
+        """Seconds since its last sign of life; a reboot counts as for ever."""
+        if self.lease_left == 0:
+            return float("inf")
+        with contextlib.suppress(FileNotFoundError):
+            return max(0.0, time.time() - os.stat(os.path.join(self.volatile, "lease")).st_mtime)
+        return float("inf")
+
+    @property
+    def rests(self) -> bool:
+        """Whether nobody is at work on it and the watchdog will look at it later (:meth:`rest`)."""
+        with contextlib.suppress(FileNotFoundError):
+            return self.lease_left > 0 and os.stat(os.path.join(self.volatile, "lease")).st_mtime == _NO_SIGN
+        return False
+
+    # -- the end -----------------------------------------------------------------------------------------------
+
+    def close(self, *, keep: bool, heard: bool = False) -> None:
+        """End it: secrets and tools go, the claim is released. Cut off anywhere, it may be repeated: see :meth:`close_again`.
+
+        :param keep: whether session.json, journal and decision stay, as the record of what happened (no secrets in it).
+        :param heard: whether the other host knows the outcome, so that a record which stays is for people alone.
+        """
+        if keep and not self.ended:
+            self._require_legal(self.phase, "closed")
+        with self._renewing:
+            self._over = True
+        if not keep and "closed" in TRANSITIONS[self.role][self.phase]:
+            # What has been heard, so that nothing of it need stay, is known to who finishes this.
+            self.enter("closed", keep=False)
+        # The lease and the lock stay to the end: a watchdog that comes meanwhile must neither take this for abandoned nor work
+        # beside it. So do the agent, which finishes what is cut off, and the note of what it need not do again.
+        _remove_all_but(self.volatile, ("lease", _HOLDER))
+        _remove_all_but(self.directory, (*_KEPT_AFTER_CLOSE, _LOCK, AGENT, WITH_DOCKER))
+        durable.sync_directory(self.directory)
+        self.release_claim()
+        if not keep:
+            # From here on there is no such session.
+            os.unlink(self.path("session.json"))
+            remove_remains(self.id, state_root=self.state_root, volatile_root=self.volatile_root)
+            return
+        if not self.ended:
+            self.enter("closed", keep=True, **({"heard": True} if heard else {}))
+        elif heard and not self.data("closed").get("heard"):
+            self._append("closed", {"keep": True, "heard": True})
+        memory_filesystem.remove(self.volatile)
+        _remove_all_but(self.directory, _KEPT_AFTER_CLOSE)
+
+    def close_again(self) -> None:
+        """Finish the closing of a session that is closed by its journal."""
+        self.close(keep=self.data("closed").get("keep", True))
+
+    def summary(self) -> dict[str, t.Any]:
+        """What a person or playbook may know of it."""
+        return {
+            "session": self.id,
+            "role": self.role,
+            "container_id": self.facts["container_id"],
+            "container_name": self.facts.get("container_name"),
+            "peer": self.facts.get("peer_name"),
+            "phase": self.phase,
+            "phases": [entry["phase"] for entry in self.journal],
+            "decision": self.decision,
+            "ended": self.ended,
+            # One that rests is anybody's to settle.
+            "lease_left": 0.0 if self.rests else round(self.lease_left, 1),
+            "opened": self.facts.get("opened"),
+            "data": {entry["phase"]: entry["data"] for entry in self.journal},
+        }
+
+
+def _remove_all_but(directory: str, names: t.Container[str]) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        for entry in os.listdir(directory):
+            if entry not in names:
+                target = os.path.join(directory, entry)
+                if os.path.isdir(target) and not os.path.islink(target):
+                    shutil.rmtree(target)
+                else:
+                    os.unlink(target)
+
+
+def remove_remains(session: str, *, state_root: str = STATE_ROOT, volatile_root: str = VOLATILE_ROOT) -> None:
+    """Remove what is left of a session that is none any more, because it has no session.json."""
+    directory = os.path.join(state_root, valid_names.session_id(session))
+    memory_filesystem.remove(os.path.join(volatile_root, session))
+    if os.path.isdir(directory) and not os.path.exists(os.path.join(directory, "session.json")):
+        shutil.rmtree(directory)
+        durable.sync_directory(state_root)
+
+
+def ancestry(container_id: str) -> list[str]:
+    """The ids under which a container of this host lived before, on whatever host: newest first."""
+    for session in reversed(Session.all()):
+        if session.role == DESTINATION and session.data("run").get("container_id") == container_id:
+            return [session.facts["container_id"], *session.facts.get("ancestry", [])]
+    return []
+
+
+def past_of(ids: t.Collection[str]) -> list[Session]:
+    """Earlier sessions that moved a container away from this host: what they left here is the container's own.
+
+    :param ids: all ids that it has ever had.
+    """
+    return [
+        earlier
+        for earlier in Session.all()
+        if earlier.role == SOURCE and earlier.reached("committed") and earlier.facts["container_id"] in ids
+    ]

@@ -1,0 +1,109 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""How a module has a session opened, or a step of an open one done: by the session's own agent.
+
+The agent has all the code, compiled, and the version of it that has opened the session. A module that carried that code itself
+would be packed by Ansible, sent and compiled again for each step: 0.3 to 0.5 s of a processor on the host and as much on the
+control node (measured; nine steps are a move). The module that opens a session has all of the code, to make the agent of it. It
+runs none of that but by the agent: compiling it twice would take as long again, and so the agent has shown that it works. It is
+compiled once for all sessions of this version.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import typing as t
+
+from .._base.errors import MigrationError
+from . import agent_package
+from . import session as sessions
+from .session import Session
+
+
+def call(session: Session, name: str, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Do a step of a session.
+
+    The agent goes on when its caller is ended: half a step is harder to tidy up than a whole one.
+
+    :param name: see ``_migration/steps.py``.
+    :param params: plain data.
+    :raises MigrationError: as the step does; ``session_over``; ``step_ended`` when the agent ended without an answer.
+    """
+    _require_open(session)
+    done = _run([*session.agent, "step", session.id, name], params)
+    answer = _answer(done)
+    if answer is None:
+        # The end of a session takes its agent away.
+        _require_open(session)
+        raise MigrationError("step_ended", _how_it_ended(f"The step {name}", done), session=session.id)
+    return answer
+
+
+def open_half(params: t.Mapping[str, t.Any], *, check_mode: bool) -> dict[str, t.Any]:
+    """Have an agent of the code that this module has open a half of a session.
+
+    :param params: plain data, see ``_migration/opening.py``.
+    :raises MigrationError: as ``opening.open_half`` does; ``watchdog_failed`` where the agent does not work here.
+    """
+    path = agent_package.keep(os.path.join(sessions.VOLATILE_ROOT, "agents"))
+    done = _run([*sessions.agent_command(path), "open", *(["--check"] if check_mode else [])], params)
+    answer = _answer(done)
+    if answer is None:
+        # It may be damaged; the next attempt makes another one.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        raise MigrationError(
+            "watchdog_failed",
+            f"{_how_it_ended('The program that would thaw the container in an emergency', done)} It does not work here, with "
+            f"the interpreter {sys.executable}.",
+        )
+    return answer
+
+
+def _run(command: t.Sequence[str], params: t.Mapping[str, t.Any]) -> subprocess.CompletedProcess[bytes]:
+    # Not run_command: a step may take as long as its memory needs, and its parameters go through its standard input.
+    return subprocess.run(  # pylint: disable=ansible-bad-function
+        list(command), input=json.dumps(dict(params)).encode(), capture_output=True, check=False
+    )
+
+
+def _answer(done: subprocess.CompletedProcess[bytes]) -> dict[str, t.Any] | None:
+    """What the agent has answered; None where it has not.
+
+    :raises MigrationError: what it tells of.
+    """
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError:
+        return None
+    if "failure" in answer:
+        raise MigrationError.from_failure(answer["failure"])
+    return dict(answer["result"])
+
+
+def _require_open(session: Session) -> None:
+    if session.ended:
+        raise MigrationError(
+            "session_over", f"Session {session.id} has been brought to its end meanwhile.", session=session.id
+        )
+
+
+def _how_it_ended(who: str, done: subprocess.CompletedProcess[bytes]) -> str:
+    words = done.stderr.decode(errors="replace").strip()
+    if done.returncode < 0:
+        try:
+            how = f"was killed by {signal.Signals(-done.returncode).name}"
+        except ValueError:
+            how = f"was killed by signal {-done.returncode}"
+    else:
+        how = f"ended with exit code {done.returncode} and no answer"
+    return f"{who} {how}.{f' It said: {words}' if words else ''}"

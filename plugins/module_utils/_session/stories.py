@@ -1,0 +1,181 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""What sessions a host has, and what became of them in words.
+
+Apart from ``_migration/recovery.py``, which acts on them: nearly every playbook looks at the sessions first, and most find
+nothing to do.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._base import printable, valid_names
+from .._docker.engine import Engine
+from .session import (
+    ABORT,
+    DESTINATION,
+    GO_SENT,
+    REFUSED,
+    RUN,
+    SOURCE,
+    Session,
+)
+
+# What a phase in which a session stands still means for the person who reads it.
+_STORIES: dict[tuple[str, str], str] = {
+    ("source", "opened"): "being prepared; the container runs here untouched",
+    ("source", "prepared"): "prepared; the container runs here untouched",
+    ("source", "arming"): "about to be frozen; the container runs here",
+    ("source", "armed"): "about to be frozen; the container runs here",
+    ("source", "freezing"): "frozen here and being dumped",
+    ("source", "dumped"): "frozen here, dumped, being sent",
+    ("source", "sent"): "frozen here, sent, not yet handed over",
+    ("source", "held"): "frozen here, restored and held on {peer}, not yet handed over",
+    ("source", "committed"): "moved to {peer}, which has still to be told that this host knows",
+    ("source", "aborted"): "not moved to {peer}, which has still to be told; the container stayed here",
+    ("destination", "opened"): "announced; nothing has been made here",
+    ("destination", "creating"): "being made ready here, not started",
+    ("destination", "created"): "made ready here, not started",
+    ("destination", "starting"): "being restored here",
+    ("destination", "held"): "restored here and held: it has run nothing here",
+    ("destination", "run"): "runs here; {peer} has still to be told, or this host to tidy up",
+    ("destination", "refused"): "refused here and taken away; {peer} has still to be told",
+}
+
+
+def is_unheard(session: Session) -> bool:
+    """Whether a closed half is a refusal that its source has not heard of.
+
+    One that has been heard leaves no record, or says so in it.
+    """
+    closed = session.data("closed")
+    kept = bool(closed.get("keep")) and not closed.get("heard")
+    return session.role == DESTINATION and kept and session.decision == REFUSED
+
+
+def must_be_told(session: Session) -> bool:
+    """Whether somebody has still to hear of the end of a session that moved nothing.
+
+    A source of a refusal; a person, that the copy of a host which was declared lost has to be removed there.
+    """
+    return is_unheard(session) or bool(session.data("aborted").get("destination_lost"))
+
+
+def left(session: Session) -> list[str]:
+    """What a refusal has not taken away, and why, a sentence each."""
+    return [str(one) for one in session.data("refused").get("left", ())]
+
+
+def _what_is_left(session: Session) -> str:
+    found = left(session)
+    return f". {' '.join(found)} Remove it there if nobody needs it" if found else ""
+
+
+def story(session: Session) -> str:
+    """One sentence about a session."""
+    peer = session.facts.get("peer_name") or "the other host"
+    phase = session.phase
+    if phase == "closed":
+        if session.role == SOURCE:
+            if session.data("aborted").get("destination_lost"):
+                return f"not moved; {peer} was declared lost. Remove the copy there before {peer} runs again"
+            return (
+                f"moved to {peer}"
+                if session.reached("committed")
+                else f"not moved to {peer}; the container stayed here"
+            )
+        if session.decision == RUN:
+            return f"moved here from {peer}"
+        told = f"refused here; the container stayed on {peer}"
+        if is_unheard(session):
+            told += ", which may have to be told still (recover.yml, for both hosts)"
+        return told + _what_is_left(session)
+    text = _STORIES[(session.role, phase)].format(peer=peer)
+    if session.role == SOURCE and phase not in ("committed", "aborted"):
+        if session.decision == GO_SENT:
+            text = (
+                f"handed over to {peer} and frozen here until {peer} says whether it runs there. recover.yml for both hosts "
+                f"carries its word. If {peer} is gone for good and cannot come back by itself, run recover.yml with -e "
+                f"recover_destination_lost={session.id}"
+            )
+        elif session.decision == ABORT:
+            text = "being given up; the container is about to go on here"
+    text += _what_is_left(session)
+    if session.rests:
+        # It waits for the other host, see destination.settle and source.settle.
+        return text
+    if session.lease_left > 0:
+        return f"{text} (at work, or waiting {session.lease_left:.0f} s for a sign of life)"
+    return f"{text} (abandoned)"
+
+
+def chosen(session: str | None, container: str | None) -> list[Session]:
+    """The sessions of this host that a caller means."""
+    if session is not None:
+        # One that is not here any more has nothing left to do.
+        return [found for found in Session.all() if found.id == valid_names.session_id(session)]
+    # An empty name is a mistake, and not the word for all of them.
+    name = None if container is None else valid_names.container_name(container)
+    return [found for found in Session.all() if name is None or _is_of(found, name)]
+
+
+def _is_of(session: Session, name: str) -> bool:
+    """Whether a session is about the container that a person calls by its name, its id, or the beginning of that."""
+    return session.facts.get("container_name") == name or (
+        len(name) >= 12 and session.facts["container_id"].startswith(name)
+    )
+
+
+def stories(session: str | None = None, container: str | None = None) -> list[dict[str, t.Any]]:
+    """Summaries of sessions, each with its story, whether it is a refusal that waits for its source to hear it, and whether the
+    source went on because a person had declared the destination lost.
+    """
+    # The journal holds what a container, and the other host, call things.
+    return [
+        printable.data(
+            dict(
+                found.summary(),
+                story=story(found),
+                unheard=is_unheard(found),
+                left=left(found),
+                declared_lost=bool(found.data("aborted").get("destination_lost")),
+            )
+        )
+        for found in chosen(session, container)
+    ]
+
+
+def moved(container: str) -> dict[str, t.Any] | None:
+    """Where a container that is not here any more has been moved to by the newest session of its name, or None."""
+    name = valid_names.container_name(container)
+    newest = None
+    for found in chosen(None, name):
+        if found.role == SOURCE and found.reached("committed"):
+            newest = found
+    if newest is None or Engine().find(name) is not None:
+        return None
+    told = {
+        "peer": newest.facts.get("peer_name"),
+        "session": newest.id,
+        "container_id": newest.data("committed").get("destination_container_id"),
+        "story": story(newest),
+    }
+    return t.cast("dict[str, t.Any]", printable.data(told))
+
+
+def unsettled(session: str | None, container: str | None, role: str | None, *, peer_settled: bool) -> list[Session]:
+    """The sessions of this host that are not at their end.
+
+    :param role: only these halves are meant.
+    :param peer_settled: the source's halves know the outcome, so refusals need not wait for being heard any more.
+    """
+    return [
+        found
+        for found in chosen(session, container)
+        if role in (None, found.role) and (not found.ended or (peer_settled and is_unheard(found)))
+    ]

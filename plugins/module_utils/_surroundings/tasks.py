@@ -1,0 +1,322 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""What belongs to the processes and threads of a container: users, capabilities, limits, scheduling, directories, clocks.
+
+CRIU restores most of it, and nobody had looked whether it did. It does not know processor affinity, I/O priority, timer slack and
+the filter of core dumps: those are set on the held copy. What only the process itself could set is compared, see
+``_host/task_traits.py``.
+
+Not looked at, because no other process can read it: securebits and the keyrings of a process. CRIU restores the former and does
+not move the latter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import typing as t
+
+from .._host.task_traits import ALL as ALL_PROCESSORS
+from .._host.task_traits import (
+    File,
+    InputOutputPriority,
+    Limits,
+    Link,
+    Processors,
+    Scheduling,
+    Settable,
+    Timers,
+    Trait,
+    Value,
+    WritableFile,
+)
+from .._host.tasks import TaskGroup, read
+from .ids import Ids
+from .side import Side
+
+NAME = "tasks"
+OF_PROCESSES = True
+
+# Seconds that the copy's clocks may be ahead of the source's: as long as a restore may take. More is another host's clock.
+_CLOCK_AHEAD = 300.0
+_CLOCKS = {"monotonic": time.CLOCK_MONOTONIC, "boottime": time.CLOCK_BOOTTIME}
+
+# Lines of /proc/PID/task/TID/status, and what they are called in a message.
+_OF_THREAD = {
+    "Name": "its name",
+    "Uid": "its users",
+    "Gid": "its groups",
+    "Groups": "its supplementary groups",
+    "NoNewPrivs": "no_new_privs",
+    "Seccomp": "its seccomp mode",
+    "Seccomp_filters": "the number of its seccomp filters",
+}
+_CAPABILITIES = {
+    "CapInh": "its inheritable capabilities",
+    "CapPrm": "its permitted capabilities",
+    "CapEff": "its effective capabilities",
+    "CapBnd": "the bounding set of its capabilities",
+    "CapAmb": "its ambient capabilities",
+}
+_OF_PROCESS = {
+    "Umask": "its umask",
+    "NSpgid": "its process group",
+    "NSsid": "its session",
+    "SigIgn": "the signals that it ignores",
+    "SigCgt": "the signals that it handles",
+}
+_MASKS = frozenset((*_CAPABILITIES, "SigIgn", "SigCgt"))
+
+
+def look_ahead(side: Side) -> t.Any:
+    """Nothing: programs change all of it at any time."""
+    return None
+
+
+def take(side: Side, ahead: t.Any) -> t.Any:
+    """All of it, of each process and of each of its threads, by their numbers inside of the container."""
+    return _Look(side).all()
+
+
+class _Look:
+    def __init__(self, side: Side) -> None:
+        self._side = side
+        self.processes = side.processes
+        self._inner = {pid: number for number, pid in self.processes.items()}
+        self._ids = {"Uid": Ids.of(side.init, "uid"), "Gid": Ids.of(side.init, "gid")}
+        self._ids["Groups"] = self._ids["Gid"]
+        self.of_thread: dict[str, Trait] = {
+            "scheduling": Scheduling("its scheduling"),
+            "affinity": Processors("the processors that it is tied to", _processors(side.group)),
+            "ioprio": InputOutputPriority("its I/O priority"),
+            "timerslack": WritableFile("its timer slack", "timerslack_ns"),
+        }
+        self.of_process: dict[str, Trait] = {
+            "limits": Limits("its resource limits"),
+            "oom": WritableFile("its oom_score_adj", "oom_score_adj"),
+            "coredump": WritableFile("its filter of core dumps", "coredump_filter", "0x{}"),
+            "personality": File("its personality", "personality"),
+            "cwd": Link("its working directory", "cwd"),
+            "root": Link("its root directory", "root"),
+            "exe": Link("its program", "exe"),
+            "timers": Timers("its timers"),
+        }
+        # Who moves it all the same does not heed the rule of that name.
+        if "personality" in side.ignored:
+            del self.of_process["personality"]
+        if _has_apparmor():
+            self.of_process["label"] = File("its AppArmor profile", "attr/current")
+
+    def all(self) -> dict[str, t.Any]:
+        return {
+            "clocks": _clocks(self._side.init),
+            "processes": {number: self._process(pid) for number, pid in self.processes.items()},
+        }
+
+    def _process(self, pid: int) -> dict[str, t.Any]:
+        threads = {}
+        process: dict[str, Value] = {name: trait.get(pid) for name, trait in self.of_process.items()}
+        for task in map(int, os.listdir(f"/proc/{pid}/task")):
+            # Of its first thread it has been read already.
+            status = _fields(self._side.statuses[pid] if task == pid else read(f"/proc/{pid}/task/{task}/status"))
+            threads[status["NSpid"].split()[-1]] = self._thread(task, status)
+            if task == pid:
+                process.update({name: self._value(name, status) for name in _OF_PROCESS})
+                process["parent"] = self._inner.get(int(status["PPid"]), "0")
+        return {"process": process, "threads": threads}
+
+    def _thread(self, task: int, status: t.Mapping[str, str]) -> dict[str, Value]:
+        found: dict[str, Value] = {name: trait.get(task) for name, trait in self.of_thread.items()}
+        for name in (*_OF_THREAD, *_CAPABILITIES):
+            found[name] = self._value(name, status)
+        return found
+
+    def _value(self, name: str, status: t.Mapping[str, str]) -> Value:
+        text = status.get(name)
+        if text is None:
+            return None
+        ids = self._ids.get(name)
+        if ids is not None and ids.differ:
+            return " ".join(str(ids.inside(int(number))) for number in text.split())
+        if ids is not None:
+            return " ".join(text.split())
+        # The last is the number in the innermost namespace.
+        return text.split()[-1] if name.startswith("NS") else text
+
+
+def _fields(status: str) -> dict[str, str]:
+    return {key: value for key, _colon, value in (line.partition(":\t") for line in status.splitlines())}
+
+
+def _clocks(init: int) -> dict[str, float]:
+    """The clocks that count from a start, in seconds, as the container sees them (see time_namespaces(7))."""
+    offsets: dict[str, float] = {}
+    # Where a kernel has no time namespaces everybody sees the host's.
+    with contextlib.suppress(FileNotFoundError):
+        for line in read(f"/proc/{init}/timens_offsets").splitlines():
+            name, seconds, nanoseconds = line.split()
+            offsets[name] = int(seconds) + int(nanoseconds) / 1e9
+    return {name: time.clock_gettime(clock) + offsets.get(name, 0.0) for name, clock in _CLOCKS.items()}
+
+
+def _has_apparmor() -> bool:
+    try:
+        return read("/sys/module/apparmor/parameters/enabled").startswith("Y")
+    except OSError:
+        return False
+
+
+def _processors(group: TaskGroup) -> set[int]:
+    """The processors that a container may use: those of its cpuset, or all of the host."""
+    path = group.path
+    while len(path) > len("/sys/fs/cgroup"):
+        with contextlib.suppress(OSError):
+            return numbers(read(f"{path}/cpuset.cpus.effective"))
+        path = os.path.dirname(path)
+    return online()
+
+
+def online() -> set[int]:
+    """The processors of this host."""
+    return numbers(read("/sys/devices/system/cpu/online"))
+
+
+def tied(group: TaskGroup) -> list[dict[str, t.Any]]:
+    """Which programs of a container have a task that is tied to some of its processors, and to which; each pair once."""
+    trait = Processors("", _processors(group))
+    found: set[tuple[str, tuple[int, ...]]] = set()
+    for pid in group.pids():
+        # A process or thread that ends meanwhile is left out.
+        with contextlib.suppress(OSError):
+            for task in map(int, os.listdir(f"/proc/{pid}/task")):
+                value = trait.get(task)
+                if value != ALL_PROCESSORS:
+                    found.add((read(f"/proc/{pid}/comm").rstrip("\n"), tuple(value)))
+    return [{"program": program, "processors": list(processors)} for program, processors in sorted(found)]
+
+
+def numbers(text: str) -> set[int]:
+    """A list as the kernel writes it: ``0-3,8``."""
+    found: set[int] = set()
+    for part in text.strip().split(","):
+        first, _dash, last = part.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return found
+
+
+def carry(side: Side, source: t.Any) -> None:
+    """Set what can be set from outside."""
+    look = _Look(side)
+    for number, wanted in source["processes"].items():
+        pid = look.processes.get(number)
+        if pid is not None:
+            with contextlib.suppress(OSError):
+                _put(look.of_process, pid, wanted["process"])
+                for task in map(int, os.listdir(f"/proc/{pid}/task")):
+                    inner = _fields(read(f"/proc/{pid}/task/{task}/status"))["NSpid"].split()[-1]
+                    _put(look.of_thread, task, wanted["threads"].get(inner, {}))
+
+
+def _put(traits: t.Mapping[str, Trait], task: int, wanted: t.Mapping[str, Value]) -> None:
+    for name, trait in traits.items():
+        # What cannot be set shows in the comparison.
+        with contextlib.suppress(OSError, ValueError):
+            if isinstance(trait, Settable) and name in wanted and trait.get(task) != wanted[name]:
+                trait.put(task, wanted[name])
+
+
+def compare(side: Side, source: t.Any) -> list[str]:
+    """What of a held copy's tasks is not as it was. Those that run change it as they like."""
+    if not side.group.frozen:
+        return []
+    look = _Look(side)
+    told = {
+        **_OF_THREAD,
+        **_CAPABILITIES,
+        **_OF_PROCESS,
+        **{name: trait.told for name, trait in (*look.of_thread.items(), *look.of_process.items())},
+        "parent": "its parent",
+    }
+    known = (1 << (int(read("/proc/sys/kernel/cap_last_cap")) + 1)) - 1
+    copy = look.all()
+    _name_all_of_them(copy, source, sorted(_processors(side.group)))
+    return differences(source, copy, told, known)
+
+
+def _name_all_of_them(copy: t.Mapping[str, t.Any], source: t.Mapping[str, t.Any], processors: list[int]) -> None:
+    """Who is tied to just those processors that are all here has what it had on a host with more: tell it in the same words."""
+    for number, one in copy["processes"].items():
+        was = source["processes"].get(number, {}).get("threads", {})
+        for thread, found in one["threads"].items():
+            if found["affinity"] == ALL_PROCESSORS and was.get(thread, {}).get("affinity") == processors:
+                found["affinity"] = processors
+
+
+def differences(
+    source: t.Mapping[str, t.Any], copy: t.Mapping[str, t.Any], told: t.Mapping[str, str], capabilities: int
+) -> list[str]:
+    """What differs.
+
+    :param source: what :func:`take` returned.
+    :param copy: the same of the copy.
+    :param told: what is called how.
+    :param capabilities: those that the copy's kernel knows.
+    """
+    found = list(_of_clocks(source["clocks"], copy["clocks"]))
+    for number, one in source["processes"].items():
+        other = copy["processes"].get(number)
+        if other is None:
+            found.append(f"process {number} is missing")
+            continue
+        where = f"process {number}"
+        found.extend(f"{where}: {text}" for text in _of_one(one["process"], other["process"], told, capabilities))
+        for thread in sorted({*one["threads"], *other["threads"]}, key=int):
+            of_thread = where if thread == number else f"thread {thread} of {where}"
+            if thread not in one["threads"] or thread not in other["threads"]:
+                found.append(f"{of_thread} is {'missing' if thread in one['threads'] else 'too much'}")
+                continue
+            both = one["threads"][thread], other["threads"][thread]
+            found.extend(f"{of_thread}: {text}" for text in _of_one(*both, told, capabilities))
+    return found
+
+
+def _of_one(
+    one: t.Mapping[str, Value], other: t.Mapping[str, Value], told: t.Mapping[str, str], capabilities: int
+) -> t.Iterator[str]:
+    for name, value in one.items():
+        now = other.get(name)
+        # Not every kernel tells everything.
+        if value is None or now is None:
+            continue
+        if name in _MASKS:
+            mask = capabilities if name in _CAPABILITIES else -1
+            if int(value, 16) & mask == int(now, 16) & mask:
+                continue
+        elif value == now:
+            continue
+        yield f"{told.get(name, name)} {_is(value, now)}"
+
+
+def _is(value: Value, now: Value) -> str:
+    if isinstance(value, dict):
+        names = [name for name in value if value[name] != now.get(name)]
+        return f"({', '.join(names)}) differ"
+    return f"was {_text(value)} and is {_text(now)}"
+
+
+def _text(value: Value) -> str:
+    return " ".join(str(one) for one in value) if isinstance(value, list) else str(value)
+
+
+def _of_clocks(one: t.Mapping[str, float], other: t.Mapping[str, float]) -> t.Iterator[str]:
+    for name, then in one.items():
+        ahead = other[name] - then
+        if ahead < 0:
+            yield f"the clock CLOCK_{name.upper()} goes back by {-ahead:.3f} s"
+        elif ahead > _CLOCK_AHEAD:
+            yield f"the clock CLOCK_{name.upper()} goes ahead by {ahead:.0f} s"
