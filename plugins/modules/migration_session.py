@@ -301,8 +301,7 @@ import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.module import run_module
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import session as sessions
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import step_call
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import phases, step_call
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import stories as session_stories
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 
@@ -335,7 +334,7 @@ def _outcome(session: Session) -> Result:
         raise MigrationError(
             "refused", "The destination refused; the source goes on with the container.", session=session.id
         )
-    return {"changed": True, "outcome": sessions.RUN, "gap": session.data("committed").get("gap")}
+    return {"changed": True, "outcome": phases.RUN, "gap": session.data("committed").get("gap")}
 
 
 def _body(params: Params, check_mode: bool) -> Result:

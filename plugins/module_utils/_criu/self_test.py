@@ -30,7 +30,7 @@ import typing as t
 from .._base import durable
 from .._base.command import SYSTEM_PATH, Completed, Runner, run
 from .._base.errors import MigrationError
-from .._host import deleted_files
+from .._host import boot, deleted_files
 from . import death as criu_death
 from . import log as criu_log
 from . import options as criu_options
@@ -116,8 +116,7 @@ def of_host(host_options: str, criu: str, version: str, runner: Runner = run) ->
 
 def _key(host_options: str, criu: str) -> str:
     """All that the outcome depends on, as a digest."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as handle:
-        parts = [handle.read(), os.uname().release, host_options]
+    parts = [boot.boot_id(), os.uname().release, host_options]
     for program in filter(None, (criu, shutil.which("runc", path=SYSTEM_PATH))):
         found = os.stat(program)
         parts.append(f"{os.path.realpath(program)} {found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns}")

@@ -31,7 +31,8 @@ from .._host import fingerprints as process_fingerprints
 from .._host import flush as flush_module
 from .._host.tasks import TaskGroup
 from .._network import fence as network_fence
-from .._session.session import RUN, Session
+from .._session.phases import RUN
+from .._session.session import Session
 from .._surroundings import surroundings
 from .._surroundings.side import Side
 from . import bound_files

@@ -36,7 +36,8 @@ from .._host.tasks import TaskGroup
 from .._network import fence as network_fence
 from .._network.announce import Announcer
 from .._preflight import finding
-from .._session.session import RUN, Session
+from .._session.phases import RUN
+from .._session.session import Session
 from .._surroundings import surroundings as surroundings_module
 from .._surroundings import sysctls as surroundings_sysctls
 from .._surroundings.side import Side

@@ -17,6 +17,8 @@ import sys
 import typing as t
 
 from .._base.errors import MigrationError
+from .._host import boot
+from .._session import phases
 from .._session import session as sessions
 from .._session.session import Session
 
@@ -67,7 +69,7 @@ def _settle(session: Session) -> str | None:
             return None
         if session.lease_left > 0:
             return None
-        if session.role == sessions.SOURCE:
+        if session.role == phases.SOURCE:
             try:
                 engine = Engine()
             except MigrationError as exc:
@@ -84,7 +86,7 @@ def serve(session: Session, command: str) -> int:
     from .._channel import server as channel_server
 
     words: dict[str, t.Callable[[], dict[str, t.Any]]] = {
-        "ping": lambda: {"host": sessions.host_identity()},
+        "ping": lambda: {"host": boot.host_identity()},
         "image-load": lambda: _load_image(session),
         "addresses": lambda: _addresses(session),
         "verdict": lambda: _verdict(session),

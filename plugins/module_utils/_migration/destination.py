@@ -32,13 +32,8 @@ from .._host.flush import Flush
 from .._host.tasks import group_of_id
 from .._network.announce import Announcer
 from .._session import agent_package, watchdog
-from .._session.session import (
-    DESTINATION,
-    REFUSED,
-    RUN,
-    WITH_DOCKER,
-    Session,
-)
+from .._session.phases import DESTINATION, REFUSED, RUN
+from .._session.session import WITH_DOCKER, Session
 from .._subjects.container import creation, made_places, old_copy, restart_policy
 
 # How often a session is looked at that has its word and whose source has not come to hear it.

@@ -28,7 +28,8 @@ from .._engines import connections, removed_names
 from .._engines import runtime as engine_runtime
 from .._host import deleted_files
 from .._host.tasks import TaskGroup
-from .._session.session import RUN, Session
+from .._session.phases import RUN
+from .._session.session import Session
 from . import freeze, source
 from . import transfer as transfer_module
 

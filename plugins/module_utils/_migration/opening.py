@@ -17,7 +17,7 @@ import typing as t
 from .._base import valid_names
 from .._base.errors import MigrationError
 from .._docker.engine import Engine
-from .._session.session import SOURCE
+from .._session.phases import SOURCE
 from .._subjects.container import examine
 from . import destination, source
 

@@ -21,16 +21,8 @@ from .._channel.client import Channel
 from .._criu import failure as criu_failure
 from .._docker.engine import Engine
 from .._session import stories as session_stories
-from .._session.session import (
-    DECISIONS,
-    DESTINATION,
-    GO_SENT,
-    LEASE_SECONDS,
-    RUN,
-    SOURCE,
-    STATE_ROOT,
-    Session,
-)
+from .._session.phases import DECISIONS, DESTINATION, GO_SENT, RUN, SOURCE
+from .._session.session import LEASE_SECONDS, STATE_ROOT, Session
 from .._subjects.container import old_copy, old_records
 from . import destination, source
 

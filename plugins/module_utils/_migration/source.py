@@ -31,18 +31,12 @@ from .._docker.spec import networks as spec_networks
 from .._engines import by_name as engines
 from .._engines import connections, removed_names
 from .._host import fingerprints as process_fingerprints
+from .._host.boot import host_identity
 from .._host.tasks import TaskGroup
 from .._preflight.facts import container as facts_of_container
-from .._session import agent_package, watchdog
-from .._session import session as sessions
-from .._session.session import (
-    ABORT,
-    GO_SENT,
-    RUN,
-    SOURCE,
-    Session,
-    host_identity,
-)
+from .._session import agent_package, lineage, watchdog
+from .._session.phases import ABORT, GO_SENT, RUN, SOURCE
+from .._session.session import Session
 from .._subjects.container import examine, old_copy, old_records, restart_policy
 from .._surroundings import surroundings as surroundings_module
 from .._surroundings.side import Side
@@ -92,7 +86,7 @@ def open_session(
             "engine": engine_name,
             "strategy": strategy,
             "data_root": engine.info()["DockerRootDir"],
-            "ancestry": sessions.ancestry(inspect["Id"]),
+            "ancestry": lineage.ancestry(inspect["Id"]),
             "volumes": [entry["name"] for entry in volumes if entry["travels"]],
             "ignore_rules": list(ignore_rules),
         },

@@ -31,50 +31,12 @@ import typing as t
 
 from .._base import durable, valid_names
 from .._base.errors import MigrationError
-from .._host import memory_filesystem
-from . import holder
+from .._host import boot, memory_filesystem
+from . import claims, holder
+from .phases import DECISIONS, SOURCE, TRANSITIONS
 
 STATE_ROOT = "/var/lib/livemigrate"
 VOLATILE_ROOT = "/run/livemigrate"
-
-SOURCE = "source"
-DESTINATION = "destination"
-
-GO_SENT = "GO_SENT"
-ABORT = "ABORT"
-RUN = "RUN"
-REFUSED = "REFUSED"
-DECISIONS: dict[str, tuple[str, str]] = {SOURCE: (GO_SENT, ABORT), DESTINATION: (RUN, REFUSED)}
-
-# Which phase may follow which. A phase is entered when what it names has been DONE, except the few that are intents
-# because undoing needs to know of a thing half done: arming, freezing, starting (journalled before the act).
-TRANSITIONS: dict[str, dict[str, tuple[str, ...]]] = {
-    SOURCE: {
-        "opened": ("prepared", "aborted"),
-        "prepared": ("arming", "aborted"),
-        "arming": ("armed", "aborted"),
-        "armed": ("freezing", "aborted"),
-        # Once for each attempt.
-        "freezing": ("freezing", "dumped", "aborted"),
-        "dumped": ("sent", "aborted"),
-        # held: the destination has restored the copy and keeps it frozen (engine runtime only).
-        "sent": ("held", "committed", "aborted"),
-        "held": ("committed", "aborted"),
-        "committed": ("closed",),
-        "aborted": ("closed",),
-        "closed": (),
-    },
-    DESTINATION: {
-        "opened": ("creating", "refused"),
-        "creating": ("created", "refused"),
-        "created": ("starting", "refused"),
-        "starting": ("held", "run", "refused"),
-        "held": ("run", "refused"),
-        "run": ("closed",),
-        "refused": ("closed",),
-        "closed": (),
-    },
-}
 
 # Seconds without any sign of life after which the watchdog takes a session for abandoned, while a container is frozen.
 LEASE_SECONDS = 30.0
@@ -101,29 +63,6 @@ def agent_command(path: str) -> tuple[str, ...]:
     """The command line of an agent in a file."""
     # -I: nothing from the caller's environment or working directory gets imported by what runs as root.
     return (sys.executable, "-I", "-B", path)
-
-
-def boot_id() -> str:
-    """The kernel's random id of this boot."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as handle:
-        return handle.read().strip()
-
-
-def boot_mark() -> str:
-    """What tells this start of the host from the one before it.
-
-    The kernel's boot id alone is not enough: where hosts share a kernel (system containers) it outlives their reboot, so
-    the start time of PID 1 goes with it.
-    """
-    with open("/proc/1/stat", encoding="utf-8", errors="replace") as handle:
-        start_ticks = handle.read().rpartition(")")[2].split()[19]
-    return f"{boot_id()}/{start_ticks}"
-
-
-def host_identity() -> str:
-    """What tells this host from every other one at this moment."""
-    with open("/etc/machine-id", encoding="ascii") as handle:
-        return f"{handle.read().strip()}/{boot_mark()}"
 
 
 class Session:
@@ -176,7 +115,7 @@ class Session:
             )
         self = cls(session, state_root=state_root, volatile_root=volatile_root)
         try:
-            self._claim(container)
+            self._claims.take(container, session)
         except MigrationError:
             shutil.rmtree(self.directory)
             shutil.rmtree(self.volatile, ignore_errors=True)
@@ -201,65 +140,19 @@ class Session:
 
     # -- ownership of the container ----------------------------------------------------------------------------
 
-    def _claim_path(self, container: str) -> str:
-        return os.path.join(self.state_root, "locks", container)
+    @property
+    def _claims(self) -> claims.Claims:
+        return claims.Claims(self.state_root, self._phase_of)
 
-    @contextlib.contextmanager
-    def _claims(self) -> t.Iterator[None]:
-        """One at a time changes who owns what: looking at an old claim and replacing it are two steps."""
-        directory = os.path.join(self.state_root, "locks")
-        durable.make_directory(directory)
-        fd = os.open(os.path.join(directory, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def _phase_of(self, session: str) -> str | None:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(fd)
-
-    def _claim(self, container: str) -> None:
-        with self._claims():
-            self._claim_locked(container)
-
-    def _claim_locked(self, container: str) -> None:
-        path = self._claim_path(container)
-        for _attempt in range(5):
-            if durable.publish(path, self.id.encode()):
-                return
-            try:
-                with open(path, encoding="ascii") as handle:
-                    owner = handle.read()
-            except FileNotFoundError:
-                continue
-            if owner == self.id:
-                return
-            try:
-                other = Session(owner, state_root=self.state_root, volatile_root=self.volatile_root)
-            except MigrationError:
-                other = None
-            # One that only waits to tell the other host what has been decided does not own the container any more.
-            if other is not None and other.phase not in ("aborted", "committed", "refused", "closed"):
-                raise MigrationError(
-                    "session_busy",
-                    f"Session {owner} (phase {other.phase}) is at work on this container. Let it end, or settle it with "
-                    "playbooks/recover.yml.",
-                    session=owner,
-                    phase=other.phase,
-                )
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-        raise MigrationError(
-            "session_busy", "Other sessions keep taking this container; try again.", container=container
-        )
+            return Session(session, state_root=self.state_root, volatile_root=self.volatile_root).phase
+        except MigrationError:
+            return None
 
     def release_claim(self) -> None:
         """Let another session have the container."""
-        path = self._claim_path(self.facts["container_id"])
-        with self._claims(), contextlib.suppress(FileNotFoundError):
-            with open(path, encoding="ascii") as handle:
-                owner = handle.read()
-            if owner == self.id:
-                os.unlink(path)
-                durable.sync_directory(os.path.dirname(path))
+        self._claims.release(self.facts["container_id"], self.id)
 
     # -- places ------------------------------------------------------------------------------------------------
 
@@ -355,7 +248,7 @@ class Session:
             )
 
     def _append(self, phase: str, data: t.Mapping[str, t.Any]) -> None:
-        entry = {"phase": phase, "time": time.time(), "boot": boot_mark(), "data": dict(data)}
+        entry = {"phase": phase, "time": time.time(), "boot": boot.boot_mark(), "data": dict(data)}
         journal = self.path("journal")
         # A line cut off by a power failure has no end; the next one must not be glued to it.
         with contextlib.suppress(FileNotFoundError), open(journal, "rb") as handle:
@@ -378,7 +271,7 @@ class Session:
     def happened_in_this_boot(self, phase: str) -> bool:
         """Whether a phase was entered since this host started."""
         entry = self.reached(phase)
-        return entry is not None and entry["boot"] == boot_mark()
+        return entry is not None and entry["boot"] == boot.boot_mark()
 
     # -- decision ----------------------------------------------------------------------------------------------
 
@@ -506,7 +399,7 @@ class Session:
             temporary = f"{path}.{os.getpid()}"
             with contextlib.suppress(FileNotFoundError):
                 with open(temporary, "w", encoding="ascii") as handle:
-                    handle.write(f"{boot_mark()} {expires:.3f}")
+                    handle.write(f"{boot.boot_mark()} {expires:.3f}")
                 if rests:
                     os.utime(temporary, (_NO_SIGN, _NO_SIGN))
                 os.rename(temporary, path)
@@ -516,10 +409,10 @@ class Session:
         """Seconds until the session counts as abandoned; 0 when it does. A reboot ends every lease."""
         try:
             with open(os.path.join(self.volatile, "lease"), encoding="ascii") as handle:
-                boot, expires = handle.read().split()
+                start, expires = handle.read().split()
         except (FileNotFoundError, ValueError):
             return 0.0
-        if boot != boot_mark():
+        if start != boot.boot_mark():
             return 0.0
         return max(0.0, float(expires) - time.clock_gettime(time.CLOCK_BOOTTIME))
 
@@ -613,23 +506,3 @@ def remove_remains(session: str, *, state_root: str = STATE_ROOT, volatile_root:
     if os.path.isdir(directory) and not os.path.exists(os.path.join(directory, "session.json")):
         shutil.rmtree(directory)
         durable.sync_directory(state_root)
-
-
-def ancestry(container_id: str) -> list[str]:
-    """The ids under which a container of this host lived before, on whatever host: newest first."""
-    for session in reversed(Session.all()):
-        if session.role == DESTINATION and session.data("run").get("container_id") == container_id:
-            return [session.facts["container_id"], *session.facts.get("ancestry", [])]
-    return []
-
-
-def past_of(ids: t.Collection[str]) -> list[Session]:
-    """Earlier sessions that moved a container away from this host: what they left here is the container's own.
-
-    :param ids: all ids that it has ever had.
-    """
-    return [
-        earlier
-        for earlier in Session.all()
-        if earlier.role == SOURCE and earlier.reached("committed") and earlier.facts["container_id"] in ids
-    ]

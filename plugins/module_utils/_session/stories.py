@@ -16,15 +16,8 @@ import typing as t
 
 from .._base import printable, valid_names
 from .._docker.engine import Engine
-from .session import (
-    ABORT,
-    DESTINATION,
-    GO_SENT,
-    REFUSED,
-    RUN,
-    SOURCE,
-    Session,
-)
+from .phases import ABORT, DESTINATION, GO_SENT, REFUSED, RUN, SOURCE
+from .session import Session
 
 # What a phase in which a session stands still means for the person who reads it.
 _STORIES: dict[tuple[str, str], str] = {

@@ -116,7 +116,7 @@ def _arm(step: int) -> None:
 
 def way_to(role: str, phase: str) -> list[str]:
     """The shortest way from the opening of a session to a phase, both included."""
-    from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import TRANSITIONS
+    from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import TRANSITIONS
 
     ways = [["opened"]]
     for way in ways:

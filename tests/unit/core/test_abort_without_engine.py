@@ -13,7 +13,8 @@ import pytest
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._host.tasks import TaskGroup
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import source
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import ABORT, GO_SENT, SOURCE, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import ABORT, GO_SENT, SOURCE
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from tests.unit.core.groups import Group
 
 

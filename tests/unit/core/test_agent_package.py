@@ -26,7 +26,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._docker import en
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import agent as agent_program
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import agent_package
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import session as sessions
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import DESTINATION, SOURCE, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, SOURCE
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from tests.unit.core.support import MODULE_UTILS, PACKAGE, PLUGINS, ROOT, bring_to, hold_lock, wait_for
 
 MakeSession = Callable[..., Session]
@@ -221,6 +222,9 @@ def test_rsync_s_server_side_answers_as_the_others_do_and_loads_less(python: str
     assert loaded["rsync --server . layer"] <= {
         "_channel.server",
         "_session.session",
+        "_session.phases",
+        "_session.claims",
+        "_host.boot",
         "_base.durable",
         "_session.holder",
         "_base.valid_names",

@@ -23,12 +23,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._base.command imp
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines import armed_start
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines.shim_files import Mark
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import (
-    DESTINATION,
-    REFUSED,
-    RUN,
-    Session,
-)
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, REFUSED, RUN
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from tests.unit.core.support import OTHER_CONTAINER, wait_for
 from tests.unit.core.test_runc import Runner
 

@@ -30,7 +30,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors impo
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import authorized_keys
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import client as channel_client
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import server as channel_server
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import DESTINATION, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from tests.unit.core.support import killed_at, race
 
 MakeSession = Callable[..., Session]

@@ -20,7 +20,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._channel import c
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import login as channel_login
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import server as channel_server
 from ansible_collections.livemigrate.criu.plugins.module_utils._host import machine
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import DESTINATION, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 
 MakeSession = Callable[..., Session]
 

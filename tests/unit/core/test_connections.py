@@ -18,7 +18,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._network import f
 from ansible_collections.livemigrate.criu.plugins.module_utils._network import sockets as network_sockets
 from ansible_collections.livemigrate.criu.plugins.module_utils._network.addresses import NO_ADDRESSES, Addresses
 from ansible_collections.livemigrate.criu.plugins.module_utils._network.fence import Fence
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import SOURCE, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import SOURCE
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from tests.unit.core.netns import CONTAINER_ADDRESS, Namespaces
 
 STAYS = Addresses(*(frozenset({ipaddress.ip_address(CONTAINER_ADDRESS)}),) * 2)

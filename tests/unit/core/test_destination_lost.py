@@ -24,7 +24,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._channel import d
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel.client import Channel
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import freeze, recovery
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import watchdog
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import GO_SENT, SOURCE, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import GO_SENT, SOURCE
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from tests.unit.core import netns
 from tests.unit.core.support import CONTAINER, bring_to
 

@@ -34,7 +34,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._host import fing
 from ansible_collections.livemigrate.criu.plugins.module_utils._host import flush
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import destination, source, transfer
 from ansible_collections.livemigrate.criu.plugins.module_utils._network.addresses import NO_ADDRESSES
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import DESTINATION, REFUSED, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, REFUSED
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from tests.unit.core.disks import Disk, require_disks, with_own_mounts
 from tests.unit.core.groups import Group, Shim
 from tests.unit.core.support import CONTAINER, OTHER_CONTAINER, bring_to

@@ -25,17 +25,13 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._docker import di
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines import runtime as engine_runtime
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines.connections import Arrangement
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines.shim_files import Mark
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import boot
 from ansible_collections.livemigrate.criu.plugins.module_utils._host import fingerprints as process_fingerprints
 from ansible_collections.livemigrate.criu.plugins.module_utils._host.flush import Flush
 from ansible_collections.livemigrate.criu.plugins.module_utils._network import fence as network_fence
 from ansible_collections.livemigrate.criu.plugins.module_utils._network.addresses import NO_ADDRESSES
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import session as sessions
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import (
-    DESTINATION,
-    REFUSED,
-    RUN,
-    Session,
-)
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, REFUSED, RUN
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings import surroundings as surroundings_module
 from tests.unit.core.groups import Group, Shim
 from tests.unit.core.support import CONTAINER, OTHER_CONTAINER, wait_for
@@ -517,7 +513,7 @@ def test_after_a_reboot_only_the_tombstone_is_written(
     with shim:
         _hold(session, group)
     session.decide(RUN)
-    monkeypatch.setattr(sessions, "boot_mark", lambda: "another/1")
+    monkeypatch.setattr(boot, "boot_mark", lambda: "another/1")
     engine_runtime.let_go(session)
     assert mark.consumed
     assert group.frozen

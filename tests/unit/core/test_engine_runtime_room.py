@@ -18,7 +18,8 @@ import pytest
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines import runtime as engine_runtime
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines.shim_files import Mark
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import DESTINATION, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 
 MakeSession = Callable[..., Session]
 

@@ -16,7 +16,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors impo
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines import api as engine_api
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines import by_name as engines
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines import runtime as engine_runtime
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import DESTINATION, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 
 MakeSession = Callable[..., Session]
 

@@ -13,9 +13,10 @@ import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._docker.engine import Engine
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import boot
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import destination
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import session as sessions
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import DESTINATION, RUN, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, RUN
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from tests.unit.core.support import OTHER_CONTAINER
 
 MakeSession = Callable[..., Session]
@@ -84,7 +85,7 @@ def test_one_that_ended_with_the_host_is_started_whatever_its_exit_code(
     make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = _run(make_session, "on-failure")
-    monkeypatch.setattr(sessions, "boot_mark", lambda: "another/1")
+    monkeypatch.setattr(boot, "boot_mark", lambda: "another/1")
     docker = Docker(running=False)
     _hand_over(session, docker)
     assert docker.starts == 1

@@ -30,7 +30,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._host import fing
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import destination as destination_module
 from ansible_collections.livemigrate.criu.plugins.module_utils._network.addresses import NO_ADDRESSES
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import session as sessions
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import REFUSED, RUN, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import REFUSED, RUN
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from tests.unit.core.groups import Group, Shim
 from tests.unit.core.support import OTHER_CONTAINER, wait_for
 from tests.unit.core.wire import Wire

@@ -21,17 +21,16 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._migration import
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import session as sessions
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import stories as session_stories
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import watchdog
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import (
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import (
     ABORT,
     DECISIONS,
     DESTINATION,
     GO_SENT,
-    LEASE_SECONDS,
     REFUSED,
     RUN,
     SOURCE,
-    Session,
 )
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import LEASE_SECONDS, Session
 from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import old_records
 from tests.unit.core.support import CONTAINER, OTHER_CONTAINER, bring_to
 

@@ -27,12 +27,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._host import name
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import destination
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import stories as session_stories
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import watchdog
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import (
-    DESTINATION,
-    REFUSED,
-    SOURCE,
-    Session,
-)
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, REFUSED, SOURCE
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import creation, made_places
 from tests.unit.core.support import CONTAINER, OTHER_CONTAINER, bring_to
 from tests.unit.spec.samples import IMAGE, container

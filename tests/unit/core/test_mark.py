@@ -17,7 +17,8 @@ import pytest
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines import shim_files
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines.shim_files import Held, Mark
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import DESTINATION, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from tests.unit.core.support import CONTAINER, OTHER_CONTAINER, ROOT, bring_to, killed_at
 
 SESSION = "20261123T000001Z-3f9a1c"

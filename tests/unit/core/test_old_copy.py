@@ -21,14 +21,14 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._host.tasks impor
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import destination, freeze, recovery, source
 from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.facts import container as facts_of_container
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import watchdog
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import (
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import (
     ABORT,
     DESTINATION,
     GO_SENT,
     RUN,
     SOURCE,
-    Session,
 )
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import (
     examine,
     old_copy,

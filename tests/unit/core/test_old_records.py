@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import recovery
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import DESTINATION, SOURCE, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, SOURCE
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import old_records
 from tests.unit.core.support import CONTAINER, OTHER_CONTAINER, bring_to
 

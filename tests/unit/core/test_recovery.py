@@ -16,7 +16,7 @@ import pytest
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import recovery
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import stories as session_stories
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import (
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import (
     ABORT,
     DECISIONS,
     DESTINATION,
@@ -25,8 +25,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session.session 
     RUN,
     SOURCE,
     TRANSITIONS,
-    Session,
 )
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from tests.unit.core.support import OTHER_CONTAINER, bring_to
 
 MakeSession = Callable[..., Session]

@@ -23,7 +23,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._engines.connecti
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines.shim_files import Mark
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import destination
 from ansible_collections.livemigrate.criu.plugins.module_utils._network.addresses import NO_ADDRESSES
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import DESTINATION, REFUSED, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, REFUSED
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from tests.unit.core.groups import Group, Shim
 from tests.unit.core.support import OTHER_CONTAINER
 

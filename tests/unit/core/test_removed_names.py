@@ -18,7 +18,8 @@ import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._criu import core_image
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines import removed_names
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import SOURCE, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import SOURCE
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from tests.unit.core.support import wait_for
 
 _HEADS = {"remap-fpath.img": (0x54564319, 0x59133954), "files.img": (0x54564319, 0x56303138)}

@@ -16,7 +16,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._base import dura
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines.shim_files import Mark
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import destination
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import DESTINATION, REFUSED, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, REFUSED
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import creation
 from tests.unit.core.support import OTHER_CONTAINER
 from tests.unit.spec.samples import IMAGE, container

@@ -18,15 +18,14 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import (
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import (
     ABORT,
     DECISIONS,
     DESTINATION,
     SOURCE,
     TRANSITIONS,
-    Session,
-    remove_remains,
 )
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session, remove_remains
 from tests.unit.core.support import CONTAINER, ROOT, killed_at
 
 MakeSession = Callable[..., Session]

@@ -19,13 +19,10 @@ from typing import Any
 import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import boot
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import session as sessions
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import (
-    DESTINATION,
-    SOURCE,
-    TRANSITIONS,
-    Session,
-)
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, SOURCE, TRANSITIONS
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from tests.unit.core.support import CONTAINER, OTHER_CONTAINER, bring_to, hold_lock, race, wait_for
 
 MakeSession = Callable[..., Session]
@@ -308,10 +305,10 @@ def test_a_lease_runs_out(make_session: MakeSession, monkeypatch: pytest.MonkeyP
 def test_no_lease_outlives_a_reboot(make_session: MakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
     session = make_session()
     assert session.lease_left > 0
-    boot, _slash, ticks = sessions.boot_mark().rpartition("/")
-    for mark in (f"{boot}/{int(ticks) + 1}", f"00000000-0000-0000-0000-000000000000/{ticks}"):
+    kernel, _slash, ticks = boot.boot_mark().rpartition("/")
+    for mark in (f"{kernel}/{int(ticks) + 1}", f"00000000-0000-0000-0000-000000000000/{ticks}"):
         with monkeypatch.context() as patch:
-            patch.setattr(sessions, "boot_mark", lambda mark=mark: mark)
+            patch.setattr(boot, "boot_mark", lambda mark=mark: mark)
             assert session.lease_left == 0
     assert session.lease_left > 0
 

@@ -26,14 +26,14 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._docker.engine im
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import destination, recovery, source
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import stories as session_stories
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import watchdog
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import (
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import (
     DESTINATION,
     GO_SENT,
     REFUSED,
     RUN,
     SOURCE,
-    Session,
 )
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from tests.unit.core.support import CONTAINER, OTHER_CONTAINER
 
 MakeSession = Callable[..., Session]

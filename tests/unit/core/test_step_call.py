@@ -19,7 +19,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors impo
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import agent, steps
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import agent_package, step_call
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import session as sessions
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import SOURCE, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import SOURCE
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 
 ECHO = "import json, sys; json.dump({'result': {'argv': sys.argv[1:], **json.load(sys.stdin)}}, sys.stdout)"
 REFUSES = """import sys; print('{"failure": {"code": "no_space", "message": "Full.", "details": {"free": 1}}}')"""

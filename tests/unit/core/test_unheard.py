@@ -20,12 +20,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._channel import s
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import destination
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import stories as session_stories
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import watchdog
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import (
-    DESTINATION,
-    REFUSED,
-    RUN,
-    Session,
-)
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, REFUSED, RUN
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from tests.unit.core.support import bring_to
 
 MakeSession = Callable[..., Session]

@@ -18,7 +18,8 @@ import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import client as channel_client
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import server as channel_server
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import DESTINATION, SOURCE, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, SOURCE
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from tests.unit.core.support import CONTAINER, PACKAGE, ROOT
 
 SESSION = "20261123T000001Z-3f9a1c"

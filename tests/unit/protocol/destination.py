@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import REFUSED, RUN
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import REFUSED, RUN
 from tests.unit.protocol.states import (
     CONSUMED,
     CREATED,

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import TRANSITIONS
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import TRANSITIONS
 from tests.unit.protocol.hosts import hosts
 from tests.unit.protocol.invariants import Goal, Invariant
 from tests.unit.protocol.states import UP, Setting, State

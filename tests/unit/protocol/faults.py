@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import REFUSED, RUN
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import REFUSED, RUN
 from tests.unit.protocol import destination, hosts, source
 from tests.unit.protocol.explorer import Model
 from tests.unit.protocol.invariants import (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import ABORT
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import ABORT
 from tests.unit.protocol.destination import RUNNING, destination
 from tests.unit.protocol.source import SETTLED, running, source
 from tests.unit.protocol.states import (

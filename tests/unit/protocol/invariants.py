@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import REFUSED, RUN
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import REFUSED, RUN
 from tests.unit.protocol.states import ENDED, GONE, NO, OWN, RUNS, UP, Setting, State
 from tests.unit.protocol.transitions import OPERATOR, STEP
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import (
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import (
     DECISIONS,
     DESTINATION,
     SOURCE,

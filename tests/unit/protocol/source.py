@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import ABORT, GO_SENT, REFUSED, RUN
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import ABORT, GO_SENT, REFUSED, RUN
 from tests.unit.protocol.states import (
     CUT,
     ENDED,

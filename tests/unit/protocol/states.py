@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import DESTINATION, SOURCE
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, SOURCE
 
 # A host: at work; without power, and booting some day; or lost with its disk.
 UP, DOWN, GONE = "up", "down", "gone"

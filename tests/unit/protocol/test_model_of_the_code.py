@@ -13,7 +13,7 @@ from functools import cache
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import (
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import (
     DECISIONS,
     DESTINATION,
     SOURCE,

@@ -34,7 +34,7 @@ from ..._host import deleted_files, huge_pages, kernel_keys, mountinfo, process_
 from ..._host.tasks import TaskGroup
 from ..._network import fence as network_fence
 from ..._network import sockets as network_sockets
-from ..._session import session as sessions
+from ..._session import lineage
 from ..._surroundings import tasks as surroundings_tasks
 from . import network as facts_of_network
 
@@ -440,7 +440,7 @@ def gather(
         "found": True,
         "name": inspect["Name"].lstrip("/"),
         "id": inspect["Id"],
-        "ancestry": [inspect["Id"], *sessions.ancestry(inspect["Id"])],
+        "ancestry": [inspect["Id"], *lineage.ancestry(inspect["Id"])],
         "inspect": decisive(inspect),
         "image": docker_images.describe(asks, inspect),
         "networks": _networks(asks, inspect),

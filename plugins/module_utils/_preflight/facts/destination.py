@@ -23,7 +23,7 @@ from ..._docker import images as docker_images
 from ..._docker.socket import Asks
 from ..._host import filesystems, process_resources
 from ..._network import sockets as network_sockets
-from ..._session import old_copy_names
+from ..._session import lineage, old_copy_names
 from ..._session import session as sessions
 from . import container as facts_of_container
 
@@ -258,7 +258,7 @@ def gather(asks: Asks, wanted: Wanted) -> Facts:
 
     :param wanted: what ``facts_of_container.gather`` told on the source.
     """
-    past = sessions.past_of(wanted["ancestry"])
+    past = lineage.past_of(wanted["ancestry"])
     own_ids = {one.facts["container_id"] for one in past}
     own_data = {name for one in past for name in one.facts.get("volumes", [])}
     taken_by = asks.find(wanted["name"])

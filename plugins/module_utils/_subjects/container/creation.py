@@ -35,7 +35,7 @@ from ..._preflight.facts import container as facts_of_container
 from ..._preflight.facts import destination as facts_of_destination
 from ..._preflight.finding import ERROR, Case, Settings
 from ..._preflight.rules import container as rules_container
-from ..._session import session as sessions
+from ..._session import lineage
 from ..._session.session import Session
 from . import made_places, old_records
 
@@ -120,7 +120,7 @@ def _put_names_back(engine: Engine, tags: t.Mapping[str, str | None]) -> None:
 
 def own_past(session: Session) -> list[Session]:
     """Earlier sessions of this container that began on this host: what they left here is the container's own."""
-    return sessions.past_of(session.facts.get("ancestry", []))
+    return lineage.past_of(session.facts.get("ancestry", []))
 
 
 def _require_free(session: Session, engine: Engine, spec: t.Mapping[str, t.Any], overwrite: bool) -> dict[str, t.Any]:

@@ -29,8 +29,7 @@ from ..._docker import volumes as docker_volumes
 from ..._docker.engine import Engine
 from ..._engines import bound_files
 from ..._host import mountinfo
-from ..._session import old_copy_names
-from ..._session import session as sessions
+from ..._session import lineage, old_copy_names
 from ..._session.session import Session
 
 _Entry = t.Mapping[str, t.Any]
@@ -116,7 +115,7 @@ class Others:
     @functools.cached_property
     def _uses(self) -> list[mount_users.Use]:
         own = {str(self._session.data("created").get("container_id"))}
-        for earlier in sessions.past_of(self._session.facts.get("ancestry", [])):
+        for earlier in lineage.past_of(self._session.facts.get("ancestry", [])):
             old = self._engine.find(earlier.facts["container_id"])
             # One that has been started again or renamed is somebody's.
             if old is not None and not old_copy_names.why_in_use(earlier, old):

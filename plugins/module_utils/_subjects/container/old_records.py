@@ -26,12 +26,8 @@ from ..._docker.engine import Engine
 from ..._engines import shim_files
 from ..._host import memory_filesystem
 from ..._session import stories as session_stories
-from ..._session.session import (
-    SOURCE,
-    STATE_ROOT,
-    VOLATILE_ROOT,
-    Session,
-)
+from ..._session.phases import SOURCE
+from ..._session.session import STATE_ROOT, VOLATILE_ROOT, Session
 
 KEPT_DAYS = 30
 KEPT_RECORDS = 100

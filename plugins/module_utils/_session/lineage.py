@@ -1,0 +1,34 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This code is private to the collection: it may change at any time.
+
+"""The moves that a container has behind it: the ids that it had on other hosts, and what it left here."""
+
+from __future__ import annotations
+
+import typing as t
+
+from .phases import DESTINATION, SOURCE
+from .session import Session
+
+
+def ancestry(container_id: str) -> list[str]:
+    """The ids under which a container of this host lived before, on whatever host: newest first."""
+    for session in reversed(Session.all()):
+        if session.role == DESTINATION and session.data("run").get("container_id") == container_id:
+            return [session.facts["container_id"], *session.facts.get("ancestry", [])]
+    return []
+
+
+def past_of(ids: t.Collection[str]) -> list[Session]:
+    """Earlier sessions that moved a container away from this host: what they left here is the container's own.
+
+    :param ids: all ids that it has ever had.
+    """
+    return [
+        earlier
+        for earlier in Session.all()
+        if earlier.role == SOURCE and earlier.reached("committed") and earlier.facts["container_id"] in ids
+    ]
