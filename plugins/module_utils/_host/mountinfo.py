@@ -99,8 +99,8 @@ def unescape(text: str) -> str:
 
 
 def masked(mounts: t.Iterable[KernelMount]) -> list[str]:
-    """The places below /proc and /sys that are covered: each has to exist on the destination for the cover to be "
-    "mounted again."""
+    """The places below /proc and /sys that are covered: each has to exist on the destination for the cover to be
+    mounted again."""
     return sorted(
         {
             one.place

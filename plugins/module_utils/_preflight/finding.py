@@ -100,6 +100,18 @@ class Case(t.NamedTuple):
             if facts is not None:
                 yield where, facts
 
+    def both_hosts(self) -> tuple[Facts, Facts]:
+        """Source and destination, for rules that compare them."""
+        if self.source is None or self.destination is None:
+            raise ValueError("a rule about both hosts was asked without them")
+        return self.source, self.destination
+
+    def both_sides(self) -> tuple[Facts, Facts]:
+        """The container, and what the destination has for it."""
+        if self.container is None or self.there is None:
+            raise ValueError("a rule about the destination of a container was asked without them")
+        return self.container, self.there
+
 
 #: message and remedy
 Told = tuple[str, str]

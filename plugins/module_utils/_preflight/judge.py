@@ -6,7 +6,7 @@
 
 """Whether a container can go from one host to the other: all rules over the facts of both hosts and of the container, at once.
 
-The rules are in ``_rules_*.py`` by topic; this puts their case together, chooses the engine, and sorts what comes out.
+The rules are in ``rules/`` by topic; this puts their case together, chooses the engine, and sorts what comes out.
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ from .finding import (
 )
 from .rules import container as rules_container
 from .rules import destination as rules_destination
+from .rules import destination_data as rules_destination_data
+from .rules import destination_network as rules_destination_network
+from .rules import engines as rules_engines
 from .rules import hosts as rules_hosts
+from .rules import kernels as rules_kernels
 from .rules import mounts as rules_mounts
 from .rules import network as rules_network
 from .rules import processes as rules_processes
@@ -41,6 +45,8 @@ from .rules import surroundings_network as rules_surroundings_network
 # In this order the rules of one severity are told: who reads them begins with the hosts.
 TOPICS = {
     "The hosts": rules_hosts,
+    "Their engines": rules_engines,
+    "Their kernels, processors and CRIU": rules_kernels,
     "The container, as it was created": rules_container,
     "Its mounts": rules_mounts,
     "Its processes": rules_processes,
@@ -48,6 +54,8 @@ TOPICS = {
     "Its network": rules_network,
     "Its network, as programs have changed it": rules_surroundings_network,
     "The destination": rules_destination,
+    "Its networks, addresses and ports": rules_destination_network,
+    "Its data": rules_destination_data,
     "Room": rules_room,
 }
 # The options of the module preflight, and of the action plugin that does its work.
