@@ -154,18 +154,14 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
     there = _require_free(session, engine, spec, overwrite)
     old_records.prune_beside(engine, session)
     past = own_past(session)
-    binds = [entry for entry in spec["volumes"] if entry["kind"] == "bind"]
-    sources = {entry["destination"]: entry["path"] for entry in binds}
-    if inspect["HostConfig"].get("Init") and there["init"]:
-        sources[host_files.INIT_PLACE] = there["init"]
-    links = host_files.links(sources, spec.get("real_places", {}))
+    links = _links(spec, there)
     # Now, while nothing has been made yet, and not a second time when it has.
     plan = _creation(session, spec, engine)
     volumes = [entry for entry in spec["volumes"] if entry["kind"] == "volume"]
     new_volumes = [entry for entry in volumes if there["volumes"][entry["name"]] is None]
     new_networks = _missing_networks(spec, there)
     temporary = f"livemigrate-{session.id}"
-    directories = made_places.missing_directories(binds)
+    directories = made_places.missing_directories(_binds(spec))
     session.enter(
         "creating",
         name=temporary,
@@ -173,15 +169,7 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
         networks=[body["Name"] for body in new_networks],
         made_directories=directories,
         empty_directories=made_places.empty_places(engine, spec),
-        files=[
-            {
-                "path": path,
-                "arrival": bound_files.arrival(session, number, path),
-                "made": not os.path.lexists(path),
-                "around": durable.identity(os.path.dirname(path)),
-            }
-            for number, path in _files(spec)
-        ],
+        files=_arrivals(session, spec),
     )
     for body in new_networks:
         engine.create_network(body)
@@ -190,11 +178,7 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
         for entry in new_volumes
     }
     made_directories = made_places.make_directories(directories)
-    for entry in binds:
-        if entry["travels"] and entry["form"] != docker_volumes.FILE:
-            os.makedirs(entry["path"], exist_ok=True)
-    for number, path in _files(spec):
-        bound_files.make_place(session, number, path)
+    _make_bound_places(session, spec)
     container = engine.create(temporary, plan["body"])
     # At once: a copy that is not marked could be started afresh by anybody.
     checkpoint = engines.of(session).receive(session, container)
@@ -219,6 +203,40 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
     warnings = [f"{note['field']}: {note['why']}" for note in plan["changes"]]
     warnings += [f"{name}: unknown to this collection; carried over as it is." for name in plan["unknown_fields"]]
     return {"container_id": container, "created_volumes": [v["name"] for v in new_volumes], "notes": warnings}
+
+
+def _binds(spec: t.Mapping[str, t.Any]) -> list[t.Mapping[str, t.Any]]:
+    return [entry for entry in spec["volumes"] if entry["kind"] == "bind"]
+
+
+def _links(spec: t.Mapping[str, t.Any], there: t.Mapping[str, t.Any]) -> dict[str, str]:
+    """The mounts whose source on this host is a symbolic link."""
+    sources = {entry["destination"]: entry["path"] for entry in _binds(spec)}
+    if spec["inspect"]["HostConfig"].get("Init") and there["init"]:
+        sources[host_files.INIT_PLACE] = there["init"]
+    return host_files.links(sources, spec.get("real_places", {}))
+
+
+def _arrivals(session: Session, spec: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
+    """What is to be noted of each file that is mounted by itself, before its place is made."""
+    return [
+        {
+            "path": path,
+            "arrival": bound_files.arrival(session, number, path),
+            "made": not os.path.lexists(path),
+            "around": durable.identity(os.path.dirname(path)),
+        }
+        for number, path in _files(spec)
+    ]
+
+
+def _make_bound_places(session: Session, spec: t.Mapping[str, t.Any]) -> None:
+    """The places of bind mounts that travel."""
+    for entry in _binds(spec):
+        if entry["travels"] and entry["form"] != docker_volumes.FILE:
+            os.makedirs(entry["path"], exist_ok=True)
+    for number, path in _files(spec):
+        bound_files.make_place(session, number, path)
 
 
 def _addresses_of(engine: Engine, source: t.Mapping[str, t.Any], created: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
