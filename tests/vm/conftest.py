@@ -98,13 +98,14 @@ def forky(stock: Callable[..., list[Host]]) -> Host:
 @pytest.fixture(scope="session")
 def debian13_newer_criu(stock: Callable[..., list[Host]]) -> Host:
     """Debian 13 with forky's CRIU, as one prepares it for moves to and from forky."""
-    return stock("trixie", "vmn", arguments=["-e", "criu_extra_suite=forky"])[0]
+    return stock("trixie", "vmn", arguments=["-e", "criu_extra_suite=forky", "-e", "criu_minimal_version=4.2"])[0]
 
 
 @pytest.fixture(scope="session")
 def forky_experimental(stock: Callable[..., list[Host]]) -> Host:
     """The next Debian with what experimental has beyond it: CRIU 4.3, and runc 1.4."""
-    host = stock("forky", "vme", arguments=["-e", "criu_extra_suite=experimental"])[0]
+    arguments = ["-e", "criu_extra_suite=experimental", "-e", "criu_minimal_version=4.3"]
+    host = stock("forky", "vme", arguments=arguments)[0]
     # The role has made the suite known; it takes nothing from there but CRIU.
     host.run(
         ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-qy", "-t", "experimental", "runc"],
