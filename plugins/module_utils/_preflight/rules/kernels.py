@@ -74,10 +74,13 @@ def criu_not_older(case: Case) -> _Found:
     source, destination = case.both_hosts()
     here, there = source["criu"].get("version"), destination["criu"].get("version")
     if here and there and parse_version(there)[:2] < parse_version(here)[:2]:
+        remedy = (
+            f"Bring the destination to it: playbooks/provision.yml -e criu_minimal_version={'.'.join(here.split('.')[:2])}, and "
+            "where its packages have no such CRIU also -e criu_extra_suite=SUITE or -e criu_method=source (README of the role criu)."
+        )
         yield (
             f"The destination's CRIU {there} is older than the source's {here} and cannot be relied on to read its images.",
-            f"Bring the destination to it: playbooks/provision.yml -e criu_minimal_version={'.'.join(here.split('.')[:2])}, and where "
-            "its packages have no such CRIU also -e criu_extra_suite=SUITE or criu_method=source (README of the role criu).",
+            remedy,
         )
 
 
