@@ -76,7 +76,7 @@ def criu_not_older(case: Case) -> _Found:
     if here and there and parse_version(there)[:2] < parse_version(here)[:2]:
         remedy = (
             f"Bring the destination to it: playbooks/provision.yml -e criu_minimal_version={'.'.join(here.split('.')[:2])}, and "
-            "where its packages have no such CRIU also -e criu_extra_suite=SUITE or -e criu_method=source (README of the role criu)."
+            "where its packages have none, also -e criu_extra_suite=SUITE or -e criu_method=source (README of the role criu)."
         )
         yield (
             f"The destination's CRIU {there} is older than the source's {here} and cannot be relied on to read its images.",
