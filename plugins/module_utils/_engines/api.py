@@ -28,7 +28,7 @@ from .._criu import log as criu_log
 from .._docker import directories, runc
 from .._docker.engine import Engine, memory_timeout
 from .._host import fingerprints as process_fingerprints
-from .._host import flush as flush_module
+from .._host.flush import write_out
 from .._host.tasks import TaskGroup
 from .._network import fence as network_fence
 from .._session.phases import RUN
@@ -95,7 +95,7 @@ def seal(session: Session, engine: Engine) -> int:
     trees = directories.content(inspect, session.facts["data_root"], spec["volumes"])
     paths = [directory, *(tree.path for tree in trees)]
     with ThreadPoolExecutor(max_workers=1) as pool:
-        written = pool.submit(flush_module.write_out, paths)
+        written = pool.submit(write_out, paths)
         manifest = criu_images.manifest(directory)
         durable.write_json(os.path.join(session.memory_path("outbox"), "manifest.json"), manifest)
         # Names, sizes and hashes only: what a start from this checkpoint after a reboot is checked against.

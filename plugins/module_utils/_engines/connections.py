@@ -31,9 +31,8 @@ from .._network.addresses import NO_ADDRESSES, Addresses
 from .._network.announce import Announcer
 from .._network.fence import Fence
 from .._network.sockets import Address, Socket
-from .._preflight import finding as finding_module
 from .._preflight.facts import network as facts_of_network
-from .._preflight.finding import ERROR, WARNING, Case
+from .._preflight.finding import ERROR, RULES, WARNING, Case, findings, refuse
 from .._preflight.rules import network as rules_network
 from .._session.session import Session
 
@@ -102,10 +101,8 @@ def make_plan(session: Session, inspect: Inspect, *, keeps: bool, close_connecti
     if network_fence.refusal(inspect) is None:
         strangers = network_fence.lasting_strangers(init, group.pids)
         # Closing it would cut them off, and they would go on in the namespace of a container that has left.
-        shared = [finding_module.RULES["network_strangers"]]
-        finding_module.refuse(
-            subject, finding_module.findings(Case(container={"strangers": strangers}), ignored, shared)
-        )
+        shared = [RULES["network_strangers"]]
+        refuse(subject, findings(Case(container={"strangers": strangers}), ignored, shared))
     why = network_fence.refusal(inspect, strangers)
     if why is not None:
         warning = (
@@ -132,7 +129,7 @@ def make_plan(session: Session, inspect: Inspect, *, keeps: bool, close_connecti
         time.sleep(_LASTING_SECONDS)
         before, sockets = sockets, network_sockets.look(pids)
         connections = network_sockets.lasting(before, sockets)
-    finding_module.refuse(subject, rules_network.judge(view(connections), ERROR, ignored))
+    refuse(subject, rules_network.judge(view(connections), ERROR, ignored))
     addresses = tuple(sorted(str(one) for one in sockets.own_addresses if not _is_local(one)))
     plan = Plan(Fence.of(init), after, addresses, skip_lock)
     said = rules_network.judge(view(sockets.connections), WARNING, ignored)

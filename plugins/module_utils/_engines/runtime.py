@@ -38,9 +38,9 @@ from .._network.announce import Announcer
 from .._preflight import finding
 from .._session.phases import RUN
 from .._session.session import Session
-from .._surroundings import surroundings as surroundings_module
 from .._surroundings import sysctls as surroundings_sysctls
 from .._surroundings.side import Side
+from .._surroundings.surroundings import bring_over, look_ahead_there, sentence
 from . import armed_start, bound_files, connections, shim_files
 from .shim_files import Held, Mark
 
@@ -230,7 +230,7 @@ def checkpoint_place(session: Session) -> str:
 def arm(session: Session, engine: Engine) -> None:
     """Give the copy its name and let a unit wait for the checkpoint, so that nothing of that is left for the frozen time."""
     engine.rename(session.data("created")["container_id"], session.facts["container_name"])
-    durable.write_json(session.memory_path("surroundings.json"), surroundings_module.look_ahead_there())
+    durable.write_json(session.memory_path("surroundings.json"), look_ahead_there())
     armed_start.arm(session, session.agent)
 
 
@@ -351,10 +351,10 @@ def _bring_surroundings(session: Session, copy: Side, source: t.Mapping[str, t.A
     :returns: what still differs, for a person, where the user does not heed that.
     :raises MigrationError: ``surroundings_differ``.
     """
-    left = surroundings_module.bring_over(copy, source)
+    left = bring_over(copy, source)
     if not left:
         return []
-    text = surroundings_module.sentence(left)
+    text = sentence(left)
     spec = durable.read_json(session.memory_path("inbox", "spec.json")) or {}
     if finding.SURROUNDINGS_DIFFER in spec.get("ignore_rules", ()):
         return [text]

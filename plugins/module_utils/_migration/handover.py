@@ -31,7 +31,7 @@ from .._host.tasks import TaskGroup
 from .._session.phases import RUN
 from .._session.session import Session
 from . import freeze, source
-from . import transfer as transfer_module
+from .transfer import LastPass, content_trees
 
 # Seconds for an answer, besides what memory takes.
 _ANSWER_SECONDS = 60.0
@@ -41,7 +41,7 @@ def _send(
     session: Session,
     talk: Conversation,
     images: messages.Follower,
-    content: transfer_module.LastPass,
+    content: LastPass,
     found: t.Mapping[str, int],
 ) -> tuple[int, dict[str, t.Any]]:
     """The rest of the checkpoint through the talk, and beside it whatever else has changed; then the copy is restored and held.
@@ -106,12 +106,12 @@ def hand_over(session: Session, engine: Engine) -> dict[str, t.Any]:
             stack.enter_context(runc.unit_ready(session.id, engine_runtime.options_file(session)))
             with talk.within(_ANSWER_SECONDS):
                 talk.hear()
-            trees = transfer_module.content_trees(session, engine.inspect(session.facts["container_id"]))
+            trees = content_trees(session, engine.inspect(session.facts["container_id"]))
             freeze.freeze(session, engine, lambda: source.look_last(session))
             # Both beside the dump. What has left already means nothing before it is said to be complete.
             # What the kernel writes for a program by itself, and after the freeze, moves no change time when it is through.
             beside = not deleted_files.has_kernel_aio(TaskGroup(session.data("arming")["cgroup"]).pids())
-            content = stack.enter_context(transfer_module.LastPass(session, trees, beside=beside))
+            content = stack.enter_context(LastPass(session, trees, beside=beside))
             checkpoint = engines.of(session).images(session)
             images = stack.enter_context(messages.Follower(talk.output, checkpoint, talk.hang_up))
             dumped = source.dump(session, engine)

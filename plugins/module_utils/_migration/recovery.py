@@ -16,8 +16,8 @@ import typing as t
 
 from .._base import valid_names
 from .._base.errors import MigrationError
-from .._channel import destination_lost as destination_lost_module
 from .._channel.client import Channel
+from .._channel.destination_lost import require
 from .._criu import failure as criu_failure
 from .._docker.engine import Engine
 from .._session import stories as session_stories
@@ -134,7 +134,7 @@ def _override(session: Session, engine: Engine) -> None:
     try:
         source.ask(session, timeout=_LOST_SECONDS)
     except MigrationError as exc:
-        destination_lost_module.require(session, exc)
+        require(session, exc)
         source.abort(session, engine, destination_lost=True)
         source.close(session)
         return

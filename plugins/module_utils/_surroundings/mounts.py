@@ -21,8 +21,8 @@ import re
 import typing as t
 
 from .._docker import host_files
-from .._host import mountinfo as mountinfo_module
 from .._host import namespaces, process_resources
+from .._host.mountinfo import unescape
 from .side import Side
 
 NAME = "mounts"
@@ -144,7 +144,7 @@ def _set_options(wanted: t.Mapping[str, str]) -> None:
     """In the mount namespace of the copy. What fails is found by the comparison."""
     for place, options in wanted.items():
         with contextlib.suppress(KeyError, OSError):
-            path = os.fsencode(mountinfo_module.unescape(place))
+            path = os.fsencode(unescape(place))
             namespaces.call("mount", None, path, None, _MS_REMOUNT | _MS_BIND | flags(options), None)
 
 

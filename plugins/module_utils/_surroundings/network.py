@@ -23,10 +23,9 @@ import typing as t
 
 from .._host import namespaces
 from .._network import match as network_match
-from .._network import netlink as netlink_module
 from .._network import plan as network_plan
 from .._network import state as network_state
-from .._network.netlink import Message, Netlink
+from .._network.netlink import ADD, APPEND, ONLY, REPLACE, Message, Netlink, packed
 from .._network.plan import LinkChange, Made, Plan
 from .._network.state import State
 from .side import Side
@@ -183,21 +182,21 @@ def _apply(netlink: Netlink, made: Made, before: State, todo: Plan) -> None:
     for one in todo.addresses:
         _add_address(netlink, one, before)
     for one in sorted(todo.nexthops, key=lambda one: one.get(network_state.NHA_GROUP) is not None):
-        _try(netlink, _NEW_NEXTHOP, one, netlink_module.REPLACE)
+        _try(netlink, _NEW_NEXTHOP, one, REPLACE)
     # The kernel has made routes for new addresses, and taken some away.
     rest = network_plan.plan(made, network_state.read(), before)
     for one in rest.delete_routes:
         _try(netlink, _DELETE_ROUTE, one)
     for one in rest.routes:
         # A second route to the same place, where there is one.
-        if not _try(netlink, _NEW_ROUTE, one, netlink_module.ADD):
-            _try(netlink, _NEW_ROUTE, one, netlink_module.APPEND)
+        if not _try(netlink, _NEW_ROUTE, one, ADD):
+            _try(netlink, _NEW_ROUTE, one, APPEND)
     for one in rest.rules:
-        _try(netlink, _NEW_RULE, one, netlink_module.ADD)
+        _try(netlink, _NEW_RULE, one, ADD)
     for one in rest.delete_rules:
         _try(netlink, _DELETE_RULE, one)
     for one in rest.neighbours:
-        _try(netlink, _NEW_NEIGHBOUR, one, netlink_module.REPLACE)
+        _try(netlink, _NEW_NEIGHBOUR, one, REPLACE)
     for change in todo.links:
         # Last, because it takes the routes of the device away.
         if change.mask & network_state.UP & ~change.flags:
@@ -206,7 +205,7 @@ def _apply(netlink: Netlink, made: Made, before: State, todo: Plan) -> None:
             )
 
 
-def _try(netlink: Netlink, kind: int, message: Message, how: int = netlink_module.ONLY) -> bool:
+def _try(netlink: Netlink, kind: int, message: Message, how: int = ONLY) -> bool:
     """What the kernel does not accept shows in the comparison."""
     try:
         netlink.request(kind, message, how)
@@ -237,24 +236,24 @@ def _change_link(netlink: Netlink, change: LinkChange, mask: int) -> None:
         # One by one: a device may take one and not the other.
         _try(netlink, _NEW_LINK, Message(network_state.LINK_HEAD.pack(0, 0, change.number, 0, 0), (pair,)))
     if change.altnames:
-        names = netlink_module.packed((network_state.IFLA_ALTNAME, name.encode() + b"\0") for name in change.altnames)
+        names = packed((network_state.IFLA_ALTNAME, name.encode() + b"\0") for name in change.altnames)
         message = Message(
             network_state.LINK_HEAD.pack(0, 0, change.number, 0, 0),
             ((network_state.IFLA_PROPERTIES | _NESTED, names),),
         )
-        _try(netlink, _NEW_LINK_PROPERTY, message, netlink_module.ADD)
+        _try(netlink, _NEW_LINK_PROPERTY, message, ADD)
 
 
 def _add_address(netlink: Netlink, address: Message, state: State) -> None:
     family, _length, _flags, _scope, index = network_state.ADDRESS_HEAD.unpack(address.head)
     if family != network_state.INET6:
-        _try(netlink, _NEW_ADDRESS, address, netlink_module.ADD)
+        _try(netlink, _NEW_ADDRESS, address, ADD)
         return
     flags = address.number(network_state.IFA_FLAGS) or 0
     # Nobody is asked whether it is free, which would take a second: the source has it.
     now = address.with_attribute(network_state.IFA_FLAGS, struct.pack("=I", flags | network_state.NODAD))
     try:
-        netlink.request(_NEW_ADDRESS, now, netlink_module.ADD)
+        netlink.request(_NEW_ADDRESS, now, ADD)
     except OSError as exc:
         link = state.link(index)
         if exc.errno != errno.EACCES or link is None:
@@ -265,9 +264,9 @@ def _add_address(netlink: Netlink, address: Message, state: State) -> None:
             open(f"/proc/sys/net/ipv6/conf/{link.name}/disable_ipv6", "w", encoding="ascii") as handle,
         ):
             handle.write("0\n")
-        _try(netlink, _NEW_ADDRESS, now, netlink_module.ADD)
+        _try(netlink, _NEW_ADDRESS, now, ADD)
     if not flags & network_state.NODAD:
-        _try(netlink, _NEW_ADDRESS, address, netlink_module.REPLACE)
+        _try(netlink, _NEW_ADDRESS, address, REPLACE)
 
 
 def compare(side: Side, source: t.Any) -> list[str]:

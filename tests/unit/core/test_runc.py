@@ -16,7 +16,7 @@ import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.command import Completed, run
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._docker import runc as runc_module
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.runc import await_end, dump, root_of
 from tests.unit.core.support import CONTAINER, OTHER_CONTAINER
 from tests.unit.core.test_criu_stats import SAMPLE
 
@@ -61,7 +61,7 @@ def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         notes.mkdir(parents=True)
         (notes / "state.json").write_text("{}")
     found = tmp_path / "docker" / "runtime-*" / "*"
-    monkeypatch.setattr(runc_module.root_of, "__defaults__", (str(found),))
+    monkeypatch.setattr(root_of, "__defaults__", (str(found),))
     return found
 
 
@@ -73,15 +73,15 @@ def work(tmp_path: Path) -> Path:
 
 
 def _dump(work: Path, runner: Runner) -> dict[str, float | int]:
-    return runc_module.dump(SESSION, CONTAINER, "/images", str(work), options="/dump.conf", timeout=77.0, runner=runner)
+    return dump(SESSION, CONTAINER, "/images", str(work), options="/dump.conf", timeout=77.0, runner=runner)
 
 
 # -- where -------------------------------------------------------------------------------------------------------------
 
 
 def test_the_root_is_found_whatever_the_runtime_is_called(roots: Path, tmp_path: Path) -> None:
-    assert runc_module.root_of(CONTAINER, str(roots)) == str(tmp_path / "docker" / "runtime-livemigrate" / "moby")
-    assert runc_module.root_of(OTHER_CONTAINER, str(roots)) == str(tmp_path / "docker" / "runtime-runc" / "moby")
+    assert root_of(CONTAINER, str(roots)) == str(tmp_path / "docker" / "runtime-livemigrate" / "moby")
+    assert root_of(OTHER_CONTAINER, str(roots)) == str(tmp_path / "docker" / "runtime-runc" / "moby")
 
 
 def test_a_container_that_runc_does_not_know(roots: Path, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_container_that_runc_does_not_know(roots: Path, tmp_path: Path) -> Non
     stranger = "c" * 64
     (tmp_path / "docker" / "runtime-runc" / "moby" / stranger).mkdir()
     with pytest.raises(MigrationError) as caught:
-        runc_module.root_of(stranger, str(roots))
+        root_of(stranger, str(roots))
     assert caught.value.code == "runc_unknown"
     assert caught.value.details == {"container": stranger}
     assert str(roots) in caught.value.message
@@ -99,7 +99,7 @@ def test_a_container_that_runc_does_not_know(roots: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", ["web", "*", "a" * 12, "../" + "a" * 61])
 def test_nothing_but_a_full_id_is_looked_for(name: str, roots: Path) -> None:
     with pytest.raises(MigrationError) as caught:
-        runc_module.root_of(name, str(roots))
+        root_of(name, str(roots))
     assert caught.value.code == "invalid_id"
 
 
@@ -121,7 +121,7 @@ def test_the_dump_runs_in_a_unit_of_its_own_and_leaves_the_container_paused(root
     assert runc == [
         "runc",
         "--root",
-        runc_module.root_of(CONTAINER),
+        root_of(CONTAINER),
         "checkpoint",
         "--leave-running",
         "--image-path",
@@ -213,7 +213,7 @@ def test_a_real_program_s_failure(work: Path, tmp_path: Path, monkeypatch: pytes
         program.chmod(0o755)
     monkeypatch.setenv("PATH", str(programs), prepend=":")
     with pytest.raises(MigrationError, match=r"^CRIU cannot dump the container: no\.$"):
-        runc_module.dump(SESSION, CONTAINER, "/images", str(work), options="/dump.conf", timeout=10, runner=run)
+        dump(SESSION, CONTAINER, "/images", str(work), options="/dump.conf", timeout=10, runner=run)
 
 
 # -- its end -----------------------------------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ def test_a_real_program_s_failure(work: Path, tmp_path: Path, monkeypatch: pytes
 def test_a_dump_that_has_ended_is_not_waited_for(state: str) -> None:
     runner = Runner(Completed(3, state, ""))
     began = time.monotonic()
-    runc_module.await_end(SESSION, 10, runner)
+    await_end(SESSION, 10, runner)
     assert time.monotonic() - began < 1
     assert runner.calls == [["systemctl", "is-active", UNIT]]
 
@@ -232,7 +232,7 @@ def test_a_dump_that_is_at_work_is_waited_for() -> None:
     runner = Runner(
         *(Completed(0, state, "") for state in ("activating\n", "active\n", "deactivating\n", "inactive\n"))
     )
-    runc_module.await_end(SESSION, 10, runner)
+    await_end(SESSION, 10, runner)
     assert len(runner.calls) == 4
 
 
@@ -240,7 +240,7 @@ def test_a_dump_that_is_at_work_is_waited_for() -> None:
 def test_a_dump_that_is_not_known_to_have_ended_is_told_and_not_passed_over(state: str) -> None:
     """No word at all is systemctl's when its bus does not answer."""
     with pytest.raises(MigrationError) as caught:
-        runc_module.await_end(SESSION, 0.15, Runner(Completed(1, state, "Failed to connect to bus")))
+        await_end(SESSION, 0.15, Runner(Completed(1, state, "Failed to connect to bus")))
     assert caught.value.code == "dump_running"
     assert caught.value.details == {"unit": UNIT}
     assert UNIT in caught.value.message

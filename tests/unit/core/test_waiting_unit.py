@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._docker import runc as runc_module
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.runc import dump, root_of, unit_ready
 from ansible_collections.livemigrate.criu.plugins.module_utils._host.waiting_unit import WaitingUnit
 from tests.unit.core.support import wait_for
 
@@ -143,7 +143,7 @@ def test_the_dump_takes_the_unit_that_waits(calls: Path, tmp_path: Path, monkeyp
     notes = tmp_path / "docker" / "runtime-runc" / "moby" / container
     notes.mkdir(parents=True)
     (notes / "state.json").write_text("{}")
-    monkeypatch.setattr(runc_module.root_of, "__defaults__", (str(tmp_path / "docker" / "runtime-*" / "*"),))
+    monkeypatch.setattr(root_of, "__defaults__", (str(tmp_path / "docker" / "runtime-*" / "*"),))
     runc = tmp_path / "bin" / "runc"
     runc.write_text(f'#!/bin/sh\necho "$*" >{tmp_path}/runc; : >{tmp_path}/stats-dump\n')
     runc.chmod(0o755)
@@ -152,12 +152,12 @@ def test_the_dump_takes_the_unit_that_waits(calls: Path, tmp_path: Path, monkeyp
     for ready in (True, False):
         calls.unlink(missing_ok=True)
         if ready:
-            with runc_module.unit_ready(session, options):
+            with unit_ready(session, options):
                 before = calls.read_text()
-                runc_module.dump(session, container, "/images", str(tmp_path), options=options, timeout=10)
+                dump(session, container, "/images", str(tmp_path), options=options, timeout=10)
                 assert calls.read_text() == before, "another unit was started"
         else:
-            runc_module.dump(session, container, "/images", str(tmp_path), options=options, timeout=10)
+            dump(session, container, "/images", str(tmp_path), options=options, timeout=10)
             assert len(calls.read_text().splitlines()) == 1
         assert (tmp_path / "runc").read_text().split()[2:4] == ["checkpoint", "--leave-running"]
         (tmp_path / "runc").unlink()

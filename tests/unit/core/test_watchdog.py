@@ -22,8 +22,7 @@ import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.command import Completed
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._migration import agent as agent_module
-from ansible_collections.livemigrate.criu.plugins.module_utils._migration.agent import TRY_AGAIN
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration.agent import TRY_AGAIN, main
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import session as sessions
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import watchdog
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import LEASE_SECONDS, Session
@@ -435,7 +434,7 @@ def test_a_session_whose_closing_was_cut_off_at_its_very_end_is_closed_and_forgo
     forgotten: list[str] = []
     monkeypatch.setattr(watchdog, "disarm", forgotten.append)
     assert watched.look() == [session.id]
-    assert agent_module.main(["settle", session.id]) == 0
+    assert main(["settle", session.id]) == 0
     assert forgotten == [session.id]
     assert sorted(os.listdir(session.directory)) == ["journal", "session.json"]
 

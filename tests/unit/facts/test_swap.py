@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._host import swap as swap_module
+from ansible_collections.livemigrate.criu.plugins.module_utils._host.swap import has_noswap, in_the_clear
 
 HEADER = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
 
@@ -46,7 +46,7 @@ class Host:
 
     def clear(self) -> list[str]:
         (self.place / "swaps").write_text(self.lines)
-        return swap_module.in_the_clear(str(self.place / "swaps"), str(self.place))
+        return in_the_clear(str(self.place / "swaps"), str(self.place))
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_no_swap_and_swap_that_cannot_be_looked_at(host: Host) -> None:
     assert host.clear() == []
     host.lines += "/nowhere/swap\tfile\t1\t0\t-2\n/dev/vda2\\040(deleted)\tpartition\t1\t0\t-2\n"
     assert host.clear() == ["/nowhere/swap", "/dev/vda2 (deleted)"]
-    assert swap_module.in_the_clear("/nowhere/swaps") == []
+    assert in_the_clear("/nowhere/swaps") == []
 
 
 def test_the_kernel_s_answer_is_what_a_mount_says(tmp_path: Path) -> None:
@@ -102,5 +102,5 @@ def test_the_kernel_s_answer_is_what_a_mount_says(tmp_path: Path) -> None:
         ["unshare", "--mount", "sh", "-c", script, "sh", str(tmp_path)], capture_output=True, check=False
     )
     before = os.listdir("/proc/self/fd")
-    assert swap_module.has_noswap() == (done.returncode == 0)
+    assert has_noswap() == (done.returncode == 0)
     assert len(os.listdir("/proc/self/fd")) == len(before)

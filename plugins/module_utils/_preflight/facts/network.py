@@ -15,10 +15,9 @@ import typing as t
 
 from ..._host import namespaces, process_resources
 from ..._network import match as network_match
-from ..._network import netlink as netlink_module
 from ..._network import plan as network_plan
 from ..._network import state as network_state
-from ..._network.netlink import Netlink
+from ..._network.netlink import NETFILTER, XFRM, Netlink, packed
 from ..._network.plan import Made
 from ..._network.state import State
 from ..._surroundings import firewall as surroundings_firewall
@@ -84,8 +83,8 @@ def _has_netlink(init: int, protocol: int) -> bool:
 def _ipsec(init: int) -> int:
     """How many associations and policies of IPsec there are."""
     found = 0
-    if _has_netlink(init, netlink_module.XFRM):
-        with contextlib.suppress(OSError), Netlink(netlink_module.XFRM) as netlink:
+    if _has_netlink(init, XFRM):
+        with contextlib.suppress(OSError), Netlink(XFRM) as netlink:
             found = sum(len(netlink.dump(kind, _XFRM_REQUEST)) for kind in (_GET_SA, _GET_POLICY))
     return found
 
@@ -95,7 +94,7 @@ def _ipsets() -> list[str]:
     if not os.path.isdir("/sys/module/ip_set"):
         return []
     for protocol in (7, 6):
-        with contextlib.suppress(OSError), Netlink(netlink_module.NETFILTER) as netlink:
-            sets = netlink.dump(_LIST_SETS, bytes(4), netlink_module.packed([(_SET_PROTOCOL, bytes([protocol]))]))
+        with contextlib.suppress(OSError), Netlink(NETFILTER) as netlink:
+            sets = netlink.dump(_LIST_SETS, bytes(4), packed([(_SET_PROTOCOL, bytes([protocol]))]))
             return sorted({one.text(_SET_NAME) for one in sets})
     return []

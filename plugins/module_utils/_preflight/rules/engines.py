@@ -12,8 +12,8 @@ import typing as t
 
 from ..._base.versions import at_least, parse_version
 from ..._docker import images as docker_images
-from ..._docker import shim as shim_module
 from ..._docker import snapshots
+from ..._docker.shim import PROTOCOL, RUNTIME
 from ..._docker.spec.networks import primary_network
 from ..finding import (
     ERROR,
@@ -59,17 +59,17 @@ def engine_restores(case: Case) -> _Found:
 def shim_registered(case: Case) -> _Found:
     docker = (case.destination or {})["docker"]
     shim = docker.get("shim") or {}
-    if docker.get("running") and shim.get("registered") and shim.get("version") != shim_module.PROTOCOL:
+    if docker.get("running") and shim.get("registered") and shim.get("version") != PROTOCOL:
         yield (
             (
-                f"The runtime {shim_module.RUNTIME} of the destination is of another version of this collection (protocol "
-                f"{shim.get('version')}, not {shim_module.PROTOCOL})."
+                f"The runtime {RUNTIME} of the destination is of another version of this collection (protocol "
+                f"{shim.get('version')}, not {PROTOCOL})."
             ),
             "The role livemigrate.criu.checkpointing replaces it, without a restart (playbooks/provision.yml).",
         )
     elif docker.get("running") and not shim.get("registered"):
         yield (
-            f"The runtime {shim_module.RUNTIME} is not registered with the Docker engine of the destination.",
+            f"The runtime {RUNTIME} is not registered with the Docker engine of the destination.",
             "The role livemigrate.criu.checkpointing registers it, without a restart (playbooks/provision.yml).",
         )
 

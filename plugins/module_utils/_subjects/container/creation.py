@@ -29,11 +29,10 @@ from ..._docker.spec import networks as spec_networks
 from ..._engines import bound_files
 from ..._engines import by_name as engines
 from ..._host.flush import Flush
-from ..._preflight import finding as finding_module
 from ..._preflight import judge as preflight_judge
 from ..._preflight.facts import container as facts_of_container
 from ..._preflight.facts import destination as facts_of_destination
-from ..._preflight.finding import ERROR, Case, Settings
+from ..._preflight.finding import ERROR, Case, Settings, findings
 from ..._preflight.rules import container as rules_container
 from ..._session import lineage
 from ..._session.session import Session
@@ -133,7 +132,7 @@ def _require_free(session: Session, engine: Engine, spec: t.Mapping[str, t.Any],
     settings = Settings(engine=session.facts.get("engine", engines.API), overwrite_data=overwrite)
     ignored = set(spec.get("ignore_rules", ())) - set(_NEVER_IGNORED)
     rules = [rule for rule in preflight_judge.rules() if rule.severity == ERROR and "there" in rule.needs]
-    found = finding_module.findings(Case(container=wanted, there=there, settings=settings), ignored, rules)
+    found = findings(Case(container=wanted, there=there, settings=settings), ignored, rules)
     if found:
         text = " ".join(f"{one.message} {one.remedy}" for one in found)
         raise MigrationError(found[0].rule, text, findings=[one._asdict() for one in found])
