@@ -18,7 +18,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._base.command imp
 from ansible_collections.livemigrate.criu.plugins.module_utils._criu.support import criu_verdict
 from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.facts import container as facts_of_container
 from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.facts import host as facts_of_host
-from tests.unit.spec import samples
+from tests.unit.docker.spec import samples
 
 Facts = dict[str, Any]
 

@@ -32,9 +32,9 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.facts 
     destination as facts_of_destination,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.finding import Case
+from tests.unit.docker.spec import samples
+from tests.unit.docker.spec.samples import BY_HAND, CAPTURED, SECRET, load
 from tests.unit.preflight.samples import network
-from tests.unit.spec import samples
-from tests.unit.spec.samples import BY_HAND, CAPTURED, SECRET, load
 
 # -- hosts --------------------------------------------------------------------------------------------------------
 

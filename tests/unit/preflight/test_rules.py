@@ -22,9 +22,9 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.findin
     Finding,
     Settings,
 )
+from tests.unit.docker.spec.samples import ID
 from tests.unit.preflight import samples
 from tests.unit.preflight.samples import Facts, bind, file_place, network, place, volume
-from tests.unit.spec.samples import ID
 
 Change = Callable[[Facts], object]
 

@@ -10,7 +10,7 @@ import ast
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tests.unit.core.support import MODULE_UTILS
+from tests.unit.helpers.support import MODULE_UTILS
 
 
 class Write(NamedTuple):

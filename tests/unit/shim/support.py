@@ -29,7 +29,7 @@ printf '\\n\\0' >>"$PLACE/calls"
 . "$PLACE/then"
 """
 
-# The same for livemigrate-network, which has its own tests, with real networks (tests/unit/core/test_fence.py).
+# The same for livemigrate-network, which has its own tests, with real networks (tests/unit/network/test_fence.py).
 NETWORK = """\
 #!/bin/sh
 echo "$1 $2 $(cat "$PLACE"/cgroup/system.slice/docker-x.scope/cgroup.freeze 2>/dev/null | head -n 1)" >>"$PLACE/network-calls"

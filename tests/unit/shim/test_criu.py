@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.core.groups import Group, own_group
-from tests.unit.core.support import wait_for
+from tests.unit.helpers.groups import Group, own_group
+from tests.unit.helpers.support import wait_for
 from tests.unit.shim.support import CONTAINER, FILES
 
 # Tells in which namespace it is, where it is in that, and what it was told.

@@ -1,0 +1,149 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A file that is open under a removed name, and has another one, gets the name that CRIU's images tell."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.livemigrate.criu.plugins.module_utils._criu import core_image
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines import removed_names
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import SOURCE
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
+from tests.unit.helpers.support import wait_for
+
+_HEADS = {"remap-fpath.img": (0x54564319, 0x59133954), "files.img": (0x54564319, 0x56303138)}
+_HOLD = "import sys, time; held = [open(name) for name in sys.argv[1:]]; print(1, flush=True); sys.stdin.read()"
+
+
+def _image(place: Path, name: str, *entries: list[Any]) -> None:
+    data = struct.pack("<II", *_HEADS[name])
+    for entry in entries:
+        message = core_image.build(entry)
+        data += struct.pack("<I", len(message)) + message
+    (place / name).write_bytes(data)
+
+
+def _file(number: int, name: str) -> list[Any]:
+    """A file_entry of a regular file, as CRIU writes it."""
+    regular: list[Any] = [(1, 0, number), (2, 0, 0), (3, 0, 0), (5, 2, b""), (6, 2, os.fsencode(name))]
+    return [(1, 0, 1), (2, 0, number), (3, 2, core_image.build(regular))]
+
+
+def _remap(original: int, remap: int, kind: int | None = 0) -> list[Any]:
+    return [(1, 0, original), (2, 0, remap), *([] if kind is None else [(3, 0, kind)])]
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    place = tmp_path / "images"
+    place.mkdir()
+    return place
+
+
+def test_without_such_files_nothing_is_wanted(images: Path) -> None:
+    assert removed_names.wanted(str(images)) == []
+    _image(images, "remap-fpath.img")
+    assert removed_names.wanted(str(images)) == []
+
+
+def test_only_links_are_wanted(images: Path) -> None:
+    """Ghosts are in the images themselves, and a dead process is no file."""
+    _image(
+        images, "files.img", _file(1, "/data/old"), _file(2, "/gone"), _file(9, "/data/link_remap.9"), _file(7, "/x")
+    )
+    _image(images, "remap-fpath.img", _remap(1, 9), _remap(2, 3, 1), _remap(7, 4, 2))
+    assert removed_names.wanted(str(images)) == [("/data/old", "/data/link_remap.9")]
+    # As an older CRIU wrote it.
+    _image(images, "remap-fpath.img", _remap(1, 9, None))
+    assert removed_names.wanted(str(images)) == [("/data/old", "/data/link_remap.9")]
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"no image at all", struct.pack("<III", *_HEADS["remap-fpath.img"], 400) + b"cut off"]
+)
+def test_what_is_no_such_image_is_left_alone(data: bytes, images: Path, make_session: Any) -> None:
+    (images / "remap-fpath.img").write_bytes(data)
+    with pytest.raises(ValueError, match=r"no such image|cut off"):
+        removed_names.wanted(str(images))
+    removed_names.give(make_session(SOURCE), str(images), os.getpid(), [])
+
+
+@pytest.fixture
+def holder(disk: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """A process in a mount namespace of its own that holds such files, and their directory."""
+    place = disk / "data"
+    place.mkdir()
+    (place / "old").write_text("content")
+    (place / "ghost").write_text("nobody else has it")
+    os.link(place / "old", place / "new")
+    command = ["unshare", "--mount", sys.executable, "-c", _HOLD, str(place / "old"), str(place / "ghost")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        (place / "old").unlink()
+        (place / "ghost").unlink()
+        try:
+            yield process, place
+        finally:
+            process.kill()
+
+
+def _bring_to_arming(session: Session, pid: int) -> None:
+    session.enter("prepared")
+    session.enter("arming", pid=pid, cgroup="/nowhere", policy={})
+
+
+@pytest.mark.usefixtures("needs_namespaces")
+def test_the_name_is_given_and_taken_back(
+    holder: tuple[subprocess.Popen[bytes], Path], images: Path, make_session: Any
+) -> None:
+    process, place = holder
+    wait_for(lambda: Path(f"/proc/{process.pid}/comm").read_text() != "unshare\n", "the process")
+    session = make_session(SOURCE)
+    _bring_to_arming(session, process.pid)
+    link = place / "link_remap.9"
+    _image(images, "files.img", _file(1, str(place / "old")), _file(9, str(link)))
+    _image(images, "remap-fpath.img", _remap(1, 9))
+    for _time in range(2):
+        removed_names.give(session, str(images), process.pid, [process.pid])
+        assert link.samefile(place / "new")
+        assert link.stat().st_nlink == 2
+    for _time in range(2):
+        removed_names.take_back(session)
+        assert sorted(path.name for path in place.iterdir()) == ["new"]
+
+
+@pytest.mark.usefixtures("needs_namespaces")
+def test_a_map_holds_a_file_too(disk: Path, images: Path, make_session: Any) -> None:
+    """The descriptor may have been closed."""
+    place = disk / "data"
+    place.mkdir()
+    (place / "old").write_bytes(bytes(4096))
+    os.link(place / "old", place / "new")
+    code = (
+        "import mmap, sys; f = open(sys.argv[1], 'r+b'); m = mmap.mmap(f.fileno(), 0); f.close(); "
+        "print(1, flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(place / "old")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        (place / "old").unlink()
+        session = make_session(SOURCE)
+        _bring_to_arming(session, process.pid)
+        _image(images, "files.img", _file(1, str(place / "old")), _file(9, str(place / "link_remap.9")))
+        _image(images, "remap-fpath.img", _remap(1, 9))
+        removed_names.give(session, str(images), process.pid, [process.pid])
+        assert (place / "link_remap.9").samefile(place / "new")
+        process.kill()

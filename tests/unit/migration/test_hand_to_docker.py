@@ -1,0 +1,112 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A copy that ends between RUN and its own restart policy: it is started as Docker would have done it, and once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.engine import Engine
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import boot
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import destination
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, RUN
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
+from tests.unit.helpers.support import OTHER_CONTAINER
+
+MakeSession = Callable[..., Session]
+
+
+class Docker:
+    """What of an engine is asked here: the state of one container."""
+
+    def __init__(self, *, running: bool, exit_code: int = 0) -> None:
+        self.state: dict[str, Any] = {"Running": running, "ExitCode": exit_code}
+        self.answers = True
+        self.starts = 0
+
+    def find(self, container: str) -> dict[str, Any]:
+        assert container == OTHER_CONTAINER
+        return {"Id": container, "State": dict(self.state)}
+
+    def start(self, container: str) -> None:
+        if not self.answers:
+            raise MigrationError("engine_unreachable", "The Docker engine does not answer.")
+        assert container == OTHER_CONTAINER
+        self.starts += 1
+        self.state["Running"] = True
+
+
+def _run(make_session: MakeSession, policy: str) -> Session:
+    session = make_session(DESTINATION, engine="runtime")
+    session.enter("creating")
+    session.enter("created", container_id=OTHER_CONTAINER, policy={"Name": policy})
+    session.enter("starting")
+    session.enter("held")
+    session.decide(RUN)
+    session.enter("run", container_id=OTHER_CONTAINER)
+    return session
+
+
+@pytest.fixture(autouse=True)
+def _all_else_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What precedes it is tested with copies and their policies."""
+    monkeypatch.setattr(destination, "finish", lambda *_arguments: [])
+
+
+def _hand_over(session: Session, docker: Docker) -> None:
+    destination._hand_over(session, cast(Engine, docker))
+
+
+@pytest.mark.parametrize(
+    ("policy", "exit_code", "starts"),
+    [
+        ("always", 0, 1),
+        ("unless-stopped", 143, 1),
+        ("on-failure", 137, 1),
+        ("on-failure", 0, 0),
+        ("no", 137, 0),
+    ],
+)
+def test_one_that_a_restart_of_dockerd_has_ended_is_started_as_its_policy_says(
+    policy: str, exit_code: int, starts: int, make_session: MakeSession
+) -> None:
+    docker = Docker(running=False, exit_code=exit_code)
+    _hand_over(_run(make_session, policy), docker)
+    assert docker.starts == starts
+
+
+def test_one_that_ended_with_the_host_is_started_whatever_its_exit_code(
+    make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = _run(make_session, "on-failure")
+    monkeypatch.setattr(boot, "boot_mark", lambda: "another/1")
+    docker = Docker(running=False)
+    _hand_over(session, docker)
+    assert docker.starts == 1
+
+
+def test_one_that_a_person_stops_later_stays_down(make_session: MakeSession) -> None:
+    """The session may be open for hours still, until its source comes back."""
+    session = _run(make_session, "always")
+    docker = Docker(running=True)
+    _hand_over(session, docker)
+    docker.state["Running"] = False
+    _hand_over(session, docker)
+    assert docker.starts == 0
+
+
+def test_what_an_engine_does_not_do_is_done_later(make_session: MakeSession) -> None:
+    session = _run(make_session, "always")
+    docker = Docker(running=False)
+    docker.answers = False
+    with pytest.raises(MigrationError):
+        _hand_over(session, docker)
+    docker.answers = True
+    _hand_over(session, docker)
+    assert docker.starts == 1

@@ -1,0 +1,465 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The talk of the handover: the source's end against real processes, and through the channel against the real other end."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import messages
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import server as channel_server
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel.conversation import Conversation
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines import connections
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines import runtime as engine_runtime
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines.connections import Arrangement
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines.shim_files import Mark
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import fingerprints as process_fingerprints
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import destination as destination_module
+from ansible_collections.livemigrate.criu.plugins.module_utils._network.addresses import NO_ADDRESSES
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import session as sessions
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import REFUSED, RUN
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
+from tests.unit.helpers.groups import Group, Shim
+from tests.unit.helpers.support import OTHER_CONTAINER, wait_for
+from tests.unit.helpers.wire import Wire
+
+PAGES = (1 << 20) + 4097
+
+
+class Process:
+    """A channel whose other end is a Python program."""
+
+    def __init__(self, code: str) -> None:
+        self._code = "import json, sys, time\n" + code
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def converse(self, word: str) -> subprocess.Popen[bytes]:
+        assert word == "handover"
+        self.process = subprocess.Popen(
+            [sys.executable, "-S", "-c", self._code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        return self.process
+
+
+def _talk_with(code: str) -> Conversation:
+    channel: Any = Process(code)
+    return Conversation(channel, "handover")
+
+
+NETWORK = Arrangement(False, False, (), NO_ADDRESSES).as_data()
+FAILURE = {"code": "restore_failed", "message": "CRIU says no.", "details": {"criu": ["Error (x.c:1)"]}}
+_SAY_FAILURE = f"print({json.dumps(json.dumps({'failure': FAILURE}))}, flush=True)\n"
+
+
+# -- the source's end --------------------------------------------------------------------------------------------------
+
+
+def test_a_question_has_its_answer() -> None:
+    code = (
+        "print(json.dumps({'ready': True}), flush=True)\n"
+        "for line in sys.stdin: print(json.dumps({'heard': json.loads(line)}), flush=True)"
+    )
+    with _talk_with(code) as talk:
+        assert talk.hear() == {"ready": True}
+        for number in range(3):
+            assert talk.ask({"number": number}) == {"heard": {"number": number}}
+
+
+def test_a_failure_that_is_told_is_raised_as_it_was() -> None:
+    with _talk_with(_SAY_FAILURE) as talk, pytest.raises(MigrationError) as caught:
+        talk.hear()
+    assert caught.value.as_failure() == FAILURE
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "",
+        "sys.exit(255)",
+        # A word that was cut off, what an ssh or a shell may say, and bytes of a terminal.
+        'sys.stdout.write(\'{"decision": "RUN"}\')',
+        "print('Connection closed by 192.0.2.1')",
+        "print()",
+        "sys.stdout.buffer.write(b'\\xff\\xfe\\n')",
+    ],
+)
+def test_whatever_is_no_answer_counts_as_a_hang_up(code: str) -> None:
+    with _talk_with(code) as talk, pytest.raises(MigrationError) as caught:
+        talk.ask({"run": True})
+    assert caught.value.code == "destination_unreachable"
+
+
+@pytest.mark.parametrize("code", ["print('[]')", "print('1')"])
+def test_an_answer_that_is_no_message(code: str) -> None:
+    with _talk_with(code) as talk, pytest.raises(MigrationError) as caught:
+        talk.hear()
+    assert caught.value.code == "channel_failed"
+
+
+def test_the_last_words_of_one_that_has_hung_up_are_heard() -> None:
+    channel: Any = Process(_SAY_FAILURE)
+    with Conversation(channel, "handover") as talk:
+        channel.process.wait(10)
+        with pytest.raises(MigrationError) as caught:
+            talk.ask({"hold": {"manifest": "x" * PAGES}})
+    assert caught.value.as_failure() == FAILURE
+
+
+def test_files_for_one_that_has_hung_up_break_and_its_last_words_are_heard(tmp_path: Path) -> None:
+    """What _handover does around put()."""
+    (tmp_path / "pages-1.img").write_bytes(bytes(PAGES))
+    with _talk_with("sys.stdin.readline()\n" + _SAY_FAILURE) as talk:
+        with pytest.raises(BrokenPipeError):
+            messages.put(talk.output, str(tmp_path))
+        with pytest.raises(MigrationError) as caught:
+            talk.hear()
+    assert caught.value.as_failure() == FAILURE
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "for line in sys.stdin: pass",
+        # Does not notice that its input has ended.
+        "time.sleep(60)",
+    ],
+)
+def test_the_talk_ends_with_its_block(code: str) -> None:
+    channel: Any = Process(code)
+    began = time.monotonic()
+    with Conversation(channel, "handover") as talk:
+        messages.say(talk.output, {"run": True})
+    assert channel.process.poll() is not None
+    assert time.monotonic() - began < 10
+
+
+def test_a_failure_in_the_middle_ends_the_talk_too() -> None:
+    channel: Any = Process("time.sleep(60)")
+    with pytest.raises(ZeroDivisionError), Conversation(channel, "handover"):
+        raise ZeroDivisionError
+    assert channel.process.poll() is not None
+
+
+def test_an_answer_that_does_not_come_is_not_waited_for_for_ever() -> None:
+    channel: Any = Process("time.sleep(60)")
+    began = time.monotonic()
+    with Conversation(channel, "handover") as talk, talk.within(0.2), pytest.raises(MigrationError) as caught:
+        talk.ask({"run": True})
+    assert caught.value.code == "destination_unreachable"
+    assert time.monotonic() - began < 10
+
+
+def test_a_destination_that_takes_no_more_bytes_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    (tmp_path / "pages-1.img").write_bytes(bytes(PAGES))
+    channel: Any = Process("time.sleep(60)")
+    began = time.monotonic()
+    with Conversation(channel, "handover") as talk, pytest.raises(BrokenPipeError), talk.within(0.2):
+        messages.put(talk.output, str(tmp_path))
+    assert time.monotonic() - began < 10
+
+
+def test_an_answer_in_time_leaves_the_talk_open() -> None:
+    with _talk_with("for line in sys.stdin: print('{}', flush=True)") as talk:
+        with talk.within(2):
+            talk.ask({})
+        time.sleep(2.1)
+        assert talk.ask({}) == {}
+
+
+# -- through the channel -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def destination(runtime_wire: Wire) -> Session:
+    """The other end's session: its copy is created and waits for the checkpoint."""
+    session = runtime_wire.destination
+    Path(session.facts["data_root"], "containers", OTHER_CONTAINER).mkdir(parents=True)
+    systemctl = runtime_wire.programs / "systemctl"
+    systemctl.write_text("#!/bin/sh\necho active\n")
+    systemctl.chmod(0o755)
+    session.enter("creating", name="web")
+    engine_runtime.receive(session, OTHER_CONTAINER)
+    session.enter("created", container_id=OTHER_CONTAINER)
+    return session
+
+
+@pytest.fixture
+def images(disk: Path) -> Path:
+    directory = disk / "images"
+    directory.mkdir()
+    for name in ("inventory.img", "pstree.img", "pages-1.img"):
+        (directory / name).write_bytes(name.encode() * (PAGES // len(name)))
+    return directory
+
+
+def _stands(session: Session) -> tuple[str, str | None]:
+    """Read afresh: another process has written it."""
+    return session.phase, session.decision
+
+
+def test_a_checkpoint_travels_is_held_and_let_go(
+    runtime_wire: Wire, destination: Session, images: Path, group: Group, init: int
+) -> None:
+    mark = Mark.of(destination)
+    place = runtime_wire.prepare("layer")
+    with Shim(mark, group, init), Conversation(runtime_wire.channel, "handover") as talk:
+        assert talk.hear() == {"ready": True}
+        manifest, sent = messages.put(talk.output, str(images))
+        assert sent == sum(path.stat().st_size for path in images.iterdir())
+        held = talk.ask(
+            {
+                "hold": {
+                    "manifest": manifest,
+                    "fingerprints": process_fingerprints.take(group.pids()),
+                    "network": NETWORK,
+                    "surroundings": {},
+                }
+            }
+        )
+        assert (held["processes"], held["recognised"]) == (1, 1)
+        assert _stands(destination) == ("held", None)
+        # What has been flushed and is about to run is written by nobody any more.
+        with pytest.raises(MigrationError, match="has not been prepared"):
+            runtime_wire.channel.rsync(str(images), "layer", ())
+        assert not any(place.iterdir())
+        assert group.frozen
+        for path in images.iterdir():
+            assert Path(mark.images, path.name).read_bytes() == path.read_bytes()
+        verdict = talk.ask({"run": True})
+        assert (verdict["decision"], verdict["container_id"]) == (RUN, OTHER_CONTAINER)
+        assert 0 <= verdict["running_for"] < 10
+    assert _stands(destination) == ("run", RUN)
+    assert mark.consumed
+    assert not Group(group.path).frozen
+    assert runtime_wire.commands[0] == ["handover"]
+
+
+def test_a_source_that_hangs_up_while_it_is_held_decides_nothing(
+    runtime_wire: Wire, destination: Session, images: Path, group: Group, init: int
+) -> None:
+    with Shim(Mark.of(destination), group, init):
+        with Conversation(runtime_wire.channel, "handover") as talk:
+            talk.hear()
+            manifest, _sent = messages.put(talk.output, str(images))
+            talk.ask(
+                {
+                    "hold": {
+                        "manifest": manifest,
+                        "fingerprints": process_fingerprints.take(group.pids()),
+                        "network": NETWORK,
+                        "surroundings": {},
+                    }
+                }
+            )
+        assert _stands(destination) == ("held", None)
+        assert group.frozen
+        # A second talk goes on where the first was cut off.
+        with Conversation(runtime_wire.channel, "handover") as talk:
+            talk.hear()
+            assert talk.ask({"run": True})["decision"] == RUN
+    assert not group.frozen
+
+
+def test_a_source_that_hangs_up_in_the_middle_of_a_file_decides_nothing(
+    runtime_wire: Wire, destination: Session
+) -> None:
+    with Conversation(runtime_wire.channel, "handover") as talk:
+        talk.hear()
+        messages.say(talk.output, {"put": "pages-1.img", "size": PAGES})
+        talk.output.write(b"x" * 10)
+        talk.output.close()
+        with pytest.raises(MigrationError, match=r"in the middle of pages-1\.img") as caught:
+            talk.hear()
+    assert caught.value.code == "checkpoint_corrupt"
+    assert _stands(destination) == ("created", None)
+    assert not Mark.of(destination).ready
+
+
+Message = dict[str, Any]
+REFUSED_MESSAGES: dict[str, tuple[Message, str]] = {
+    "a path": ({"put": "../evil.img", "size": 3}, "channel_refused"),
+    "an absolute path": ({"put": "/tmp/evil.img", "size": 3}, "channel_refused"),
+    "a size below nothing": ({"put": "evil.img", "size": -1}, "channel_refused"),
+    "no size": ({"put": "evil.img"}, "channel_failed"),
+    "a file that is there": ({"put": "there.img", "size": 3}, "channel_failed"),
+    "an unknown word": ({"shell": "id"}, "channel_refused"),
+    "nothing": ({}, "channel_refused"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED_MESSAGES)
+def test_what_the_other_end_does_not_take_is_told(kind: str, runtime_wire: Wire, destination: Session) -> None:
+    message, code = REFUSED_MESSAGES[kind]
+    there = Path(Mark.of(destination).images, "there.img")
+    there.write_text("old")
+    with Conversation(runtime_wire.channel, "handover") as talk:
+        talk.hear()
+        with pytest.raises(MigrationError) as caught:
+            talk.ask(message)
+        assert caught.value.code == code
+        with pytest.raises(MigrationError) as caught:
+            talk.ask({"run": True})
+        assert caught.value.code == "destination_unreachable", "after a failure nothing more is taken"
+    assert there.read_text() == "old"
+    assert [path.name for path in there.parent.iterdir()] == ["there.img"]
+    assert _stands(destination) == ("created", None)
+
+
+def test_a_line_that_is_no_message_ends_the_talk(runtime_wire: Wire, destination: Session) -> None:
+    for line, code in ((b"rubbish\n", "channel_failed"), (b"[]\n", "channel_failed")):
+        with Conversation(runtime_wire.channel, "handover") as talk:
+            talk.hear()
+            talk.output.write(line)
+            talk.output.flush()
+            with pytest.raises(MigrationError) as caught:
+                talk.hear()
+            assert caught.value.code == code
+    assert destination.decision is None
+
+
+def test_a_destination_that_has_refused_says_so(runtime_wire: Wire, destination: Session) -> None:
+    destination.decide(REFUSED)
+    with Conversation(runtime_wire.channel, "handover") as talk:
+        talk.hear()
+        with pytest.raises(MigrationError) as caught:
+            talk.ask({"hold": {"manifest": {}, "fingerprints": {}, "network": NETWORK, "surroundings": {}}})
+    assert caught.value.code == "already_refused"
+    with Conversation(runtime_wire.channel, "handover") as talk:
+        talk.hear()
+        assert talk.ask({"run": True})["decision"] == REFUSED
+
+
+def test_a_word_that_was_decided_already_is_only_repeated(runtime_wire: Wire, destination: Session) -> None:
+    destination.enter("starting")
+    destination.enter("held")
+    destination.decide(RUN)
+    destination.enter("run", container_id=OTHER_CONTAINER, running_since=time.clock_gettime(time.CLOCK_BOOTTIME))
+    with Conversation(runtime_wire.channel, "handover") as talk:
+        talk.hear()
+        assert talk.ask({"run": True})["decision"] == RUN
+    assert [entry["phase"] for entry in destination.journal].count("run") == 1
+
+
+@pytest.mark.parametrize("word", ["verdict", "ping"])
+def test_who_asks_for_a_word_that_was_given_keeps_no_watchdog_away(word: str, destination: Session) -> None:
+    """A source that cannot act on it asks every few seconds, and this host has to tidy up meanwhile."""
+    words = {"verdict": partial(destination_module.verdict, destination), "ping": partial(dict[str, Any])}
+    lease = Path(destination.volatile, "lease")
+    before = lease.stat().st_mtime_ns
+    assert channel_server.serve(destination, "ping", words) == 0
+    assert lease.stat().st_mtime_ns > before
+    destination.enter("starting")
+    destination.enter("held")
+    destination.decide(RUN)
+    destination.enter("run", container_id=OTHER_CONTAINER, running_since=time.clock_gettime(time.CLOCK_BOOTTIME))
+    before = lease.stat().st_mtime_ns
+    assert channel_server.serve(destination, word, words) == 0
+    assert lease.stat().st_mtime_ns == before
+
+
+def test_a_session_of_the_other_engine_says_why_it_does_not_talk(wire: Wire) -> None:
+    with Conversation(wire.channel, "handover") as talk, pytest.raises(MigrationError) as caught:
+        talk.hear()
+    assert caught.value.code == "wrong_engine"
+
+
+def test_a_destination_that_does_not_know_the_word_says_so(runtime_wire: Wire) -> None:
+    """One with an older agent."""
+    runtime_wire.say_instead("handover-2")
+    with Conversation(runtime_wire.channel, "handover") as talk, pytest.raises(MigrationError) as caught:
+        talk.hear()
+    assert caught.value.code == "channel_refused"
+
+
+def _renewed_since(lease: Path, moment: int) -> bool:
+    return lease.stat().st_mtime_ns > moment
+
+
+def test_only_what_the_source_says_is_a_sign_of_life(
+    destination: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One that has lost its power leaves the connection standing for hours; a held copy must not wait for that."""
+    # With it the interval in which a process that is alive would say so by itself.
+    monkeypatch.setattr(sessions, "LEASE_SECONDS", 0.2)
+    lease = Path(destination.volatile, "lease")
+    reading, writing = os.pipe()
+    answers = (tmp_path / "answers").open("wb")
+    with os.fdopen(reading, "rb") as source, os.fdopen(writing, "wb", buffering=0) as said:
+        talks = {"handover": lambda: destination_module.converse(destination, source, answers)}
+        serving = threading.Thread(target=channel_server.serve, args=(destination, "handover", {}, talks))
+        before = lease.stat().st_mtime_ns
+        serving.start()
+        wait_for(lambda: (tmp_path / "answers").stat().st_size, "it is ready")
+        assert lease.stat().st_mtime_ns > before, "who begins to talk is alive"
+        pieces = (
+            json.dumps({"put": "pages-1.img", "size": 3 << 20}).encode() + b"\n",
+            bytes(1 << 20),
+            bytes(1 << 20),
+            bytes(1 << 20) + json.dumps({"put": "pages-2.img", "size": 1}).encode() + b"\n",
+        )
+        for piece in pieces:
+            silent = lease.stat().st_mtime_ns
+            time.sleep(0.3)
+            assert lease.stat().st_mtime_ns == silent, "it has said nothing"
+            said.write(piece)
+            wait_for(partial(_renewed_since, lease, silent), "the lease is renewed")
+        # Its last piece was two signs of life.
+        time.sleep(0.3)
+        silent = lease.stat().st_mtime_ns
+        said.close()
+        serving.join(5)
+        assert not serving.is_alive()
+        assert lease.stat().st_mtime_ns == silent, "the end of a connection is no sign of life"
+    answers.close()
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_talk_that_nobody_continues_ends_with_a_refusal(ours: bool, destination: Session) -> None:
+    """Its process waits for words that do not come; it is found by its note and its own words, as on a host."""
+    other = "20261123T235959Z-3f9a1c"
+    argv = [sys.executable, "-c", "import time; time.sleep(60)", "serve", destination.id if ours else other, "handover"]
+    with subprocess.Popen(argv) as talking:
+        wait_for(lambda: b"serve" in Path(f"/proc/{talking.pid}/cmdline").read_bytes(), "it is there")
+        for pid in (talking.pid, os.getpid()):
+            Path(destination.memory_path(f"transfer.{pid}")).touch()
+        channel_server.end_transfers(destination)
+        if ours:
+            assert talking.wait(5) == -9
+        else:
+            time.sleep(0.2)
+            assert talking.poll() is None, "the number may be another's by now"
+            talking.kill()
+
+
+@pytest.mark.parametrize("decision", [RUN, REFUSED])
+def test_what_is_told_the_neighbours_after_run_is_not_ended_with_the_talk(
+    decision: str, destination: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The source says bye at once, by which all that still takes something in is ended; the neighbours are told again later."""
+    noted: list[list[str]] = []
+
+    def note(*_arguments: object) -> dict[str, Any]:
+        noted.append([path.name for path in Path(destination.volatile).glob("transfer.*")])
+        return {"decision": decision}
+
+    monkeypatch.setattr(destination_module, "run", note)
+    monkeypatch.setattr(connections, "repeat", note)
+    (tmp_path / "said").write_bytes(b'{"run": true}\n')
+    with (tmp_path / "said").open("rb") as source, (tmp_path / "answers").open("wb") as answers:
+        talks = {"handover": lambda: destination_module.converse(destination, source, answers)}
+        assert channel_server.serve(destination, "handover", {}, talks) == 0
+    own = [f"transfer.{os.getpid()}"]
+    assert noted == ([own, []] if decision == RUN else [own])

@@ -1,0 +1,125 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A destination that fails: in which order it decides, kills, tells and tidies up, with real tasks in a copy's cgroup."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._criu import images as criu_images
+from ansible_collections.livemigrate.criu.plugins.module_utils._criu.images import Manifest
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines import runtime as engine_runtime
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines.connections import Arrangement
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines.shim_files import Mark
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import destination
+from ansible_collections.livemigrate.criu.plugins.module_utils._network.addresses import NO_ADDRESSES
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, REFUSED
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
+from tests.unit.helpers.groups import Group, Shim
+from tests.unit.helpers.support import OTHER_CONTAINER
+
+MakeSession = Callable[..., Session]
+
+MANIFEST: Manifest = {
+    "inventory.img": {"size": 1, "sha256": "a" * 64},
+    "pstree.img": {"size": 1, "sha256": "b" * 64},
+}
+
+
+@pytest.fixture
+def session(make_session: MakeSession, tmp_path: Path) -> Session:
+    """A destination's session whose copy is created and marked."""
+    (tmp_path / "docker" / "containers" / OTHER_CONTAINER).mkdir(parents=True)
+    found = make_session(DESTINATION, engine="runtime", data_root=str(tmp_path / "docker"))
+    nothing = dict.fromkeys(("volumes", "networks", "empty_directories", "made_directories"), ())
+    found.enter("creating", name="web-incoming", **nothing)
+    engine_runtime.receive(found, OTHER_CONTAINER)
+    found.enter("created", container_id=OTHER_CONTAINER)
+    return found
+
+
+@pytest.fixture(params=["docker-{}.scope", "{}"])
+def copy(group: Group, request: pytest.FixtureRequest) -> Group:
+    """The cgroup of the copy, as each of runc's drivers names it, below a parent that nobody expects."""
+    path = Path(group.path) / "unusual" / "parent" / request.param.format(OTHER_CONTAINER)
+    path.mkdir(parents=True)
+    return Group(str(path))
+
+
+@pytest.fixture
+def held(session: Session, copy: Group, init: int) -> Iterator[Mark]:
+    """A shim restores and holds the copy as soon as its checkpoint is there."""
+    copy.put(init)
+    mark = Mark.of(session)
+    with Shim(mark, copy, init):
+        yield mark
+
+
+class Witness:
+    """An engine that is asked for, notes what is so at that moment, and does not answer."""
+
+    def __init__(self, session: Session, copy: Group, said: io.BytesIO) -> None:
+        self._session, self._copy, self._said = session, copy, said
+        self.seen: list[tuple[str | None, bool, list[dict[str, Any]]]] = []
+
+    def __call__(self) -> Any:
+        told = [json.loads(line) for line in self._said.getvalue().splitlines()]
+        self.seen.append((self._session.decision, self._copy.populated, told))
+        raise MigrationError("engine_unreachable", "The Docker engine does not answer.")
+
+
+@pytest.mark.usefixtures("held")
+def test_a_failed_hold_is_told_when_it_is_decided_and_the_copy_dead_and_before_the_engine_is_asked(
+    session: Session, copy: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source stands still until it is told; and what it is told must hold."""
+    network = Arrangement(False, False, (), NO_ADDRESSES).as_data()
+    copy_of = {"manifest": {}, "fingerprints": {"1": "0" * 64}, "network": network, "surroundings": {}}
+    asked = {"hold": copy_of}
+    question = io.BytesIO(json.dumps(asked).encode() + b"\n")
+    said = io.BytesIO()
+    engine = Witness(session, copy, said)
+    monkeypatch.setattr(destination, "Engine", engine)
+    monkeypatch.setattr(criu_images, "compare", lambda received, sent: None)
+    destination.converse(session, question, said)
+    [(decision, populated, told)] = engine.seen
+    assert (decision, populated) == (REFUSED, False)
+    assert [next(iter(message)) for message in told] == ["ready", "failure"]
+    assert told[1]["failure"]["code"] == "not_a_restore"
+    assert len(said.getvalue().splitlines()) == 2, "it is told once"
+    # What is left to be done is done by the watchdog, or when the source says bye.
+    assert session.phase == "starting"
+
+
+def test_the_first_failure_is_the_one_that_is_told(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    def engine() -> Any:
+        raise MigrationError("engine_unreachable", "The Docker engine does not answer.")
+
+    monkeypatch.setattr(destination, "Engine", engine)
+    with pytest.raises(MigrationError) as caught, destination._or_refused(session):
+        raise MigrationError("restore_failed", "CRIU says no.", criu=["Error"])
+    assert (caught.value.code, caught.value.details) == ("restore_failed", {"criu": ["Error"]})
+    assert caught.value.message.startswith("CRIU says no. ")
+    assert "The Docker engine does not answer." in caught.value.message
+    assert session.decision == REFUSED
+
+
+def test_a_restore_under_way_is_killed_wherever_its_cgroup_lies(session: Session, copy: Group, init: int) -> None:
+    """CRIU and the tasks it makes are in the container's cgroup from the first of its stages on."""
+    copy.put(init)
+    mark = Mark.of(session)
+    Path(mark.path("restoring")).write_text(f"{init}\n{copy.path}\n")
+    session.decide(REFUSED)
+    destination._end_copy(session)
+    assert not copy.populated
+    assert os.path.exists(mark.path("refused"))

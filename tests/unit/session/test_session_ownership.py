@@ -1,0 +1,355 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Who may work on a container (claims), on a session (locks), and for how long it may be silent (leases)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import boot
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import session as sessions
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, SOURCE, TRANSITIONS
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
+from tests.unit.helpers.support import CONTAINER, OTHER_CONTAINER, bring_to, hold_lock, race, wait_for
+
+MakeSession = Callable[..., Session]
+_fork = get_context("fork")
+
+# How long one process of a forced meeting waits for another that may be kept out by a lock.
+MEETING_SECONDS = 0.4
+
+
+def _session_id(number: int) -> str:
+    return f"20261124T{number:06}Z-aaaaaa"
+
+
+def _open(number: int, roots: dict[str, str]) -> str:
+    return Session.open(_session_id(number), SOURCE, {"container_id": CONTAINER}, **roots).id
+
+
+def _open_one_of(first: int, roots: dict[str, str], number: int) -> str:
+    return _open(first + number, roots)
+
+
+def _owner(roots: dict[str, str]) -> str:
+    return (Path(roots["state_root"]) / "locks" / CONTAINER).read_text()
+
+
+# -- claims ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "phase", [phase for phase in TRANSITIONS[SOURCE] if phase not in ("aborted", "committed", "closed")]
+)
+def test_a_second_session_is_refused_and_the_first_named(
+    phase: str, make_session: MakeSession, roots: dict[str, str]
+) -> None:
+    first = bring_to(make_session(), phase)
+    with pytest.raises(MigrationError) as caught:
+        make_session()
+    assert caught.value.code == "session_busy"
+    assert caught.value.details == {"session": first.id, "phase": phase}
+    assert first.id in caught.value.message
+    assert phase in caught.value.message
+    assert _owner(roots) == first.id
+
+
+@pytest.mark.parametrize(
+    "phase", [phase for phase in TRANSITIONS[DESTINATION] if phase not in ("refused", "run", "closed")]
+)
+def test_the_same_on_the_destination(phase: str, make_session: MakeSession) -> None:
+    bring_to(make_session(DESTINATION), phase)
+    with pytest.raises(MigrationError) as caught:
+        make_session(DESTINATION)
+    assert caught.value.code == "session_busy"
+
+
+@pytest.mark.parametrize(
+    ("role", "phase"),
+    [(SOURCE, "aborted"), (SOURCE, "committed"), (SOURCE, "closed"), (DESTINATION, "refused"), (DESTINATION, "closed")],
+)
+def test_a_session_that_has_nothing_left_to_do_is_succeeded(
+    role: str, phase: str, make_session: MakeSession, roots: dict[str, str]
+) -> None:
+    first = bring_to(make_session(role), phase)
+    second = make_session(role)
+    assert _owner(roots) == second.id
+    # And what the first still tidies up is not the second's claim.
+    first.close(keep=True)
+    assert _owner(roots) == second.id
+    with pytest.raises(MigrationError):
+        make_session(role)
+
+
+@pytest.mark.parametrize("owner", ["20261123T111111Z-bbbbbb", "", "../../etc/passwd", "not a session"])
+def test_a_claim_of_nobody_is_taken_over(owner: str, make_session: MakeSession, roots: dict[str, str]) -> None:
+    locks = Path(roots["state_root"]) / "locks"
+    locks.mkdir(parents=True)
+    (locks / CONTAINER).write_text(owner)
+    assert make_session().id == _owner(roots)
+
+
+def test_other_containers_are_not_concerned(make_session: MakeSession) -> None:
+    make_session(container=CONTAINER)
+    assert make_session(container=OTHER_CONTAINER).phase == "opened"
+
+
+def test_a_released_container_is_free_and_releasing_twice_is_fine(make_session: MakeSession) -> None:
+    first = bring_to(make_session(), "aborted")
+    first.release_claim()
+    first.release_claim()
+    assert make_session().phase == "opened"
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_of_eight_who_want_a_container_at_once_one_gets_it(stale: bool, roots: dict[str, str]) -> None:
+    for attempt in range(4):
+        if stale:
+            bring_to(Session(_open(attempt * 10 + 8, roots), **roots), "closed")
+        answers = race(8, partial(_open_one_of, attempt * 10, roots))
+        winners = [value for kind, value in answers if kind == "ok"]
+        assert winners == [_owner(roots)]
+        assert sorted(value for kind, value in answers if kind == "error") == ["session_busy"] * 7
+        assert [found.id for found in Session.all(**roots) if not found.ended] == winners
+        bring_to(Session(winners[0], **roots), "closed").release_claim()
+        assert not (Path(roots["state_root"]) / "locks" / CONTAINER).exists()
+
+
+class Meeting:
+    """Lets one process stand still at a point until another has done its part, or has been kept out for long enough."""
+
+    def __init__(self) -> None:
+        self.there = _fork.Event()
+        self.done = _fork.Event()
+
+    def stand_still(self) -> None:
+        self.there.set()
+        self.done.wait(MEETING_SECONDS)
+
+    def run(self, first: Callable[[Meeting], Any], second: Callable[[], Any]) -> list[tuple[str, Any]]:
+        def take_part(number: int) -> Any:
+            if number == 0:
+                return first(self)
+            assert self.there.wait(5), "the first one never came to the point"
+            try:
+                return second()
+            finally:
+                self.done.set()
+
+        return race(2, take_part)
+
+
+def test_two_who_find_the_same_stale_claim_do_not_both_take_it(roots: dict[str, str]) -> None:
+    stale = bring_to(Session(_open(0, roots), **roots), "closed").id
+
+    def look_and_wait(meeting: Meeting) -> str:
+        phase = Session.phase
+
+        def slow_phase(self: Session) -> str:
+            found = phase.fget(self)  # type: ignore[attr-defined]
+            if self.id == stale:
+                meeting.stand_still()
+            return str(found)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Session, "phase", property(slow_phase))
+            return _open(1, roots)
+
+    answers = Meeting().run(look_and_wait, lambda: _open(2, roots))
+    assert sorted(kind for kind, _value in answers) == ["error", "ok"], answers
+    assert ("error", "session_busy") in answers
+    assert ("ok", _owner(roots)) in answers
+
+
+def test_who_releases_a_claim_does_not_take_that_of_a_successor(roots: dict[str, str]) -> None:
+    ended = bring_to(Session(_open(0, roots), **roots), "closed")
+    claim = str(Path(roots["state_root"]) / "locks" / CONTAINER)
+
+    def release_slowly(meeting: Meeting) -> None:
+        unlink = os.unlink
+
+        def slow_unlink(path: str, **keywords: Any) -> None:
+            if path == claim:
+                meeting.stand_still()
+            unlink(path, **keywords)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "unlink", slow_unlink)
+            ended.release_claim()
+
+    assert Meeting().run(release_slowly, lambda: _open(1, roots)) == [("ok", None), ("ok", _session_id(1))]
+    assert _owner(roots) == _session_id(1)
+
+
+# -- locks -----------------------------------------------------------------------------------------------------------
+
+
+def test_of_several_processes_one_at_a_time_works_on_a_session(
+    make_session: MakeSession, roots: dict[str, str], tmp_path: Path
+) -> None:
+    session_id = make_session().id
+    counter = tmp_path / "counter"
+    counter.write_text("0")
+
+    def count(_number: int) -> None:
+        for _turn in range(5):
+            with Session(session_id, **roots).locked():
+                value = int(counter.read_text())
+                time.sleep(0.001)
+                counter.write_text(str(value + 1))
+
+    assert race(4, count) == [("ok", None)] * 4
+    assert counter.read_text() == "20"
+
+
+def test_a_lock_goes_with_its_holder_however_that_dies(make_session: MakeSession, roots: dict[str, str]) -> None:
+    session = make_session()
+    holder = hold_lock(session.id, roots)
+    try:
+        with pytest.raises(MigrationError) as caught, session.locked(timeout=0.1):
+            pass
+        assert caught.value.code == "session_locked"
+        assert caught.value.details == {"session": session.id, "phase": "opened"}
+    finally:
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
+    started = time.monotonic()
+    with session.locked(timeout=5):
+        assert time.monotonic() - started < 1
+
+
+def test_who_waits_for_a_lock_gets_it_when_it_is_free(make_session: MakeSession, roots: dict[str, str]) -> None:
+    session = make_session()
+    holder = hold_lock(session.id, roots)
+    killer = threading.Timer(0.2, os.kill, (holder, signal.SIGKILL))
+    killer.start()
+    with session.locked(timeout=5):
+        pass
+    killer.join()
+    os.waitpid(holder, 0)
+
+
+def test_a_lock_is_free_after_an_error(make_session: MakeSession) -> None:
+    session = make_session()
+    with pytest.raises(ZeroDivisionError), session.locked():
+        _nothing = 1 / 0
+    with session.locked(timeout=0):
+        pass
+
+
+def test_a_program_that_was_started_under_a_lock_does_not_hold_it(make_session: MakeSession) -> None:
+    from ansible_collections.livemigrate.criu.plugins.module_utils._base.command import run
+
+    session = make_session()
+    with session.locked():
+        pid = int(run(["sh", "-c", "sleep 60 >/dev/null 2>&1 & echo $!"]).stdout)
+    try:
+        with session.locked(timeout=0):
+            pass
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
+# -- leases ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("role", "phase", "seconds"),
+    [
+        (SOURCE, "opened", sessions.PREPARING_LEASE_SECONDS),
+        (SOURCE, "prepared", sessions.PREPARING_LEASE_SECONDS),
+        (SOURCE, "arming", sessions.LEASE_SECONDS),
+        (SOURCE, "freezing", sessions.LEASE_SECONDS),
+        (SOURCE, "sent", sessions.LEASE_SECONDS),
+        (SOURCE, "held", sessions.LEASE_SECONDS),
+        (DESTINATION, "opened", sessions.PREPARING_LEASE_SECONDS),
+        (DESTINATION, "starting", sessions.HELD_LEASE_SECONDS),
+        (DESTINATION, "held", sessions.HELD_LEASE_SECONDS),
+        # What is decided is tidied up soon, although nobody comes to hear of it.
+        (DESTINATION, "run", sessions.LEASE_SECONDS),
+        (DESTINATION, "refused", sessions.LEASE_SECONDS),
+    ],
+)
+def test_a_sign_of_life_counts_longer_while_nothing_is_frozen(
+    role: str, phase: str, seconds: float, make_session: MakeSession, roots: dict[str, str]
+) -> None:
+    session = bring_to(make_session(role), phase)
+    session.renew()
+    # It is stored in thousandths of a second, and this machine may be busy.
+    assert seconds - 5 < Session(session.id, **roots).lease_left <= seconds + 0.001
+
+
+def test_a_lease_runs_out(make_session: MakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "LEASE_SECONDS", 0.2)
+    session = bring_to(make_session(), "arming")
+    session.renew()
+    assert session.lease_left > 0
+    wait_for(lambda: session.lease_left == 0, "the lease is over", 2)
+    session.renew()
+    assert session.lease_left > 0
+
+
+def test_no_lease_outlives_a_reboot(make_session: MakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = make_session()
+    assert session.lease_left > 0
+    kernel, _slash, ticks = boot.boot_mark().rpartition("/")
+    for mark in (f"{kernel}/{int(ticks) + 1}", f"00000000-0000-0000-0000-000000000000/{ticks}"):
+        with monkeypatch.context() as patch:
+            patch.setattr(boot, "boot_mark", lambda mark=mark: mark)
+            assert session.lease_left == 0
+    assert session.lease_left > 0
+
+
+@pytest.mark.parametrize("content", [None, "", "x", "one two three"])
+def test_what_is_no_lease_is_none(content: str | None, make_session: MakeSession) -> None:
+    session = make_session()
+    lease = Path(session.volatile) / "lease"
+    lease.unlink()
+    if content is not None:
+        lease.write_text(content)
+    assert session.lease_left == 0
+
+
+def test_who_holds_the_lock_is_alive_until_it_is_given_back(
+    make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "LEASE_SECONDS", 0.4)
+    session = bring_to(make_session(), "freezing")
+    with session.locked():
+        lowest = 1.0
+        deadline = time.monotonic() + 1.0
+        wait_for(lambda: 0 < session.lease_left <= 0.4, "the lease of a frozen container", 2)
+        while time.monotonic() < deadline:
+            lowest = min(lowest, session.lease_left)
+            time.sleep(0.02)
+        assert lowest > 0
+    wait_for(lambda: session.lease_left == 0, "the lease is over", 2)
+
+
+def test_the_watchdog_s_own_attempts_are_no_sign_of_life(make_session: MakeSession) -> None:
+    session = make_session()
+    (Path(session.volatile) / "lease").unlink()
+    with session.locked(alive=False):
+        time.sleep(0.05)
+        assert session.lease_left == 0
+
+
+def test_a_long_sign_of_life_from_before_the_freeze_does_not_outlast_it(make_session: MakeSession) -> None:
+    """A step that begins while the container runs and ends with it frozen leaves it to the watchdog within half a minute."""
+    session = bring_to(make_session(), "armed")
+    session.enter("freezing", at=1.0)
+    # It is stored in thousandths of a second.
+    assert 0 < session.lease_left <= 30.001

@@ -1,0 +1,399 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Options of sockets go from one real process to another that has the same sockets without them."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import process_sockets
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings import sockets, surroundings
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings.side import Side
+from tests.unit.helpers.groups import Group, own_group
+from tests.unit.helpers.inhabitants import inhabited
+from tests.unit.helpers.netns import Namespaces
+
+# Numbers are chosen, so that both programs have the same: 100 and so on. What is as it was before belongs to both.
+_OPEN = """
+import os, socket
+FOUR, SIX, TCP, UDP, RAW = socket.AF_INET, socket.AF_INET6, socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW
+made = []
+def at(number, one):
+    os.dup2(one.fileno(), number)
+    one.close()
+    made.append(socket.socket(fileno=number))
+    return made[-1]
+listening = at(100, socket.create_server(("127.0.0.1", 0)))
+at(101, socket.create_connection(listening.getsockname()))
+at(102, listening.accept()[0])
+at(103, socket.socket(FOUR, UDP))
+at(104, socket.socket(SIX, TCP))
+at(105, socket.socket(SIX, UDP))
+at(106, socket.socket(FOUR, RAW, 1))
+at(107, socket.socket(SIX, RAW, 58))
+at(108, socket.socketpair()[0])
+"""
+
+Special = dict[int, dict[str, "int | str"]]
+
+# What a program sets, by the number of the descriptor: as it reads back.
+SET: Special = {
+    100: {"TCP_DEFER_ACCEPT": 63, "TCP_USER_TIMEOUT": 9000, "TCP_FASTOPEN": 7, "IP_RECVTOS": 1, "SO_TIMESTAMP": 1},
+    101: {"TCP_CONGESTION": "", "TCP_SYNCNT": 3, "TCP_LINGER2": 17, "TCP_NOTSENT_LOWAT": 16384},
+    102: {"TCP_USER_TIMEOUT": 5000, "TCP_LINGER2": -1, "IP_BIND_ADDRESS_NO_PORT": 1},
+    103: {
+        "IP_MTU_DISCOVER": 2,
+        "IP_RECVERR": 1,
+        "IP_RECVTTL": 1,
+        "IP_MULTICAST_TTL": 9,
+        "IP_MULTICAST_LOOP": 0,
+        "IP_TRANSPARENT": 1,
+        "SO_TIMESTAMPNS": 1,
+        "SO_BUSY_POLL": 50,
+    },
+    104: {"IPV6_TCLASS": 32, "IPV6_UNICAST_HOPS": 7, "IPV6_RECVERR": 1, "IP_MTU_DISCOVER": 0},
+    105: {
+        "IPV6_MTU_DISCOVER": 2,
+        "IPV6_RECVPKTINFO": 1,
+        "IPV6_RECVTCLASS": 1,
+        "IPV6_RECVHOPLIMIT": 1,
+        "IPV6_MULTICAST_HOPS": 5,
+        "IPV6_MULTICAST_LOOP": 0,
+        "IPV6_TCLASS": 3,
+        "IP_RECVERR": 1,
+    },
+    106: {"IP_RECVERR": 1},
+    107: {"IPV6_RECVHOPLIMIT": 1},
+}
+
+
+def _congestion() -> str:
+    """One that is not the default."""
+    with socket.socket() as one:
+        usual = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0").decode()
+    return next((name for name in ("reno", "cubic") if name != usual), usual)
+
+
+def _that_sets(options: Special) -> str:
+    """A program that has the sockets, and sets these options of them."""
+    lines = [_OPEN]
+    for number, values in options.items():
+        for name, value in values.items():
+            level, option, _kinds = sockets._OPTIONS[name]
+            told = value.encode() if isinstance(value, str) else value
+            lines.append(
+                f"with socket.socket(fileno=os.dup({number})) as one: one.setsockopt({level}, {option}, {told!r})"
+            )
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture
+def group() -> Iterator[Group]:
+    with own_group() as made:
+        yield made
+
+
+@pytest.fixture
+def options() -> Special:
+    found = {number: dict(values) for number, values in SET.items()}
+    found[101]["TCP_CONGESTION"] = _congestion()
+    return found
+
+
+def _taken(side: Side) -> Any:
+    return json.loads(json.dumps(sockets.take(side, json.loads(json.dumps(sockets.look_ahead(side))))))
+
+
+def _by_number(source: Any) -> Special:
+    return {number: values for _process, number, _kind, values in source["special"] if number >= 100}
+
+
+def test_every_option_of_the_table_is_carried(group: Group, options: Special) -> None:
+    """Before that each is told by its name, and only what is not as on a new socket is sent."""
+    assert {name for values in options.values() for name in values} == set(sockets._OPTIONS)
+    with inhabited(group, "original", _that_sets(options)) as original, inhabited(group, "copy", _OPEN) as copy:
+        source = _taken(original)
+        assert _by_number(source) == options
+        told = sockets.compare(copy, source)
+        for number, values in options.items():
+            for name, value in values.items():
+                start = f"{name} of descriptor {number} of process 1 was {value} and is "
+                assert any(line.startswith(start) for line in told), (start, told)
+        sockets.carry(copy, source)
+        assert sockets.compare(copy, source) == []
+        assert _by_number(_taken(copy)) == options
+
+
+def test_it_is_one_of_the_topics(group: Group) -> None:
+    with inhabited(group, "original", _that_sets(SET | {101: {}})) as original, inhabited(group, "copy", _OPEN) as copy:
+        with surroundings.Reading(original, {}) as reading:
+            source = json.loads(json.dumps({"sockets": reading._parts["sockets"]}))
+        assert surroundings.bring_over(copy, source) == []
+        assert _by_number(_taken(copy)) == {number: values for number, values in SET.items() if number != 101}
+
+
+@pytest.mark.parametrize("seconds", [1, 2, 3, 5, 10, 30, 45, 100, 1000])
+def test_the_kernel_rounds_the_time_for_which_it_defers(seconds: int) -> None:
+    """To numbers of retransmissions: what it tells is set again as just that."""
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, seconds)
+        told = sockets._get(one, "TCP_DEFER_ACCEPT", "tcp")
+        sockets._Setting().of(other, "tcp", {"TCP_DEFER_ACCEPT": told})
+        assert sockets._get(other, "TCP_DEFER_ACCEPT", "tcp") == told
+        assert told >= seconds if isinstance(told, int) else pytest.fail("no number")
+
+
+_ACCEPTS = """
+listening.setsockopt(6, 9, 30)
+listening.setsockopt(6, 18, 7000)
+client = socket.create_connection(listening.getsockname())
+client.send(b"x")
+at(110, listening.accept()[0])
+at(111, client).setsockopt(6, 9, 30)
+"""
+
+
+def test_what_an_accepted_connection_has_inherited(group: Group) -> None:
+    """Its time for acknowledgements, and not that it is accepted late; that has no effect on a client that has set it."""
+    with inhabited(group, "original", _OPEN + _ACCEPTS) as original:
+        found = _by_number(_taken(original))
+        assert set(found) == {100, 110}
+        assert found[110] == {"TCP_USER_TIMEOUT": 7000}
+
+
+def test_the_ecn_of_a_connection_is_none_of_its_options() -> None:
+    """The kernel has it in the traffic class, from where CRIU's copy has another one or none."""
+    with socket.socket(socket.AF_INET6) as one:
+
+        class Connection(socket.socket):
+            def getsockopt(self, *_arguments: int) -> Any:
+                return 0x22
+
+        with Connection(fileno=one.detach()) as connection:
+            assert sockets._get(connection, "IPV6_TCLASS", "tcp6") == 0x20
+            assert sockets._get(connection, "IPV6_TCLASS", "udp6") == 0x22
+
+
+_FORKS = """
+if os.fork() == 0:
+    os.close(103)
+    import time
+    time.sleep(60)
+"""
+
+
+def test_a_socket_of_two_processes_is_read_once_and_set_by_whichever_number(group: Group) -> None:
+    """The copy's processes may come in another order, and a socket be held by one alone in which it has that number."""
+    forking = _that_sets({100: SET[100], 103: SET[103]}) + _FORKS
+    with inhabited(group, "original", forking) as original, inhabited(group, "copy", _OPEN + _FORKS) as copy:
+        source = _taken(original)
+        assert sorted(_by_number(source)) == [100, 103]
+        assert len(source["special"]) == 2
+        copy.__dict__["processes"] = dict(reversed(copy.processes.items()))
+        sockets.carry(copy, source)
+        assert sockets.compare(copy, source) == []
+
+
+def test_what_cannot_be_set_is_told_by_its_name(group: Group) -> None:
+    """A congestion control that the destination does not have, another socket in the place, none there."""
+    source: Any = {
+        "created": {},
+        "special": [
+            ["1", 101, "tcp", {"TCP_CONGESTION": "nosuchone"}],
+            ["1", 103, "tcp", {"TCP_SYNCNT": 3}],
+            ["1", 108, "udp", {"IP_RECVERR": 1}],
+            ["1", 109, "udp", {"IP_RECVERR": 1}],
+            ["7", 100, "tcp", {"TCP_SYNCNT": 3}],
+        ],
+    }
+    with inhabited(group, "copy", _OPEN) as copy:
+        sockets.carry(copy, source)
+        told = sockets.compare(copy, source)
+    assert told[0].startswith("TCP_CONGESTION of descriptor 101 of process 1 was nosuchone and is ")
+    assert told[1:] == [
+        "descriptor 103 of process 1 is no socket of the kind tcp",
+        "descriptor 108 of process 1 is no socket of the kind udp",
+        "IP_RECVERR of descriptor 109 of process 1 cannot be read (Bad file descriptor)",
+    ]
+
+
+def test_nothing_of_a_copy_that_runs_is_set(group: Group) -> None:
+    """As with the engine `api`: it is told. Its programs may have changed or closed the socket in the meantime."""
+    with inhabited(group, "original", _that_sets({103: {"IP_RECVERR": 1}})) as original:
+        source = _taken(original)
+    source["special"] += [["1", 109, "udp", {"IP_RECVERR": 1}], ["1", 100, "udp", {"IP_RECVERR": 1}]]
+    with inhabited(group, "copy", _OPEN) as copy:
+        copy.group.thaw()
+        sockets.carry(copy, source)
+        assert sockets.compare(copy, source) == ["IP_RECVERR of descriptor 103 of process 1 was 1 and is 0"]
+
+
+def test_what_sockets_have_from_sysctls_of_their_network(group: Group, net: Namespaces) -> None:
+    """CRIU makes the copy's sockets before its network has the sysctls of the source's."""
+
+    def within(pid: int) -> tuple[str, ...]:
+        return ("nsenter", f"--net=/proc/{pid}/ns/net")
+
+    def control(pid: int) -> None:
+        # A network of its own may always have this one, and that of its host.
+        names = ("net.ipv4.tcp_congestion_control=reno", "net.ipv4.ip_no_pmtu_disc=1")
+        subprocess.run([*within(pid), "sysctl", "-qw", *names], check=True)
+
+    control(net.container)
+    with (
+        inhabited(group, "original", _OPEN, *within(net.container)) as original,
+        inhabited(group, "copy", _OPEN, *within(net.client)) as copy,
+    ):
+        original.own_network = copy.own_network = True
+        source = _taken(original)
+        assert source["special"] == []
+        # As its sysctls are carried.
+        control(net.client)
+        assert {values["IP_MTU_DISCOVER"] for kind, values in _of_all(copy) if kind == "udp"} == {1}
+        sockets.carry(copy, source)
+        assert {values["TCP_CONGESTION"] for kind, values in _of_all(copy) if kind in ("tcp", "tcp6")} == {"reno"}
+        assert {values["IP_MTU_DISCOVER"] for kind, values in _of_all(copy) if kind == "udp"} == {0}
+        copy.own_network = original.own_network = False
+        assert _taken(original)["created"] == {}, "the host's own settings are the host's"
+
+
+def _of_all(side: Side) -> list[tuple[str, dict[str, Any]]]:
+    """What each socket has now."""
+    _kinds, special = sockets._look(side, {kind: dict.fromkeys(sockets._AT_CREATION, "") for kind in sockets._KINDS})
+    return [(one.kind, one.values) for one in special if one.descriptor >= 100]
+
+
+@pytest.mark.parametrize(
+    "special",
+    [
+        ["1", 100, "tcp", {"SO_BINDTODEVICE": 1}],
+        ["1", 100, "udp", {"TCP_SYNCNT": 1}],
+        ["1", 100, "tcp", {"TCP_SYNCNT": True}],
+        ["1", 100, "tcp", {"TCP_SYNCNT": "1"}],
+        ["1", 100, "tcp", {"TCP_SYNCNT": 1 << 31}],
+        ["1", 100, "tcp", {"TCP_CONGESTION": "../x"}],
+        ["1", 100, "tcp", {"TCP_CONGESTION": "a" * 16}],
+        ["1", 100, "tcp", {"TCP_CONGESTION": 7}],
+        ["1", "100", "tcp", {"TCP_SYNCNT": 1}],
+        ["1", 100, "tcp", ["TCP_SYNCNT"]],
+        ["1", 100, "seqpacket", {"SO_TIMESTAMP": 1}],
+        ["1", 100, [], {"SO_TIMESTAMP": 1}],
+        [1, 100, "tcp", {"TCP_SYNCNT": 1}],
+        ["1", 100, "tcp"],
+        None,
+    ],
+)
+def test_only_options_of_the_table_are_set(special: Any, group: Group) -> None:
+    """The data come from another host."""
+    source: Any = {"created": {}, "special": [special]}
+    with inhabited(group, "copy", _OPEN) as copy:
+        with pytest.raises(ValueError, match=r" no |unpack"):
+            sockets.carry(copy, source)
+        [told] = surroundings.bring_over(copy, {"sockets": source})
+        assert told.startswith("sockets cannot be compared")
+        with pytest.raises(ValueError, match=r" no |unpack"):
+            sockets.carry(copy, {"created": {"tcp": {"SO_MARK": 1}}, "special": []})
+
+
+class NotHere:
+    def __init__(self, _pid: int) -> None:
+        raise OSError(errno.ENOSYS, "not here")
+
+
+def test_where_nothing_can_be_borrowed(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before Linux 5.6. On the source nothing is known, and on the copy what is lost is told."""
+    with inhabited(group, "original", _that_sets({103: {"IP_RECVERR": 1}})) as original:
+        source = _taken(original)
+        monkeypatch.setattr(sockets, "Lender", NotHere)
+        assert sockets.take(original, None) is None
+    with inhabited(group, "copy", _OPEN) as copy:
+        sockets.carry(copy, source)
+        told = sockets.compare(copy, source)
+        assert told == ["IP_RECVERR of descriptor 103 of process 1 cannot be read (not here)"]
+
+
+_MANY = "made += [socket.socket(type=kind) for kind in (TCP, UDP) for dummy in range(50)]\n"
+
+
+class Ends:
+    """A TCP socket between two addresses; without the second one a closed one."""
+
+    def __init__(self, state: int, here: str = "", there: str = "") -> None:
+        self._state, self._here, self._there = state, here, there
+
+    def getsockopt(self, *_arguments: int) -> bytes:
+        return bytes([self._state])
+
+    def getsockname(self) -> tuple[str, int]:
+        return self._here, 1
+
+    def getpeername(self) -> tuple[str, int]:
+        if not self._there:
+            raise OSError
+        return self._there, 2
+
+
+@pytest.mark.parametrize(
+    ("one", "kind", "closed"),
+    [
+        (Ends(1, "172.17.0.2", "192.0.2.9"), "tcp", True),
+        (Ends(1, "fe80::1%eth0", "fe80::2%eth0"), "tcp6", True),
+        (Ends(1, "::ffff:172.17.0.2", "::ffff:192.0.2.9"), "tcp6", True),
+        (Ends(1), "tcp", True),
+        # Within the container.
+        (Ends(1, "172.17.0.2", "172.17.0.2"), "tcp", False),
+        (Ends(1, "127.0.0.1", "127.0.0.53"), "tcp", False),
+        (Ends(10), "tcp", False),
+        (Ends(7), "tcp", False),
+        (Ends(1, "172.17.0.2", "192.0.2.9"), "udp", False),
+    ],
+)
+def test_which_connections_are_closed_where_none_are_kept(one: Any, kind: str, closed: bool) -> None:
+    assert sockets._will_be_closed(one, kind) is closed
+
+
+def test_connections_that_will_be_closed_are_not_looked_at(
+    group: Group, options: Special, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with inhabited(group, "original", _that_sets(options)) as original:
+        monkeypatch.setattr(
+            sockets, "_will_be_closed", lambda one, kind: "tcp" in kind and one.getsockopt(6, 11, 1) == b"\x01"
+        )
+        original.keeps_connections = False
+        assert set(_by_number(_taken(original))) == set(options) - {101, 102}
+
+
+def test_a_hundred_sockets_cost_the_frozen_time_little(group: Group) -> None:
+    """About 5 ms on a busy machine; the whole frozen time is tens of milliseconds."""
+    with inhabited(group, "original", _OPEN + _MANY) as original:
+        ahead = sockets.look_ahead(original)
+        original.find_processes()
+        assert len(process_sockets.of_process(original.init)) > 100
+        took = []
+        for _round in range(5):
+            before = time.perf_counter()
+            sockets.take(original, ahead)
+            took.append(time.perf_counter() - before)
+    print(f"{min(took) * 1000:.2f} ms")
+    assert min(took) < 0.03
+
+
+def test_looking_changes_nothing_and_leaves_nothing_open(group: Group) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with inhabited(group, "original", _OPEN) as original:
+        flags = Path(f"/proc/{original.init}/fdinfo/100").read_text()
+        sockets.carry(original, _taken(original))
+        assert Path(f"/proc/{original.init}/fdinfo/100").read_text() == flags
+    assert len(os.listdir("/proc/self/fd")) == before
