@@ -26,6 +26,7 @@ from .._base.versions import parse_version
 from .._criu import failure as criu_failure
 from .._criu import log as criu_log
 from .._criu import statistics as criu_statistics
+from .._host import procfs
 from .._host.waiting_unit import WaitingUnit
 
 # Where dockerd has runc keep its notes about containers: <exec-root>/runtime-runc/<namespace of containerd>.
@@ -152,9 +153,9 @@ def _loss(log: str) -> str:
     task = criu_log.task_in_hand(log)
     if task is None:
         return ""
-    with contextlib.suppress(OSError), open(f"/proc/{task[0]}/stat", encoding="utf-8", errors="replace") as handle:
+    with contextlib.suppress(OSError):
         # One that its parent has not looked after yet has ended all the same.
-        if handle.read().rpartition(")")[2].split()[0] not in ("Z", "X"):
+        if procfs.stat_fields(task[0])[procfs.STATE] not in ("Z", "X"):
             return ""
     return (
         f" CRIU was cut off while it had the process {task[1]} ({task[0]}) in its hand, and that has ended with it. Restart the "

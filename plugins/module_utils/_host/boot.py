@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+from . import procfs
+
 
 def boot_id() -> str:
     """The kernel's random id of this boot."""
@@ -21,9 +23,7 @@ def boot_mark() -> str:
     The kernel's boot id alone is not enough: where hosts share a kernel (system containers) it outlives their reboot, so
     the start time of PID 1 goes with it.
     """
-    with open("/proc/1/stat", encoding="utf-8", errors="replace") as handle:
-        start_ticks = handle.read().rpartition(")")[2].split()[19]
-    return f"{boot_id()}/{start_ticks}"
+    return f"{boot_id()}/{procfs.stat_fields(1)[procfs.STARTED]}"
 
 
 def host_identity() -> str:

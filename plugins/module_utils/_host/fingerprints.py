@@ -20,6 +20,7 @@ import struct
 import typing as t
 
 from .._base.errors import MigrationError
+from . import procfs
 
 # /proc/PID/stat, fields by proc(5) less the two before the closing parenthesis: start_code, end_code, start_stack,
 # start_data, end_data, start_brk, arg_start, arg_end, env_start, env_end.
@@ -52,7 +53,7 @@ def _random_bytes(pid: int, auxv: bytes) -> bytes:
 
 def fingerprint(stat: str, auxv: bytes, random: bytes = b"") -> str:
     """The hash of one process, from the text of /proc/PID/stat, the bytes of /proc/PID/auxv and those behind AT_RANDOM."""
-    fields = stat.rpartition(")")[2].split()
+    fields = procfs.parse_stat(stat)
     layout = " ".join(fields[number - 3] for number in _LAYOUT_FIELDS)
     return hashlib.sha256(layout.encode() + b"\0" + auxv + b"\0" + random).hexdigest()
 

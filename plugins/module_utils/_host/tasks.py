@@ -19,6 +19,7 @@ import time
 import typing as t
 
 from .._base.errors import MigrationError
+from . import procfs
 
 _POLL_SECONDS = 0.005
 _READ_BYTES = 1 << 16
@@ -301,13 +302,11 @@ class TaskGroup:
 
 
 def _state(pid: int) -> str:
-    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as handle:
-        return handle.read().rpartition(")")[2].split()[0]
+    return procfs.stat_fields(pid)[procfs.STATE]
 
 
 def _parent(pid: int) -> int:
-    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as handle:
-        return int(handle.read().rpartition(")")[2].split()[1])
+    return int(procfs.stat_fields(pid)[procfs.PARENT])
 
 
 def _stop_pending(pid: int) -> bool:

@@ -17,6 +17,8 @@ import os
 import signal
 import typing as t
 
+from .._host import procfs
+
 _STEP, _SETTLING = "step", "settling"
 
 
@@ -27,12 +29,11 @@ class _Process(t.NamedTuple):
 
 def _look(pid: int) -> _Process | None:
     try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as handle:
-            fields = handle.read().rpartition(")")[2].split()
+        fields = procfs.stat_fields(pid)
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # proc(5), fields 3 and 22: the start, in ticks since the boot, tells a process from a later one of its number.
-    return _Process(fields[0], fields[19])
+    # The start, in ticks since the boot, tells a process from a later one of its number.
+    return _Process(fields[procfs.STATE], fields[procfs.STARTED])
 
 
 def note(path: str, *, step: bool) -> None:

@@ -225,6 +225,7 @@ def test_rsync_s_server_side_answers_as_the_others_do_and_loads_less(python: str
         "_session.phases",
         "_session.claims",
         "_host.boot",
+        "_host.procfs",
         "_base.durable",
         "_session.holder",
         "_base.valid_names",

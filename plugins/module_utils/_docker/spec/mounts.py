@@ -17,7 +17,7 @@ from __future__ import annotations
 import posixpath
 import re
 import typing as t
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 JSON = dict[str, t.Any]
 Inspect = t.Mapping[str, t.Any]
@@ -47,38 +47,11 @@ class Mount:
     mode: str
     #: where it was asked for: Binds, Mounts or Tmpfs; empty: nowhere by name (image, anonymous, --volumes-from)
     declared_by: str
-    #: driver options and labels of the volume: None until with_volume() has seen ``docker volume inspect``
-    options: t.Mapping[str, str] | None = None
-    labels: t.Mapping[str, str] | None = None
 
     @property
     def anonymous(self) -> bool:
         """Whether the engine chose the volume's name."""
         return self.kind == "volume" and _RANDOM_NAME.match(self.name) is not None
-
-    def with_volume(self, volume: Inspect) -> Mount:
-        """The same mount, with what ``GET /volumes/NAME`` knows more."""
-        return replace(
-            self,
-            driver=volume.get("Driver") or self.driver,
-            options=dict(volume.get("Options") or {}),
-            labels=dict(volume.get("Labels") or {}),
-        )
-
-    def volume_parameters(self) -> JSON:
-        """The body of ``POST /volumes/create`` that makes the same volume. May hold secrets (options of network
-        shares).
-
-        :raises ValueError: not a volume, or with_volume() was not called
-        """
-        if self.kind != "volume" or self.options is None or self.labels is None:
-            raise ValueError("no inspected volume at %s" % self.destination)
-        return {
-            "Name": self.name,
-            "Driver": self.driver or "local",
-            "DriverOpts": dict(self.options),
-            "Labels": dict(self.labels),
-        }
 
 
 def clean(path: str) -> str:

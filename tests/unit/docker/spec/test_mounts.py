@@ -12,7 +12,7 @@ import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._docker.spec.create import creation_parameters
 from ansible_collections.livemigrate.criu.plugins.module_utils._docker.spec.mounts import Mount, mounts
-from tests.unit.docker.spec.samples import BY_HAND, IMAGE, SECRET, container, load, volume
+from tests.unit.docker.spec.samples import BY_HAND, IMAGE, container, load, volume
 
 RANDOM = "9d2b7c0b6f8f5a0a9b1c2d3e4f5061728394a5b6c7d8e9f00112233445566778"
 
@@ -147,38 +147,6 @@ def test_a_second_move_asks_for_the_same() -> None:
 
 def test_nothing_mounted() -> None:
     assert "Mounts" not in sent(container())
-
-
-def test_volume_parameters_after_the_volume_was_inspected() -> None:
-    (mount,) = mounts(container(mounts=[volume("data", "/data")]))
-    with pytest.raises(ValueError, match="no inspected volume at /data"):
-        mount.volume_parameters()
-    seen = mount.with_volume(
-        {"Name": "data", "Driver": "local", "Labels": {"a": "b"}, "Options": {"o": f"password={SECRET}"}}
-    )
-    assert seen.volume_parameters() == {
-        "Name": "data",
-        "Driver": "local",
-        "DriverOpts": {"o": f"password={SECRET}"},
-        "Labels": {"a": "b"},
-    }
-    assert mount.options is None, "mounts do not change"
-
-
-def test_a_volume_without_options_and_labels() -> None:
-    (mount,) = mounts(container(mounts=[volume("data", "/data", Driver="")]))
-    assert mount.with_volume({"Name": "data", "Labels": None, "Options": None}).volume_parameters() == {
-        "Name": "data",
-        "Driver": "local",
-        "DriverOpts": {},
-        "Labels": {},
-    }
-
-
-def test_binds_have_no_volume_parameters() -> None:
-    (mount,) = mounts(container(mounts=[bind("/srv", "/srv")]))
-    with pytest.raises(ValueError, match="/srv"):
-        mount.with_volume({}).volume_parameters()
 
 
 def test_engine_20_10() -> None:
