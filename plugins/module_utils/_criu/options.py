@@ -92,7 +92,7 @@ def _decided(*, kept: bool, deleted: Deleted) -> list[str]:
     """The options that are decided here."""
     return [
         "manage-cgroups=ignore",
-        # What asks for nothing where there is nothing of the kind, and fails the dump where it is missing.
+        # These cost nothing in a container that has nothing of the kind. In one that has, the dump fails without them.
         "file-locks",
         "link-remap",
         "ext-unix-sk",

@@ -169,7 +169,7 @@ def await_end(session: str, timeout: float, runner: Runner = run) -> None:
     :raises MigrationError: ``dump_running`` after *timeout* seconds.
     """
     deadline = time.monotonic() + timeout
-    # Anything but a plain word that it has ended (a bus that does not answer) is none.
+    # It has ended when systemd says so. Where systemd does not answer at all, it may still run.
     while runner(["systemctl", "is-active", unit_of(session)]).stdout.strip() not in ("inactive", "failed", "unknown"):
         if time.monotonic() >= deadline:
             raise MigrationError(

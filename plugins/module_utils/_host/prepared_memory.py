@@ -6,9 +6,10 @@
 
 """Memory made ready before it is needed.
 
-MemAvailable is a promise: the page cache has to be written out and dropped first, and what a virtual machine has never
-touched its hypervisor has to find first (16 s/GiB measured, against 1 s/GiB the second time). Both would fall into the frozen
-time. So as much as it will take is touched once before it, and given back: the kernel hands out last what it got back first.
+Memory that MemAvailable promises is not free yet: the kernel has to write out and drop its page cache first. Memory that a
+virtual machine has never used, its hypervisor has to provide first (measured: 16 s/GiB the first time, 1 s/GiB the second
+time). Both would happen in the frozen time. So, before the freeze, as much memory as a checkpoint needs is written to once and
+given back. The kernel hands out first what it was given back last, so that the checkpoint gets memory that is ready.
 """
 
 from __future__ import annotations

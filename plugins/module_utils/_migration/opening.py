@@ -46,7 +46,6 @@ def _open_source(params: Params, agent: str, check_mode: bool) -> Result:
         params["container"],
         peer_name=params["peer_name"] or "the destination",
         engine_name=params["engine"],
-        strategy="cold",
         bind_mounts=params["bind_mounts"],
         ignore_rules=params["ignore_rules"],
         agent=agent,

@@ -57,7 +57,6 @@ def open_session(
     *,
     peer_name: str,
     engine_name: str,
-    strategy: str,
     bind_mounts: t.Sequence[str],
     ignore_rules: t.Sequence[str] = (),
     agent: str,
@@ -84,7 +83,6 @@ def open_session(
             "container_name": name,
             "peer_name": peer_name,
             "engine": engine_name,
-            "strategy": strategy,
             "data_root": engine.info()["DockerRootDir"],
             "ancestry": lineage.ancestry(inspect["Id"]),
             "volumes": [entry["name"] for entry in volumes if entry["travels"]],
@@ -270,7 +268,7 @@ def commit(session: Session, engine: Engine, verdict: t.Mapping[str, t.Any]) -> 
     inspect = engine.find(container)
     if inspect is not None:
         if session.happened_in_this_boot("arming"):
-            # No client may wait longer for this than for the copy: whatever stands in its way is no reason to keep that waiting.
+            # Clients wait to be told that their connections are over. If that fails, the old copy is ended all the same.
             with contextlib.suppress(MigrationError, OSError, ValueError):
                 connections.tell_clients(connections.Plan.of(session))
         old_copy.end(session, engine, inspect)
