@@ -63,7 +63,7 @@ lab-shell: ## a root shell on one of them (HOST=alpha, beta or gamma)
 bench: setup ## how long a small container stands still with this checkout and with others (OTHER="directories")
 	@$(VENV)/bin/python -m tests.bench.compare_trees $(OTHER)
 
-rules: setup ## docs/rules.md, the versions in docs/support.md and docs/protocol.md, from the code
+rules: setup ## docs/rules.md, docs/protocol.md, the versions in docs/support.md and the list of docs/decisions
 	@$(VENV)/bin/python tests/static/make_rules.py
 
 matrix: setup ## what the tests that ran have noted, into tests/matrix.json and the matrix in docs/support.md

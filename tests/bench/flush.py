@@ -8,9 +8,9 @@
     .venv/bin/python -m tests.bench.flush                     # --other ../before: beside a checkout that does not flush
 
 A container moves back and forth. Between the pass in which its files are sent ahead and its freeze so many megabytes of its
-volume are written anew, for each of the sizes. Printed are medians, as rows of the table in docs/decisions.md. The last column is
-how long the restored copy waited for the disk and for nothing else. What the flush took from the restore itself, by keeping the
-disk busy, is seen in the columns before, beside those of a checkout without it.
+volume are written anew, for each of the sizes. Printed are medians, as rows of the table in docs/decisions/0071. The last column
+is how long the restored copy waited for the disk and for nothing else. What the flush took from the restore itself, by keeping
+the disk busy, is seen in the columns before, beside those of a checkout without it.
 
 Hosts that are nspawn containers share the file system of this machine, and so its other writers: take the figures from virtual
 machines (make lab-up LAB=vm) or from real hosts.

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Write docs/rules.md, the table of versions in docs/support.md, and docs/protocol.md, from the code: ``make rules``.
+"""Write docs/rules.md, docs/protocol.md, the versions in docs/support.md, and the list of docs/decisions: ``make rules``.
 
 With ``--check`` nothing is written; it fails where one of them is out of date.
 """
@@ -20,6 +20,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._preflight import
 from ansible_collections.livemigrate.criu.plugins.module_utils._preflight import judge as preflight_judge  # noqa: E402
 from tests.unit.protocol import page  # noqa: E402
 
+DECISIONS = ROOT / "docs" / "decisions"
 BEGIN = "<!-- made by make rules -->"
 END = "<!-- end of what is made -->"
 WHEN = {"api": "with the engine `api`", "runtime": "with the engine `runtime`"}
@@ -47,7 +48,7 @@ One more name counts in `migrate_ignore_rules`: `{finding.SURROUNDINGS_DIFFER}`.
 found only while the copy is held: the copy's processes would see something else than the original's. Ignored, it is a warning.
 """
     for topic, module in preflight_judge.TOPICS.items():
-        text += f"\n## {topic}\n\n`{module.__name__.rpartition('.')[2]}.py`\n\n"
+        text += f"\n## {topic}\n\n`_preflight/rules/{module.__name__.rpartition('.')[2]}.py`\n\n"
         text += _row("rule", "severity", "what it sees", "lifted by", "comes from") + _row(*["---"] * 5)
         for rule in preflight_judge.rules():
             if rule.judge.__module__ == module.__name__:
@@ -73,6 +74,21 @@ def versions() -> str:
     return text
 
 
+def decisions() -> str:
+    """The text of docs/decisions/README.md: the title of each decision, which is the first line of its file."""
+    files = sorted(path for path in DECISIONS.glob("*.md") if path.name != "README.md")
+    titles = {path.name: path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ") for path in files}
+    lines = [f"* {name[:4]} [{title}]({name})\n" for name, title in titles.items()]
+    return f"""# Decisions
+
+{BEGIN}
+
+Where this collection does something else than the obvious, and why. Each file has the context, the decision and its consequences.
+Newest last. A decision that is changed gets a new text, not a second file: what counts is how things are now.
+
+{"".join(lines)}"""
+
+
 def made() -> dict[Path, str]:
     """Every file that is made, with its text."""
     support = ROOT / "docs" / "support.md"
@@ -82,6 +98,7 @@ def made() -> dict[Path, str]:
     return {
         ROOT / "docs" / "rules.md": rules(),
         ROOT / "docs" / "protocol.md": page.text(),
+        DECISIONS / "README.md": decisions(),
         support: f"{before}{BEGIN}\n\n{versions()}\n{END}{after}",
     }
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import yaml
 
 from tests import matrix
 from tests.conftest import ROOT, RunTool
-from tests.static.make_rules import stale
+from tests.static.make_rules import DECISIONS, stale
 
 COLLECTION = "livemigrate.criu"
 MODULES = sorted(path.stem for path in (ROOT / "plugins" / "modules").glob("*.py"))
@@ -92,6 +93,27 @@ def test_the_list_of_rules_is_up_to_date() -> None:
     assert stale() == []
     text = (ROOT / "docs" / "rules.md").read_text(encoding="utf-8")
     assert "| `name_taken` | error |" in text
+
+
+@pytest.mark.parametrize("path", sorted(DECISIONS.glob("0*.md")), ids=lambda path: path.name[:4])
+def test_a_decision_has_a_title_and_says_what_was_decided_and_why(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("# ")
+    headings = [line for line in lines if line.startswith("## ")]
+    assert headings[:2] == ["## Context", "## Decision"]
+    assert headings[2:] in ([], ["## Consequences"])
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("roles/*/README.md")]
+    broken = [
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in pages
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+        if "://" not in target and not (page.parent / target).exists()
+    ]
+    assert len(pages) > 80
+    assert broken == []
 
 
 def test_the_matrix_is_up_to_date() -> None:

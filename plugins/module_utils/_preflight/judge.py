@@ -74,7 +74,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
 class Verdict(t.NamedTuple):
     """What came out."""
 
-    #: ``api`` or ``runtime``, see docs/decisions.md
+    #: ``api`` or ``runtime``, see docs/decisions/0023
     engine: str
     #: why that one
     engine_reason: str

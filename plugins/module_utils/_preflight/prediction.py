@@ -6,8 +6,8 @@
 
 """How long a move will take, from what is known before it: pure functions.
 
-The rates were measured on the lab (docs/decisions.md) and are good for an order of magnitude. What the network between the hosts
-does is taken from the source's device, which knows an upper bound.
+The rates were measured on the lab (docs/decisions/0058) and are good for an order of magnitude. What the network between the
+hosts does is taken from the source's device, which knows an upper bound.
 """
 
 from __future__ import annotations

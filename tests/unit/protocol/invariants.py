@@ -57,7 +57,7 @@ def _one_history(state: State, setting: Setting) -> bool:
         # Declared lost by a person, with all that it had done.
         return True
     if setting.engine == "api" and there.decision == REFUSED:
-        # What this engine cannot promise: its copy runs before it is proved (docs/decisions.md).
+        # What this engine cannot promise: its copy runs before it is proved (docs/decisions/0033).
         return True
     return not (state.source.ran_since_dump and there.has_run)
 

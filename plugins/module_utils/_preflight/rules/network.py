@@ -81,7 +81,7 @@ def socket_bound_to_address(case: Case) -> _Found:
 @rule(
     ERROR,
     "lasting connections that the container has opened and that cannot be kept",
-    "docs/decisions.md",
+    "docs/decisions/0047",
     "network",
     variable="migrate_close_connections",
     volatile=True,
@@ -143,7 +143,7 @@ def unix_stream_outside(case: Case) -> _Found:
         )
 
 
-@rule(WARNING, "connections that will be reset", "docs/decisions.md", "network")
+@rule(WARNING, "connections that will be reset", "docs/decisions/0047", "network")
 def connections_close(case: Case) -> _Found:
     seen: View = case.network
     closing = [
@@ -158,7 +158,7 @@ def connections_close(case: Case) -> _Found:
         )
 
 
-@rule(INFO, "connections that go on", "docs/decisions.md", "network")
+@rule(INFO, "connections that go on", "docs/decisions/0043", "network")
 def connections_kept(case: Case) -> _Found:
     kept = [one for one in case.network.connections if one.address in case.network.after.reachable]
     if kept:
@@ -177,7 +177,7 @@ def judge(view: View, severity: str, ignore: t.Container[str] = ()) -> list[find
 
 
 # Not in RULES: the step before the freeze asks this by itself, see _network/fence.py.
-@rule(ERROR, "a network namespace that others share", "docs/decisions.md", "container", volatile=True)
+@rule(ERROR, "a network namespace that others share", "docs/decisions/0036", "container", volatile=True)
 def network_strangers(case: Case) -> _Found:
     strangers = (case.container or {}).get("strangers") or []
     if strangers:
