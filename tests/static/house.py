@@ -73,7 +73,7 @@ def _read(house: Path, path: Path) -> File:
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef)
     )
-    return File(name, len(code), functions, frozenset(_imports(house, name, tree)))
+    return File(name, len(code), functions, frozenset(imports(house, name, tree)))
 
 
 def _end(node: ast.stmt) -> int:
@@ -99,7 +99,11 @@ def _lines_of_code(tree: ast.Module) -> set[int]:
     return found
 
 
-def _imports(house: Path, name: str, tree: ast.Module) -> set[str]:
+def imports(house: Path, name: str, tree: ast.Module) -> set[str]:
+    """The files of the house that one imports, anywhere in it.
+
+    :param name: its own, ``_host/tasks``.
+    """
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level:

@@ -67,7 +67,7 @@ class Side:
         return {inner_pid(status): pid for pid, status in self.statuses.items()}
 
     def find_processes(self) -> None:
-        """Read which there are, before topics work side by side: one of them moves processes between cgroups."""
+        """Read which there are, before a topic moves processes between cgroups."""
         self.processes.keys()
 
     def owns(self, kind: str) -> bool:

@@ -28,6 +28,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session import a
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import session as sessions
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, SOURCE
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
+from tests.static import house
 from tests.unit.helpers.support import MODULE_UTILS, PACKAGE, PLUGINS, ROOT, bring_to, hold_lock, wait_for
 
 MakeSession = Callable[..., Session]
@@ -82,17 +83,13 @@ def _imports(path: Path) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             node.body = []
+    if MODULE_UTILS in path.parents:
+        return {name.replace("/", ".") for name in house.imports(MODULE_UTILS, _name(path).replace(".", "/"), tree)}
     found = set()
     for node in ast.walk(tree):
-        if not isinstance(node, ast.ImportFrom):
-            continue
-        if node.level:
-            origin = ".".join([*_name(path).split(".")[: -node.level], *filter(None, [node.module])])
-        elif node.module and node.module.startswith(PACKAGE):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(PACKAGE):
             origin = node.module.removeprefix(PACKAGE).lstrip(".")
-        else:
-            continue
-        found.update([origin] if _file(origin).exists() else [f"{origin}.{alias.name}" for alias in node.names])
+            found.update([origin] if _file(origin).exists() else [f"{origin}.{alias.name}" for alias in node.names])
     return found
 
 
