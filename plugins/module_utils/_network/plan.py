@@ -16,11 +16,7 @@ import ipaddress
 import typing as t
 
 from . import state as network_state
-from .match import (
-    Endpoint,
-    Match,
-    NoCounterpartError,
-)
+from .match import Endpoint, Match, NoCounterpartError
 from .netlink import Message
 from .state import Link, State
 

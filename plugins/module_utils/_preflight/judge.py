@@ -18,16 +18,7 @@ from .._base.errors import MigrationError
 from .._docker import shim
 from . import finding
 from . import prediction as predictions
-from .finding import (
-    ERROR,
-    SEVERITIES,
-    WARNING,
-    Case,
-    Facts,
-    Finding,
-    Rule,
-    Settings,
-)
+from .finding import ERROR, SEVERITIES, WARNING, Case, Facts, Finding, Rule, Settings
 from .rules import container as rules_container
 from .rules import destination as rules_destination
 from .rules import destination_data as rules_destination_data

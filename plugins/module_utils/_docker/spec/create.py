@@ -16,17 +16,7 @@ import copy
 import typing as t
 from dataclasses import dataclass
 
-from .fields import (
-    CONFIG,
-    DROP,
-    HOST,
-    NETWORK,
-    TRANSFORM,
-    Field,
-    fields_by_path,
-    is_empty,
-    parse_api,
-)
+from .fields import CONFIG, DROP, HOST, NETWORK, TRANSFORM, Field, fields_by_path, is_empty, parse_api
 from .mounts import requested_binds, requested_mounts
 from .networks import (
     ENDPOINT_SYSCTLS,

@@ -17,12 +17,7 @@ from dataclasses import dataclass, field
 
 from ..._network.addresses import Addresses
 from ..._network.sockets import Address
-from .fields import (
-    ENDPOINTS,
-    fields_by_path,
-    is_empty,
-    parse_api,
-)
+from .fields import ENDPOINTS, fields_by_path, is_empty, parse_api
 
 JSON = dict[str, t.Any]
 Inspect = t.Mapping[str, t.Any]

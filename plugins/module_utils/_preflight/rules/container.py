@@ -15,25 +15,8 @@ from __future__ import annotations
 import re
 import typing as t
 
-from ..._docker.spec.networks import (
-    ANY_ADDRESS,
-    UNKNOWN,
-    networks,
-    primary_network,
-    published_ports,
-)
-from ..finding import (
-    ERROR,
-    INFO,
-    RULES,
-    WARNING,
-    Case,
-    Facts,
-    Finding,
-    Told,
-    findings,
-    rule,
-)
+from ..._docker.spec.networks import ANY_ADDRESS, UNKNOWN, networks, primary_network, published_ports
+from ..finding import ERROR, INFO, RULES, WARNING, Case, Facts, Finding, Told, findings, rule
 from . import mounts as rules_mounts
 
 _Found = t.Iterator[Told]

@@ -13,13 +13,7 @@ import typing as t
 
 from ..._base.versions import parse_version
 from ..._docker import host_files
-from ..finding import (
-    ERROR,
-    INFO,
-    Case,
-    Told,
-    rule,
-)
+from ..finding import ERROR, INFO, Case, Told, rule
 
 _Found = t.Iterator[Told]
 

@@ -12,14 +12,7 @@ import os
 import typing as t
 
 from ..._docker import volumes as docker_volumes
-from ..finding import (
-    ERROR,
-    WARNING,
-    Case,
-    Facts,
-    Told,
-    rule,
-)
+from ..finding import ERROR, WARNING, Case, Facts, Told, rule
 
 _Found = t.Iterator[Told]
 

@@ -13,14 +13,7 @@ import typing as t
 
 from ..._docker.spec.networks import ANY_ADDRESS, networks
 from ..._network import sockets as network_sockets
-from ..finding import (
-    ERROR,
-    INFO,
-    WARNING,
-    Case,
-    Told,
-    rule,
-)
+from ..finding import ERROR, INFO, WARNING, Case, Told, rule
 
 _Found = t.Iterator[Told]
 

@@ -15,13 +15,7 @@ from ..._docker import images as docker_images
 from ..._docker import snapshots
 from ..._docker.shim import PROTOCOL, RUNTIME
 from ..._docker.spec.networks import primary_network
-from ..finding import (
-    ERROR,
-    INFO,
-    Case,
-    Told,
-    rule,
-)
+from ..finding import ERROR, INFO, Case, Told, rule
 
 _Found = t.Iterator[Told]
 

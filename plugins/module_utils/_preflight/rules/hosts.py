@@ -12,15 +12,7 @@ import typing as t
 
 from ..._base.versions import at_least, parse_version
 from ..._criu import options as criu_options
-from ..finding import (
-    ERROR,
-    INFO,
-    WARNING,
-    Case,
-    Facts,
-    Told,
-    rule,
-)
+from ..finding import ERROR, INFO, WARNING, Case, Facts, Told, rule
 
 _Found = t.Iterator[Told]
 

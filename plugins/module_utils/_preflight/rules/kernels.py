@@ -11,15 +11,7 @@ from __future__ import annotations
 import typing as t
 
 from ..._base.versions import parse_version
-from ..finding import (
-    ERROR,
-    INFO,
-    WARNING,
-    Case,
-    Facts,
-    Told,
-    rule,
-)
+from ..finding import ERROR, INFO, WARNING, Case, Facts, Told, rule
 
 _Found = t.Iterator[Told]
 

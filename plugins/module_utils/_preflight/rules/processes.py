@@ -13,15 +13,7 @@ import re
 import typing as t
 
 from ..._base.versions import at_least, parse_version
-from ..finding import (
-    ERROR,
-    INFO,
-    WARNING,
-    Case,
-    Facts,
-    Told,
-    rule,
-)
+from ..finding import ERROR, INFO, WARNING, Case, Facts, Told, rule
 
 _Found = t.Iterator[Told]
 

@@ -13,13 +13,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ..finding import (
-    ERROR,
-    SURROUNDINGS_DIFFER,
-    Case,
-    Told,
-    rule,
-)
+from ..finding import ERROR, SURROUNDINGS_DIFFER, Case, Told, rule
 
 _Found = t.Iterator[Told]
 
