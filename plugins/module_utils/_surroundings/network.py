@@ -31,8 +31,8 @@ from .._network.state import State
 from .side import Side
 
 NAME = "network"
-# Under this name it is noted what the copy has when nothing was left to be done.
-_AFTERWARDS = f"{NAME} afterwards"
+# Under these names it is noted what the source has, and in which points the copy differs where nothing was to be done.
+_SOURCE, _DIFFERENCES = f"{NAME} of the source", f"{NAME} differences"
 OF_PROCESSES = False
 
 #: the rules by which a user says that these may be lost
@@ -144,12 +144,20 @@ def _as_made(side: Side) -> State:
     return found
 
 
+def _source(side: Side, source: t.Any) -> Made:
+    """The source's network, read from plain data once."""
+    if _SOURCE not in side.notes:
+        side.notes[_SOURCE] = made_of(source)
+    found: Made = side.notes[_SOURCE]
+    return found
+
+
 def device_names(side: Side, source: t.Any) -> dict[str, str]:
     """What the copy's devices are called, by their names on the source; nothing for one that the copy does not have.
 
     :raises OSError: when the copy's network cannot be read.
     """
-    made = made_of(source)
+    made = _source(side, source)
     match = network_match.Match(made.state, made.endpoints, _as_made(side)) if side.own_network else None
     links = {link.name: match.link(link.number) for link in made.state.links} if match is not None else {}
     return {name: link.name if link is not None else "" for name, link in links.items()}
@@ -158,17 +166,21 @@ def device_names(side: Side, source: t.Any) -> dict[str, str]:
 def carry(side: Side, source: t.Any) -> None:
     """Bring about on the copy what was made inside."""
     if side.own_network:
-        made, before = made_of(source), _as_made(side)
-        side.notes[_AFTERWARDS] = namespaces.inside(side.init, ["net"], lambda: _carry(made, before))
+        made, before = _source(side, source), _as_made(side)
+        side.notes[_DIFFERENCES] = namespaces.inside(
+            side.init, ["net"], lambda: _carry(made, before, look_again=side.sysctls_written)
+        )
 
 
-def _carry(made: Made, before: State) -> State | None:
-    """Do what is to be done; returns the state where that is nothing, and None where it has changed."""
-    # Sysctls were set since the first look, and some take addresses and routes away.
-    now = network_state.read()
+def _carry(made: Made, before: State, *, look_again: bool) -> list[str] | None:
+    """Do what is to be done; returns what differs all the same where that is nothing, and None where something was done.
+
+    :param before: the copy's network as it was when it was first looked at.
+    """
+    now = network_state.read() if look_again else before
     todo = network_plan.plan(made, now, before)
     if todo.is_empty:
-        return now
+        return network_plan.differences(todo)
     with Netlink() as netlink:
         _apply(netlink, made, before, todo)
     return None
@@ -273,6 +285,9 @@ def compare(side: Side, source: t.Any) -> list[str]:
     """What is not on the copy as it was on the source."""
     if not side.own_network:
         return []
-    made, before = made_of(source), _as_made(side)
-    now = side.notes.get(_AFTERWARDS) or namespaces.inside(side.init, ["net"], network_state.read)
-    return network_plan.differences(network_plan.plan(made, now, before))
+    found: list[str] | None = side.notes.get(_DIFFERENCES)
+    if found is None:
+        made, before = _source(side, source), _as_made(side)
+        now = namespaces.inside(side.init, ["net"], network_state.read)
+        found = network_plan.differences(network_plan.plan(made, now, before))
+    return found

@@ -50,6 +50,8 @@ class Side:
         self.keeps_connections = keeps_connections
         #: what topics note while they carry, for their comparison, by their names
         self.notes: dict[str, t.Any] = {}
+        #: whether a sysctl was written since its network was first looked at: some take addresses and routes away
+        self.sysctls_written = False
 
     @functools.cached_property
     def statuses(self) -> dict[int, str]:
@@ -69,6 +71,11 @@ class Side:
     def find_processes(self) -> None:
         """Read which there are, before a topic moves processes between cgroups."""
         self.processes.keys()
+
+    def namespaces(self) -> list[str]:
+        """The kinds of namespaces that are its own and may be changed; those of mounts and PIDs are not among them."""
+        kinds = [kind for kind in ("ipc", "uts") if self.owns(kind)]
+        return ["net", *kinds] if self.own_network and self.owns("net") else kinds
 
     def owns(self, kind: str) -> bool:
         """Whether its namespace of a kind is not that of the host.

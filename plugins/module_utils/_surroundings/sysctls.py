@@ -59,6 +59,7 @@ _FIRST = (
 # What one device has. A new one gets it from `default` of its namespace. For neighbours only the host shows `default`, and MPLS
 # has none, but `lo` has got the same.
 _OF_DEVICE = re.compile(r"(net/(?:ipv[46]/(?:conf|neigh)|mpls/conf)/)([^/]+)(/.*)")
+_OF_DEVICES = ("net/ipv4/conf/", "net/ipv4/neigh/", "net/ipv6/conf/", "net/ipv6/neigh/", "net/mpls/conf/")
 _FOR_DEVICES = ("all", "default")
 _NO_DEVICES = (*_FOR_DEVICES, "lo")
 _HAVE_DEFAULT = ("net/ipv4/conf/", "net/ipv6/conf/")
@@ -112,12 +113,6 @@ def _values(names: t.Iterable[str]) -> Values:
     return {name: value for name, value in read if value is not None}
 
 
-def _kinds(side: Side) -> list[str]:
-    """The kinds of namespaces that are the container's own. (What is the host's is nothing that moves, nor to be written.)"""
-    kinds = [kind for kind in _OF_KINDS if side.owns(kind)]
-    return ["net", *kinds] if side.own_network and side.owns("net") else kinds
-
-
 def kind_of(name: str) -> str:
     """Which kind of namespace a sysctl belongs to."""
     return next((kind for kind, names in _OF_KINDS.items() if name in names), "net")
@@ -131,7 +126,7 @@ def fresh() -> Values:
 
 def look_ahead(side: Side) -> t.Any:
     """What fresh namespaces have on this host, and which sysctls there are in those of the container."""
-    kinds = _kinds(side)
+    kinds = side.namespaces()
     names = namespaces.inside(side.init, kinds, lambda: _names(kinds))
     return {"fresh": fresh(), "names": names}
 
@@ -157,7 +152,7 @@ def take(side: Side, ahead: t.Any) -> t.Any:
 
 def _taken(side: Side, ahead: t.Any) -> Values:
     """All values that the container has now."""
-    kinds = _kinds(side)
+    kinds = side.namespaces()
     names = ahead["names"] if ahead else None
     return namespaces.inside(side.init, kinds, lambda: _values(names if names is not None else _names(kinds)))
 
@@ -175,7 +170,9 @@ def _unlike(values: Values, usual: Values) -> list[str]:
         before, _device, after = device.groups()
         return usual.get(before + ("default" if before in _HAVE_DEFAULT else "lo") + after)
 
-    return [name for name, value in values.items() if not _same(expected(name), value)]
+    # Nearly all are to the letter what a fresh namespace has under the same name, which costs least to see.
+    other = [name for name, value in values.items() if usual.get(name) != value]
+    return [name for name in other if not _same(expected(name), values[name])]
 
 
 def _with_devices(names: t.Iterable[str], values: Values) -> set[str]:
@@ -233,7 +230,7 @@ def renamed(source: t.Any, names: t.Mapping[str, str]) -> t.Any:
     """
 
     def new_name(name: str) -> str:
-        device = _OF_DEVICE.fullmatch(name)
+        device = _OF_DEVICE.fullmatch(name) if name.startswith(_OF_DEVICES) else None
         if device is None or device.group(2) in _NO_DEVICES:
             return name
         new = names.get(device.group(2))
@@ -248,7 +245,7 @@ def renamed(source: t.Any, names: t.Mapping[str, str]) -> t.Any:
 
 def carry(side: Side, source: t.Any) -> None:
     """Write what differs."""
-    kinds, values = _kinds(side), source["values"]
+    kinds, values = side.namespaces(), source["values"]
     usual: Values = side.ahead.get(NAME) or {}
     names = _with_devices({*source["set"], *_unlike(values, usual)}, values)
     wanted = sorted((name for name in names if kind_of(name) in kinds and _is_known(name)), key=_order)
@@ -263,6 +260,7 @@ def carry(side: Side, source: t.Any) -> None:
                 if not _same(now, values[name]):
                     _write(name, values[name])
                     written = True
+        side.sysctls_written |= written
         # One that is written may change others.
         return None if written else found
 
@@ -285,7 +283,7 @@ def _write(name: str, value: str) -> None:
 
 def compare(side: Side, source: t.Any) -> list[str]:
     """The values that were set for this container and that the copy has not."""
-    kinds = _kinds(side)
+    kinds = side.namespaces()
     # What is not the copy's own (a network that is not closed) is not its to have.
     names = [name for name in source["set"] if kind_of(name) in kinds]
     known = [name for name in names if _is_known(name)]

@@ -88,6 +88,8 @@ class _Look:
         self._side = side
         self.processes = side.processes
         self._inner = {pid: number for number, pid in self.processes.items()}
+        #: threads that were looked at: those of a process by the number of each inside, to that which this host gives it
+        self.threads: dict[int, dict[str, int]] = {}
         self._ids = {"Uid": Ids.of(side.init, "uid"), "Gid": Ids.of(side.init, "gid")}
         self._ids["Groups"] = self._ids["Gid"]
         self.of_thread: dict[str, Trait] = {
@@ -115,16 +117,19 @@ class _Look:
     def all(self) -> dict[str, t.Any]:
         return {
             "clocks": _clocks(self._side.init),
-            "processes": {number: self._process(pid) for number, pid in self.processes.items()},
+            "processes": {number: self.process(pid) for number, pid in self.processes.items()},
         }
 
-    def _process(self, pid: int) -> dict[str, t.Any]:
+    def process(self, pid: int) -> dict[str, t.Any]:
+        """What a process and its threads have."""
         threads = {}
+        numbers_here = self.threads[pid] = {}
         process: dict[str, Value] = {name: trait.get(pid) for name, trait in self.of_process.items()}
         for task in map(int, os.listdir(f"/proc/{pid}/task")):
             # Of its first thread it has been read already.
             status = _fields(self._side.statuses[pid] if task == pid else read(f"/proc/{pid}/task/{task}/status"))
-            threads[status["NSpid"].split()[-1]] = self._thread(task, status)
+            inner = status["NSpid"].split()[-1]
+            threads[inner], numbers_here[inner] = self._thread(task, status), task
             if task == pid:
                 process.update({name: self._value(name, status) for name in _OF_PROCESS})
                 process["parent"] = self._inner.get(int(status["PPid"]), "0")
@@ -212,22 +217,32 @@ def numbers(text: str) -> set[int]:
 def carry(side: Side, source: t.Any) -> None:
     """Set what can be set from outside."""
     look = _Look(side)
-    for number, wanted in source["processes"].items():
-        pid = look.processes.get(number)
-        if pid is not None:
-            with contextlib.suppress(OSError):
-                _put(look.of_process, pid, wanted["process"])
-                for task in map(int, os.listdir(f"/proc/{pid}/task")):
-                    inner = _fields(read(f"/proc/{pid}/task/{task}/status"))["NSpid"].split()[-1]
-                    _put(look.of_thread, task, wanted["threads"].get(inner, {}))
+    processes, put = {}, False
+    for number, pid in look.processes.items():
+        wanted = source["processes"].get(number, {"process": {}, "threads": {}})
+        # One of a copy that runs may end meanwhile.
+        with contextlib.suppress(OSError):
+            found = processes[number] = look.process(pid)
+            put |= _put(look.of_process, pid, wanted["process"], found["process"])
+            for inner, task in look.threads[pid].items():
+                put |= _put(look.of_thread, task, wanted["threads"].get(inner, {}), found["threads"][inner])
+    if not put:
+        # It need not be read again to be compared.
+        side.notes[NAME] = {"clocks": _clocks(side.init), "processes": processes}
 
 
-def _put(traits: t.Mapping[str, Trait], task: int, wanted: t.Mapping[str, Value]) -> None:
-    for name, trait in traits.items():
+def _put(traits: t.Mapping[str, Trait], task: int, wanted: t.Mapping[str, Value], found: t.Mapping[str, Value]) -> bool:
+    """Set what differs, as far as it can be set; returns whether there was something of the kind."""
+    other = [
+        (name, trait)
+        for name, trait in traits.items()
+        if isinstance(trait, Settable) and name in wanted and found[name] != wanted[name]
+    ]
+    for name, trait in other:
         # What cannot be set shows in the comparison.
         with contextlib.suppress(OSError, ValueError):
-            if isinstance(trait, Settable) and name in wanted and trait.get(task) != wanted[name]:
-                trait.put(task, wanted[name])
+            trait.put(task, wanted[name])
+    return bool(other)
 
 
 def compare(side: Side, source: t.Any) -> list[str]:
@@ -243,7 +258,7 @@ def compare(side: Side, source: t.Any) -> list[str]:
         "parent": "its parent",
     }
     known = (1 << (int(read("/proc/sys/kernel/cap_last_cap")) + 1)) - 1
-    copy = look.all()
+    copy = side.notes.get(NAME) or look.all()
     _name_all_of_them(copy, source, sorted(_processors(side.group)))
     return differences(source, copy, told, known)
 

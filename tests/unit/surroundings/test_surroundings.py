@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +19,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._host.tasks impor
 from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings import surroundings
 from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings.side import Side
 
-SIDE = Side(1, TaskGroup("/nowhere"), "/nowhere", own_network=True)
+# Nothing of it is its own, so no namespace is entered.
+SIDE = Side(os.getpid(), TaskGroup("/nowhere"), "/nowhere", own_network=True)
 
 
 class Topic:
@@ -125,6 +127,13 @@ def test_what_cannot_be_compared_counts_as_different(use: Use) -> None:
     use(Broken("mounts"))
     [difference] = surroundings.bring_over(SIDE, {"mounts": "1"})
     assert difference.startswith("mounts cannot be compared")
+
+
+def test_a_copy_that_is_gone_is_different(use: Use) -> None:
+    use(Topic("mounts"))
+    gone = Side(2**22 + 1, TaskGroup("/nowhere"), "/nowhere", own_network=True)
+    [difference] = surroundings.bring_over(gone, {"mounts": "1"})
+    assert difference.startswith("its namespaces cannot be entered")
 
 
 def test_what_no_source_can_have_found_counts_as_different(use: Use) -> None:

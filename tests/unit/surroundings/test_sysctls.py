@@ -81,8 +81,15 @@ def test_the_copy_is_missing_it_and_gets_it(sides: tuple[Side, Side]) -> None:
     missing = surroundings_sysctls.compare(copy, data)
     assert missing == [f"the sysctl {name.replace('/', '.')} is another one" for name in sorted(SET)]
     surroundings_sysctls.carry(copy, data)
+    assert copy.sysctls_written
     assert surroundings_sysctls.compare(copy, data) == []
     assert {name: _get(copy, name) for name in SET} == SET
+
+
+def test_others_need_not_look_again_where_none_was_written(sides: tuple[Side, Side]) -> None:
+    source, _copy = sides
+    surroundings_sysctls.carry(source, surroundings_sysctls.take(source, surroundings_sysctls.look_ahead(source)))
+    assert not source.sysctls_written
 
 
 def test_what_a_kernel_has_otherwise_is_carried_and_not_asked_for(sides: tuple[Side, Side]) -> None:

@@ -139,6 +139,15 @@ def test_two_that_are_alike_do_not_differ(group: Group) -> None:
         assert tasks.compare(copy, _sent(tasks.take(original, None))) == []
 
 
+def test_where_nothing_is_to_be_set_nothing_is_read_twice(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it stands still while it is read."""
+    with inhabited(group, "original", PLAIN) as original, inhabited(group, "copy", PLAIN) as copy:
+        source = _sent(tasks.take(original, None))
+        tasks.carry(copy, source)
+        monkeypatch.setattr(tasks._Look, "process", lambda *_: pytest.fail("a process was read again"))
+        assert tasks.compare(copy, source) == []
+
+
 def test_clocks_that_go_back(group: Group) -> None:
     """The copy has a time namespace that is behind the source's clock."""
     behind = ["unshare", "--time", "--boottime=-100"]
