@@ -41,7 +41,7 @@ _ENTERED = _Entered()
 def inside(pid: int, kinds: t.Iterable[str], function: t.Callable[[], Result]) -> Result:
     """Run a function in namespaces of a process; programs that it starts are in them too.
 
-    A thread is made for that, and ends with it. A function that is already in these namespaces of this process is called as it is:
+    A thread is made for that, and ends with it. A function that is there already is called as it is:
     who has many of them to call enters once. On a host that is busy a thread takes more time than most of them do.
 
     :param pid: the process, as this host numbers it.
