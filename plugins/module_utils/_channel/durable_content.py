@@ -27,6 +27,7 @@ from .._session.session import Session
 from . import messages
 from .client import Channel
 from .conversation import Conversation
+from .tree import CHECKPOINT, INBOX
 
 WORD = "transfer"
 
@@ -40,7 +41,7 @@ FROZEN_SECONDS = 45.0
 _ANSWER_SECONDS = 60.0
 
 # What comes through the channel and is not needed after a power cut: the checkpoint, and what is said about it.
-_PASSING = ("inbox", "checkpoint")
+_PASSING = (INBOX, CHECKPOINT)
 
 
 def send(session: Session, passes: t.Callable[[], int], *, seconds: float) -> int:

@@ -47,7 +47,8 @@ _STALL_SECONDS = 120
 _TRANSFER_PREFIX = "transfer."
 # Which directories the places were when they were named. Who may change a directory above one can put a link in its place.
 _IDENTITIES = "identities.json"
-_TARGET = re.compile(r"(inbox|layer|log|checkpoint|bind/\d+|volume/[a-zA-Z0-9][a-zA-Z0-9_.-]*)/?")
+# A name and no path: what it stands for is what the session has prepared under it, see :func:`set_targets`.
+_TARGET = re.compile(r"[a-z]+(/[a-zA-Z0-9][a-zA-Z0-9_.-]*)?/?")
 
 #: what a talk leaves to be done
 Afterwards = t.Callable[[], None]

@@ -84,16 +84,13 @@ def dump(session: Session, engine: Engine, group: TaskGroup) -> dict[str, t.Any]
     return {}
 
 
-def seal(session: Session, engine: Engine) -> int:
+def seal(session: Session, content: t.Sequence[str]) -> int:
     """Write checkpoint and files out and make the manifest; returns the size of the checkpoint in bytes.
 
     A reboot of this host must find them whole and of one moment (see :func:`bring_back`).
     """
     directory = images(session)
-    inspect = engine.inspect(session.facts["container_id"])
-    spec = durable.read_json(session.memory_path("outbox", "spec.json"))
-    trees = directories.content(inspect, session.facts["data_root"], spec["volumes"])
-    paths = [directory, *(tree.path for tree in trees)]
+    paths = [directory, *content]
     with ThreadPoolExecutor(max_workers=1) as pool:
         written = pool.submit(write_out, paths)
         manifest = criu_images.manifest(directory)

@@ -45,8 +45,11 @@ class Way(t.Protocol):
     def dump(self, session: Session, engine: Engine, group: TaskGroup) -> dict[str, t.Any]:
         """Dump the paused container, which stays paused; returns what there is to tell."""
 
-    def seal(self, session: Session, engine: Engine) -> int:
-        """After the dump, everything frozen: note what it consists of, if need be durably; returns its size in bytes."""
+    def seal(self, session: Session, content: t.Sequence[str]) -> int:
+        """After the dump, everything frozen: note what it consists of, if need be durably; returns its size in bytes.
+
+        :param content: the directories with the container's files, which have to be of the same moment.
+        """
 
     def await_dump(self, session: Session) -> None:
         """Before a thaw: wait for a dump whose caller is gone."""

@@ -160,7 +160,7 @@ def dump(session: Session, engine: Engine, group: TaskGroup) -> dict[str, t.Any]
     return {"criu": statistics, "found": {**outlook._asdict(), "deleted_files": deleted.files}}
 
 
-def seal(session: Session, engine: Engine) -> int:
+def seal(session: Session, content: t.Sequence[str]) -> int:
     """Nothing to note: the hashes are made while it is sent; returns the size of the checkpoint in bytes."""
     directory = images(session)
     return sum(os.path.getsize(os.path.join(directory, name)) for name in os.listdir(directory))

@@ -20,7 +20,7 @@ import typing as t
 from .._base import durable, valid_names
 from .._base.errors import MigrationError
 from .._channel import client as channel_client
-from .._channel import durable_content
+from .._channel import durable_content, tree
 from .._channel.client import Channel
 from .._channel.server import KEY_LIFE_SECONDS
 from .._docker import directories, host_files
@@ -38,6 +38,7 @@ from .._session import agent_package, lineage, watchdog
 from .._session.phases import ABORT, GO_SENT, RUN, SOURCE
 from .._session.session import Session
 from .._subjects.container import examine, old_copy, old_records, restart_policy
+from .._subjects.container import trees as container_trees
 from .._surroundings import surroundings as surroundings_module
 from .._surroundings.side import Side
 from . import destination, freeze, transfer
@@ -209,7 +210,9 @@ def dump(session: Session, engine: Engine) -> dict[str, t.Any]:
     held = group.hold()
     fingerprints = os.path.join(session.memory_path("outbox"), "fingerprints.json")
     durable.write_json(fingerprints, process_fingerprints.take(group.pids()))
-    size = way.seal(session, engine)
+    spec = durable.read_json(session.memory_path("outbox", "spec.json"))
+    content = container_trees.content(spec["inspect"], session.facts["data_root"], spec["volumes"])
+    size = way.seal(session, [one.path for one in content])
     session.enter("dumped", held=held, bytes=size)
     return {"bytes": size, "seconds": dumped - started, **told}
 
@@ -221,8 +224,8 @@ def send_checkpoint(session: Session, engine: Engine) -> int:
     """
     engines.require(session, engines.API)
     inspect = engine.inspect(session.facts["container_id"])
-    checkpoint = directories.checkpoint(engines.of(session).images(session))
-    inbox = directories.Tree("inbox", session.memory_path("outbox"), ("--delete",))
+    checkpoint = tree.checkpoint(engines.of(session).images(session))
+    inbox = tree.inbox(session.memory_path("outbox"))
     content = transfer.changed(session, transfer.content_trees(session, inspect))
     memory_seconds = memory_timeout(session.data("dumped")["bytes"])
     sent = durable_content.send(

@@ -20,10 +20,11 @@ from .._base.command import run, run_checked
 from .._base.errors import MigrationError
 from .._channel import durable_content
 from .._channel.client import Channel
-from .._docker import directories
+from .._channel.tree import Tree, inbox
 from .._docker.engine import Engine
 from .._host import filesystems, flush
 from .._session.session import Session
+from .._subjects.container import trees as container_trees
 
 Inspect = dict[str, t.Any]
 
@@ -40,7 +41,8 @@ _MARGIN_SECONDS = 1.0
 
 def send_spec(session: Session) -> int:
     """Bring spec (and later manifest and fingerprints) into the destination's memory; returns the bytes sent."""
-    return Channel(session).rsync(session.memory_path("outbox"), "inbox", ("--delete",))
+    tree = inbox(session.memory_path("outbox"))
+    return Channel(session).rsync(tree.path, tree.target, tree.options)
 
 
 def send_image(session: Session, engine: Engine) -> int:
@@ -52,10 +54,10 @@ def send_image(session: Session, engine: Engine) -> int:
     return sent
 
 
-def content_trees(session: Session, inspect: Inspect) -> list[directories.Tree]:
+def content_trees(session: Session, inspect: Inspect) -> list[Tree]:
     """The directories of the container that travel, without its checkpoint."""
     spec = durable.read_json(session.memory_path("outbox", "spec.json"))
-    return directories.content(inspect, session.facts["data_root"], spec["volumes"])
+    return container_trees.content(inspect, session.facts["data_root"], spec["volumes"])
 
 
 def send_content(session: Session, engine: Engine, *, running: bool) -> int:
@@ -80,7 +82,7 @@ def send_content(session: Session, engine: Engine, *, running: bool) -> int:
     return durable_content.send(session, pass_ahead, seconds=durable_content.RUNNING_SECONDS)
 
 
-def send_trees(session: Session, trees: t.Sequence[directories.Tree], *, running: bool) -> int:
+def send_trees(session: Session, trees: t.Sequence[Tree], *, running: bool) -> int:
     """Bring directories up to date on the destination; returns the bytes sent."""
     # At once: most of them have little to say, and what each costs is the start of two rsyncs and an agent.
     with ThreadPoolExecutor(max_workers=_PARALLEL_TREES) as pool:
@@ -93,7 +95,7 @@ def _moment() -> dict[str, float]:
     return {"began": now, "ahead": now - time.clock_gettime(time.CLOCK_BOOTTIME)}
 
 
-def _touched_since(session: Session, tree: directories.Tree) -> float | None:
+def _touched_since(session: Session, tree: Tree) -> float | None:
     """From which change time on a file of a directory may be newer than the pass before; None where no time can tell.
 
     Nobody can set a file's change time, but somebody can set the clock that it is taken from, and on a file system of the
@@ -108,37 +110,33 @@ def _touched_since(session: Session, tree: directories.Tree) -> float | None:
     return float(before["began"]) + min(moved, 0.0) - _MARGIN_SECONDS
 
 
-def changed(session: Session, trees: t.Sequence[directories.Tree]) -> list[directories.Tree]:
+def changed(session: Session, trees: t.Sequence[Tree]) -> list[Tree]:
     """Those directories in which anything was touched since the pass before began; a start of rsync costs more than a look.
 
     By change times; a deletion or a new name moves that of its directory.
     """
 
-    def has(tree: directories.Tree) -> bool:
-        since = None if tree.target == "log" else _touched_since(session, tree)
+    def has(tree: Tree) -> bool:
+        since = None if tree.always else _touched_since(session, tree)
         return since is None or _touched(tree, since)
 
     return [tree for tree in trees if has(tree)]
 
 
-def _touched(tree: directories.Tree, since: float, *, dumped: bool = False) -> bool:
+def _touched(tree: Tree, since: float, *, dumped: bool = False) -> bool:
     """Whether anything in a directory was touched.
 
-    :param dumped: whether nobody but CRIU can have touched the writable layer.
+    :param dumped: whether nobody but the dump can have touched it, where that makes directories of its own.
     """
-    only: list[str] = []
-    if tree.target == "log":
-        # Its directory is the engine's own, which notes there that the container was paused.
-        only = ["(", "-name", "*-json.log*", "-o", "-path", "*/local-logs/*", ")"]
-    elif tree.target == "layer" and dumped:
-        # Every dump makes a directory in the container's /tmp and removes it. A file that CRIU gives a name shows by itself.
-        only = ["!", "-type", "d"]
+    only = list(tree.counts)
+    if tree.dump_makes_directories and dumped:
+        only += ["!", "-type", "d"]
     # -H: the source of a bind mount may be a link to the directory.
     argv = ["find", "-H", tree.content, *only, "-newerct", f"@{since:.3f}", "-print", "-quit"]
     return bool(run_checked(run, argv, "transfer_failed", f"look for changes below {tree.content}", timeout=600).stdout)
 
 
-def send_frozen(session: Session, trees: t.Sequence[directories.Tree], *, memory_seconds: float) -> int:
+def send_frozen(session: Session, trees: t.Sequence[Tree], *, memory_seconds: float) -> int:
     """Bring directories of a frozen container and its checkpoint up to date; returns the bytes sent.
 
     :param memory_seconds: what the checkpoint may take, besides what the last changes of files may.
@@ -176,7 +174,7 @@ class LastPass:
     # The kernel's times of files lag behind its clock by a tick, 10 ms at most.
     _TICKS_SECONDS = 0.02
 
-    def __init__(self, session: Session, trees: t.Sequence[directories.Tree], *, beside: bool = True) -> None:
+    def __init__(self, session: Session, trees: t.Sequence[Tree], *, beside: bool = True) -> None:
         """
         :param beside: whether it may begin at once, and not only when :meth:`dumped` is called.
         """
@@ -202,7 +200,7 @@ class LastPass:
             with contextlib.suppress(MigrationError):
                 Channel(self._session).hang_up()
 
-    def _send(self, which: t.Callable[[], t.Sequence[directories.Tree]]) -> int:
+    def _send(self, which: t.Callable[[], t.Sequence[Tree]]) -> int:
         return send_trees(self._session, which(), running=False)
 
     def dumped(self) -> None:
@@ -214,7 +212,7 @@ class LastPass:
             trees = self._trees
             self._passes.append(self._pool.submit(self._send, lambda: [one for one in trees if self._may_differ(one)]))
 
-    def _may_differ(self, tree: directories.Tree) -> bool:
+    def _may_differ(self, tree: Tree) -> bool:
         """Whether a directory was touched since the pass began, or no time can tell (see :func:`_touched_since`)."""
         moved = abs(_moment()["ahead"] - self._began["ahead"]) > self._TICKS_SECONDS
         if moved or not filesystems.has_local_times_throughout(tree.path):
@@ -238,13 +236,13 @@ class LastPass:
         return sent
 
 
-def _send_tree(session: Session, tree: directories.Tree, *, running: bool) -> int:
+def _send_tree(session: Session, tree: Tree, *, running: bool) -> int:
     channel = Channel(session)
     if tree.file:
         return _send_file(session, channel, tree, running=running)
     sent = channel.rsync(tree.path, tree.target, tree.options, running=running)
     again = os.path.exists(session.memory_path("content_sent.json"))
-    if not running and again and tree.target not in ("checkpoint", "inbox", "log"):
+    if not running and again and tree.by_times:
         # A file that was written while the pass before read it, or through a shared map, can have new content under the same
         # size and time. Whatever was touched since that pass began, or may have been, is sent again.
         names = session.memory_path("touched." + tree.target.replace("/", "."))
@@ -264,7 +262,7 @@ def _send_tree(session: Session, tree: directories.Tree, *, running: bool) -> in
     return sent
 
 
-def _send_file(session: Session, channel: Channel, tree: directories.Tree, *, running: bool) -> int:
+def _send_file(session: Session, channel: Channel, tree: Tree, *, running: bool) -> int:
     """Bring one file up to date, whatever its times say, and nothing of the directory around it."""
     names = session.memory_path("file." + tree.target.replace("/", "."))
     with open(names, "wb") as handle:

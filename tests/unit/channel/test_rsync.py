@@ -18,8 +18,9 @@ import pytest
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import client as channel_client
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import server as channel_server
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import tree
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel.server import rsync_server_argv, set_targets
-from ansible_collections.livemigrate.criu.plugins.module_utils._docker import directories
+from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import trees as container_trees
 from tests.unit.helpers.support import wait_for
 from tests.unit.helpers.wire import Wire
 
@@ -225,7 +226,7 @@ def test_only_names_that_can_be_targets_are_prepared(wire: Wire, tmp_path: Path)
         wire.destination,
         {"layer": "/x", "volume/a": "/y", "bind/10": "/z", "log": "/l", "checkpoint": "/c", "inbox": "/i"},
     )
-    for name in ("", "/", "etc", "../x", "volume/../x", "volume/.hidden", "bind/x", "layer\n", "Layer"):
+    for name in ("", "/", "../x", "/etc", "volume/../x", "volume/.hidden", "volume/a/b", "layer\n", "Layer"):
         with pytest.raises(ValueError, match="not a target"):
             set_targets(wire.destination, {name: str(tmp_path)})
 
@@ -487,18 +488,16 @@ def test_the_options_of_all_trees_pass_the_filter(wire: Wire, content: Path) -> 
         "GraphDriver": {"Name": "overlay2", "Data": {"UpperDir": str(content)}},
         "HostConfig": {"LogConfig": {"Type": "json-file"}},
     }
-    log = directories.log(inspect, str(wire.places))
-    assert log is not None
-    trees = [
-        directories.layer(inspect),
-        log,
-        directories.volume("data", str(content)),
-        directories.bind(3, str(content)),
+    path = str(content)
+    volumes = [
+        {"kind": kind, "name": "data", "path": path, "travels": True, "form": "directory"}
+        for kind in ("volume", "bind")
     ]
-    trees.append(directories.checkpoint(str(content)))
-    wire.prepare(*(tree.target for tree in trees))
-    for tree in trees:
-        wire.channel.rsync(str(content), tree.target, tree.options)
-    assert {words[-1] for words in wire.commands} == {tree.target for tree in trees}
+    trees = [*container_trees.content(inspect, str(wire.places), volumes), tree.inbox(path), tree.checkpoint(path)]
+    assert len(trees) == 6
+    wire.prepare(*(one.target for one in trees))
+    for one in trees:
+        wire.channel.rsync(str(content), one.target, one.options)
+    assert {words[-1] for words in wire.commands} == {one.target for one in trees}
     # Two hosts give different numbers to the same names; that cannot be seen between two directories of one.
     assert all("--numeric-ids" in words for words in wire.commands)

@@ -14,7 +14,8 @@ import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.command import Completed
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._docker import directories, snapshots
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker import snapshots
+from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import trees
 from tests.unit.helpers.support import CONTAINER, OTHER_CONTAINER
 
 BASE = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots"
@@ -175,4 +176,4 @@ def test_only_an_id_reaches_ctr() -> None:
 @pytest.mark.parametrize("shown", [{"GraphDriver": {"Name": "overlayfs", "Data": None}}, {"Driver": "overlayfs"}])
 def test_the_layer_of_such_a_container_travels(shown: dict[str, object], overlay: tuple[Path, Path]) -> None:
     inspect = {"Id": CONTAINER, "Name": "/web", **shown}
-    assert directories.layer(inspect)[:2] == ("layer", str(overlay[0]))
+    assert trees.layer(inspect)[:2] == ("layer", str(overlay[0]))

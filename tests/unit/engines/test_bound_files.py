@@ -17,11 +17,10 @@ import pytest
 from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import server as channel_server
-from ansible_collections.livemigrate.criu.plugins.module_utils._docker import directories
 from ansible_collections.livemigrate.criu.plugins.module_utils._docker import volumes as docker_volumes
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines import bound_files
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import transfer
-from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import made_places
+from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import made_places, trees
 from tests.unit.helpers.wire import Wire
 
 MODE = 0o4640
@@ -60,7 +59,7 @@ class Ends:
         channel_server.set_targets(self._wire.destination, {"bind/0": str(self.arrival)}, ["bind/0"])
 
     def send(self, *, running: bool) -> None:
-        transfer.send_trees(self._wire.source, [directories.bind_file(0, str(self.source))], running=running)
+        transfer.send_trees(self._wire.source, [trees.bind_file(0, str(self.source))], running=running)
 
     def adopt(self) -> None:
         bound_files.adopt(self._wire.destination)
@@ -118,7 +117,7 @@ def test_a_file_arrives_in_a_directory_that_travels_too(ends: Ends, wire: Wire) 
     targets = {"bind/0": str(ends.arrival), "bind/1": str(ends.place.parent)}
     channel_server.set_targets(wire.destination, targets, ["bind/0"])
     for running in (True, False):
-        transfer.send_trees(wire.source, [directories.bind(1, str(ends.source.parent))], running=running)
+        transfer.send_trees(wire.source, [trees.bind(1, str(ends.source.parent))], running=running)
         assert ends.arrival.is_dir()
         ends.send(running=running)
     ends.adopt()
@@ -266,7 +265,7 @@ def test_a_directory_behind_a_link_is_looked_through(tmp_path: Path) -> None:
     # The kernel's times lag behind its clock by a tick.
     time.sleep(0.1)
     since = time.time()
-    tree = directories.bind(0, str(tmp_path / "link"))
+    tree = trees.bind(0, str(tmp_path / "link"))
     assert not transfer._touched(tree, since)
     time.sleep(0.1)
     (tmp_path / "real" / "file").write_text("x")

@@ -20,9 +20,9 @@ import pytest
 from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel.client import Channel
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import transfer
-from tests.unit.docker.test_directories import snapshot
 from tests.unit.helpers.support import CONTAINER
 from tests.unit.helpers.wire import Wire
+from tests.unit.subjects.container.test_trees import snapshot
 
 
 class Contents:

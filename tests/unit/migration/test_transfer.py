@@ -18,10 +18,11 @@ import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._docker.directories import Tree
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel.tree import Tree
 from ansible_collections.livemigrate.criu.plugins.module_utils._host import flush, mountinfo
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import transfer
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container.trees import LOG_FILES
 
 MakeSession = Callable[..., Session]
 
@@ -73,12 +74,18 @@ def make_tree(disk: Path) -> Callable[..., Tree]:
     """A function that makes a directory that travels: make_tree(target, name)."""
 
     def make(target: str, name: str) -> Tree:
+        path = str(disk / name)
         file = disk / name / "sub" / "deep" / "file"
         file.parent.mkdir(parents=True)
         file.write_text("old")
-        return Tree(target, str(disk / name), ())
+        # As a container's trees of these names are, see _subjects/container/trees.py.
+        return _log(disk) if target == "log" else Tree(target, path, (), dump_makes_directories=target == "layer")
 
     return make
+
+
+def _log(disk: Path) -> Tree:
+    return Tree("log", str(disk / "log"), (), always=True, counts=LOG_FILES, by_times=False)
 
 
 def _pass_before(session: Session) -> None:
@@ -317,7 +324,7 @@ def test_the_log_is_sent_again_when_a_last_line_was_written(
     file = disk / "log" / name
     file.write_text("line")
     time.sleep(0.05)
-    with transfer.LastPass(make_session(), [Tree("log", str(disk / "log"), ())]) as content:
+    with transfer.LastPass(make_session(), [_log(disk)]) as content:
         file.write_text("line and line")
         content.finish()
     assert passes == [["log"], ["log"] if again else []]

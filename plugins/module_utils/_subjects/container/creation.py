@@ -36,7 +36,7 @@ from ..._preflight.finding import ERROR, Case, Settings, findings
 from ..._preflight.rules import container as rules_container
 from ..._session import lineage
 from ..._session.session import Session
-from . import made_places, old_records
+from . import made_places, old_records, trees
 
 # What a copy would have to be made on top of, or into: that is refused here whatever rules a user ignores.
 _NEVER_IGNORED = (
@@ -252,11 +252,10 @@ def addresses(session: Session) -> dict[str, t.Any]:
 
 def _files(spec: t.Mapping[str, t.Any]) -> list[tuple[int, str]]:
     """The bind mounts of single files that travel, with the numbers by which the channel calls them."""
-    travelling = [entry for entry in spec["volumes"] if entry["kind"] == "bind" and entry["travels"]]
     return [
-        (number, os.path.normpath(entry["path"]))
-        for number, entry in enumerate(travelling)
-        if entry["form"] == docker_volumes.FILE
+        (one.number, os.path.normpath(one.entry["path"]))
+        for one in trees.travelling(spec["volumes"])
+        if one.entry["kind"] == "bind" and one.entry["form"] == docker_volumes.FILE
     ]
 
 
@@ -302,7 +301,7 @@ def _seed_layer(engine: Engine, past: t.Sequence[Session], created: t.Mapping[st
     for earlier in reversed(past):
         old = engine.find(earlier.facts["container_id"])
         if old is not None and old["Image"] == created["Image"]:
-            layer, target = directories_module.layer(old), directories_module.upper_directory(created)
+            layer, target = trees.layer(old), directories_module.upper_directory(created)
             argv = ["rsync", *channel_client.RSYNC_ARCHIVE, *layer.options, layer.path + "/", target + "/"]
             with Flush([target], host="destination") as flush:
                 run_checked(run, argv, "seed_failed", "copy the layer of the old copy", timeout=3600)
@@ -326,16 +325,13 @@ def _targets(
         "log": directories_module.incoming_log_directory(data_root, created["Id"]),
         "checkpoint": checkpoint,
     }
-    binds = 0
-    for entry in spec["volumes"]:
-        if entry["travels"] and entry["kind"] == "volume":
-            found = engine.find_volume(entry["name"]) or {}
-            targets[f"volume/{entry['name']}"] = found["Mountpoint"]
-        elif entry["travels"]:
-            path = os.path.normpath(entry["path"])
-            is_file = entry["form"] == docker_volumes.FILE
-            targets[f"bind/{binds}"] = bound_files.arrival(session, binds, path) if is_file else path
-            binds += 1
+    for one in trees.travelling(spec["volumes"]):
+        if one.entry["kind"] == "volume":
+            targets[one.target] = (engine.find_volume(one.entry["name"]) or {})["Mountpoint"]
+        else:
+            path = os.path.normpath(one.entry["path"])
+            is_file = one.entry["form"] == docker_volumes.FILE
+            targets[one.target] = bound_files.arrival(session, one.number, path) if is_file else path
     return targets
 
 
