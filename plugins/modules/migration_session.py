@@ -308,16 +308,6 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session.session 
 Params = dict[str, t.Any]
 Result = dict[str, t.Any]
 
-# Imports within functions: most of what this module does needs little of the code, and compiling what lies in Ansible's zip takes
-# 0.3 to 0.5 s of a processor.
-
-
-def _packed() -> None:
-    """Never called. Ansible packs what a module imports, and of that the agent is made, see ``_session/agent_package.py``."""
-    from ansible_collections.livemigrate.criu.plugins.module_utils._migration import (
-        agent,  # noqa: F401 # pylint: disable=unused-import
-    )
-
 
 def _step(session: Session, params: Params) -> Result:
     given = {key: params[key] for key in ("peer", "wait")}
@@ -338,27 +328,27 @@ def _outcome(session: Session) -> Result:
 
 
 def _body(params: Params, check_mode: bool) -> Result:
-    state = params["state"]
+    state, code = params["state"], params["_agent_code"]
     if state == "opened":
-        return step_call.open_half(params, check_mode=check_mode)
+        return step_call.open_half(
+            {key: value for key, value in params.items() if key != "_agent_code"}, code, check_mode=check_mode
+        )
     if state in ("connected", "handed_over", "go", "committed"):
         return {"changed": True} if check_mode else _step(Session(params["session"]), params)
     only = {"session": params["session"], "container": params["container"]}
     if state == "inspected":
         moved = session_stories.moved(params["container"]) if params["container"] else None
         return {"sessions": session_stories.stories(**only), "moved": moved}
-    if state == "settled" and params["destination_word"] is None:
-        open_ones = session_stories.unsettled(role=params["role"], peer_settled=params["peer_settled"], **only)
-        if not open_ones:
-            return {"changed": False, "sessions": session_stories.stories(**only)}
-    from ansible_collections.livemigrate.criu.plugins.module_utils._migration import recovery
-
     if state == "settled":
+        if params["destination_word"] is None:
+            open_ones = session_stories.unsettled(role=params["role"], peer_settled=params["peer_settled"], **only)
+            if not open_ones:
+                return {"changed": False, "sessions": session_stories.stories(**only)}
         names = ("role", "wait", "abandoned", "peer_settled", "destination_lost", "destination_word")
-        return recovery.settle(check_mode=check_mode, **{key: params[key] for key in names}, **only)
+        return step_call.recover(state, {"check_mode": check_mode, **{key: params[key] for key in names}, **only}, code)
     if state == "decided":
-        return {"changed": True} if check_mode else {"changed": True, "word": recovery.word(params["session"])}
-    return recovery.clean(check_mode=check_mode, **only)
+        return {"changed": True} if check_mode else step_call.recover(state, {"session": params["session"]}, code)
+    return step_call.recover(state, {"check_mode": check_mode, **only}, code)
 
 
 def main() -> None:
@@ -373,6 +363,8 @@ def main() -> None:
                 ],
                 "default": "inspected",
             },
+            # From the action plugin, see plugins/action/migration_session.py. Not for the log: it is long.
+            "_agent_code": {"type": "str", "no_log": True},
             "role": {"type": "str", "choices": ["source", "destination"]},
             "session": {"type": "str"},
             "container": {"type": "str"},

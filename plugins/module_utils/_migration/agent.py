@@ -4,7 +4,8 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""The program that acts for a session: ``settle`` (watchdog), ``serve`` (channel), ``start``; ``open`` and ``step`` for modules.
+"""The program that acts for a session: ``settle`` (watchdog), ``serve`` (channel), ``start``; ``open``, ``step`` and ``recover``
+for modules.
 
 It is a zip application in the session's directory, see ``_session/agent_package.py``. Exit codes: 0 done or nothing to do, 75 to
 be tried again (systemd does), anything else a failure that the journal of systemd tells.
@@ -27,7 +28,10 @@ from .._session.session import Session
 
 TRY_AGAIN = 75
 
-_USAGE = "usage: agent settle SESSION | start SESSION | serve SESSION COMMAND | step SESSION NAME | open [--check]\n"
+_USAGE = (
+    "usage: agent settle SESSION | start SESSION | serve SESSION COMMAND | step SESSION NAME | open [--check] | "
+    "recover NAME\n"
+)
 
 # Seconds that one attempt waits for the other host. Short, so that a person's recover.yml gets its turn in between.
 _ASK_SECONDS = 10
@@ -142,6 +146,16 @@ def open_half(own: str, *, check_mode: bool) -> int:
     return _answer(lambda params: opening.open_half(params, own, check_mode=check_mode))
 
 
+def recover(name: str) -> int:
+    """Do something to sessions after the fact for a module, as a step is done.
+
+    :param name: see ``_migration/recovery.py``.
+    """
+    from . import recovery
+
+    return _answer(lambda params: recovery.act(name, params))
+
+
 def _answer(work: t.Callable[[dict[str, t.Any]], dict[str, t.Any]]) -> int:
     params = json.load(sys.stdin)
     try:
@@ -166,7 +180,7 @@ def _load_image(session: Session) -> dict[str, t.Any]:
 
 
 def main(argv: t.Sequence[str] | None = None) -> int:
-    """``settle SESSION``, ``start SESSION``, ``serve SESSION COMMAND``, ``step SESSION NAME`` or ``open [--check]``."""
+    """One of the forms that the usage tells."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         if len(words) == 2 and words[0] == "settle":
@@ -193,6 +207,8 @@ def main(argv: t.Sequence[str] | None = None) -> int:
             return step(Session(words[1]), words[2])
         if words in (["open"], ["open", "--check"]):
             return open_half(sys.argv[0], check_mode=words[1:] == ["--check"])
+        if len(words) == 2 and words[0] == "recover":
+            return recover(words[1])
     except MigrationError as exc:
         sys.stderr.write(exc.message + "\n")
         return 1

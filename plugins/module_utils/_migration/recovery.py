@@ -31,6 +31,23 @@ from . import destination, source
 _LOST_SECONDS = 20.0
 
 
+def act(name: str, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Do what a module is asked for.
+
+    :param name: the state of ``migration_session``: ``settled``, ``decided`` or ``cleaned``.
+    :param params: of :func:`settle`, :func:`word` or :func:`clean`.
+    :returns: what the module returns.
+    :raises MigrationError: as those do.
+    """
+    if name == "settled":
+        return settle(**params)
+    if name == "decided":
+        return {"changed": True, "word": word(**params)}
+    if name == "cleaned":
+        return clean(**params)
+    raise MigrationError("unknown_step", f"The agent knows nothing called {name!r} to be done to sessions.")
+
+
 def settle(
     *,
     session: str | None,

@@ -8,9 +8,9 @@
 
 The agent has all the code, compiled, and the version of it that has opened the session. A module that carried that code itself
 would be packed by Ansible, sent and compiled again for each step: 0.3 to 0.5 s of a processor on the host and as much on the
-control node (measured; nine steps are a move). The module that opens a session has all of the code, to make the agent of it. It
-runs none of that but by the agent: compiling it twice would take as long again, and so the agent has shown that it works. It is
-compiled once for all sessions of this version.
+control node (measured; nine steps are a move). Who opens a session gets all of the code as an argument, from the action plugin,
+and makes the agent of it, once for all sessions of this version. It runs none of it but by the agent, which so has shown that it
+works. What is done to sessions after the fact is done by an agent of the caller's version as well.
 """
 
 from __future__ import annotations
@@ -48,25 +48,59 @@ def call(session: Session, name: str, params: t.Mapping[str, t.Any]) -> dict[str
     return answer
 
 
-def open_half(params: t.Mapping[str, t.Any], *, check_mode: bool) -> dict[str, t.Any]:
-    """Have an agent of the code that this module has open a half of a session.
+def open_half(params: t.Mapping[str, t.Any], code: str | None, *, check_mode: bool) -> dict[str, t.Any]:
+    """Have an agent of the caller's version open a half of a session.
 
     :param params: plain data, see ``_migration/opening.py``.
-    :raises MigrationError: as ``opening.open_half`` does; ``watchdog_failed`` where the agent does not work here.
+    :param code: the caller's code, see ``_session/agent_code.py``.
+    :raises MigrationError: ``agent_code_missing``; as ``opening.open_half`` does; ``watchdog_failed`` where the agent does not
+        work here.
     """
-    path = agent_package.keep(os.path.join(sessions.VOLATILE_ROOT, "agents"))
+    path = _agent(code)
     done = _run([*sessions.agent_command(path), "open", *(["--check"] if check_mode else [])], params)
     answer = _answer(done)
     if answer is None:
-        # It may be damaged; the next attempt makes another one.
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+        _forget(path)
         raise MigrationError(
             "watchdog_failed",
             f"{_how_it_ended('The program that would thaw the container in an emergency', done)} It does not work here, with "
             f"the interpreter {sys.executable}.",
         )
     return answer
+
+
+def recover(name: str, params: t.Mapping[str, t.Any], code: str | None) -> dict[str, t.Any]:
+    """Have an agent of the caller's version do something to sessions after the fact.
+
+    :param name: see ``_migration/recovery.py``.
+    :param params: plain data.
+    :param code: the caller's code, see ``_session/agent_code.py``.
+    :raises MigrationError: ``agent_code_missing``; as that does; ``step_ended`` when the agent ended without an answer.
+    """
+    path = _agent(code)
+    done = _run([*sessions.agent_command(path), "recover", name], params)
+    answer = _answer(done)
+    if answer is None:
+        _forget(path)
+        raise MigrationError("step_ended", _how_it_ended(f"The step {name}", done))
+    return answer
+
+
+def _agent(code: str | None) -> str:
+    """The file of an agent of this code."""
+    if not code:
+        raise MigrationError(
+            "agent_code_missing",
+            "The module migration_session was run without its action plugin, which brings the code of the migration's agent. "
+            "Call it by its full name, livemigrate.criu.migration_session, from a collection that is installed as a whole.",
+        )
+    return agent_package.keep(os.path.join(sessions.VOLATILE_ROOT, "agents"), code)
+
+
+def _forget(path: str) -> None:
+    """Remove an agent that has not answered: it may be damaged, and the next attempt makes another one."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def _run(command: t.Sequence[str], params: t.Mapping[str, t.Any]) -> subprocess.CompletedProcess[bytes]:

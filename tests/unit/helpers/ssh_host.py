@@ -57,7 +57,7 @@ exec chroot . /usr/sbin/sshd -D -e
 _OPEN = f"""
 import json, sys
 sys.path.insert(0, "/opt/tree")
-from {PACKAGE}._session import agent_package
+from {PACKAGE}._session import agent_code, agent_package
 from {PACKAGE}._channel import server as channel_server
 from {PACKAGE}._base import durable
 from {PACKAGE}._session.session import Session
@@ -65,7 +65,8 @@ order = json.load(sys.stdin)
 session = Session.open(order["session"], "destination", {{"container_id": order["container"], "channel_user": order["user"]}})
 channel_server.set_targets(session, order["targets"])
 channel_server.KEY_LIFE_SECONDS = order["life"]
-durable.write(session.path("agent.pyz"), agent_package.build())
+sources = agent_code.of_directory("/opt/tree/{PACKAGE.replace(".", "/")}")
+durable.write(session.path("agent.pyz"), agent_package.build(agent_code.needed(sources)))
 agent = session.agent
 channel_server.authorise(session, order["user"], order["key"], agent)
 json.dump({{"host_keys": channel_server.host_keys(), "agent": agent}}, sys.stdout)

@@ -24,12 +24,15 @@ import pytest
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._docker import engine as docker_engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import agent as agent_program
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import agent_package
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import agent_code, agent_package
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import session as sessions
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, SOURCE
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from tests.static import house
 from tests.unit.helpers.support import MODULE_UTILS, PACKAGE, PLUGINS, ROOT, bring_to, hold_lock, wait_for
+
+PARTS = agent_code.needed(agent_code.of_directory(str(MODULE_UTILS)))
+FOLDERS = agent_code.folders_of(agent_code.of_directory(str(MODULE_UTILS)))
 
 MakeSession = Callable[..., Session]
 Agent = Callable[..., int]
@@ -107,8 +110,8 @@ def _closure(start: set[str]) -> set[str]:
 
 def test_it_holds_all_that_it_imports_and_nothing_else() -> None:
     expected = _closure({"_migration.agent"})
-    assert set(agent_package.parts()) == expected
-    names = zipfile.ZipFile(io.BytesIO(agent_package.build())).namelist()
+    assert set(PARTS) == expected
+    names = zipfile.ZipFile(io.BytesIO(agent_package.build(PARTS))).namelist()
     modules = [f"{PACKAGE}.{part}" for part in expected]
     folders = {"/".join(module.split(".")[:depth]) for module in modules for depth in range(1, len(module.split(".")))}
     files = {f"{module.replace('.', '/')}.pyc" for module in modules}
@@ -118,7 +121,7 @@ def test_it_holds_all_that_it_imports_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("path", sorted(MODULE_UTILS.rglob("*.py")), ids=_name)
 def test_every_import_of_a_util_is_one_that_the_package_sees(path: Path) -> None:
-    assert agent_package.imported_parts(_name(path), path.read_text()) == _imports(path)
+    assert agent_code.imported_parts(_name(path), path.read_text(), FOLDERS) == _imports(path)
 
 
 @pytest.mark.parametrize(
@@ -149,15 +152,22 @@ def test_every_import_of_a_util_is_one_that_the_package_sees(path: Path) -> None
     ],
 )
 def test_all_forms_of_an_import_are_understood(part: str, source: str, parts: set[str]) -> None:
-    assert agent_package.imported_parts(part, source) == parts
+    assert agent_code.imported_parts(part, source, FOLDERS) == parts
 
 
-def test_who_installs_it_has_all_of_it_packed_by_ansible() -> None:
-    """Ansible sends what a module imports, and the package is made of what has been sent."""
-    installers = [path for path in (PLUGINS / "modules").glob("*.py") if ".open_half(" in path.read_text()]
-    assert installers
-    for module in installers:
-        assert set(agent_package.parts()) <= _closure(_imports(module)), module.name
+def test_it_is_sent_as_it_is() -> None:
+    """And as the same bytes wherever it comes from, so that a host keeps one of a version."""
+    sources = agent_code.of_directory(str(MODULE_UTILS))
+    packed = agent_code.pack(sources)
+    assert agent_code.unpack(packed) == sources
+    assert agent_code.pack(dict(reversed(sources.items()))) == packed
+    assert {_name(path) for path in MODULE_UTILS.rglob("*.py") if path.name != "__init__.py"} == set(sources)
+
+
+@pytest.mark.parametrize("packed", ["", "not base64!", "bm8gemlw"])
+def test_what_is_no_code_is_told(packed: str) -> None:
+    with pytest.raises(ValueError, match=r"base64|zip|encoded|padding"):
+        agent_code.unpack(packed)
 
 
 # -- running it ------------------------------------------------------------------------------------------------------
@@ -181,8 +191,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
         if not path.exists():
             code = (
                 f"import sys; sys.path.insert(0, {str(ROOT / '.tree')!r})\n"
-                f"from {PACKAGE}._session import agent_package\n"
-                "sys.stdout.buffer.write(agent_package.build())"
+                f"from {PACKAGE}._session import agent_code, agent_package\n"
+                f"sources = agent_code.needed(agent_code.of_directory({str(MODULE_UTILS)!r}))\n"
+                "sys.stdout.buffer.write(agent_package.build(sources))"
             )
             done = subprocess.run([python, "-I", "-B", "-c", code], capture_output=True, check=False)
             assert done.returncode == 0, done.stderr.decode()
@@ -215,7 +226,7 @@ def test_rsync_s_server_side_answers_as_the_others_do_and_loads_less(python: str
         assert f"There is no session {unknown}" in done.stderr
         loaded[command] = set(re.findall(rf"{PACKAGE}\.(_\w+\.[\w.]+)", done.stderr))
     # What needs little of the code loads little of it.
-    assert len(loaded["ping"]) < len(agent_package.parts()) / 4
+    assert len(loaded["ping"]) < len(PARTS) / 4
     assert loaded["rsync --server . layer"] <= {
         "_channel.server",
         "_session.session",
@@ -243,7 +254,7 @@ def test_every_part_of_it_is_in_it_and_can_be_imported(python: str, built: Calla
     code = (
         f"import sys; sys.path[:] = [{agent!r}, *(p for p in sys.path if 'site-packages' not in p)]\n"
         "import importlib\n"
-        f"for part in {sorted(agent_package.parts())!r}:\n"
+        f"for part in {sorted(PARTS)!r}:\n"
         f"    module = importlib.import_module({PACKAGE!r} + '.' + part)\n"
         f"    assert module.__spec__.origin.startswith({agent!r}), module.__spec__.origin\n"
     )
@@ -271,7 +282,7 @@ def test_nothing_around_it_gets_into_it(built: Callable[[str], str], tmp_path: P
 def test_a_session_gets_the_agent_that_opens_it_private(make_session: MakeSession, tmp_path: Path) -> None:
     session = make_session()
     opening = tmp_path / "opening.pyz"
-    opening.write_bytes(agent_package.build())
+    opening.write_bytes(agent_package.build(PARTS))
     command = agent_package.install(session, str(opening))
     assert command == (sys.executable, "-I", "-B", session.path("agent.pyz"))
     assert stat.S_IMODE(os.stat(session.path("agent.pyz")).st_mode) == 0o600

@@ -17,10 +17,11 @@ import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import agent, steps
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import agent_package, step_call
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import agent_code, agent_package, step_call
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import session as sessions
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import SOURCE
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
+from tests.unit.helpers.support import MODULE_UTILS
 
 ECHO = "import json, sys; json.dump({'result': {'argv': sys.argv[1:], **json.load(sys.stdin)}}, sys.stdout)"
 REFUSES = """import sys; print('{"failure": {"code": "no_space", "message": "Full.", "details": {"free": 1}}}')"""
@@ -119,6 +120,9 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "run"
 
 
+CODE = agent_code.pack({agent_code.AGENT: "This version's."})
+
+
 def _agent_is_made_of(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agent_package, "build", lambda _sources: program.encode())
 
@@ -126,7 +130,7 @@ def _agent_is_made_of(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("check_mode", [False, True])
 def test_a_new_agent_opens_a_half_and_is_kept(check_mode: bool, places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _agent_is_made_of(ECHO, monkeypatch)
-    answer = step_call.open_half({"role": "source"}, check_mode=check_mode)
+    answer = step_call.open_half({"role": "source"}, CODE, check_mode=check_mode)
     assert answer == {"argv": ["open", *(["--check"] if check_mode else [])], "role": "source"}
     for place in (places, places / "agents"):
         assert place.stat().st_mode & 0o777 == 0o700
@@ -137,7 +141,7 @@ def test_a_new_agent_opens_a_half_and_is_kept(check_mode: bool, places: Path, mo
 def test_what_opening_raises_is_told_as_it_is(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _agent_is_made_of(REFUSES, monkeypatch)
     with pytest.raises(MigrationError, match=r"^Full\.$") as caught:
-        step_call.open_half({"role": "source"}, check_mode=False)
+        step_call.open_half({"role": "source"}, CODE, check_mode=False)
     assert caught.value.code == "no_space"
     assert len(list((places / "agents").iterdir())) == 1
 
@@ -145,29 +149,66 @@ def test_what_opening_raises_is_told_as_it_is(places: Path, monkeypatch: pytest.
 def test_an_agent_that_does_not_work_here_opens_nothing(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _agent_is_made_of("import no_such_library", monkeypatch)
     with pytest.raises(MigrationError, match="No module named 'no_such_library'") as caught:
-        step_call.open_half({"role": "source"}, check_mode=False)
+        step_call.open_half({"role": "source"}, CODE, check_mode=False)
     assert caught.value.code == "watchdog_failed"
     assert list((places / "agents").iterdir()) == [], "a damaged one would stand in the way for a day"
 
 
 def test_the_agent_is_made_once_for_a_version(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _agent_is_made_of(ECHO, monkeypatch)
-    step_call.open_half({"role": "source"}, check_mode=True)
+    step_call.open_half({"role": "source"}, CODE, check_mode=True)
     (first,) = (places / "agents").iterdir()
     used, old = places / "agents" / "used.pyz", places / "agents" / "old.pyz"
     for path, hours in ((first, 23), (used, 23), (old, 25)):
         path.touch()
         os.utime(path, (0, time.time() - hours * 3600))
     _agent_is_made_of("import no_such_library", monkeypatch)
-    step_call.open_half({"role": "source"}, check_mode=True)
+    step_call.open_half({"role": "source"}, CODE, check_mode=True)
     assert first.stat().st_mtime > time.time() - 3600, "it has been used"
-    monkeypatch.setattr(agent_package, "parts", lambda: {"_agent": "another version"})
     _agent_is_made_of(ECHO, monkeypatch)
-    step_call.open_half({"role": "source"}, check_mode=True)
+    another = agent_code.pack({agent_code.AGENT: "Another version's."})
+    step_call.open_half({"role": "source"}, another, check_mode=True)
     kept = set((places / "agents").iterdir())
     assert {first, used} < kept
     assert old not in kept
     assert len(kept) == 3
+
+
+def test_without_the_action_plugin_nothing_is_done(places: Path) -> None:
+    for call in (
+        lambda: step_call.open_half({"role": "source"}, None, check_mode=False),
+        lambda: step_call.recover("settled", {}, None),
+    ):
+        with pytest.raises(MigrationError, match=r"Call it by its full name") as caught:
+            call()
+        assert caught.value.code == "agent_code_missing"
+    assert not places.exists()
+
+
+def test_what_is_done_after_the_fact(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _agent_is_made_of(ECHO, monkeypatch)
+    assert step_call.recover("cleaned", {"session": None}, CODE) == {"argv": ["recover", "cleaned"], "session": None}
+    _agent_is_made_of("raise SystemExit('no room')", monkeypatch)
+    for kept in (places / "agents").iterdir():
+        kept.unlink()
+    with pytest.raises(
+        MigrationError, match=r"^The step cleaned ended with exit code 1 and no answer. It said: no room$"
+    ):
+        step_call.recover("cleaned", {}, CODE)
+    assert list((places / "agents").iterdir()) == []
+
+
+OWN_CODE = agent_code.pack(agent_code.of_directory(str(MODULE_UTILS)))
+
+
+@pytest.mark.usefixtures("places")
+def test_the_agent_of_this_code_knows_what_can_be_done_after_the_fact() -> None:
+    with pytest.raises(MigrationError, match=r"knows nothing called 'undone'") as caught:
+        step_call.recover("undone", {}, OWN_CODE)
+    assert caught.value.code == "unknown_step"
+    with pytest.raises(MigrationError) as caught:
+        step_call.recover("decided", {"session": "20260101T000000Z-abcdef"}, OWN_CODE)
+    assert caught.value.code == "session_unknown"
 
 
 @pytest.mark.usefixtures("places")
@@ -175,5 +216,5 @@ def test_the_agent_of_this_code_tells_what_is_missing() -> None:
     """The whole way: made, started, asked."""
     asked = {"role": "destination", "session": "", "container_id": "", "channel_user": "", "public_key": ""}
     with pytest.raises(MigrationError, match="session, container_id, channel_user, public_key must be given") as caught:
-        step_call.open_half(asked, check_mode=False)
+        step_call.open_half(asked, OWN_CODE, check_mode=False)
     assert caught.value.code == "missing_arguments"
