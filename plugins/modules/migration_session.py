@@ -301,6 +301,7 @@ import typing as t
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.module import run_module
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import phases, step_call
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import stories as session_stories
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
@@ -327,6 +328,10 @@ def _outcome(session: Session) -> Result:
     return {"changed": True, "outcome": phases.RUN, "gap": session.data("committed").get("gap")}
 
 
+def _is_here(name: str) -> bool:
+    return Engine().find(name) is not None
+
+
 def _body(params: Params, check_mode: bool) -> Result:
     state, code = params["state"], params["_agent_code"]
     if state == "opened":
@@ -335,9 +340,9 @@ def _body(params: Params, check_mode: bool) -> Result:
         )
     if state in ("connected", "handed_over", "go", "committed"):
         return {"changed": True} if check_mode else _step(Session(params["session"]), params)
-    only = {"session": params["session"], "container": params["container"]}
+    only = {"session": params["session"], "name": params["container"]}
     if state == "inspected":
-        moved = session_stories.moved(params["container"]) if params["container"] else None
+        moved = session_stories.moved(params["container"], _is_here) if params["container"] else None
         return {"sessions": session_stories.stories(**only), "moved": moved}
     if state == "settled":
         if params["destination_word"] is None:

@@ -57,6 +57,39 @@ def container_id(value: str) -> str:
     return value
 
 
+# How a user may call a thing that is moved, and what its id may be, where its kind has rules of its own.
+_NAMES_OF: dict[str, t.Callable[[str], str]] = {"container": container_name}
+_IDS_OF: dict[str, t.Callable[[str], str]] = {"container": container_id}
+# The same for all other kinds: it becomes the name of a file.
+_FILE_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.:@-]{0,199}")
+
+
+def subject_name(kind: str, value: str) -> str:
+    """The name of something that can be moved, as a user wrote it.
+
+    :param kind: what it is, see ``_subjects/by_kind.py``.
+    :raises MigrationError: ``invalid_name``.
+    """
+    if kind in _NAMES_OF:
+        return _NAMES_OF[kind](value)
+    if not _FILE_NAME.fullmatch(value):
+        raise MigrationError("invalid_name", f"{value!r} is not the name of a {kind}.", value=value)
+    return value
+
+
+def subject_id(kind: str, value: str) -> str:
+    """The id of something that can be moved.
+
+    :param kind: what it is.
+    :raises MigrationError: ``invalid_id``.
+    """
+    if kind in _IDS_OF:
+        return _IDS_OF[kind](value)
+    if not _FILE_NAME.fullmatch(value):
+        raise MigrationError("invalid_id", f"{value!r} is not the id of a {kind}.")
+    return value
+
+
 def session_id(value: str) -> str:
     """A session's id as :func:`new_session_id` makes them.
 

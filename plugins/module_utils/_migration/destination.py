@@ -33,7 +33,7 @@ from .._host.tasks import group_of_id
 from .._network.announce import Announcer
 from .._session import agent_package, watchdog
 from .._session.phases import DESTINATION, REFUSED, RUN
-from .._session.session import WITH_DOCKER, Session
+from .._session.session import WITH_KEEPER, Session
 from .._subjects.container import creation, made_places, old_copy, restart_policy
 
 # How often a session is looked at that has its word and whose source has not come to hear it.
@@ -459,7 +459,7 @@ def _hand_over(session: Session, engine: Engine) -> None:
     The half may be looked at for a day after that, until its source has heard the word. A restart policy that is put once more
     would have Docker start what has been moved on by then; and who has stopped it wants it to be down.
     """
-    if not os.path.exists(session.path(WITH_DOCKER)):
+    if not os.path.exists(session.path(WITH_KEEPER)):
         finish(session, engine)
         _hand_to_docker(session, engine)
 
@@ -491,7 +491,7 @@ def _hand_to_docker(session: Session, engine: Engine) -> None:
     inspect = engine.find(container)
     if inspect is not None and _would_be_started(session, inspect["State"]):
         engine.start(container)
-    session.with_room(lambda: durable.publish(session.path(WITH_DOCKER), b""))
+    session.with_room(lambda: durable.publish(session.path(WITH_KEEPER), b""))
 
 
 def _would_be_started(session: Session, state: t.Mapping[str, t.Any]) -> bool:

@@ -51,7 +51,7 @@ def act(name: str, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
 def settle(
     *,
     session: str | None,
-    container: str | None,
+    name: str | None,
     role: str | None,
     wait: float,
     abandoned: bool,
@@ -69,7 +69,7 @@ def settle(
     :param destination_word: what :func:`word` told on the destination, carried here.
     :raises MigrationError: ``session_busy`` for one that is alive; what kept one from being settled.
     """
-    open_ones = session_stories.unsettled(session, container, role, peer_settled=peer_settled)
+    open_ones = session_stories.unsettled(session, name, role, peer_settled=peer_settled)
     _require_word(destination_word)
     failures = []
     if not check_mode:
@@ -85,9 +85,9 @@ def settle(
     if failures:
         first = failures[0]
         raise MigrationError(
-            first.code, " ".join(exc.message for exc in failures), sessions=session_stories.stories(None, container)
+            first.code, " ".join(exc.message for exc in failures), sessions=session_stories.stories(None, name)
         )
-    left = [entry for entry in session_stories.stories(None, container) if session in (None, entry["session"])]
+    left = [entry for entry in session_stories.stories(None, name) if session in (None, entry["session"])]
     return {"changed": bool(open_ones), "sessions": left}
 
 
@@ -166,7 +166,7 @@ def word(session: str) -> dict[str, t.Any]:
     return destination.word(Session(session))
 
 
-def clean(*, session: str | None, container: str | None, check_mode: bool) -> dict[str, t.Any]:
+def clean(*, session: str | None, name: str | None, check_mode: bool) -> dict[str, t.Any]:
     """Remove the old copies that finished sessions have kept on their source. Volumes are left alone.
 
     The record of a move stays (a few lines without secrets): it is how a later move back knows whose data lies here. It goes
@@ -180,7 +180,7 @@ def clean(*, session: str | None, container: str | None, check_mode: bool) -> di
     changed = False
     removed: list[str] = []
     failures: list[MigrationError] = []
-    for found in session_stories.chosen(session, container):
+    for found in session_stories.chosen(session, name):
         if not found.ended:
             continue
         if found.role == SOURCE and found.reached("committed"):
@@ -195,7 +195,7 @@ def clean(*, session: str | None, container: str | None, check_mode: bool) -> di
                 shutil.rmtree(found.directory)
     if not check_mode:
         old_records.prune(engine)
-        if session is None and container is None:
+        if session is None and name is None:
             criu_failure.prune(STATE_ROOT, 0)
     if failures:
         told = f"Removed: {', '.join(removed)}. " if removed and not check_mode else ""
@@ -203,7 +203,7 @@ def clean(*, session: str | None, container: str | None, check_mode: bool) -> di
     return {
         "changed": changed or bool(removed),
         "removed": removed,
-        "sessions": session_stories.stories(None, container) if session is None else [],
+        "sessions": session_stories.stories(None, name) if session is None else [],
     }
 
 

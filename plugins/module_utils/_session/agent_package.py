@@ -30,7 +30,7 @@ from .session import AGENT, Session
 # How long an agent of another version is kept for those who use it.
 _KEPT_SECONDS = 24 * 3600
 
-# rsync's server side needs little of the agent, and is started while the container stands still: a third of the time.
+# rsync's server side needs little of the agent, and is started while what is moved stands still: a third of the time.
 _MAIN = f"""\
 import sys
 if len(sys.argv) == 4 and sys.argv[1] == "serve" and sys.argv[3].startswith("rsync "):

@@ -4,7 +4,7 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""Who owns a container: the one session of this host that is at work on it."""
+"""Who owns a thing that is moved: the one session of this host that is at work on it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .._base.errors import MigrationError
 
 
 class Claims:
-    """The claims on the containers of this host: a file for each, named by the container, with its session's id.
+    """The claims on what is moved on this host: a file for each, named by its id, with its session's id.
 
     :param state_root: the directory of all sessions.
     :param phase_of: the phase that a session is in; None for one that is not there.
@@ -28,24 +28,26 @@ class Claims:
         self._directory = os.path.join(state_root, "locks")
         self._phase_of = phase_of
 
-    def take(self, container: str, session: str) -> None:
-        """Claim a container for a session.
+    def take(self, subject: str, session: str, kind: str) -> None:
+        """Claim a thing for a session.
 
+        :param subject: its id.
+        :param kind: what it is, for the message.
         :raises MigrationError: ``session_busy`` where another session owns it.
         """
         with self._one_at_a_time():
-            self._take(container, session)
+            self._take(subject, session, kind)
 
-    def release(self, container: str, session: str) -> None:
-        """Let another session have the container."""
-        path = self._path(container)
+    def release(self, subject: str, session: str) -> None:
+        """Let another session have the thing."""
+        path = self._path(subject)
         with self._one_at_a_time(), contextlib.suppress(FileNotFoundError):
             if self._owner(path) == session:
                 os.unlink(path)
                 durable.sync_directory(self._directory)
 
-    def _path(self, container: str) -> str:
-        return os.path.join(self._directory, container)
+    def _path(self, subject: str) -> str:
+        return os.path.join(self._directory, subject)
 
     @staticmethod
     def _owner(path: str) -> str:
@@ -63,8 +65,8 @@ class Claims:
         finally:
             os.close(fd)
 
-    def _take(self, container: str, session: str) -> None:
-        path = self._path(container)
+    def _take(self, subject: str, session: str, kind: str) -> None:
+        path = self._path(subject)
         for _attempt in range(5):
             if durable.publish(path, session.encode()):
                 return
@@ -75,17 +77,15 @@ class Claims:
             if owner == session:
                 return
             phase = self._phase_of(owner)
-            # One that only waits to tell the other host what has been decided does not own the container any more.
+            # One that only waits to tell the other host what has been decided does not own it any more.
             if phase not in (None, "aborted", "committed", "refused", "closed"):
                 raise MigrationError(
                     "session_busy",
-                    f"Session {owner} (phase {phase}) is at work on this container. Let it end, or settle it with "
+                    f"Session {owner} (phase {phase}) is at work on this {kind}. Let it end, or settle it with "
                     "playbooks/recover.yml.",
                     session=owner,
                     phase=phase,
                 )
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
-        raise MigrationError(
-            "session_busy", "Other sessions keep taking this container; try again.", container=container
-        )
+        raise MigrationError("session_busy", f"Other sessions keep taking this {kind}; try again.", **{kind: subject})

@@ -7,7 +7,7 @@
 """Who holds a session's lock: noted by the holder, and ended by the watchdog where it shows no sign of life any more.
 
 The kernel drops a lock with its holder, but one that is stopped (SIGSTOP, a debugger) or hangs does not die by itself, and the
-container that it has frozen would stand still for ever.
+service that it has frozen would stand still for ever.
 """
 
 from __future__ import annotations

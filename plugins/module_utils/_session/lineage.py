@@ -4,31 +4,31 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""The moves that a container has behind it: the ids that it had on other hosts, and what it left here."""
+"""The moves that a thing has behind it: the ids that it had on other hosts, and what it left here."""
 
 from __future__ import annotations
 
 import typing as t
 
 from .phases import DESTINATION, SOURCE
-from .session import Session
+from .session import Session, id_key
 
 
-def ancestry(container_id: str) -> list[str]:
-    """The ids under which a container of this host lived before, on whatever host: newest first."""
+def ancestry(subject_id: str) -> list[str]:
+    """The ids under which a thing of this host lived before, on whatever host: newest first."""
     for session in reversed(Session.all()):
-        if session.role == DESTINATION and session.data("run").get("container_id") == container_id:
-            return [session.facts["container_id"], *session.facts.get("ancestry", [])]
+        if session.role == DESTINATION and session.data("run").get(id_key(session.kind)) == subject_id:
+            return [session.subject_id, *session.facts.get("ancestry", [])]
     return []
 
 
 def past_of(ids: t.Collection[str]) -> list[Session]:
-    """Earlier sessions that moved a container away from this host: what they left here is the container's own.
+    """Earlier sessions that moved a thing away from this host: what they left here is its own.
 
     :param ids: all ids that it has ever had.
     """
     return [
         earlier
         for earlier in Session.all()
-        if earlier.role == SOURCE and earlier.reached("committed") and earlier.facts["container_id"] in ids
+        if earlier.role == SOURCE and earlier.reached("committed") and earlier.subject_id in ids
     ]

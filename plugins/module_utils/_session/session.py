@@ -10,7 +10,7 @@ A session has two directories, both 0700:
 
 * ``/var/lib/livemigrate/SESSION`` on a real disk: ``session.json`` (what it is about, written once), ``journal`` (one
   JSON line per phase), ``decision`` (one word, written once), the channel's key, the agent;
-* ``/run/livemigrate/SESSION`` in memory: what must not reach a disk (the container's spec, fingerprints).
+* ``/run/livemigrate/SESSION`` in memory: what must not reach a disk (what describes the thing that is moved, fingerprints).
 
 The decision is what makes a migration atomic. The source's is ``GO_SENT`` or ``ABORT``, the destination's is ``RUN`` or
 ``REFUSED``; each is published with link(), so that of two that decide at the same moment one learns that it lost.
@@ -38,13 +38,13 @@ from .phases import DECISIONS, SOURCE, TRANSITIONS
 STATE_ROOT = "/var/lib/livemigrate"
 VOLATILE_ROOT = "/run/livemigrate"
 
-# Seconds without any sign of life after which the watchdog takes a session for abandoned, while a container is frozen.
+# Seconds without any sign of life after which the watchdog takes a session for abandoned, while something is frozen.
 LEASE_SECONDS = 30.0
 # The time of a lease's file that was written by nobody who is at work.
 _NO_SIGN = 0
 # The same where nothing is frozen and a step on the other host may take its time (pulling an image).
 PREPARING_LEASE_SECONDS = 900.0
-# The same for a copy that is restored and held: the engine keeps the container locked meanwhile.
+# The same for a copy that is restored and held: what keeps it on its host may have it locked meanwhile.
 HELD_LEASE_SECONDS = 120.0
 
 _HOLDER = "holder"
@@ -53,10 +53,24 @@ _BALLAST_BYTES = 256 << 10
 
 #: the program that acts for a session, see ``_session/agent_package.py``
 AGENT = "agent.pyz"
-# The destination's note that it has done all that follows RUN, and Docker answers for the container.
-WITH_DOCKER = "with_docker"
+# The destination's note that it has done all that follows RUN, and that the copy's keeper answers for it from then on. (The name
+# of the file is of the time when that could only be Docker.)
+WITH_KEEPER = "with_docker"
+
+#: the kind of what is moved in records that do not name one: when they were written there was no other
+FIRST_KIND = "container"
 
 _KEPT_AFTER_CLOSE = frozenset({"session.json", "journal", "decision"})
+
+
+def id_key(kind: str) -> str:
+    """Under which key records, words between the hosts and results of modules have the id of something of a kind."""
+    return f"{kind}_id"
+
+
+def name_key(kind: str) -> str:
+    """The same for its name."""
+    return f"{kind}_name"
 
 
 def agent_command(path: str) -> tuple[str, ...]:
@@ -95,13 +109,15 @@ class Session:
         state_root: str = STATE_ROOT,
         volatile_root: str = VOLATILE_ROOT,
     ) -> Session:
-        """Make a session on this host and claim its container.
+        """Make a session on this host and claim what it moves.
 
-        :param facts: plain data about it; ``container_id`` is required. No secrets: this stays until cleanup.
-        :raises MigrationError: ``state_not_durable``; ``session_busy`` where another session owns the container.
+        :param facts: plain data about it. ``kind`` and, under :func:`id_key`, the id of what is moved are required (without a
+            kind it is ``FIRST_KIND``). No secrets: this stays until cleanup.
+        :raises MigrationError: ``state_not_durable``; ``session_busy`` where another session owns it; ``invalid_id``.
         """
         valid_names.session_id(session)
-        container = valid_names.container_id(facts["container_id"])
+        kind = str(facts.get("kind", FIRST_KIND))
+        subject = valid_names.subject_id(kind, facts[id_key(kind)])
         durable.make_directory(state_root)
         durable.require_durable(state_root)
         directory = os.path.join(state_root, session)
@@ -115,7 +131,7 @@ class Session:
             )
         self = cls(session, state_root=state_root, volatile_root=volatile_root)
         try:
-            self._claims.take(container, session)
+            self._claims.take(subject, session, kind)
         except MigrationError:
             shutil.rmtree(self.directory)
             shutil.rmtree(self.volatile, ignore_errors=True)
@@ -138,7 +154,27 @@ class Session:
                         found.append(cls(entry, state_root=state_root, volatile_root=volatile_root))
         return found
 
-    # -- ownership of the container ----------------------------------------------------------------------------
+    # -- what is moved -----------------------------------------------------------------------------------------
+
+    @property
+    def kind(self) -> str:
+        """What kind of thing is moved: the word by which people call it, see ``_subjects/by_kind.py``."""
+        return str(self.facts.get("kind", FIRST_KIND))
+
+    @property
+    def subject_id(self) -> str:
+        """The id on the source of what is moved. No two things on a host have the same, whatever their kinds."""
+        return str(self.facts[id_key(self.kind)])
+
+    @property
+    def subject_name(self) -> str:
+        """The name by which people call what is moved; empty where it has none."""
+        return str(self.facts.get(name_key(self.kind)) or "")
+
+    @property
+    def copy_id(self) -> str:
+        """On the destination: the id of the copy, from phase ``created`` on; empty before."""
+        return str(self.data("created").get(id_key(self.kind)) or "")
 
     @property
     def _claims(self) -> claims.Claims:
@@ -151,8 +187,8 @@ class Session:
             return None
 
     def release_claim(self) -> None:
-        """Let another session have the container."""
-        self._claims.release(self.facts["container_id"], self.id)
+        """Let another session have what this one has moved."""
+        self._claims.release(self.subject_id, self.id)
 
     # -- places ------------------------------------------------------------------------------------------------
 
@@ -225,7 +261,7 @@ class Session:
         self._require_legal(current, phase)
         self._append(phase, data)
         if phase != "closed":
-            # How long a sign of life counts depends on the phase: what was said while the container ran must not count while
+            # How long a sign of life counts depends on the phase: what was said while it ran must not count while
             # it is frozen.
             self.renew()
 
@@ -450,7 +486,7 @@ class Session:
         # The lease and the lock stay to the end: a watchdog that comes meanwhile must neither take this for abandoned nor work
         # beside it. So do the agent, which finishes what is cut off, and the note of what it need not do again.
         _remove_all_but(self.volatile, ("lease", _HOLDER))
-        _remove_all_but(self.directory, (*_KEPT_AFTER_CLOSE, _LOCK, AGENT, WITH_DOCKER))
+        _remove_all_but(self.directory, (*_KEPT_AFTER_CLOSE, _LOCK, AGENT, WITH_KEEPER))
         durable.sync_directory(self.directory)
         self.release_claim()
         if not keep:
@@ -474,8 +510,8 @@ class Session:
         return {
             "session": self.id,
             "role": self.role,
-            "container_id": self.facts["container_id"],
-            "container_name": self.facts.get("container_name"),
+            id_key(self.kind): self.subject_id,
+            name_key(self.kind): self.facts.get(name_key(self.kind)),
             "peer": self.facts.get("peer_name"),
             "phase": self.phase,
             "phases": [entry["phase"] for entry in self.journal],

@@ -61,9 +61,10 @@ def open_half(params: t.Mapping[str, t.Any], code: str | None, *, check_mode: bo
     answer = _answer(done)
     if answer is None:
         _forget(path)
+        kind = params.get("kind") or sessions.FIRST_KIND
         raise MigrationError(
             "watchdog_failed",
-            f"{_how_it_ended('The program that would thaw the container in an emergency', done)} It does not work here, with "
+            f"{_how_it_ended(f'The program that would thaw the {kind} in an emergency', done)} It does not work here, with "
             f"the interpreter {sys.executable}.",
         )
     return answer

@@ -15,22 +15,21 @@ from __future__ import annotations
 import typing as t
 
 from .._base import printable, valid_names
-from .._docker.engine import Engine
 from .phases import ABORT, DESTINATION, GO_SENT, REFUSED, RUN, SOURCE
-from .session import Session
+from .session import FIRST_KIND, Session, id_key
 
 # What a phase in which a session stands still means for the person who reads it.
 _STORIES: dict[tuple[str, str], str] = {
-    ("source", "opened"): "being prepared; the container runs here untouched",
-    ("source", "prepared"): "prepared; the container runs here untouched",
-    ("source", "arming"): "about to be frozen; the container runs here",
-    ("source", "armed"): "about to be frozen; the container runs here",
+    ("source", "opened"): "being prepared; the {kind} runs here untouched",
+    ("source", "prepared"): "prepared; the {kind} runs here untouched",
+    ("source", "arming"): "about to be frozen; the {kind} runs here",
+    ("source", "armed"): "about to be frozen; the {kind} runs here",
     ("source", "freezing"): "frozen here and being dumped",
     ("source", "dumped"): "frozen here, dumped, being sent",
     ("source", "sent"): "frozen here, sent, not yet handed over",
     ("source", "held"): "frozen here, restored and held on {peer}, not yet handed over",
     ("source", "committed"): "moved to {peer}, which has still to be told that this host knows",
-    ("source", "aborted"): "not moved to {peer}, which has still to be told; the container stayed here",
+    ("source", "aborted"): "not moved to {peer}, which has still to be told; the {kind} stayed here",
     ("destination", "opened"): "announced; nothing has been made here",
     ("destination", "creating"): "being made ready here, not started",
     ("destination", "created"): "made ready here, not started",
@@ -80,15 +79,15 @@ def story(session: Session) -> str:
             return (
                 f"moved to {peer}"
                 if session.reached("committed")
-                else f"not moved to {peer}; the container stayed here"
+                else f"not moved to {peer}; the {session.kind} stayed here"
             )
         if session.decision == RUN:
             return f"moved here from {peer}"
-        told = f"refused here; the container stayed on {peer}"
+        told = f"refused here; the {session.kind} stayed on {peer}"
         if is_unheard(session):
             told += ", which may have to be told still (recover.yml, for both hosts)"
         return told + _what_is_left(session)
-    text = _STORIES[(session.role, phase)].format(peer=peer)
+    text = _STORIES[(session.role, phase)].format(peer=peer, kind=session.kind)
     if session.role == SOURCE and phase not in ("committed", "aborted"):
         if session.decision == GO_SENT:
             text = (
@@ -97,7 +96,7 @@ def story(session: Session) -> str:
                 f"recover_destination_lost={session.id}"
             )
         elif session.decision == ABORT:
-            text = "being given up; the container is about to go on here"
+            text = f"being given up; the {session.kind} is about to go on here"
     text += _what_is_left(session)
     if session.rests:
         # It waits for the other host, see destination.settle and source.settle.
@@ -107,28 +106,31 @@ def story(session: Session) -> str:
     return f"{text} (abandoned)"
 
 
-def chosen(session: str | None, container: str | None) -> list[Session]:
-    """The sessions of this host that a caller means."""
+def chosen(session: str | None, name: str | None, kind: str = FIRST_KIND) -> list[Session]:
+    """The sessions of this host that a caller means.
+
+    :param session: an id; it is enough to tell one session.
+    :param name: those that move this: a name, an id, or the beginning of an id.
+    :param kind: what kind of thing has that name.
+    """
     if session is not None:
         # One that is not here any more has nothing left to do.
         return [found for found in Session.all() if found.id == valid_names.session_id(session)]
     # An empty name is a mistake, and not the word for all of them.
-    name = None if container is None else valid_names.container_name(container)
-    return [found for found in Session.all() if name is None or _is_of(found, name)]
+    wanted = None if name is None else valid_names.subject_name(kind, name)
+    return [found for found in Session.all() if wanted is None or (found.kind == kind and _is_of(found, wanted))]
 
 
 def _is_of(session: Session, name: str) -> bool:
-    """Whether a session is about the container that a person calls by its name, its id, or the beginning of that."""
-    return session.facts.get("container_name") == name or (
-        len(name) >= 12 and session.facts["container_id"].startswith(name)
-    )
+    """Whether a session is about what a person calls by its name, its id, or the beginning of that."""
+    return session.subject_name == name or (len(name) >= 12 and session.subject_id.startswith(name))
 
 
-def stories(session: str | None = None, container: str | None = None) -> list[dict[str, t.Any]]:
+def stories(session: str | None = None, name: str | None = None) -> list[dict[str, t.Any]]:
     """Summaries of sessions, each with its story, whether it is a refusal that waits for its source to hear it, and whether the
     source went on because a person had declared the destination lost.
     """
-    # The journal holds what a container, and the other host, call things.
+    # The journal holds what the thing that is moved, and the other host, call things.
     return [
         printable.data(
             dict(
@@ -139,29 +141,34 @@ def stories(session: str | None = None, container: str | None = None) -> list[di
                 declared_lost=bool(found.data("aborted").get("destination_lost")),
             )
         )
-        for found in chosen(session, container)
+        for found in chosen(session, name)
     ]
 
 
-def moved(container: str) -> dict[str, t.Any] | None:
-    """Where a container that is not here any more has been moved to by the newest session of its name, or None."""
-    name = valid_names.container_name(container)
+def moved(name: str, is_here: t.Callable[[str], bool], kind: str = FIRST_KIND) -> dict[str, t.Any] | None:
+    """Where a thing that is not here any more has been moved to by the newest session of its name, or None.
+
+    :param is_here: whether there is one of that name on this host; asked only where one has been moved away.
+    :returns: ``peer``, ``session``, ``story``, and the id that it has there.
+    """
+    name = valid_names.subject_name(kind, name)
     newest = None
-    for found in chosen(None, name):
+    for found in chosen(None, name, kind):
         if found.role == SOURCE and found.reached("committed"):
             newest = found
-    if newest is None or Engine().find(name) is not None:
+    if newest is None or is_here(name):
         return None
+    key = id_key(kind)
     told = {
         "peer": newest.facts.get("peer_name"),
         "session": newest.id,
-        "container_id": newest.data("committed").get("destination_container_id"),
+        key: newest.data("committed").get(f"destination_{key}"),
         "story": story(newest),
     }
     return t.cast("dict[str, t.Any]", printable.data(told))
 
 
-def unsettled(session: str | None, container: str | None, role: str | None, *, peer_settled: bool) -> list[Session]:
+def unsettled(session: str | None, name: str | None, role: str | None, *, peer_settled: bool) -> list[Session]:
     """The sessions of this host that are not at their end.
 
     :param role: only these halves are meant.
@@ -169,6 +176,6 @@ def unsettled(session: str | None, container: str | None, role: str | None, *, p
     """
     return [
         found
-        for found in chosen(session, container)
+        for found in chosen(session, name)
         if role in (None, found.role) and (not found.ended or (peer_settled and is_unheard(found)))
     ]

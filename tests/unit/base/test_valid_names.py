@@ -181,3 +181,18 @@ def test_the_name_of_an_old_copy_is_a_container_name_to_docker_and_fits_a_file_n
 def test_the_name_of_an_old_copy_is_made_of_valid_parts_only(name: str, session: str) -> None:
     with pytest.raises(MigrationError):
         valid_names.moved_name(name, session)
+
+
+def test_what_a_thing_of_a_kind_is_called() -> None:
+    """A container by Docker's rule, and everything else so that it can be the name of a file."""
+    assert valid_names.subject_name("container", "/web") == "web"
+    assert valid_names.subject_id("container", "a" * 64) == "a" * 64
+    assert valid_names.subject_id("process", "process.1") == valid_names.subject_name("process", "process.1")
+    bad = ("", ".", "..", ".hidden", "a/b", "a\n", "-x", "x" * 201)
+    for check, code in ((valid_names.subject_name, "invalid_name"), (valid_names.subject_id, "invalid_id")):
+        for value in bad:
+            with pytest.raises(MigrationError) as caught:
+                check("process", value)
+            assert caught.value.code == code
+    with pytest.raises(MigrationError):
+        valid_names.subject_id("container", "a" * 12)

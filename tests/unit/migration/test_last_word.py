@@ -200,10 +200,10 @@ def test_a_refusal_stays_until_the_source_has_heard_it(refused: Session, monkeyp
 
     monkeypatch.setattr(recovery, "Engine", Engine)
     monkeypatch.setattr(old_records, "prune", lambda _engine: None)
-    assert recovery.clean(session=None, container=None, check_mode=False)["changed"] is False
+    assert recovery.clean(session=None, name=None, check_mode=False)["changed"] is False
     assert old_records.needed([refused], (), lambda _name: False) == [refused]
     settle: dict[str, Any] = {
-        "container": None,
+        "name": None,
         "role": DESTINATION,
         "wait": 0.0,
         "abandoned": True,
@@ -220,7 +220,7 @@ def test_a_person_who_names_it_can_remove_it(refused: Session, monkeypatch: pyte
     destination.settle(refused, engine)
     monkeypatch.setattr(recovery, "Engine", lambda: None)
     monkeypatch.setattr(old_records, "prune", lambda _engine: None)
-    assert recovery.clean(session=refused.id, container=None, check_mode=False)["changed"] is True
+    assert recovery.clean(session=refused.id, name=None, check_mode=False)["changed"] is True
     assert not os.path.exists(refused.directory)
 
 
@@ -235,9 +235,9 @@ def test_that_a_copy_of_a_lost_host_has_to_be_removed_is_told_until_a_person_nam
     session.close(keep=True)
     monkeypatch.setattr(recovery, "Engine", lambda: None)
     monkeypatch.setattr(old_records, "prune", lambda _engine: None)
-    recovery.clean(session=None, container=None, check_mode=False)
+    recovery.clean(session=None, name=None, check_mode=False)
     assert "declared lost" in session_stories.story(Session(session.id))
-    recovery.clean(session=session.id, container=None, check_mode=False)
+    recovery.clean(session=session.id, name=None, check_mode=False)
     assert not os.path.exists(session.directory)
 
 
@@ -327,7 +327,7 @@ def test_the_source_acts_on_a_word_that_is_carried_to_it_and_asks_nobody(
     monkeypatch.setattr(source, "ask", lambda one, _timeout: done.append((one.id, "asked")))
     monkeypatch.setattr(source, "farewell", lambda _session: False)
     settle: dict[str, Any] = {
-        "container": None,
+        "name": None,
         "role": SOURCE,
         "wait": 0.0,
         "abandoned": True,
@@ -356,7 +356,7 @@ def test_what_is_no_word_of_a_destination_is_refused(
     session.decide(GO_SENT)
     carried = {"session": session.id, "decision": RUN, "container_id": CONTAINER, **changes}
     settle: dict[str, Any] = {
-        "container": None,
+        "name": None,
         "role": SOURCE,
         "wait": 0.0,
         "abandoned": True,

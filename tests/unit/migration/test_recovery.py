@@ -171,7 +171,7 @@ def test_stories_are_summaries_that_can_be_told_over_the_wire(make_session: Make
 def _settle(**changes: Any) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "session": None,
-        "container": None,
+        "name": None,
         "role": None,
         "wait": 0.0,
         "abandoned": False,

@@ -339,7 +339,7 @@ def test_a_destination_that_is_lost_after_it_has_refused_changes_nothing(
     monkeypatch.setattr(recovery, "Engine", lambda: docker.engine)
     recovery.settle(
         session=session.id,
-        container=None,
+        name=None,
         role=SOURCE,
         wait=0.0,
         abandoned=True,

@@ -341,3 +341,33 @@ def test_the_summary_is_plain_data_without_places_or_secrets(make_session: MakeS
         False,
     )
     assert roots["state_root"] not in json.dumps(summary)
+
+
+# -- what it moves ---------------------------------------------------------------------------------------------------
+
+
+def test_a_record_without_a_kind_is_of_a_container(make_session: MakeSession) -> None:
+    """All of the released version are."""
+    session = make_session(container_name="web")
+    assert "kind" not in session.facts
+    assert (session.kind, session.subject_id, session.subject_name) == ("container", CONTAINER, "web")
+
+
+def test_a_record_of_another_kind_has_its_own_words(roots: dict[str, str]) -> None:
+    facts = {"kind": "process", "process_id": "process.4242", "process_name": "worker"}
+    session = Session.open("20261123T034500Z-3f9a1c", SOURCE, facts, **roots)
+    assert (session.kind, session.subject_id, session.subject_name) == ("process", "process.4242", "worker")
+    summary = session.summary()
+    assert (summary["process_id"], summary["process_name"]) == ("process.4242", "worker")
+    with pytest.raises(MigrationError) as caught:
+        Session.open("20261123T034501Z-3f9a1c", SOURCE, facts, **roots)
+    assert caught.value.code == "session_busy"
+    assert "is at work on this process" in caught.value.message
+
+
+def test_the_copy_has_an_id_when_it_is_made(make_session: MakeSession) -> None:
+    session = make_session(DESTINATION)
+    assert session.copy_id == ""
+    session.enter("creating")
+    session.enter("created", container_id=OTHER_CONTAINER)
+    assert session.copy_id == OTHER_CONTAINER

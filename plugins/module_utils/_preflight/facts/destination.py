@@ -18,12 +18,12 @@ import re
 import typing as t
 
 from ..._base import durable
-from ..._docker import host_files, mount_users
+from ..._docker import host_files, mount_users, old_copy_names
 from ..._docker import images as docker_images
 from ..._docker.socket import Asks
 from ..._host import filesystems, process_resources
 from ..._network import sockets as network_sockets
-from ..._session import lineage, old_copy_names
+from ..._session import lineage
 from ..._session import session as sessions
 from . import container as facts_of_container
 
@@ -246,7 +246,7 @@ def _old_copies_in_use(asks: Asks, past: t.Iterable[sessions.Session]) -> list[F
     """The old copies that earlier moves of the container have left here and that a move back must not remove."""
     found = []
     for earlier in past:
-        old = asks.find(earlier.facts["container_id"])
+        old = asks.find(earlier.subject_id)
         why = old_copy_names.why_in_use(earlier, old) if old else ""
         if why:
             found.append({"why": why, "remedy": old_copy_names.remedy(earlier)})
@@ -259,7 +259,7 @@ def gather(asks: Asks, wanted: Wanted) -> Facts:
     :param wanted: what ``facts_of_container.gather`` told on the source.
     """
     past = lineage.past_of(wanted["ancestry"])
-    own_ids = {one.facts["container_id"] for one in past}
+    own_ids = {one.subject_id for one in past}
     own_data = {name for one in past for name in one.facts.get("volumes", [])}
     taken_by = asks.find(wanted["name"])
     image = docker_images.find(asks, wanted["image"])

@@ -24,12 +24,12 @@ import shutil
 import typing as t
 
 from ..._base import durable
-from ..._docker import mount_users
+from ..._docker import mount_users, old_copy_names
 from ..._docker import volumes as docker_volumes
 from ..._docker.engine import Engine
 from ..._engines import bound_files
 from ..._host import mountinfo
-from ..._session import lineage, old_copy_names
+from ..._session import lineage
 from ..._session.session import Session
 
 _Entry = t.Mapping[str, t.Any]
@@ -116,7 +116,7 @@ class Others:
     def _uses(self) -> list[mount_users.Use]:
         own = {str(self._session.data("created").get("container_id"))}
         for earlier in lineage.past_of(self._session.facts.get("ancestry", [])):
-            old = self._engine.find(earlier.facts["container_id"])
+            old = self._engine.find(earlier.subject_id)
             # One that has been started again or renamed is somebody's.
             if old is not None and not old_copy_names.why_in_use(earlier, old):
                 own.add(old["Id"])

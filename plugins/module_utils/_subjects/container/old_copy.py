@@ -12,9 +12,9 @@ import time
 import typing as t
 
 from ..._base.errors import MigrationError
+from ..._docker import old_copy_names
 from ..._docker.engine import Engine
 from ..._host.tasks import TaskGroup
-from ..._session import old_copy_names
 from ..._session.session import Session
 from . import restart_policy
 

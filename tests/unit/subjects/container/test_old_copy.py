@@ -314,13 +314,13 @@ def test_a_cleanup_removes_what_is_stopped_and_bears_its_moved_name(
     told = USES[use][2]
     if told:
         with pytest.raises(MigrationError) as caught:
-            recovery.clean(session=None, container=None, check_mode=check_mode)
+            recovery.clean(session=None, name=None, check_mode=check_mode)
         assert caught.value.code == "old_copy_in_use"
         assert told in caught.value.message
         assert f"name it {_moved(session)} again" in caught.value.message
         assert engine.removed == []
     else:
-        answer = recovery.clean(session=None, container=None, check_mode=check_mode)
+        answer = recovery.clean(session=None, name=None, check_mode=check_mode)
         assert (answer["removed"], answer["changed"]) == ([_moved(session)], True)
         # Not by force: it may be started at that very moment.
         assert engine.removed == ([] if check_mode else [(CONTAINER, False)])

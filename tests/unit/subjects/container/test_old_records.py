@@ -141,7 +141,7 @@ def test_a_cleanup_prunes(closed: Closed, host_roots: dict[str, str], monkeypatc
     for name, value in host_roots.items():
         monkeypatch.setitem(prune.__kwdefaults__, name, value)
     old, young = closed(SOURCE, "committed", days=31), closed(SOURCE, "committed", days=1)
-    told = recovery.clean(session=None, container=None, check_mode=True)
+    told = recovery.clean(session=None, name=None, check_mode=True)
     assert {one["session"] for one in told["sessions"]} == {old.id, young.id}
-    told = recovery.clean(session=None, container=None, check_mode=False)
+    told = recovery.clean(session=None, name=None, check_mode=False)
     assert [one["session"] for one in told["sessions"]] == [young.id]

@@ -11,14 +11,25 @@ from __future__ import annotations
 import typing as t
 
 from .._base import valid_names
-from .session import Session
 
 Inspect = t.Mapping[str, t.Any]
 
 
-def name_of(session: Session) -> str:
+class Move(t.Protocol):
+    """The session that has left the old copy."""
+
+    @property
+    def id(self) -> str:
+        """Its own id."""
+
+    @property
+    def subject_name(self) -> str:
+        """The name that the container had."""
+
+
+def name_of(session: Move) -> str:
     """The name under which the old copy of a session is kept: ``NAME-moved-SESSION``."""
-    return valid_names.moved_name(session.facts["container_name"], session.id)
+    return valid_names.moved_name(session.subject_name, session.id)
 
 
 def name_now(inspect: Inspect) -> str:
@@ -26,7 +37,7 @@ def name_now(inspect: Inspect) -> str:
     return str(inspect.get("Name") or "").lstrip("/")
 
 
-def why_in_use(session: Session, inspect: Inspect) -> str:
+def why_in_use(session: Move, inspect: Inspect) -> str:
     """Why an old copy is not one any more, and must not be removed; empty where it may be: stopped, and under its moved name.
 
     Who starts it again, or gives it another name, has put it to a use of which we know nothing.
@@ -39,7 +50,7 @@ def why_in_use(session: Session, inspect: Inspect) -> str:
     return ""
 
 
-def remedy(session: Session) -> str:
+def remedy(session: Move) -> str:
     """What to do about one that is in use, for a person who wants it to be removed, or does not."""
     return (
         f"If nothing of it is needed, stop it and name it {name_of(session)} again (docker stop, docker rename), and repeat; or "
