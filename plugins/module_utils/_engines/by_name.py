@@ -102,6 +102,11 @@ def require(session: Session, engine: str) -> None:
         )
 
 
+def can_hold(session: Session) -> bool:
+    """Whether the engine of a session restores a copy that is held until RUN is decided."""
+    return bool(session.facts.get("engine", API) == RUNTIME)
+
+
 def of(session: Session) -> Way:
     """The engine that a session was opened with."""
     return _MODULES[session.facts.get("engine", API)]

@@ -23,6 +23,9 @@ from .._session import phases
 from .._session import session as sessions
 from .._session.session import Session
 
+if t.TYPE_CHECKING:
+    from .._subjects.subject import Kind
+
 # The other imports are within functions: each word through the channel is a start of the agent. All of its code takes 0.2 s of a
 # processor to load, what a word needs less than half of that for most.
 
@@ -60,8 +63,9 @@ def settle(session: Session) -> int:
 
 
 def _settle(session: Session) -> str | None:
-    from .._docker.engine import Engine
     from .._session import watchdog
+    from .._subjects import by_kind
+    from .._subjects.subject import UNREACHABLE
     from . import destination, source
 
     with session.locked(timeout=1, alive=False):
@@ -73,15 +77,19 @@ def _settle(session: Session) -> str | None:
             return None
         if session.lease_left > 0:
             return None
+        kind = by_kind.of(session)
         if session.role == phases.SOURCE:
+            original = kind.original(session)
             try:
-                engine = Engine()
+                original.reach()
             except MigrationError as exc:
-                if exc.code == "engine_unreachable":
-                    source.abort_without_engine(session, _ASK_SECONDS)
+                if exc.code == UNREACHABLE:
+                    source.abort_alone(original, _ASK_SECONDS)
                 raise
-            return source.settle(session, engine, timeout=_ASK_SECONDS)
-        return destination.settle(session, Engine())
+            return source.settle(original, timeout=_ASK_SECONDS)
+        copy = kind.copy(session)
+        copy.reach()
+        return destination.settle(copy)
 
 
 def serve(session: Session, command: str) -> int:
@@ -91,8 +99,6 @@ def serve(session: Session, command: str) -> int:
 
     words: dict[str, t.Callable[[], dict[str, t.Any]]] = {
         "ping": lambda: {"host": boot.host_identity()},
-        "image-load": lambda: _load_image(session),
-        "addresses": lambda: _addresses(session),
         "verdict": lambda: _verdict(session),
         "bye": lambda: _bye(session),
     }
@@ -100,32 +106,35 @@ def serve(session: Session, command: str) -> int:
         "handover": lambda: _hand_over(session),
         durable_content.WORD: lambda: durable_content.converse(session, sys.stdin.buffer, sys.stdout.buffer),
     }
+    if command not in (*words, *talks):
+        words.update(_of_kind(session).messages(session))
     return channel_server.serve(session, command, words, talks)
 
 
-def _addresses(session: Session) -> dict[str, t.Any]:
-    from .._subjects.container import creation
+def _of_kind(session: Session) -> Kind:
+    from .._subjects import by_kind
 
-    return creation.addresses(session)
+    return by_kind.of(session)
 
 
 def _verdict(session: Session) -> dict[str, t.Any]:
     from . import destination
 
-    return destination.verdict(session)
+    return destination.verdict(_of_kind(session).copy(session))
 
 
 def _bye(session: Session) -> dict[str, t.Any]:
-    from .._docker.engine import Engine
     from . import destination
 
-    return destination.bye(session, Engine())
+    copy = _of_kind(session).copy(session)
+    copy.reach()
+    return destination.bye(copy)
 
 
 def _hand_over(session: Session) -> t.Callable[[], None] | None:
     from . import destination
 
-    return destination.converse(session, sys.stdin.buffer, sys.stdout.buffer)
+    return destination.converse(_of_kind(session).copy(session), sys.stdin.buffer, sys.stdout.buffer)
 
 
 def step(session: Session, name: str) -> int:
@@ -168,17 +177,6 @@ def _answer(work: t.Callable[[dict[str, t.Any]], dict[str, t.Any]]) -> int:
     return 0
 
 
-def _load_image(session: Session) -> dict[str, t.Any]:
-    from .._docker import image_stream
-    from .._docker.engine import Engine
-    from .._subjects.container import creation
-
-    # An engine with a store of its own writes the whole image to its disk before the first byte of it comes.
-    stream = image_stream.Steady(sys.stdin.buffer, sessions.PREPARING_LEASE_SECONDS)
-    with session.locked():
-        return creation.load_image(session, Engine(), stream)
-
-
 def main(argv: t.Sequence[str] | None = None) -> int:
     """One of the forms that the usage tells."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -197,9 +195,8 @@ def main(argv: t.Sequence[str] | None = None) -> int:
                 return 0
             return settle(session)
         if len(words) == 2 and words[0] == "start":
-            from .._engines import armed_start
-
-            armed_start.serve(Session(words[1]))
+            session = Session(words[1])
+            _of_kind(session).start_when_ready(session)
             return 0
         if len(words) == 3 and words[0] == "serve":
             return serve(Session(words[1]), words[2])

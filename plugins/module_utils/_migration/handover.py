@@ -4,7 +4,7 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""The frozen time of the engine ``runtime``, on the source: from the freeze to the end of the old copy in one go.
+"""The frozen time of what can be held, on the source: from the freeze to the end of the old copy in one go.
 
 Everything that can be made ready is ready before: the connection stands, the destination's agent is loaded and waits, the
 call that starts the copy waits for its checkpoint. See ``destination.converse`` for the other end.
@@ -16,40 +16,29 @@ import contextlib
 import time
 import typing as t
 
-from .._base import durable, printable
+from .._base import printable
 from .._base.errors import MigrationError
 from .._channel import messages
 from .._channel.client import Channel
 from .._channel.conversation import Conversation
-from .._docker import runc
-from .._docker.engine import Engine, memory_timeout
-from .._engines import by_name as engines
-from .._engines import connections, removed_names
-from .._engines import runtime as engine_runtime
-from .._host import deleted_files
-from .._host.tasks import TaskGroup
 from .._session.phases import RUN
-from .._session.session import Session
+from .._subjects.subject import Original
 from . import freeze, source
-from .transfer import LastPass, content_trees
+from .transfer import LastPass
 
 # Seconds for an answer, besides what memory takes.
 _ANSWER_SECONDS = 60.0
 
 
 def _send(
-    session: Session,
-    talk: Conversation,
-    images: messages.Follower,
-    content: LastPass,
-    found: t.Mapping[str, int],
+    original: Original, talk: Conversation, images: messages.Follower, content: LastPass
 ) -> tuple[int, dict[str, t.Any]]:
     """The rest of the checkpoint through the talk, and beside it whatever else has changed; then the copy is restored and held.
 
-    :param found: what the dump told of connections.
     :returns: the bytes sent, and what the destination tells of the held copy.
     """
-    patience = memory_timeout(session.data("dumped")["bytes"])
+    session = original.session
+    patience = original.patience()
     content.dumped()
     try:
         with talk.within(patience):
@@ -59,15 +48,10 @@ def _send(
             talk.hear()
         raise
     sent += content.finish()
-    removed_names.take_back(session)
+    original.all_sent()
     session.enter("sent", bytes=sent)
-    fingerprints = durable.read_json(session.memory_path("outbox", "fingerprints.json"))
-    surroundings = durable.read_json(session.memory_path("outbox", "surroundings.json"))
-    plan = connections.Plan.of(session)
-    network = connections.Arrangement.of(plan, established=found["kept"] > 0).as_data()
     with talk.within(_ANSWER_SECONDS + patience):
-        copy = {"manifest": manifest, "fingerprints": fingerprints, "network": network, "surroundings": surroundings}
-        told = _of_copy(talk.ask({"hold": copy}))
+        told = _of_copy(talk.ask({"hold": {"manifest": manifest, **original.for_copy()}}))
     session.enter("held", **told)
     return sent, told
 
@@ -90,39 +74,38 @@ def _of_copy(told: messages.Message) -> dict[str, t.Any]:
         ) from None
 
 
-def hand_over(session: Session, engine: Engine) -> dict[str, t.Any]:
+def hand_over(original: Original) -> dict[str, t.Any]:
     """Freeze, dump, send, have it held there, decide, have it let go there, end the old copy.
 
-    A failure before the decision lets the container go on here at once.
+    A failure before the decision lets the original go on here at once.
 
     :returns: ``gap``, ``seconds`` of ``dump``, ``transfer``, ``restore`` and ``flush``, ``bytes``, ``checkpoint_bytes``,
-        ``processes``, ``recognised``, ``criu`` (its statistics), ``connections``, ``warnings``.
+        ``processes``, ``recognised``, ``warnings``, and what the dump tells more.
     :raises MigrationError: what went wrong; ``refused`` when the destination refused after the decision.
     """
-    engines.require(session, engines.RUNTIME)
+    original.require_held(True)
+    original.reach()
+    session = original.session
     with contextlib.ExitStack() as stack:
         try:
             talk = stack.enter_context(Conversation(Channel(session), "handover"))
-            stack.enter_context(runc.unit_ready(session.id, engine_runtime.options_file(session)))
+            stack.enter_context(original.dump_ready())
             with talk.within(_ANSWER_SECONDS):
                 talk.hear()
-            trees = content_trees(session, engine.inspect(session.facts["container_id"]))
-            freeze.freeze(session, engine, lambda: source.look_last(session))
+            trees = original.trees()
+            freeze.freeze(original)
             # Both beside the dump. What has left already means nothing before it is said to be complete.
-            # What the kernel writes for a program by itself, and after the freeze, moves no change time when it is through.
-            beside = not deleted_files.has_kernel_aio(TaskGroup(session.data("arming")["cgroup"]).pids())
-            content = stack.enter_context(LastPass(session, trees, beside=beside))
-            checkpoint = engines.of(session).images(session)
-            images = stack.enter_context(messages.Follower(talk.output, checkpoint, talk.hang_up))
-            dumped = source.dump(session, engine)
+            content = stack.enter_context(LastPass(session, trees, beside=original.files_stand_still()))
+            images = stack.enter_context(messages.Follower(talk.output, original.images(), talk.hang_up))
+            dumped = source.dump(original)
             began = time.monotonic()
-            sent, held = _send(session, talk, images, content, dumped["found"])
+            sent, held = _send(original, talk, images, content)
             transfer = time.monotonic() - began - held["seconds"]
-            source.go(session)
+            source.go(original)
         except BaseException as exc:
             stack.close()
             try:
-                source.settle(session, engine)
+                source.settle(original)
             except (MigrationError, OSError) as second:
                 failure = MigrationError.of(exc, "handover_failed")
                 raise MigrationError(
@@ -134,22 +117,21 @@ def hand_over(session: Session, engine: Engine) -> dict[str, t.Any]:
             with talk.within(_ANSWER_SECONDS):
                 verdict = talk.ask({"run": True})
             if verdict["decision"] == RUN:
-                source.commit(session, engine, verdict)
-    if source.settle(session, engine) != RUN:
-        raise MigrationError("refused", "The destination refused; the source goes on with the container.")
+                source.commit(original, verdict)
+    if source.settle(original) != RUN:
+        raise MigrationError("refused", f"The destination refused; the source goes on with the {session.kind}.")
     return {
         "gap": session.data("committed")["gap"],
         "seconds": {
-            "dump": dumped["seconds"],
+            "dump": dumped.seconds,
             "transfer": transfer,
             "restore": held["seconds"] - held["flush_waited"],
             "flush": held["flush_waited"],
         },
         "bytes": sent,
-        "checkpoint_bytes": dumped["bytes"],
+        "checkpoint_bytes": dumped.size,
         "processes": held["processes"],
         "recognised": held["recognised"],
-        "criu": dumped.get("criu", {}),
-        "connections": {key: dumped["found"][key] for key in ("kept", "closed")},
+        **dumped.told,
         "warnings": held["warnings"],
     }

@@ -16,9 +16,10 @@ import typing as t
 
 from .._base import valid_names
 from .._base.errors import MigrationError
-from .._docker.engine import Engine
 from .._session.phases import SOURCE
-from .._subjects.container import examine
+from .._session.session import FIRST_KIND, id_key, name_key
+from .._subjects import by_kind
+from .._subjects.subject import Kind
 from . import destination, source
 
 Params = t.Mapping[str, t.Any]
@@ -28,51 +29,47 @@ Result = dict[str, t.Any]
 def open_half(params: Params, agent: str, *, check_mode: bool) -> Result:
     """Open a half.
 
-    :param params: of the module, as far as the half needs them.
+    :param params: of the module, as far as the half needs them; ``kind`` where it is not the first one.
     :param agent: the file of the agent that runs this; the session gets it.
     :raises MigrationError: ``missing_arguments``; as ``source.open_session`` and ``destination.open_session``.
     """
+    kind = by_kind.named(params.get("kind") or FIRST_KIND)
     opened = _open_source if params["role"] == SOURCE else _open_destination
-    return {"changed": True, **opened(params, agent, check_mode)}
+    return {"changed": True, **opened(kind, params, agent, check_mode)}
 
 
-def _open_source(params: Params, agent: str, check_mode: bool) -> Result:
-    engine = Engine()
+def _open_source(kind: Kind, params: Params, agent: str, check_mode: bool) -> Result:
     if check_mode:
-        inspect = examine.require_movable(engine, params["container"], ignore_rules=params["ignore_rules"])
-        return {"container_id": inspect["Id"], "container_name": inspect["Name"].lstrip("/")}
-    session, public_key = source.open_session(
-        engine,
-        params["container"],
-        peer_name=params["peer_name"] or "the destination",
-        engine_name=params["engine"],
-        bind_mounts=params["bind_mounts"],
-        ignore_rules=params["ignore_rules"],
-        agent=agent,
-    )
+        found = source.find(kind, params, arrived=False)
+        return {id_key(kind.noun): found.id, name_key(kind.noun): found.name}
+    session, public_key = source.open_session(kind, params, agent=agent)
     return {
         "session": session.id,
-        "container_id": session.facts["container_id"],
-        "container_name": session.facts["container_name"],
+        id_key(kind.noun): session.subject_id,
+        name_key(kind.noun): session.subject_name,
         "ancestry": session.facts["ancestry"],
         "public_key": public_key,
     }
 
 
-def _open_destination(params: Params, agent: str, check_mode: bool) -> Result:
-    missing = [key for key in ("session", "container_id", "channel_user", "public_key") if not params[key]]
+def _open_destination(kind: Kind, params: Params, agent: str, check_mode: bool) -> Result:
+    missing = [key for key in ("session", id_key(kind.noun), "channel_user", "public_key") if not params[key]]
     if missing:
         raise MigrationError(
             "missing_arguments", f"To open the destination's half, {', '.join(missing)} must be given."
         )
     valid_names.session_id(params["session"])
-    facts = {key: params[key] for key in ("container_id", "peer_name", "ancestry", "engine")}
-    facts["container_name"] = valid_names.container_name(params["container"])
+    valid_names.subject_name(kind.noun, params[kind.noun])
     if check_mode:
         return {"session": params["session"], "host_keys": []}
     session, host_keys = destination.open_session(
         params["session"],
-        facts,
+        {
+            **kind.facts_of_copy(params),
+            "kind": kind.noun,
+            "peer_name": params["peer_name"],
+            "ancestry": params["ancestry"],
+        },
         channel_user=params["channel_user"],
         public_key=params["public_key"],
         agent=agent,

@@ -19,11 +19,11 @@ from .._base.errors import MigrationError
 from .._channel.client import Channel
 from .._channel.destination_lost import require
 from .._criu import failure as criu_failure
-from .._docker.engine import Engine
 from .._session import stories as session_stories
 from .._session.phases import DECISIONS, DESTINATION, GO_SENT, RUN, SOURCE
-from .._session.session import LEASE_SECONDS, STATE_ROOT, Session
-from .._subjects.container import old_copy, old_records
+from .._session.session import FIRST_KIND, LEASE_SECONDS, STATE_ROOT, Session, id_key
+from .._subjects import by_kind
+from .._subjects.subject import Original
 from . import destination, source
 
 # Seconds in which a destination that was declared lost is asked for its word. More than ssh takes for an attempt to connect, so
@@ -112,11 +112,13 @@ def _require_word(carried: t.Mapping[str, t.Any] | None) -> None:
     """
     if carried is None:
         return
-    valid_names.session_id(carried["session"])
+    identity = valid_names.session_id(carried["session"])
     if carried["decision"] not in DECISIONS[DESTINATION]:
         raise MigrationError("invalid_word", f"{carried['decision']!r} is no word of a destination (RUN or REFUSED).")
     if carried["decision"] == RUN:
-        valid_names.container_id(carried.get("container_id") or "")
+        # Of a session that is not here the word is not used.
+        kind = next((one.kind for one in Session.all() if one.id == identity), FIRST_KIND)
+        valid_names.subject_id(kind, carried.get(id_key(kind)) or "")
 
 
 def _settle_one(
@@ -127,35 +129,40 @@ def _settle_one(
     with session.locked(timeout=max(wait, 30), alive=False):
         if session.ended and not (peer_settled and session_stories.is_unheard(session)):
             return
-        engine = Engine()
+        kind = by_kind.of(session)
         if session.role != SOURCE:
-            destination.settle(session, engine, heard=peer_settled)
+            copy = kind.copy(session)
+            copy.reach()
+            destination.settle(copy, heard=peer_settled)
             return
+        original = kind.original(session)
+        original.reach()
         over = session.reached("aborted") or session.reached("committed")
         if destination_lost and not carried and session.decision == GO_SENT and not over:
-            _override(session, engine)
+            _override(original)
             return
-        # Where the container belongs is settled, or is this host's alone to say: one that is lost need not be told, and a
+        # Where it belongs is settled, or is this host's alone to say: one that is lost need not be told, and a
         # destination that comes back settles its half by itself.
         told = peer_settled or (destination_lost and not carried)
-        source.settle(session, engine, timeout=min(wait, 30), told=told, word=carried)
+        source.settle(original, timeout=min(wait, 30), told=told, word=carried)
 
 
-def _override(session: Session, engine: Engine) -> None:
+def _override(original: Original) -> None:
     """A person has declared the destination dead and fenced. If it is alive after all, its word counts and not the person's.
 
     :raises MigrationError: ``destination_not_lost``.
     """
+    session = original.session
     # What is said through a connection that stands, to a host that has lost its power, ends in a time-out, which tells nothing.
     Channel(session).hang_up()
     try:
         source.ask(session, timeout=_LOST_SECONDS)
     except MigrationError as exc:
         require(session, exc)
-        source.abort(session, engine, destination_lost=True)
+        source.abort(original, destination_lost=True)
         source.close(session)
         return
-    source.settle(session, engine)
+    source.settle(original)
 
 
 def word(session: str) -> dict[str, t.Any]:
@@ -163,20 +170,23 @@ def word(session: str) -> dict[str, t.Any]:
 
     :raises MigrationError: ``session_unknown``, ``not_a_destination``; when it cannot be told now.
     """
-    return destination.word(Session(session))
+    found = Session(session)
+    return destination.word(by_kind.of(found), found)
 
 
 def clean(*, session: str | None, name: str | None, check_mode: bool) -> dict[str, t.Any]:
     """Remove the old copies that finished sessions have kept on their source. Volumes are left alone.
 
-    The record of a move stays (a few lines without secrets): it is how a later move back knows whose data lies here. It goes
-    when it is not needed any more, see ``_subjects/container/old_records.py``. The record of a session that moved nothing goes
-    at once, but for a refusal of which the source has not heard, and for a destination that was declared lost, where a copy may
-    have to be removed: these go only when a person names the session.
+    The record of a move stays (a few lines without secrets): it is how a later move back knows whose data lies here. It goes when
+    it is not needed any more, which its kind knows. The record of a session that moved nothing goes at once, but for a refusal of
+    which the source has not heard, and for a destination that was declared lost, where a copy may have to be removed: these go
+    only when a person names the session.
 
     :raises MigrationError: ``old_copy_in_use`` for old copies that somebody has started again or renamed, when all else is done.
     """
-    engine = Engine()
+    kinds = by_kind.all_of_them()
+    for kind in kinds.values():
+        kind.reach()
     changed = False
     removed: list[str] = []
     failures: list[MigrationError] = []
@@ -185,7 +195,8 @@ def clean(*, session: str | None, name: str | None, check_mode: bool) -> dict[st
             continue
         if found.role == SOURCE and found.reached("committed"):
             try:
-                removed += _remove_old_copy(found, engine, check_mode)
+                kind = kinds.get(found.kind) or by_kind.of(found)
+                removed += kind.remove_old_copy(found, check_mode=check_mode)
             except MigrationError as exc:
                 # One that must stay keeps no other from being removed.
                 failures.append(exc)
@@ -194,7 +205,8 @@ def clean(*, session: str | None, name: str | None, check_mode: bool) -> dict[st
             if not check_mode:
                 shutil.rmtree(found.directory)
     if not check_mode:
-        old_records.prune(engine)
+        for kind in kinds.values():
+            kind.tidy()
         if session is None and name is None:
             criu_failure.prune(STATE_ROOT, 0)
     if failures:
@@ -205,15 +217,3 @@ def clean(*, session: str | None, name: str | None, check_mode: bool) -> dict[st
         "removed": removed,
         "sessions": session_stories.stories(None, name) if session is None else [],
     }
-
-
-def _remove_old_copy(session: Session, engine: Engine, check_mode: bool) -> list[str]:
-    """Remove the old copy that a move has left here; returns its name, if it is there."""
-    old = engine.find(session.facts["container_id"])
-    if old is None:
-        return []
-    if check_mode:
-        old_copy.require_unused(session, old)
-    else:
-        old_copy.remove(session, engine, old)
-    return [str(old["Name"]).lstrip("/")]

@@ -7,7 +7,8 @@
 """What a session does on the source: open, freeze, dump, hand over, and in the end kill the old copy or let it go on.
 
 Each function is one step of the journal (see ``_session/session.py``) and may be repeated. Until ``GO_SENT`` is decided the
-source may give up on its own; after it only the destination's answer counts.
+source may give up on its own; after it only the destination's answer counts. What is moved is the original's own to know, see
+``_subjects/subject.py``.
 """
 
 from __future__ import annotations
@@ -17,105 +18,71 @@ import os
 import time
 import typing as t
 
-from .._base import durable, valid_names
+from .._base import valid_names
 from .._base.errors import MigrationError
 from .._channel import client as channel_client
 from .._channel import durable_content, tree
 from .._channel.client import Channel
 from .._channel.server import KEY_LIFE_SECONDS
-from .._docker import directories, host_files
-from .._docker import images as docker_images
-from .._docker import volumes as docker_volumes
-from .._docker.engine import Engine, memory_timeout
-from .._docker.spec import networks as spec_networks
-from .._engines import by_name as engines
-from .._engines import connections, removed_names
-from .._host import fingerprints as process_fingerprints
 from .._host.boot import host_identity
-from .._host.tasks import TaskGroup
-from .._preflight.facts import container as facts_of_container
 from .._session import agent_package, lineage, watchdog
 from .._session.phases import ABORT, GO_SENT, RUN, SOURCE
-from .._session.session import Session
-from .._subjects.container import examine, old_copy, old_records, restart_policy
-from .._subjects.container import trees as container_trees
-from .._surroundings import surroundings as surroundings_module
-from .._surroundings.side import Side
+from .._session.session import Session, id_key
+from .._subjects.subject import Dumped, Found, Kind, Original, Params
 from . import destination, freeze, transfer
 
 # How often the watchdog asks a destination that does not let this session in.
 _REVOKED_SECONDS = 60.0
 
-Inspect = dict[str, t.Any]
-
 
 # -- opening ------------------------------------------------------------------------------------------------------
 
 
-def open_session(
-    engine: Engine,
-    container: str,
-    *,
-    peer_name: str,
-    engine_name: str,
-    bind_mounts: t.Sequence[str],
-    ignore_rules: t.Sequence[str] = (),
-    agent: str,
-) -> tuple[Session, str]:
-    """Begin a session: claim the container, gather its spec, make the channel's key, start the watchdog.
+def find(kind: Kind, params: Params, *, arrived: bool) -> Found:
+    """What is to be moved, looked at and movable as far as this host can tell.
 
-    :param peer_name: what the playbook calls the destination, for people.
-    :param bind_mounts: host paths of bind mounts whose content travels.
-    :param ignore_rules: ids of rules of the preflight that the user does not heed.
+    :param params: of the module: its name under the noun of the kind, and what the kind reads.
+    :param arrived: whether to do first what the move that has brought it here has left to be done.
+    :raises MigrationError: ``cannot_move`` with all findings; what the kind says of one that is not there.
+    """
+    name = valid_names.subject_name(kind.noun, params[kind.noun])
+    found = kind.find(name)
+    # That would else be done to what is being moved, or has been.
+    if found is not None and arrived and destination.finish_arrival(kind, found.id):
+        found = kind.find(name)
+    if found is None:
+        raise kind.unknown(name)
+    found.require_movable(params)
+    return found
+
+
+def open_session(kind: Kind, params: Params, *, agent: str) -> tuple[Session, str]:
+    """Begin a session: claim what is moved, describe it, make the channel's key, start the watchdog.
+
+    :param params: see :func:`find`; ``peer_name``: what the playbook calls the destination, for people.
     :param agent: the file of the agent that runs this, and will act for the session.
     :returns: the session and the channel's public key.
-    :raises MigrationError: ``cannot_move`` with all findings; ``session_busy``; ``watchdog_failed`` ...
+    :raises MigrationError: as :func:`find`; ``session_busy``; ``watchdog_failed`` ...
     """
-    # What the move that brought it here has left to be done would else be done to a container that is being moved, or has been.
-    destination.finish_arrival(engine, valid_names.container_name(container))
-    inspect = examine.require_movable(engine, container, ignore_rules=ignore_rules)
-    volumes = docker_volumes.of_container(engine, inspect, bind_mounts)
-    name = inspect["Name"].lstrip("/")
+    found = find(kind, params, arrived=True)
     session = Session.open(
         valid_names.new_session_id(),
         SOURCE,
         {
-            "container_id": inspect["Id"],
-            "container_name": name,
-            "peer_name": peer_name,
-            "engine": engine_name,
-            "data_root": engine.info()["DockerRootDir"],
-            "ancestry": lineage.ancestry(inspect["Id"]),
-            "volumes": [entry["name"] for entry in volumes if entry["travels"]],
-            "ignore_rules": list(ignore_rules),
+            **found.facts(params),
+            "kind": kind.noun,
+            "peer_name": params["peer_name"] or "the destination",
+            "ancestry": lineage.ancestry(found.id),
         },
     )
     try:
         session.keep_out_of_swap()
         public_key = channel_client.make_key(session)
-        networks = [engine.find_network(endpoint.name) for endpoint in spec_networks.networks(inspect)]
-        outbox = session.memory_path("outbox")
-        os.makedirs(outbox, mode=0o700, exist_ok=True)
-        durable.write_json(
-            os.path.join(outbox, "spec.json"),
-            {
-                "inspect": inspect,
-                "image": docker_images.describe(engine, inspect),
-                "volumes": volumes,
-                "networks": [network for network in networks if network],
-                "ignore_rules": list(ignore_rules),
-                "ancestry": session.facts["ancestry"],
-                "real_places": host_files.real_places(
-                    f"/proc/{inspect['State']['Pid']}/root",
-                    [host_files.INIT_PLACE, *(entry["destination"] for entry in volumes)],
-                ),
-                # What the destination makes room for.
-                "memory_bytes": facts_of_container.checkpoint_bytes(inspect),
-            },
-        )
+        os.makedirs(session.memory_path("outbox"), mode=0o700, exist_ok=True)
+        found.describe(session)
         command = agent_package.install(session, agent)
         watchdog.arm(session.id, (*command, "settle", session.id))
-        old_records.prune_beside(engine, session)
+        kind.tidy_beside(session)
     except BaseException:
         watchdog.disarm(session.id)
         session.close(keep=False)
@@ -147,110 +114,61 @@ def probe(session: Session) -> dict[str, t.Any]:
     return answer
 
 
-def prepared(session: Session, engine: Engine, *, close_connections: bool) -> list[str]:
-    """Note that the destination has made room, and what becomes of the container's connections.
+def prepared(original: Original, *, close_connections: bool) -> list[str]:
+    """Note that the destination has made room, and what the move is going to do with the original.
 
-    :param close_connections: see ``rules_network.connections_break``.
+    :param close_connections: see ``Original.prepare``.
     :returns: what a person should know.
     :raises MigrationError: ``cannot_move``.
     """
-    inspect = engine.inspect(session.facts["container_id"])
-    keeps = engines.of(session).keeps_connections()
-    plan, warnings = connections.make_plan(session, inspect, keeps=keeps, close_connections=close_connections)
-    session.enter("prepared", **plan.as_data())
-    side = _side(session, int(inspect["State"]["Pid"]), TaskGroup.of_container(inspect))
-    durable.write_json(_surroundings_file(session), surroundings_module.look_ahead(side))
+    data, warnings = original.prepare(close_connections=close_connections)
+    original.session.enter("prepared", **data)
+    original.look_ahead()
     return warnings
-
-
-def look_last(session: Session) -> None:
-    """The last look at the surroundings of a container that is about to be frozen."""
-    path = _surroundings_file(session)
-    arming = session.data("arming")
-    side = _side(session, arming["pid"], TaskGroup(arming["cgroup"]))
-    durable.write_json(path, surroundings_module.look_last(side, durable.read_json(path) or {}))
-
-
-def _surroundings_file(session: Session) -> str:
-    return session.memory_path("surroundings.json")
-
-
-def _side(session: Session, init: int, group: TaskGroup) -> Side:
-    """What topics of the surroundings are given of this host."""
-    plan = connections.Plan.of(session)
-    return Side(
-        init,
-        group,
-        directories.container_directory(session.facts["data_root"], session.facts["container_id"]),
-        own_network=plan.fence is not None,
-        ignored=session.facts.get("ignore_rules", ()),
-        keeps_connections=bool(plan.after.reachable),
-    )
 
 
 # -- dumping and sending ------------------------------------------------------------------------------------------
 
 
-def dump(session: Session, engine: Engine) -> dict[str, t.Any]:
-    """Dump the frozen container, and make sure that nothing can run it before we say so.
+def dump(original: Original) -> Dumped:
+    """Dump the frozen original, and make sure that nothing can run it before we say so."""
+    dumped = original.dump()
+    original.session.enter("dumped", held=dumped.held, bytes=dumped.size)
+    return dumped
 
-    :returns: ``bytes`` of the checkpoint, ``seconds`` the dump took, and what the engine tells more.
+
+def send_checkpoint(original: Original) -> int:
+    """The last pass while everything stands still, where a copy cannot be held: content, checkpoint, manifest.
+
+    All of it is on the destination's disk then. The checkpoint need not be, but lies on the same file system as other content.
+
+    :returns: the bytes sent.
     """
-    way = engines.of(session)
-    started = time.monotonic()
-    group = TaskGroup(session.data("arming")["cgroup"])
-    ahead = durable.read_json(_surroundings_file(session)) or {}
-    with surroundings_module.Reading(_side(session, session.data("arming")["pid"], group), ahead) as surroundings:
-        told = way.dump(session, engine, group)
-        dumped = time.monotonic()
-        durable.write_json(session.memory_path("outbox", "surroundings.json"), surroundings.result())
-    # CRIU thaws the cgroup while it works and freezes it again (runc leaves it as it was: paused).
-    group.wait_frozen(True, freeze.FREEZE_TIMEOUT)
-    removed_names.give(session, way.images(session), session.data("arming")["pid"], group.pids())
-    held = group.hold()
-    fingerprints = os.path.join(session.memory_path("outbox"), "fingerprints.json")
-    durable.write_json(fingerprints, process_fingerprints.take(group.pids()))
-    spec = durable.read_json(session.memory_path("outbox", "spec.json"))
-    content = container_trees.content(spec["inspect"], session.facts["data_root"], spec["volumes"])
-    size = way.seal(session, [one.path for one in content])
-    session.enter("dumped", held=held, bytes=size)
-    return {"bytes": size, "seconds": dumped - started, **told}
-
-
-def send_checkpoint(session: Session, engine: Engine) -> int:
-    """The last pass while everything stands still (engine ``api``): content, checkpoint, manifest; returns the bytes sent.
-
-    All of it is on the destination's disk then. The checkpoint need not be, but lies on the same file system as the layer.
-    """
-    engines.require(session, engines.API)
-    inspect = engine.inspect(session.facts["container_id"])
-    checkpoint = tree.checkpoint(engines.of(session).images(session))
+    original.require_held(False)
+    session = original.session
+    checkpoint = tree.checkpoint(original.images())
     inbox = tree.inbox(session.memory_path("outbox"))
-    content = transfer.changed(session, transfer.content_trees(session, inspect))
-    memory_seconds = memory_timeout(session.data("dumped")["bytes"])
+    content = transfer.changed(session, original.trees())
+    memory_seconds = original.patience()
     sent = durable_content.send(
         session,
         lambda: transfer.send_frozen(session, [checkpoint, *content, inbox], memory_seconds=memory_seconds),
         seconds=durable_content.FROZEN_SECONDS + memory_seconds,
     )
-    removed_names.take_back(session)
+    original.all_sent()
     session.enter("sent", bytes=sent)
     return sent
 
 
-def go(session: Session) -> None:
+def go(original: Original) -> None:
     """Decide that the destination may run it. From here on the source waits for the destination's word.
 
     :raises MigrationError: ``already_aborted``; ``source_thawed`` when the frozen tasks are not as they were dumped.
     """
-    last = "held" if session.facts["engine"] == engines.RUNTIME else "sent"
-    group = TaskGroup(session.data("arming")["cgroup"])
-    if session.phase == last and not group.still_held(session.data("dumped")["held"]):
-        raise MigrationError(
-            "source_thawed",
-            "Somebody has thawed the container since it was dumped (docker unpause, a restart of the engine?). Its checkpoint "
-            "is not used; the container goes on here.",
-        )
+    session = original.session
+    last = "held" if original.can_be_held else "sent"
+    if session.phase == last:
+        original.require_still_held()
     if session.phase != last or session.decide(GO_SENT) != GO_SENT:
         raise MigrationError(
             "already_aborted", f"Session {session.id} has been aborted meanwhile.", phase=session.phase
@@ -260,71 +178,50 @@ def go(session: Session) -> None:
 # -- the end ------------------------------------------------------------------------------------------------------
 
 
-def commit(session: Session, engine: Engine, verdict: t.Mapping[str, t.Any]) -> None:
+def commit(original: Original, verdict: t.Mapping[str, t.Any]) -> None:
     """The destination runs it: kill the old copy without letting it run again, and keep what is left under another name.
 
     :param verdict: the destination's answer, see ``destination.verdict``.
     """
     # Before anything else: "running_for" counts until the answer.
     heard = freeze.now()
-    container = session.facts["container_id"]
-    inspect = engine.find(container)
-    if inspect is not None:
-        if session.happened_in_this_boot("arming"):
-            # Clients wait to be told that their connections are over. If that fails, the old copy is ended all the same.
-            with contextlib.suppress(MigrationError, OSError, ValueError):
-                connections.tell_clients(connections.Plan.of(session))
-        old_copy.end(session, engine, inspect)
-    # Also where somebody has removed the container: its memory must not stay.
-    engines.of(session).forget(session, engine)
+    session = original.session
+    original.end()
+    # Also where somebody has removed the original: its memory must not stay.
+    original.forget()
     gap = None
     if session.happened_in_this_boot("freezing") and verdict.get("running_for") is not None:
         gap = heard - session.data("freezing")["at"] - float(verdict["running_for"])
-    session.enter("committed", destination_container_id=verdict["container_id"], gap=gap)
+    key = id_key(session.kind)
+    session.enter("committed", **{f"destination_{key}": verdict[key]}, gap=gap)
 
 
-def abort(session: Session, engine: Engine, *, destination_lost: bool = False) -> None:
+def abort(original: Original, *, destination_lost: bool = False) -> None:
     """Let the source go on as if nothing had happened. May be repeated until it went through.
 
     Only to be called when ABORT is decided, or when the destination has answered REFUSED, or when a person has declared it
     dead and fenced.
     """
-    container = session.facts["container_id"]
-    inspect = engine.find(container)
-    policy = session.data("arming").get("policy")
-    if inspect is not None and policy is not None:
-        if session.happened_in_this_boot("arming"):
-            freeze.thaw(session, engine)
-        old_copy.give_name_back(session, engine, inspect)
-        # Before the look: what ends the container from here on (a restart of dockerd) starts it again by this policy.
-        restart_policy.put(session, engine, container, inspect, policy)
-        # A reboot ends it, and so does a restart of dockerd without live-restore.
-        if not engine.inspect(container)["State"]["Running"]:
-            _bring_back(session, engine, inspect)
-    if policy is not None:
-        engines.of(session).forget(session, engine)
-    session.enter("aborted", destination_lost=destination_lost)
+    # Before that nothing has been done to it.
+    if original.session.reached("arming"):
+        original.go_on()
+        original.forget()
+    original.session.enter("aborted", destination_lost=destination_lost)
 
 
-def abort_without_engine(session: Session, timeout: float) -> None:
-    """What of an abort cannot wait for the engine of this host, which does not answer: the service goes on, if it may.
+def abort_alone(original: Original, timeout: float) -> None:
+    """What of an abort cannot wait for the keeper of the original, which does not answer: the service goes on, if it may.
 
     :param timeout: seconds to wait for the destination's word, where that is needed.
     :raises MigrationError: when that word cannot be had now, or says RUN.
     """
+    session = original.session
     if session.reached("committed") or session.reached("aborted") or not session.happened_in_this_boot("arming"):
         return
-    if not os.path.isdir(session.data("arming").get("cgroup") or ""):
-        # What has ended has nothing to go on with.
+    if not original.may_go_on_alone():
         return
     if session.decide(ABORT) == ABORT or _ask_seldom(session, timeout)["decision"] != RUN:
-        freeze.thaw_tasks(session)
-
-
-def _bring_back(session: Session, engine: Engine, inspect: Inspect) -> None:
-    """A container that ended while it was frozen: from its own checkpoint where that is whole, else as Docker would start it."""
-    if not engines.of(session).bring_back(session, engine) and inspect["State"]["Status"] != "created":
-        engine.start(session.facts["container_id"])
+        original.go_on_alone()
 
 
 def farewell(session: Session) -> bool:
@@ -388,8 +285,7 @@ def _ask_seldom(session: Session, timeout: float) -> dict[str, t.Any]:
 
 
 def settle(
-    session: Session,
-    engine: Engine,
+    original: Original,
     *,
     timeout: float = 120.0,
     told: bool = False,
@@ -397,26 +293,27 @@ def settle(
 ) -> str | None:
     """Bring a session to its end, whatever state it is in. The caller holds its lock.
 
-    The container is where it belongs when this returns; the session itself stays open, in the watchdog's care, until the
-    destination knows, so that nothing is left there either.
+    The original, or its copy, is where it belongs when this returns; the session itself stays open, in the watchdog's care, until
+    the destination knows, so that nothing is left there either.
 
     :param timeout: seconds to wait for the destination's word, where that is needed.
     :param told: whether the destination's half has been closed by other means.
     :param word: the destination's word, where somebody has brought it by another way than the channel; it is not asked then.
-    :returns: ``RUN`` when the destination has the container, else ``ABORT``.
+    :returns: ``RUN`` when the destination has it, else ``ABORT``.
     :raises MigrationError: when it cannot be settled now (the destination's word is needed and cannot be had).
     """
+    session = original.session
     if session.ended:
         return RUN if session.reached("committed") else ABORT
     if not session.reached("committed") and not session.reached("aborted"):
         if session.decide(ABORT) == ABORT:
-            abort(session, engine)
+            abort(original)
         else:
             verdict = word or _ask_seldom(session, timeout)
             if verdict["decision"] == RUN:
-                commit(session, engine, verdict)
+                commit(original, verdict)
             else:
-                abort(session, engine)
+                abort(original)
     outcome = RUN if session.reached("committed") else ABORT
     if told or farewell(session):
         close(session)

@@ -16,23 +16,18 @@ import time
 import typing as t
 
 from .._channel import client as channel_client
-from .._docker.engine import Engine
-from .._engines import by_name as engines
 from .._session.session import Session
-from .._subjects.container import creation
+from .._subjects import by_kind
+from .._subjects.subject import Copy, Original, Params, Result
 from . import destination, freeze, handover, source, transfer
-
-Params = t.Mapping[str, t.Any]
-Result = dict[str, t.Any]
-
 
 # -- on the source ------------------------------------------------------------------------------------------------
 
 
-def _connected(session: Session, params: Params) -> Result:
-    channel_client.set_peer(session, params["peer"])
-    source.probe(session)
-    transfer.send_spec(session)
+def _connected(original: Original, params: Params) -> Result:
+    channel_client.set_peer(original.session, params["peer"])
+    source.probe(original.session)
+    transfer.send_description(original.session)
     return {"changed": True}
 
 
@@ -41,86 +36,88 @@ def _sent(send: t.Callable[[], int]) -> Result:
     return {"changed": True, "bytes": send(), "seconds": time.monotonic() - started}
 
 
-def _checkpoint_sent(session: Session, _params: Params) -> Result:
-    engine = Engine()
+def _checkpoint_sent(original: Original, _params: Params) -> Result:
     try:
-        return _sent(lambda: source.send_checkpoint(session, engine))
+        return _sent(lambda: source.send_checkpoint(original))
     except BaseException:
-        # The container is frozen; it goes on here and now, not when the playbook gets to its rescue.
-        source.settle(session, engine)
+        # What is moved is frozen; it goes on here and now, not when the playbook gets to its rescue.
+        source.settle(original)
         raise
 
 
-def _content_sent(session: Session, params: Params) -> Result:
-    engine = Engine()
-    result = _sent(lambda: transfer.send_content(session, engine, running=True))
+def _content_sent(original: Original, params: Params) -> Result:
+    result = _sent(lambda: transfer.send_content(original, running=True))
     # In the same step, because nothing is left to be done before the freeze: each step costs a second of Ansible's.
-    return {**result, "warnings": source.prepared(session, engine, close_connections=params["close_connections"])}
+    return {**result, "warnings": source.prepared(original, close_connections=params["close_connections"])}
 
 
-def _dumped(session: Session, _params: Params) -> Result:
-    engine = Engine()
-    engines.require(session, engines.API)
+def _dumped(original: Original, _params: Params) -> Result:
+    original.require_held(False)
+    original.reach()
     try:
-        freeze.freeze(session, engine, lambda: source.look_last(session))
-        return {"changed": True, **source.dump(session, engine)}
+        freeze.freeze(original)
+        dumped = source.dump(original)
+        return {"changed": True, "bytes": dumped.size, "seconds": dumped.seconds, **dumped.told}
     except BaseException:
         # Every moment counts for a frozen service: it goes on here and now, not when the playbook gets to its rescue.
-        source.settle(session, engine)
+        source.settle(original)
         raise
 
 
-def _handed_over(session: Session, _params: Params) -> Result:
-    return {"changed": True, **handover.hand_over(session, Engine())}
+def _handed_over(original: Original, _params: Params) -> Result:
+    return {"changed": True, **handover.hand_over(original)}
 
 
-def _go(session: Session, _params: Params) -> Result:
-    source.go(session)
+def _go(original: Original, _params: Params) -> Result:
+    source.go(original)
     return {"changed": True}
 
 
-def _committed(session: Session, params: Params) -> Result:
+def _committed(original: Original, params: Params) -> Result:
+    original.reach()
     # What came of it the module reads in the journal, as it does of a session that the watchdog has settled.
-    source.settle(session, Engine(), timeout=params["wait"])
+    source.settle(original, timeout=params["wait"])
     return {"changed": True}
 
 
 # -- on the destination -------------------------------------------------------------------------------------------
 
 
-def _created(session: Session, params: Params) -> Result:
-    engine = Engine()
-    image = creation.image_state(session, engine)
-    if image == "missing":
-        return {"changed": False, "image": image}
-    return {"changed": True, "image": image, **creation.create(session, engine, overwrite=params["overwrite_data"])}
+def _created(copy: Copy, params: Params) -> Result:
+    return copy.make(params)
 
 
-def _started(session: Session, _params: Params) -> Result:
-    return {"changed": True, **destination.start(session, Engine())}
+def _started(copy: Copy, _params: Params) -> Result:
+    return {"changed": True, **destination.start(copy)}
 
 
-_STEPS: dict[str, t.Callable[[Session, Params], Result]] = {
+_ON_SOURCE: dict[str, t.Callable[[Original, Params], Result]] = {
     "connected": _connected,
-    "image_sent": lambda session, _params: _sent(lambda: transfer.send_image(session, Engine())),
     "content_sent": _content_sent,
     "dumped": _dumped,
     "checkpoint_sent": _checkpoint_sent,
     "handed_over": _handed_over,
     "go": _go,
     "committed": _committed,
+}
+_ON_DESTINATION: dict[str, t.Callable[[Copy, Params], Result]] = {
     "created": _created,
     "started": _started,
 }
 
 
 def run(name: str, session: Session, params: Params) -> Result:
-    """Do a step.
+    """Do a step. What is moved is made once for it, by its kind.
 
-    :param name: a key of the table above.
+    :param name: a key of the tables above, or a step that the kind of what is moved has beside them.
     :param params: of the module, as far as the step reads them.
     :returns: what the module returns; ``warnings`` where there are any.
     :raises MigrationError: as the step does; ``session_locked``.
     """
     with session.locked():
-        return _STEPS[name](session, params)
+        kind = by_kind.of(session)
+        if name in _ON_SOURCE:
+            return _ON_SOURCE[name](kind.original(session), params)
+        if name in _ON_DESTINATION:
+            return _ON_DESTINATION[name](kind.copy(session), params)
+        return kind.steps()[name](session, params)

@@ -4,7 +4,7 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""What the source sends: the spec, the image, the container's files, and in the end its checkpoint."""
+"""What the source sends: what it says of the original, its files, and in the end its checkpoint."""
 
 from __future__ import annotations
 
@@ -21,53 +21,34 @@ from .._base.errors import MigrationError
 from .._channel import durable_content
 from .._channel.client import Channel
 from .._channel.tree import Tree, inbox
-from .._docker.engine import Engine
 from .._host import filesystems, flush
 from .._session.session import Session
-from .._subjects.container import trees as container_trees
-
-Inspect = dict[str, t.Any]
+from .._subjects.subject import Original
 
 # How many directories travel at once.
 _PARALLEL_TREES = 4
 
 # By how much the host's clock may be set between two passes. More than what a time daemon slews it by in that time.
 _CLOCK_TOLERANCE_SECONDS = 1.0
-# How long a container stands still for its last changes at most.
+# How long anything stands still for its last changes at most.
 _LAST_PASS_SECONDS = 300.0
 # A change time is that of the kernel's last tick, not of the moment.
 _MARGIN_SECONDS = 1.0
 
 
-def send_spec(session: Session) -> int:
-    """Bring spec (and later manifest and fingerprints) into the destination's memory; returns the bytes sent."""
+def send_description(session: Session) -> int:
+    """Bring what is said of the original into the destination's memory; returns the bytes sent."""
     tree = inbox(session.memory_path("outbox"))
     return Channel(session).rsync(tree.path, tree.target, tree.options)
 
 
-def send_image(session: Session, engine: Engine) -> int:
-    """Stream the container's image from engine to engine; returns the bytes sent."""
-    spec = durable.read_json(session.memory_path("outbox", "spec.json"))
-    image = spec["image"]
-    # By its tags where it has any, so that they exist on the other side; the id alone would arrive nameless.
-    _answer, sent = Channel(session).stream("image-load", engine.export_image(image["tags"] or [image["id"]]))
-    return sent
+def send_content(original: Original, *, running: bool) -> int:
+    """Bring the directories that travel up to date on the destination; returns the bytes sent.
 
-
-def content_trees(session: Session, inspect: Inspect) -> list[Tree]:
-    """The directories of the container that travel, without its checkpoint."""
-    spec = durable.read_json(session.memory_path("outbox", "spec.json"))
-    return container_trees.content(inspect, session.facts["data_root"], spec["volumes"])
-
-
-def send_content(session: Session, engine: Engine, *, running: bool) -> int:
-    """Bring writable layer, log, volumes and named bind mounts up to date on the destination; returns the bytes sent.
-
-    :param running: whether the container still runs: then files may change meanwhile, and a second pass follows. What has been
+    :param running: whether the original still runs: then files may change meanwhile, and a second pass follows. What has been
         sent is on the destination's disk when this returns, so that little is left to be written there in the frozen time.
     """
-    inspect = engine.inspect(session.facts["container_id"])
-    trees = content_trees(session, inspect)
+    session, trees = original.session, original.trees()
     if not running:
         return send_trees(session, trees, running=False)
 
@@ -137,7 +118,7 @@ def _touched(tree: Tree, since: float, *, dumped: bool = False) -> bool:
 
 
 def send_frozen(session: Session, trees: t.Sequence[Tree], *, memory_seconds: float) -> int:
-    """Bring directories of a frozen container and its checkpoint up to date; returns the bytes sent.
+    """Bring directories of a frozen original and its checkpoint up to date; returns the bytes sent.
 
     :param memory_seconds: what the checkpoint may take, besides what the last changes of files may.
     :raises MigrationError: ``transfer_failed``, also where it takes too long, see :meth:`LastPass.finish`.
@@ -150,25 +131,25 @@ def send_frozen(session: Session, trees: t.Sequence[Tree], *, memory_seconds: fl
         with contextlib.suppress(MigrationError):
             Channel(session).hang_up()
         if isinstance(exc, concurrent.futures.TimeoutError):
-            raise _too_late(seconds) from None
+            raise _too_late(session.kind, seconds) from None
         raise
     finally:
-        # Not waited for: the container goes on now. With the connection rsync ends.
+        # Not waited for: the original goes on now. With the connection rsync ends.
         pool.shutdown(wait=False)
 
 
-def _too_late(seconds: float) -> MigrationError:
+def _too_late(kind: str, seconds: float) -> MigrationError:
     return MigrationError(
         "transfer_failed",
-        f"The last changes of the container's files did not reach the destination within {seconds:g} seconds.",
+        f"The last changes of the {kind}'s files did not reach the destination within {seconds:g} seconds.",
     )
 
 
 class LastPass:
-    """The last pass over a frozen container's directories, made while CRIU dumps it: both only read.
+    """The last pass over the directories of a frozen original, made while it is dumped: both only read.
 
-    What is touched meanwhile after all (CRIU links files without a name, other containers write into a shared volume, the
-    engine writes down the last lines of the log) is found in the end, and sent again.
+    What is touched meanwhile after all (CRIU links files without a name, others write into a shared directory, the keeper writes
+    down the last lines of a log) is found in the end, and sent again.
     """
 
     # The kernel's times of files lag behind its clock by a tick, 10 ms at most.
@@ -194,7 +175,7 @@ class LastPass:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        # Not waited for: where the dump has failed the container goes on now. With the connection rsync ends.
+        # Not waited for: where the dump has failed the original goes on now. With the connection rsync ends.
         self._pool.shutdown(wait=False, cancel_futures=True)
         if not self._ended:
             with contextlib.suppress(MigrationError):
@@ -222,7 +203,7 @@ class LastPass:
     def finish(self) -> int:
         """Wait until everything is there; returns the bytes sent.
 
-        :raises MigrationError: ``transfer_failed``, also where it takes too long: the container stands still meanwhile, and a
+        :raises MigrationError: ``transfer_failed``, also where it takes too long: the original stands still meanwhile, and a
             destination whose disk hangs answers rsync's own questions for ever.
         """
         if not self._after_dump:
@@ -231,7 +212,7 @@ class LastPass:
         try:
             sent = sum(one.result(max(0.0, deadline - time.monotonic())) for one in self._passes)
         except concurrent.futures.TimeoutError:
-            raise _too_late(_LAST_PASS_SECONDS) from None
+            raise _too_late(self._session.kind, _LAST_PASS_SECONDS) from None
         self._ended = True
         return sent
 

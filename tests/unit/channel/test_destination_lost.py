@@ -22,11 +22,12 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors impo
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import client as channel_client
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import destination_lost
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel.client import Channel
-from ansible_collections.livemigrate.criu.plugins.module_utils._migration import freeze, recovery
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import recovery
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import watchdog
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import GO_SENT, SOURCE
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
-from tests.unit.helpers import netns
+from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container.original import Original
+from tests.unit.helpers import moved, netns
 from tests.unit.helpers.support import CONTAINER, bring_to
 
 NOBODY = "ssh: connect to host 127.0.0.1 port 22: No route to host"
@@ -75,7 +76,7 @@ def handed_over(make_session: Callable[..., Session], quick: Path) -> Session:
 def thawed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which sessions' containers were thawed."""
     found: list[str] = []
-    monkeypatch.setattr(freeze, "thaw", lambda session, _engine: found.append(session.id))
+    monkeypatch.setattr(Original, "thaw", lambda self: found.append(self.session.id))
     monkeypatch.setattr(watchdog, "disarm", lambda _session: None)
     monkeypatch.setattr(recovery, "_LOST_SECONDS", 1.0)
     return found
@@ -97,9 +98,8 @@ def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int],
 
 def _override(session: Session) -> str:
     """The phase it ends in, or why it is refused."""
-    engine: Any = Engine()
     try:
-        recovery._override(session, engine)
+        recovery._override(moved.original(session, Engine()))
     except MigrationError as exc:
         return exc.code
     return session.phase
@@ -154,9 +154,8 @@ def test_a_host_whose_ssh_daemon_is_down_is_alive(
         return "127.0.0.1", "refuses connections"
 
     monkeypatch.setattr(destination_lost, "sign_of_life", refuses)
-    engine: Any = Engine()
     with pytest.raises(MigrationError) as caught:
-        recovery._override(handed_over, engine)
+        recovery._override(moved.original(handed_over, Engine()))
     assert asked == [(["127.0.0.1", "127.0.0.1"], 22)]
     assert handed_over.id in caught.value.message
     assert "A machine at 127.0.0.1 refuses connections." in caught.value.message
@@ -195,9 +194,8 @@ def test_where_a_name_leads_to_nowhere_the_addresses_that_it_had_are_asked(
     ssh("ssh: Could not resolve hostname beta.invalid: Name or service not known", 255)
     place = {"address": "beta.invalid", "port": port, "user": "root", "addresses": ["127.0.0.1"]}
     durable.write_json(handed_over.path("peer.json"), place)
-    engine: Any = Engine()
     with pytest.raises(MigrationError) as caught:
-        recovery._override(handed_over, engine)
+        recovery._override(moved.original(handed_over, Engine()))
     assert caught.value.code == "destination_not_lost"
     assert f"A machine at 127.0.0.1 refuses connections to port {port}." in caught.value.message
     assert "ip route add unreachable 127.0.0.1" in caught.value.message

@@ -36,6 +36,10 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._migration import
 from ansible_collections.livemigrate.criu.plugins.module_utils._network.addresses import NO_ADDRESSES
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, REFUSED
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import keeper
+from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import original as container_original
+from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container.copy import Copy
+from tests.unit.helpers import moved
 from tests.unit.helpers.disks import Disk, require_disks, with_own_mounts
 from tests.unit.helpers.groups import Group, Shim
 from tests.unit.helpers.support import CONTAINER, OTHER_CONTAINER, bring_to
@@ -192,7 +196,7 @@ def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     def engine() -> Any:
         raise MigrationError("engine_unreachable", "The Docker engine does not answer.")
 
-    monkeypatch.setattr(destination, "Engine", engine)
+    monkeypatch.setattr(keeper, "Engine", engine)
 
 
 def _told(answers: io.BytesIO) -> list[dict[str, Any]]:
@@ -219,7 +223,7 @@ def test_it_is_flushed_beside_the_restore_and_before_the_copy_counts_as_held(
     monkeypatch.setattr(flush, "_syncfs", slow)
     answers = io.BytesIO()
     with Shim(mark, group, init):
-        destination.converse(session, _asked_to_hold(group), answers)
+        destination.converse(Copy(session), _asked_to_hold(group), answers)
     assert seen == [("begun", "starting", True), ("ended", "starting", True)], "once, and beside the restore"
     [ready, held] = _told(answers)
     assert ready == {"ready": True}
@@ -239,7 +243,7 @@ def test_a_flush_that_fails_is_refused_and_the_copy_is_killed(
     monkeypatch.setattr(flush, "_syncfs", broken)
     answers = io.BytesIO()
     with Shim(Mark.of(session), copy, init):
-        destination.converse(session, _asked_to_hold(copy), answers)
+        destination.converse(Copy(session), _asked_to_hold(copy), answers)
     assert session.decision == REFUSED
     assert (session.phase, session.reached("held")) == ("starting", None)
     assert not copy.populated
@@ -266,7 +270,7 @@ def test_the_last_pass_on_a_real_disk(room: int, session: Session, group: Group,
         answers = io.BytesIO()
         with pytest.MonkeyPatch.context() as patch, Shim(Mark.of(session), group, init):
             patch.setattr(durable_content, "arriving", arriving_then_sent)
-            destination.converse(session, _asked_to_hold(group), answers)
+            destination.converse(Copy(session), _asked_to_hold(group), answers)
         left = list(there.after_a_power_cut().iterdir()) if session.decision is None else []
         return _told(answers)[-1], session.decision, [path.stat().st_size for path in left]
 
@@ -284,7 +288,7 @@ def test_a_destination_that_cannot_open_them_says_so_before_anything_is_frozen(
 ) -> None:
     (disk / "volume").rmdir()
     answers = io.BytesIO()
-    destination.converse(session, _asked_to_hold(group), answers)
+    destination.converse(Copy(session), _asked_to_hold(group), answers)
     assert [message["failure"]["code"] for message in _told(answers)] == ["flush_failed"]
     assert (session.phase, session.decision) == ("created", None)
 
@@ -347,7 +351,7 @@ def test_with_api_the_last_pass_has_a_bound_where_the_destination_s_disk_hangs(
     hung_up: list[str] = []
     monkeypatch.setattr(channel_client.Channel, "hang_up", lambda channel: hung_up.append(channel.session.id))
     monkeypatch.setattr(transfer, "_LAST_PASS_SECONDS", 1.0 if hangs else 20.0)
-    monkeypatch.setattr(source, "memory_timeout", lambda _size: 0.5)
+    monkeypatch.setattr(container_original, "memory_timeout", lambda _size: 0.5)
 
     def work() -> tuple[str, bool, int, str]:
         there = Disk(disk, wire.places)
@@ -360,7 +364,7 @@ def test_with_api_the_last_pass_has_a_bound_where_the_destination_s_disk_hangs(
         if hangs:
             goes_on.start()
         try:
-            source.send_checkpoint(wire.source, contents.engine)
+            source.send_checkpoint(moved.original(wire.source))
             told = "sent"
         except MigrationError as exc:
             told = f"{exc.code}: {exc.message}"

@@ -21,11 +21,10 @@ import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._docker import engine as docker_engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._docker import image_stream
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import agent
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
-from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import creation
+from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import creation, keeper
 from tests.unit.helpers.support import bring_to, hold_lock
 
 MakeSession = Callable[..., Session]
@@ -377,7 +376,7 @@ def test_it_waits_for_the_session_s_lock(
     file = tmp_path / "archive"
     file.write_bytes(_archive(_oci()))
     engine = Engine()
-    monkeypatch.setattr(docker_engine, "Engine", lambda: engine)
+    monkeypatch.setattr(keeper, "Engine", lambda: engine)
     holder = hold_lock(session.id, roots)
     threading.Timer(0.5, lambda: os.kill(holder, 9)).start()
     with file.open() as stdin:

@@ -46,7 +46,8 @@ with open({log!r}, "a") as log:
 session = Session({session!r}, **{roots!r})
 def handover():
     from {package}._migration import destination
-    destination.converse(session, sys.stdin.buffer, sys.stdout.buffer)
+    from {package}._subjects import by_kind
+    destination.converse(by_kind.of(session).copy(session), sys.stdin.buffer, sys.stdout.buffer)
 def transfer():
     from {package}._channel import durable_content
     durable_content.converse(session, sys.stdin.buffer, sys.stdout.buffer)

@@ -15,6 +15,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._host.tasks impor
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import source
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import ABORT, GO_SENT, SOURCE
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
+from tests.unit.helpers import moved
 from tests.unit.helpers.groups import Group
 
 
@@ -32,15 +33,15 @@ def frozen(make_session: Callable[..., Session], group: Group, init: int) -> Ses
 
 
 def test_what_is_not_decided_goes_on(frozen: Session, group: Group) -> None:
-    source.abort_without_engine(frozen, 1)
+    source.abort_alone(moved.original(frozen), 1)
     assert not group.frozen
     assert frozen.decision == ABORT
     assert frozen.phase == "freezing", "the rest waits for the engine"
-    source.abort_without_engine(frozen, 1)
+    source.abort_alone(moved.original(frozen), 1)
 
 
 def test_what_is_handed_over_waits_for_the_word(frozen: Session, group: Group) -> None:
     assert frozen.decide(GO_SENT) == GO_SENT
     with pytest.raises(MigrationError):
-        source.abort_without_engine(frozen, 0)
+        source.abort_alone(moved.original(frozen), 0)
     assert group.frozen

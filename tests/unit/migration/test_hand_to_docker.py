@@ -7,16 +7,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._docker.engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._host import boot
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import destination
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, RUN
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
+from tests.unit.helpers import moved
 from tests.unit.helpers.support import OTHER_CONTAINER
 
 MakeSession = Callable[..., Session]
@@ -60,7 +60,7 @@ def _all_else_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _hand_over(session: Session, docker: Docker) -> None:
-    destination._hand_over(session, cast(Engine, docker))
+    destination._hand_over(moved.copy(session, docker))
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._network.addresse
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import session as sessions
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import REFUSED, RUN
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container.copy import Copy
 from tests.unit.helpers.groups import Group, Shim
 from tests.unit.helpers.support import OTHER_CONTAINER, wait_for
 from tests.unit.helpers.wire import Wire
@@ -356,7 +357,7 @@ def test_a_word_that_was_decided_already_is_only_repeated(runtime_wire: Wire, de
 @pytest.mark.parametrize("word", ["verdict", "ping"])
 def test_who_asks_for_a_word_that_was_given_keeps_no_watchdog_away(word: str, destination: Session) -> None:
     """A source that cannot act on it asks every few seconds, and this host has to tidy up meanwhile."""
-    words = {"verdict": partial(destination_module.verdict, destination), "ping": partial(dict[str, Any])}
+    words = {"verdict": partial(destination_module.verdict, Copy(destination)), "ping": partial(dict[str, Any])}
     lease = Path(destination.volatile, "lease")
     before = lease.stat().st_mtime_ns
     assert channel_server.serve(destination, "ping", words) == 0
@@ -398,7 +399,7 @@ def test_only_what_the_source_says_is_a_sign_of_life(
     reading, writing = os.pipe()
     answers = (tmp_path / "answers").open("wb")
     with os.fdopen(reading, "rb") as source, os.fdopen(writing, "wb", buffering=0) as said:
-        talks = {"handover": lambda: destination_module.converse(destination, source, answers)}
+        talks = {"handover": lambda: destination_module.converse(Copy(destination), source, answers)}
         serving = threading.Thread(target=channel_server.serve, args=(destination, "handover", {}, talks))
         before = lease.stat().st_mtime_ns
         serving.start()
@@ -459,7 +460,7 @@ def test_what_is_told_the_neighbours_after_run_is_not_ended_with_the_talk(
     monkeypatch.setattr(connections, "repeat", note)
     (tmp_path / "said").write_bytes(b'{"run": true}\n')
     with (tmp_path / "said").open("rb") as source, (tmp_path / "answers").open("wb") as answers:
-        talks = {"handover": lambda: destination_module.converse(destination, source, answers)}
+        talks = {"handover": lambda: destination_module.converse(Copy(destination), source, answers)}
         assert channel_server.serve(destination, "handover", {}, talks) == 0
     own = [f"transfer.{os.getpid()}"]
     assert noted == ([own, []] if decision == RUN else [own])

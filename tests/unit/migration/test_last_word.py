@@ -31,7 +31,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases i
     SOURCE,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import LEASE_SECONDS, Session
-from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import old_records
+from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import keeper, old_records
+from tests.unit.helpers import moved
 from tests.unit.helpers.support import CONTAINER, OTHER_CONTAINER, bring_to
 
 MakeSession = Callable[..., Session]
@@ -176,7 +177,7 @@ def refused(make_session: MakeSession, host_roots: dict[str, str], monkeypatch: 
     """A destination that has refused what its source handed over, a day ago."""
     monkeypatch.setattr(watchdog, "disarm", lambda _session: None)
     monkeypatch.setattr(channel_server, "revoke", lambda _session: None)
-    monkeypatch.setattr(destination, "refuse", lambda session, _engine, _reason: session.decide(REFUSED))
+    monkeypatch.setattr(destination, "refuse", lambda copy, _reason: copy.session.decide(REFUSED))
     session = make_session(DESTINATION, engine="runtime")
     bring_to(session, "created")
     session.decide(REFUSED)
@@ -186,8 +187,7 @@ def refused(make_session: MakeSession, host_roots: dict[str, str], monkeypatch: 
 
 
 def test_a_refusal_stays_until_the_source_has_heard_it(refused: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine: Any = None
-    assert destination.settle(refused, engine) == REFUSED
+    assert destination.settle(moved.copy(refused)) == REFUSED
     assert refused.ended
     assert session_stories.story(refused).endswith("which may have to be told still (recover.yml, for both hosts)")
     # It is told for as long as that takes, and no tidying takes it away.
@@ -198,7 +198,7 @@ def test_a_refusal_stays_until_the_source_has_heard_it(refused: Session, monkeyp
         def containers(self) -> list[dict[str, Any]]:
             return []
 
-    monkeypatch.setattr(recovery, "Engine", Engine)
+    monkeypatch.setattr(keeper, "Engine", Engine)
     monkeypatch.setattr(old_records, "prune", lambda _engine: None)
     assert recovery.clean(session=None, name=None, check_mode=False)["changed"] is False
     assert old_records.needed([refused], (), lambda _name: False) == [refused]
@@ -216,9 +216,8 @@ def test_a_refusal_stays_until_the_source_has_heard_it(refused: Session, monkeyp
 
 
 def test_a_person_who_names_it_can_remove_it(refused: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine: Any = None
-    destination.settle(refused, engine)
-    monkeypatch.setattr(recovery, "Engine", lambda: None)
+    destination.settle(moved.copy(refused))
+    monkeypatch.setattr(keeper, "Engine", object)
     monkeypatch.setattr(old_records, "prune", lambda _engine: None)
     assert recovery.clean(session=refused.id, name=None, check_mode=False)["changed"] is True
     assert not os.path.exists(refused.directory)
@@ -233,7 +232,7 @@ def test_that_a_copy_of_a_lost_host_has_to_be_removed_is_told_until_a_person_nam
     session.decide(GO_SENT)
     session.enter("aborted", destination_lost=True)
     session.close(keep=True)
-    monkeypatch.setattr(recovery, "Engine", lambda: None)
+    monkeypatch.setattr(keeper, "Engine", object)
     monkeypatch.setattr(old_records, "prune", lambda _engine: None)
     recovery.clean(session=None, name=None, check_mode=False)
     assert "declared lost" in session_stories.story(Session(session.id))
@@ -244,14 +243,13 @@ def test_that_a_copy_of_a_lost_host_has_to_be_removed_is_told_until_a_person_nam
 def test_one_that_has_been_heard_or_was_never_waited_for_goes_at_once(
     refused: Session, make_session: MakeSession
 ) -> None:
-    engine: Any = None
-    assert destination.settle(refused, engine, heard=True) == REFUSED
+    assert destination.settle(moved.copy(refused), heard=True) == REFUSED
     assert not os.path.exists(refused.directory)
     # Its source was never told that this host is ready.
     early = make_session(DESTINATION, engine="runtime")
     early.decide(REFUSED)
     early.enter("refused", reason="nobody finished it")
-    assert destination.settle(early, engine) == REFUSED
+    assert destination.settle(moved.copy(early)) == REFUSED
     assert not os.path.exists(early.directory)
 
 
@@ -287,12 +285,10 @@ def test_a_destination_that_lets_the_session_in_no_more_is_seldom_asked(
     def refused(_session: Session, _timeout: float) -> None:
         raise MigrationError(code, "No.")
 
-    # It is not asked before the destination is.
-    engine: Any = None
-
     monkeypatch.setattr(source, "ask", refused)
     with session.locked(alive=False), pytest.raises(MigrationError):
-        source.settle(session, engine)
+        # The engine is not asked before the destination is.
+        source.settle(moved.original(session))
     assert session.lease_left == pytest.approx(seconds, abs=5)
     # That is the watchdog's alone: recover.yml carries the word at once, and says that it may.
     assert session.silence == float("inf") or session.silence > LEASE_SECONDS
@@ -322,7 +318,7 @@ def test_the_source_acts_on_a_word_that_is_carried_to_it_and_asks_nobody(
     def forget(one: Session, _engine: object) -> None:
         done.append((one.id, "forgotten"))
 
-    monkeypatch.setattr(recovery, "Engine", Engine)
+    monkeypatch.setattr(keeper, "Engine", Engine)
     monkeypatch.setattr(engine_runtime, "forget", forget)
     monkeypatch.setattr(source, "ask", lambda one, _timeout: done.append((one.id, "asked")))
     monkeypatch.setattr(source, "farewell", lambda _session: False)

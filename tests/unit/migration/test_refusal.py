@@ -25,6 +25,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._migration import
 from ansible_collections.livemigrate.criu.plugins.module_utils._network.addresses import NO_ADDRESSES
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, REFUSED
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import keeper
+from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container.copy import Copy
 from tests.unit.helpers.groups import Group, Shim
 from tests.unit.helpers.support import OTHER_CONTAINER
 
@@ -89,9 +91,9 @@ def test_a_failed_hold_is_told_when_it_is_decided_and_the_copy_dead_and_before_t
     question = io.BytesIO(json.dumps(asked).encode() + b"\n")
     said = io.BytesIO()
     engine = Witness(session, copy, said)
-    monkeypatch.setattr(destination, "Engine", engine)
+    monkeypatch.setattr(keeper, "Engine", engine)
     monkeypatch.setattr(criu_images, "compare", lambda received, sent: None)
-    destination.converse(session, question, said)
+    destination.converse(Copy(session), question, said)
     [(decision, populated, told)] = engine.seen
     assert (decision, populated) == (REFUSED, False)
     assert [next(iter(message)) for message in told] == ["ready", "failure"]
@@ -105,8 +107,8 @@ def test_the_first_failure_is_the_one_that_is_told(session: Session, monkeypatch
     def engine() -> Any:
         raise MigrationError("engine_unreachable", "The Docker engine does not answer.")
 
-    monkeypatch.setattr(destination, "Engine", engine)
-    with pytest.raises(MigrationError) as caught, destination._or_refused(session):
+    monkeypatch.setattr(keeper, "Engine", engine)
+    with pytest.raises(MigrationError) as caught, destination._or_refused(Copy(session)):
         raise MigrationError("restore_failed", "CRIU says no.", criu=["Error"])
     assert (caught.value.code, caught.value.details) == ("restore_failed", {"criu": ["Error"]})
     assert caught.value.message.startswith("CRIU says no. ")
@@ -120,6 +122,6 @@ def test_a_restore_under_way_is_killed_wherever_its_cgroup_lies(session: Session
     mark = Mark.of(session)
     Path(mark.path("restoring")).write_text(f"{init}\n{copy.path}\n")
     session.decide(REFUSED)
-    destination._end_copy(session)
+    destination._end_copy(Copy(session))
     assert not copy.populated
     assert os.path.exists(mark.path("refused"))

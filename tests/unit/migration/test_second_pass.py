@@ -12,7 +12,6 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ import pytest
 from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel.client import Channel
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import transfer
+from tests.unit.helpers import moved
 from tests.unit.helpers.support import CONTAINER
 from tests.unit.helpers.wire import Wire
 from tests.unit.subjects.container.test_trees import snapshot
@@ -40,18 +40,16 @@ class Contents:
             "GraphDriver": {"Name": "overlay2", "Data": {"UpperDir": str(self.layer)}},
             "HostConfig": {"LogConfig": {"Type": "json-file"}},
         }
-        # All that is asked of the engine here: what it was told to say.
-        self.engine: Any = SimpleNamespace(inspect=lambda _name: inspect)
         wire.source.facts["data_root"] = str(root)
         outbox = Path(wire.source.memory_path("outbox"))
         outbox.mkdir()
         volume = {"kind": "volume", "name": "data", "path": str(self.volume), "travels": True}
-        durable.write_json(str(outbox / "spec.json"), {"volumes": [volume]})
+        durable.write_json(str(outbox / "spec.json"), {"inspect": inspect, "volumes": [volume]})
         wire.prepare("layer", "log", "volume/data")
         self.arrived = wire.places
 
     def send(self, *, running: bool) -> int:
-        return transfer.send_content(self._wire.source, self.engine, running=running)
+        return transfer.send_content(moved.original(self._wire.source), running=running)
 
     def clock_was_set(self, seconds: float) -> None:
         """What the note of the first pass looks like when the clock has been set since."""

@@ -34,6 +34,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases i
     SOURCE,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import keeper
+from tests.unit.helpers import moved
 from tests.unit.helpers.support import CONTAINER, OTHER_CONTAINER
 
 MakeSession = Callable[..., Session]
@@ -157,13 +159,13 @@ def _came(make_session: MakeSession) -> Session:
 def _settle(session: Session, docker: Docker, **keywords: bool) -> None:
     """As its watchdog does, or its source's farewell."""
     with session.locked(alive=False):
-        destination.settle(session, docker.engine, **keywords)
+        destination.settle(moved.copy(session, docker.engine), **keywords)
 
 
 def _move_on(make_session: MakeSession, docker: Docker) -> None:
     """Another move takes the container away, to a third host."""
     onward = _frozen(make_session, OTHER_CONTAINER)
-    source.commit(onward, docker.engine, {"decision": RUN, "container_id": THIRD_CONTAINER})
+    source.commit(moved.original(onward, docker.engine), {"decision": RUN, "container_id": THIRD_CONTAINER})
     onward.close(keep=True)
     docker.done.clear()
 
@@ -279,7 +281,7 @@ def test_what_a_move_has_left_to_be_done_is_done_before_the_next_one(make_sessio
     docker = Docker(web=OTHER_CONTAINER)
     docker.table[OTHER_CONTAINER]["HostConfig"] = {"RestartPolicy": {"Name": "no", "MaximumRetryCount": 0}}
     session = _came(make_session)
-    destination.finish_arrival(docker.engine, "web")
+    assert destination.finish_arrival(moved.containers(docker.engine), OTHER_CONTAINER)
     assert docker.done == ["policy always"]
     _move_on(make_session, docker)
     _settle(session, docker)
@@ -290,8 +292,7 @@ def test_what_a_move_has_left_to_be_done_is_done_before_the_next_one(make_sessio
 def test_what_came_from_nowhere_or_is_not_there_has_nothing_left(make_session: MakeSession) -> None:
     docker = Docker(web=THIRD_CONTAINER)
     _came(make_session)
-    for name in ("web", "other"):
-        destination.finish_arrival(docker.engine, name)
+    assert not destination.finish_arrival(moved.containers(docker.engine), THIRD_CONTAINER)
     assert docker.done == []
 
 
@@ -327,16 +328,16 @@ def test_a_destination_that_is_lost_after_it_has_refused_changes_nothing(
     """The source went on long ago, and may have moved the container elsewhere; the person only wants the session to be closed."""
     docker = Docker(web=CONTAINER)
     session = _frozen(make_session, CONTAINER)
-    source.settle(session, docker.engine, word={"decision": REFUSED})
+    source.settle(moved.original(session, docker.engine), word={"decision": REFUSED})
     assert session.phase == "aborted"
     if moved_on:
         onward = _frozen(make_session, CONTAINER)
-        source.commit(onward, docker.engine, {"decision": RUN, "container_id": THIRD_CONTAINER})
+        source.commit(moved.original(onward, docker.engine), {"decision": RUN, "container_id": THIRD_CONTAINER})
         onward.close(keep=True)
     else:
         docker.kill(CONTAINER)
     docker.done.clear()
-    monkeypatch.setattr(recovery, "Engine", lambda: docker.engine)
+    monkeypatch.setattr(keeper, "Engine", lambda: docker.engine)
     recovery.settle(
         session=session.id,
         name=None,

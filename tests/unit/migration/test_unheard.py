@@ -22,6 +22,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session import s
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import watchdog
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, REFUSED, RUN
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container.copy import Copy
+from tests.unit.helpers import moved
 from tests.unit.helpers.support import bring_to
 
 MakeSession = Callable[..., Session]
@@ -40,7 +42,7 @@ class Half:
     def settle(self, **keywords: Any) -> None:
         """As the watchdog does."""
         with self.session.locked(alive=False):
-            destination.settle(self.session, None, **keywords)  # type: ignore[arg-type]
+            destination.settle(moved.copy(self.session), **keywords)
 
     @property
     def may_come_in(self) -> bool:
@@ -67,9 +69,9 @@ def half(
     monkeypatch.setattr(authorized_keys, "STATE_ROOT", host_roots["state_root"])
     monkeypatch.setattr(authorized_keys, "path_of", lambda *_arguments: str(keys))
     # What is to be done with a copy is tested with copies; here it is about what is left when it has been done.
-    monkeypatch.setattr(destination, "_decide", lambda session, *_arguments: session.decision)
+    monkeypatch.setattr(destination, "_decide", lambda copy, *_arguments: copy.session.decision)
     monkeypatch.setattr(destination, "finish", lambda *_arguments: None)
-    monkeypatch.setattr(destination, "_hand_to_docker", lambda *_arguments: None)
+    monkeypatch.setattr(Copy, "hand_to_keeper", lambda _self: None)
     session = make_session(DESTINATION, channel_user=pwd.getpwuid(os.geteuid()).pw_name)
     bring_to(session, "starting")
     session.decide(request.param)

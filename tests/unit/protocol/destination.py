@@ -127,19 +127,19 @@ def see_the_tasks_go_on(here: At) -> Outcomes:
     return [here.next(**(RUNNING if here.me.copy == HELD else {}))]
 
 
-@step("_migration.destination.finish")
+@step("_subjects.container.copy.Copy.finish")
 def give_it_its_restart_policy(here: At) -> Outcomes:
     return with_dockerd(here, policy=OWN)
 
 
-@step("_migration.destination._hand_to_docker")
+@step("_subjects.container.copy.Copy.hand_to_keeper")
 def start_it_if_it_has_ended(here: At) -> Outcomes:
     """One that ended between RUN and its restart policy, with the host or with dockerd: do what Docker would have done."""
     ended = here.me.copy == ENDED and not here.me.handed_to_docker
     return with_dockerd(here, **(RUNNING if ended else {}))
 
 
-@step("_migration.destination._hand_to_docker")
+@step("_migration.destination._hand_over")
 def note_that_docker_answers_for_it(here: At) -> Outcomes:
     return [here.next(handed_to_docker=True)]
 
@@ -147,14 +147,14 @@ def note_that_docker_answers_for_it(here: At) -> Outcomes:
 # -- REFUSED -----------------------------------------------------------------------------------------------------------
 
 
-@step("_migration.destination._end_copy")
+@step("_subjects.container.copy.Copy.end")
 def end_the_copy(here: At) -> Outcomes:
     """The word is written before, so that nobody starts it meanwhile, and given out after."""
     reached = (HELD, RUNS) if here.setting.engine == "api" else (RESTORING, HELD, RUNS)
     return [here.next(copy=ENDED if here.me.copy in reached else here.me.copy, start_pending=False)]
 
 
-@step("_migration.destination.refuse")
+@step("_subjects.container.copy.Copy.take_away")
 def take_the_copy_away(here: At) -> Outcomes:
     # The engine answers nothing about a container that it is still starting.
     return [] if here.me.copy == RESTORING else with_dockerd(here, copy=NONE, mark=NONE)

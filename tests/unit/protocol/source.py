@@ -56,25 +56,25 @@ def running(me: Source) -> dict[str, Any]:
 # -- freezing, dumping, handing over ---------------------------------------------------------------------------------
 
 
-@look("_migration.freeze.freeze")
+@look("_subjects.container.original.Original.make_ready")
 def see_that_it_can_be_moved(here: At) -> Outcomes:
     return [here.next()] if here.me.container == RUNS else []
 
 
-@step("_migration.freeze.freeze")
+@step("_subjects.container.original.Original.put_aside")
 def put_the_restart_policy_aside(here: At) -> Outcomes:
     """Else the engine would start the image afresh beside the copy as soon as the old copy is killed, or at the next boot."""
     return [] if here.me.container == CUT else [here.next(policy=NO, policy_on_disk=NO)]
 
 
-@step("_migration.freeze.freeze")
+@step("_subjects.container.original.Original.stop")
 def pause(here: At) -> Outcomes:
     if here.me.container != RUNS:
         return []
     return [here.next(container=FROZEN), here.back(1, note="a process of docker exec is in the way")]
 
 
-@step("_migration.source.dump")
+@step("_subjects.container.original.Original.dump")
 def dump_and_queue_a_sigstop(here: At) -> Outcomes:
     """A SIGSTOP waits for each frozen task: a thaw by somebody else runs no code, and is seen afterwards."""
     return [here.next(container=HELD)] if here.me.container == FROZEN else []
@@ -85,7 +85,7 @@ def hear_that_it_is_held(here: At) -> Outcomes:
     return [here.next()] if here.heard("held") else []
 
 
-@look("_migration.source.go")
+@look("_subjects.container.original.Original.require_still_held")
 def see_that_it_is_frozen_still(here: At) -> Outcomes:
     """A checkpoint of tasks that have run since is not used."""
     return [here.next()] if here.me.container == HELD else [here.go("settle", note="somebody has thawed it")]
@@ -176,7 +176,7 @@ def hear_the_word_that_recover_yml_brings(here: At) -> Outcomes:
     return [*_as_answered(here), here.stop(note="no word yet")]
 
 
-@step("_migration.source.abort_without_engine")
+@step("_subjects.container.original.Original.go_on_alone")
 def thaw_without_dockerd(here: At) -> Outcomes:
     """The service goes on; the rest of the abort waits for the engine."""
     frozen = here.me.this_boot and here.me.container in (FROZEN, HELD, STOPPED)
@@ -192,25 +192,25 @@ def with_dockerd(here: At, **changes: Any) -> Outcomes:
     return [*answers, here.stop(note="dockerd does not answer")]
 
 
-@step("_migration.freeze.thaw")
+@step("_subjects.container.original.Original.thaw")
 def thaw(here: At) -> Outcomes:
     frozen = here.me.this_boot and here.me.container in (FROZEN, HELD, STOPPED)
     return with_dockerd(here, **(running(here.me) if frozen else {}))
 
 
-@step("_migration.source.abort")
+@step("_subjects.container.original.Original.go_on")
 def give_the_name_back(here: At) -> Outcomes:
     """Of one whose destination said RUN and was lost before the old copy had been killed."""
     return with_dockerd(here, name=OWN)
 
 
-@step("_migration.source.abort")
+@step("_subjects.container.original.Original.go_on")
 def put_the_policy_back(here: At) -> Outcomes:
     """Before the look: what ends the container from here on (a restart of dockerd) starts it again by this policy."""
     return with_dockerd(here, policy=OWN, policy_on_disk=OWN)
 
 
-@step("_migration.source.abort")
+@step("_subjects.container.original.Original.go_on")
 def start_it_if_it_has_ended(here: At) -> Outcomes:
     """A reboot ends it, and so does a restart of dockerd without live-restore."""
     ended = here.me.container == ENDED and here.me.phase not in ("opened", "prepared")
@@ -225,19 +225,19 @@ def go_on_to_the_farewell(here: At) -> Outcomes:
 # -- the old copy is ended ---------------------------------------------------------------------------------------------
 
 
-@step("_migration.source.commit")
+@step("_subjects.container.old_copy.end")
 def rename_the_old_copy(here: At) -> Outcomes:
     """First all that could start it again is taken from it. Units and scripts start it by its name."""
     return with_dockerd(here, name=MOVED)
 
 
-@step("_migration.source.commit")
+@step("_subjects.container.old_copy.end")
 def take_its_restart_policy(here: At) -> Outcomes:
     """It was put aside before the freeze; somebody may have set one since."""
     return with_dockerd(here, policy=NO, policy_on_disk=NO)
 
 
-@step("_migration.source.commit")
+@step("_subjects.container.old_copy.end")
 def kill_the_old_copy(here: At) -> Outcomes:
     """By its cgroup. dockerd restarts what ends like that, if the policy says so."""
     if here.me.container == ENDED:
@@ -247,7 +247,7 @@ def kill_the_old_copy(here: At) -> Outcomes:
     return [here.next(container=ENDED)]
 
 
-@step("_migration.source.commit")
+@step("_subjects.container.old_copy.end")
 def see_that_it_has_ended(here: At) -> Outcomes:
     if here.me.container == ENDED:
         return [here.next()]
@@ -289,7 +289,7 @@ _COMMON = {
     "prepare": (enter("prepared", "_migration.source.prepared"), give_the_lock_back),
     "settle": (
         look_how_far_it_is,
-        decide(ABORT, "_migration.source.settle, _migration.source.abort_without_engine"),
+        decide(ABORT, "_migration.source.settle, _migration.source.abort_alone"),
         flush_decision,
         see_who_decides,
         ask_for_the_word,

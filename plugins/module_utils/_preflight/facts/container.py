@@ -417,11 +417,7 @@ def gather(
 ) -> Facts:
     """The container of that name, or why there is nothing to tell of it (``found`` is false then, and ``error`` says why).
 
-    :param bind_mounts: host paths of bind mounts whose content is to move.
-    :param sizes: whether to count what its files take, for a second at most, and to ask systemd who starts it.
-    :param lasting: whether to look twice at its connections, 0.3 s apart.
-    :param patient: see :func:`of_processes`.
-    :param meanwhile: what can be done between the two looks.
+    All else is as in :func:`of_inspect`.
     """
     try:
         inspect = asks.find(valid_names.container_name(name))
@@ -429,6 +425,28 @@ def gather(
         return {"found": False, "name": name, "error": exc.message}
     if inspect is None:
         return {"found": False, "name": name, "error": valid_names.unknown(name, asks.names())}
+    return of_inspect(asks, inspect, bind_mounts, sizes=sizes, lasting=lasting, patient=patient, meanwhile=meanwhile)
+
+
+def of_inspect(
+    asks: Asks,
+    inspect: Inspect,
+    bind_mounts: t.Sequence[str] = (),
+    *,
+    sizes: bool = True,
+    lasting: bool = True,
+    patient: bool = True,
+    meanwhile: t.Callable[[], t.Any] | None = None,
+) -> Facts:
+    """A container.
+
+    :param inspect: what the engine has just told of it.
+    :param bind_mounts: host paths of bind mounts whose content is to move.
+    :param sizes: whether to count what its files take, for a second at most, and to ask systemd who starts it.
+    :param lasting: whether to look twice at its connections, 0.3 s apart.
+    :param patient: see :func:`of_processes`.
+    :param meanwhile: what can be done between the two looks.
+    """
     pid = int((inspect.get("State") or {}).get("Pid") or 0)
     first, first_at = None, time.monotonic()
     if lasting and pid:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import typing as t
 
-from ..._base import valid_names
 from ..._docker.engine import Engine
 from ..._host.tasks import TaskGroup
 from ..._preflight import finding
@@ -20,37 +19,36 @@ from ..._preflight.finding import ERROR, Case, Finding
 # Registers the rules that are asked here.
 from ..._preflight import judge as preflight_judge  # isort: skip
 
-Inspect = dict[str, t.Any]
+Inspect = t.Mapping[str, t.Any]
 
 
 def examine(
-    engine: Engine, container: str, *, ignore_rules: t.Container[str] = (), volatile: bool = False
-) -> tuple[Inspect, list[Finding]]:
-    """A running container's inspect data, and why it cannot be moved, if so.
+    engine: Engine, inspect: Inspect, *, ignore_rules: t.Container[str] = (), volatile: bool = False
+) -> list[Finding]:
+    """Why a running container cannot be moved; nothing where it can.
 
+    :param inspect: what the engine has just told of it.
     :param ignore_rules: ids of rules that the user does not heed.
     :param volatile: whether to ask only what may have changed since it was asked last.
-    :raises MigrationError: ``container_not_found``, ``container_not_running``.
+    :raises MigrationError: ``container_not_running``.
     """
-    inspect = engine.inspect(valid_names.container_name(container))
     TaskGroup.of_container(inspect)
     # Nobody waits for what nobody asks about: just before the freeze, which has patience of its own.
     patient = "exec_session_running" not in ignore_rules
-    facts = facts_of_container.gather(engine, inspect["Id"], sizes=False, lasting=False, patient=patient)
+    facts = facts_of_container.of_inspect(engine, inspect, sizes=False, lasting=False, patient=patient)
     rules = [rule for rule in preflight_judge.rules() if rule.severity == ERROR and (rule.volatile or not volatile)]
-    found = finding.findings(Case(container=facts if facts["found"] else None), ignore_rules, rules)
-    return inspect, found
+    return finding.findings(Case(container=facts), ignore_rules, rules)
 
 
 def require_movable(
-    engine: Engine, container: str, *, ignore_rules: t.Container[str] = (), volatile: bool = False
-) -> Inspect:
-    """The inspect data of a container that can be moved as far as its own host can tell.
+    engine: Engine, inspect: Inspect, *, called: str, ignore_rules: t.Container[str] = (), volatile: bool = False
+) -> None:
+    """Refuse a container that cannot be moved, as far as its own host can tell.
 
+    :param inspect: see :func:`examine`.
+    :param called: what the message calls it.
     :param ignore_rules: see :func:`examine`.
     :param volatile: see :func:`examine`.
     :raises MigrationError: ``cannot_move`` with all findings at once, or as :func:`examine`.
     """
-    inspect, found = examine(engine, container, ignore_rules=ignore_rules, volatile=volatile)
-    finding.refuse(f"Container {container}", found)
-    return inspect
+    finding.refuse(f"Container {called}", examine(engine, inspect, ignore_rules=ignore_rules, volatile=volatile))

@@ -27,7 +27,7 @@ _NOTICE_SECONDS = 20.0
 # -- ending it ----------------------------------------------------------------------------------------------------
 
 
-def end(session: Session, engine: Engine, inspect: Inspect) -> None:
+def end(session: Session, engine: Engine, inspect: Inspect | None) -> None:
     """End the old copy without letting it run again. May be repeated, from wherever it was cut off.
 
     First all that could start it again is taken from it, on the disk: the restart policy (put aside before the freeze; somebody
@@ -35,10 +35,12 @@ def end(session: Session, engine: Engine, inspect: Inspect) -> None:
     and ended when this is repeated. Then it is killed. Then it is looked at again, because who has its id can start it at any
     moment.
 
-    :raises MigrationError: ``kill_failed``.
+    :param inspect: what the engine has just told of it. None for one that this very step has frozen: what could start it again is
+        taken from it without a look.
+    :raises MigrationError: ``kill_failed``; ``engine_error`` for one that was not looked at and is gone.
     """
-    container = session.facts["container_id"]
-    if old_copy_names.name_now(inspect) != old_copy_names.name_of(session):
+    container = session.subject_id
+    if inspect is None or old_copy_names.name_now(inspect) != old_copy_names.name_of(session):
         engine.rename(container, old_copy_names.name_of(session))
     restart_policy.put(session, engine, container, inspect, restart_policy.NEVER)
     group = TaskGroup(session.data("arming")["cgroup"])
@@ -74,8 +76,8 @@ def _wait_stopped(engine: Engine, container: str) -> None:
 def give_name_back(session: Session, engine: Engine, inspect: Inspect) -> None:
     """Undo the renaming of :func:`end`, for a source that goes on after all: the destination that had said RUN is lost."""
     if old_copy_names.name_now(inspect) == old_copy_names.name_of(session):
-        engine.rename(session.facts["container_id"], session.facts["container_name"])
-        restart_policy.flush(session, session.facts["container_id"])
+        engine.rename(session.subject_id, session.subject_name)
+        restart_policy.flush(session, session.subject_id)
 
 
 # -- removing it --------------------------------------------------------------------------------------------------

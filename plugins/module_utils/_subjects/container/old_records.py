@@ -52,7 +52,7 @@ def needed(
             # The newest move that took the data along says whose they are.
             left = [name for name in session.facts.get("volumes", ()) if name not in told and has_data(name)]
             told.update(left)
-            keep = bool(left) or session.facts["container_id"] in containers
+            keep = bool(left) or session.subject_id in containers
         else:
             keep = session_stories.must_be_told(session)
         if keep:
@@ -82,7 +82,7 @@ def prune(engine: Engine, *, state_root: str = STATE_ROOT, volatile_root: str = 
         return os.path.lexists(name) if name.startswith("/") else engine.find_volume(name) is not None
 
     every = Session.all(state_root=state_root, volatile_root=volatile_root)
-    closed = [session for session in every if session.ended]
+    closed = [session for session in every if session.ended and session.kind == "container"]
     kept = {session.id for session in needed(closed, containers, has_data)}
     others = [session for session in closed if session.id not in kept]
     oldest = time.time() - KEPT_DAYS * _DAY_SECONDS

@@ -27,14 +27,19 @@ NEVER = {"Name": "no", "MaximumRetryCount": 0}
 
 
 def put(
-    session: Session, engine: Engine, container: str, inspect: t.Mapping[str, t.Any], policy: t.Mapping[str, t.Any]
+    session: Session,
+    engine: Engine,
+    container: str,
+    inspect: t.Mapping[str, t.Any] | None,
+    policy: t.Mapping[str, t.Any],
 ) -> None:
     """Give a container of this session a restart policy; it is on the disk when this returns.
 
     :param container: its id.
     :param inspect: its inspect data. Where it has that policy already, whoever set it may have been cut off before the flush.
+        None where nobody has looked: it is given the policy whatever it has.
     """
-    if spec_create.restart_policy(inspect) != policy:
+    if inspect is None or spec_create.restart_policy(inspect) != policy:
         engine.set_restart_policy(container, policy)
     flush(session, container)
 

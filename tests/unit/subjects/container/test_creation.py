@@ -20,6 +20,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases i
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import creation
 from tests.unit.docker.spec.samples import IMAGE, container
+from tests.unit.helpers import moved
 from tests.unit.helpers.support import OTHER_CONTAINER
 
 
@@ -105,7 +106,7 @@ def test_a_copy_is_marked_before_anything_else_is_done_with_it(engine: Engine) -
 def test_the_mark_of_a_copy_that_was_never_noted_goes_with_it(engine: Any, session: Session, mark: Mark) -> None:
     assert session.phase == "creating"
     assert Path(mark.directory).is_dir()
-    assert destination.refuse(session, engine, "it failed") == REFUSED
+    assert destination.refuse(moved.copy(session, engine), "it failed") == REFUSED
     assert engine.made == {}
     assert not Path(mark.directory).exists()
     assert not Path(mark.work).exists()

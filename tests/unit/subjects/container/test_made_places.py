@@ -31,6 +31,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases i
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import creation, made_places
 from tests.unit.docker.spec.samples import IMAGE, container
+from tests.unit.helpers import moved
 from tests.unit.helpers.support import CONTAINER, OTHER_CONTAINER, bring_to
 
 MakeSession = Callable[..., Session]
@@ -176,7 +177,7 @@ def incoming(make_session: MakeSession, host: Host) -> Callable[..., Session]:
 
 def _refuse(session: Session, host: Host) -> list[str]:
     """As the watchdog does; returns what it tells of what was left."""
-    assert destination.refuse(session, host.engine, "it failed") == REFUSED
+    assert destination.refuse(moved.copy(session, host.engine), "it failed") == REFUSED
     assert session.phase == "refused"
     return session_stories.left(session)
 
@@ -250,7 +251,7 @@ def test_a_refusal_is_repeated_where_it_was_cut_off(
     with monkeypatch.context() as patch:
         patch.setattr(host, "containers", fails)
         with pytest.raises(MigrationError):
-            destination.refuse(session, host.engine, "it failed")
+            destination.refuse(moved.copy(session, host.engine), "it failed")
     assert session.phase == "created"
     assert len(_refuse(session, host)) == 1
     assert live.exists()
@@ -455,7 +456,7 @@ def test_a_volume_is_known_after_a_boot_that_numbers_file_systems_anew(
         return found and [found[0] + 1, *found[1:]]
 
     monkeypatch.setattr(durable, "lasting_identity", numbered_anew)
-    destination.refuse(session, host, "a test")  # type: ignore[arg-type]
+    destination.refuse(moved.copy(session, host), "a test")
     assert not (host.root / "volumes" / "data").exists()
 
 
@@ -524,12 +525,12 @@ def test_the_record_of_what_was_left_stays_for_people(
     if left:
         host.has("web", srv / "db")
     with session.locked(alive=False):
-        destination.settle(session, host.engine)
+        destination.settle(moved.copy(session, host.engine))
     # As long as the source has not heard.
     assert ("mount it (web)" in session_stories.story(session)) is left
     for _again in range(1 + left):
         with session.locked(alive=False):
-            destination.settle(session, host.engine, heard=True)
+            destination.settle(moved.copy(session, host.engine), heard=True)
         assert os.path.exists(session.directory) is left
     if left:
         assert not session_stories.is_unheard(session), "nobody has to hear it any more"
@@ -547,9 +548,9 @@ def test_a_record_that_was_kept_for_a_source_stays_for_people_when_it_has_heard(
     session = incoming(_bind(srv / "db"))
     host.has("web", srv / "db")
     with session.locked(alive=False):
-        destination.settle(session, host.engine)
+        destination.settle(moved.copy(session, host.engine))
     assert session_stories.is_unheard(session)
     for _again in range(2):
-        destination.settle(session, host.engine, heard=True)
+        destination.settle(moved.copy(session, host.engine), heard=True)
         assert not session_stories.is_unheard(session)
         assert "mount it (web)" in session_stories.story(session)

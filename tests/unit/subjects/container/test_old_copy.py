@@ -31,10 +31,14 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases i
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import (
     examine,
+    keeper,
     old_copy,
     old_records,
     restart_policy,
+    trees,
 )
+from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container.original import Original
+from tests.unit.helpers import moved
 from tests.unit.helpers.groups import Group
 from tests.unit.helpers.one_container import ALWAYS, NEVER, CutOff, OneContainer
 from tests.unit.helpers.support import CONTAINER, OTHER_CONTAINER, bring_to
@@ -98,7 +102,7 @@ def test_it_loses_its_name_and_policy_before_it_is_killed_and_is_looked_at_after
     _flushes(monkeypatch, engine.calls)
     kill = TaskGroup.kill
     monkeypatch.setattr(TaskGroup, "kill", lambda self, *words: (engine.calls.append("end tasks"), kill(self, *words)))
-    source.commit(frozen, engine, VERDICT)
+    source.commit(moved.original(frozen, engine), VERDICT)
     changed = ["rename"] if policy == NEVER else ["rename", "policy"]
     assert engine.calls == ["look", *changed, *FLUSHED, "end tasks", "kill", "look"]
     assert (engine.name, engine.policy, group.populated) == (_moved(frozen), NEVER, False)
@@ -131,7 +135,7 @@ class Victim:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(TaskGroup, "kill", self._kill)
             try:
-                source.commit(self._session, self.engine, VERDICT)
+                source.commit(moved.original(self._session, self.engine), VERDICT)
             except CutOff:
                 return False
         return True
@@ -168,7 +172,7 @@ def test_one_that_is_started_meanwhile_is_no_end(
     engine: Any = OneContainer(docker, CONTAINER)
     monkeypatch.setattr(old_copy, "_NOTICE_SECONDS", 0.1)
     with pytest.raises(MigrationError) as caught:
-        source.commit(frozen, engine, VERDICT)
+        source.commit(moved.original(frozen, engine), VERDICT)
     assert caught.value.code == "kill_failed"
     assert "started it again" in caught.value.message
     assert (frozen.phase, engine.name) == ("sent", _moved(frozen))
@@ -180,7 +184,7 @@ def test_one_that_was_removed_by_a_person_has_ended(frozen: Session) -> None:
             return None
 
     engine: Any = Gone()
-    source.commit(frozen, engine, VERDICT)
+    source.commit(moved.original(frozen, engine), VERDICT)
     assert frozen.phase == "committed"
 
 
@@ -192,7 +196,7 @@ def test_wherever_the_engine_restarts_a_container_that_goes_on_runs_in_the_end(
     name: str, make_session: MakeSession, docker: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A restart of dockerd without live-restore ends it; its policy starts it again, or the look at it does."""
-    monkeypatch.setattr(freeze, "thaw", lambda _session, _engine: None)
+    monkeypatch.setattr(Original, "thaw", lambda _self: None)
     for moment in range(1, 8):
         container = f"{moment:064x}"
         session = make_session(SOURCE, container=container, engine="runtime", data_root=str(docker))
@@ -210,7 +214,7 @@ def test_wherever_the_engine_restarts_a_container_that_goes_on_runs_in_the_end(
                 engine.restarts()
 
         engine.before = call
-        source.abort(session, engine)
+        source.abort(moved.original(session, engine))
         if left > 0:
             # When all is done: by its policy, from the disk.
             engine.restarts()
@@ -225,9 +229,9 @@ def test_the_policy_is_back_on_the_disk_before_the_container_is_looked_at(
     session.enter("prepared")
     session.enter("arming", policy=ALWAYS, pid=1, cgroup="/nowhere", bytes=0)
     engine: Any = OneContainer(docker, CONTAINER)
-    monkeypatch.setattr(freeze, "thaw", lambda _session, _engine: engine.calls.append("thaw"))
+    monkeypatch.setattr(Original, "thaw", lambda _self: engine.calls.append("thaw"))
     _flushes(monkeypatch, engine.calls)
-    source.abort(session, engine)
+    source.abort(moved.original(session, engine))
     assert engine.calls == ["look", "thaw", "policy", *FLUSHED, "look"]
 
 
@@ -261,7 +265,12 @@ def test_nothing_is_frozen_before_the_policy_is_on_the_disk(
     def frozen(_plan: object) -> None:
         raise CutOff
 
-    monkeypatch.setattr(examine, "require_movable", lambda *_words, **_more: inspect)
+    engine.inspect = lambda _container: inspect
+    Path(session.memory_path("outbox")).mkdir()
+    durable.write_json(session.memory_path("outbox", "spec.json"), {"inspect": inspect, "volumes": []})
+    monkeypatch.setattr(trees, "content", lambda *_words: [])
+    monkeypatch.setattr(Original, "look_last", lambda _self: None)
+    monkeypatch.setattr(examine, "require_movable", lambda *_words, **_more: None)
     monkeypatch.setattr(facts_of_container, "checkpoint_bytes", lambda _inspect: 0)
     monkeypatch.setattr(watchdog, "prove", lambda _session: engine.calls.append("watchdog"))
     monkeypatch.setattr(connections, "keep_new_ones_out", frozen)
@@ -269,7 +278,7 @@ def test_nothing_is_frozen_before_the_policy_is_on_the_disk(
     monkeypatch.setattr(TaskGroup, "of_container", lambda _inspect: TaskGroup("/nowhere"))
     monkeypatch.setattr(engine_runtime, "make_room", lambda _session, _size: None)
     with pytest.raises(CutOff):
-        freeze.freeze(session, engine, lambda: None)
+        freeze.freeze(moved.original(session, engine))
     assert engine.calls == ["look", "watchdog", "policy", *FLUSHED]
     assert session.phase == "armed"
 
@@ -305,7 +314,7 @@ def test_a_cleanup_removes_what_is_stopped_and_bears_its_moved_name(
     nothing = bring_to(make_session(SOURCE, container=OTHER_CONTAINER), "aborted")
     nothing.close(keep=True)
     engine = _old(session, docker, use)
-    monkeypatch.setattr(recovery, "Engine", lambda: engine)
+    monkeypatch.setattr(keeper, "Engine", lambda: engine)
     engine_find = engine.find
     monkeypatch.setattr(engine, "find", lambda name: engine_find(name) if name == CONTAINER else None)
     prune: Any = old_records.prune
@@ -358,7 +367,7 @@ def test_a_move_back_removes_its_old_copy_and_nothing_that_is_in_use(
     use: str, make_session: MakeSession, docker: Path
 ) -> None:
     session, old, copy, engine = _came_back(use, make_session, docker)
-    left = destination.finish(session, engine)
+    left = destination.finish(moved.copy(session, engine))
     assert copy.policy == ALWAYS
     assert old.removed == ([] if USES[use][2] else [(CONTAINER, False)])
     assert [USES[use][2] in one for one in left] == ([True] if USES[use][2] else [])
@@ -375,9 +384,9 @@ def test_an_old_copy_that_cannot_be_removed_keeps_no_move_from_its_end(
         raise MigrationError(code, busy)
 
     monkeypatch.setattr(old, "remove", remove)
-    assert destination.finish(session, engine) == [busy]
+    assert destination.finish(moved.copy(session, engine)) == [busy]
     assert copy.policy == ALWAYS
     # An engine that does not answer will, and is asked again.
     code = "engine_unreachable"
     with pytest.raises(MigrationError):
-        destination.finish(session, engine)
+        destination.finish(moved.copy(session, engine))

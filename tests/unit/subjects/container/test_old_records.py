@@ -18,7 +18,7 @@ import pytest
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import recovery
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, SOURCE
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
-from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import old_records
+from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import keeper, old_records
 from tests.unit.helpers.support import CONTAINER, OTHER_CONTAINER, bring_to
 
 MakeSession = Callable[..., Session]
@@ -136,7 +136,7 @@ def test_a_cleanup_prunes(closed: Closed, host_roots: dict[str, str], monkeypatc
         def find(self, _container: str) -> None:
             return None
 
-    monkeypatch.setattr(recovery, "Engine", Gone)
+    monkeypatch.setattr(keeper, "Engine", Gone)
     prune: Any = old_records.prune
     for name, value in host_roots.items():
         monkeypatch.setitem(prune.__kwdefaults__, name, value)
