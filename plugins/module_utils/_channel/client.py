@@ -54,7 +54,7 @@ RSYNC_ARCHIVE = (
     "--modify-window=-1",
     "--no-protect-args",
 )
-# Seconds without a byte after which a transfer of a frozen container counts as dead.
+# Seconds without a byte after which a transfer counts as dead while what is moved stands still.
 _FROZEN_STALL_SECONDS = 30
 # rsync's exit code for files that vanished while it read them, which is normal while the service is running.
 _RSYNC_VANISHED = 24

@@ -45,7 +45,7 @@ class Conversation:
 
     @contextlib.contextmanager
     def within(self, seconds: float) -> t.Iterator[None]:
-        """Hang up when what is said or awaited in between takes longer: the container stands still meanwhile.
+        """Hang up when what is said or awaited in between takes longer: what is moved stands still meanwhile.
 
         A host whose disk hangs goes on answering SSH's own questions, so that those do not end the connection.
         """

@@ -8,12 +8,12 @@
 
 A database was told on the source that its write is on the disk. The destination's rsync has put it into the page cache, where
 the kernel leaves it for 30 seconds. So the file systems on which the content arrives are flushed twice: after the pass in which
-it is sent ahead, while the container runs, and after the last pass. The second time there is little left to write.
+it is sent ahead, while the original runs, and after the last pass. The second time there is little left to write.
 
 Both hosts hold a talk (see ``_channel/messages.py``) around a pass, named ``transfer``. The destination says ``{"ready": true}``
 when it has the file systems open (see ``_host/flush.py`` for why that comes first), the source lets rsync do the pass, says
-``{"flush": SECONDS}`` and hears ``{"seconds": SECONDS}``. The last pass of the engine ``runtime`` has the talk ``handover``
-around it instead: there the flush is beside the restore (``engine_runtime.hold``).
+``{"flush": SECONDS}`` and hears ``{"seconds": SECONDS}``. The last pass of what can be held has the talk ``handover`` around it
+instead: there the flush is beside the restore.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .tree import CHECKPOINT, INBOX
 
 WORD = "transfer"
 
-# Seconds that a flush may take while the container runs: all that memory can hold, on a slow disk.
+# Seconds that a flush may take while the original runs: all that memory can hold, on a slow disk.
 RUNNING_SECONDS = 3600.0
 # The same while it stands still, besides what its memory takes where that lies on the same disk. Less than the source waits for
 # an answer, so that it hears the reason.
@@ -47,7 +47,7 @@ _PASSING = (INBOX, CHECKPOINT)
 def send(session: Session, passes: t.Callable[[], int], *, seconds: float) -> int:
     """On the source: bring the content up to date, and have it flushed on the destination.
 
-    :param passes: sends the content and returns the bytes sent; while the container stands still it has a bound of its own
+    :param passes: sends the content and returns the bytes sent; while the original stands still it has a bound of its own
         (``transfer.send_frozen``), as a destination whose disk hangs answers rsync's and SSH's own questions for ever.
     :param seconds: that the flush may take.
     :returns: the bytes sent.
@@ -65,14 +65,16 @@ def send(session: Session, passes: t.Callable[[], int], *, seconds: float) -> in
 def arriving(session: Session) -> Flush:
     """On the destination: the file systems to flush, open from now on.
 
-    They are those of the writable layer, the volumes and the bind mounts whose content travels, and that of the engine's data
-    root: the engine makes directories there, and files that say of which layers the container consists, without flushing them.
+    They are those of everything whose content travels, and that of the ``data_root`` of what keeps the copy on this host, where
+    there is one: the Docker Engine makes directories there, and files that say of which layers something consists, without
+    flushing them.
 
     :raises MigrationError: ``flush_failed``.
     """
     targets = durable.read_json(session.memory_path("targets.json")) or {}
     trees = [path for name, path in targets.items() if name not in _PASSING]
-    return Flush(trees, [session.facts["data_root"]], host="destination")
+    data_root = session.facts.get("data_root")
+    return Flush(trees, [data_root] if data_root else [], host="destination")
 
 
 def converse(session: Session, source: t.BinaryIO, answers: t.BinaryIO) -> None:

@@ -4,7 +4,7 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""What the two hosts say to each other while the container stands still, over one connection that is open before it does.
+"""What the two hosts say to each other while what is moved stands still, over one connection that is open before it does.
 
 Lines of JSON in both directions. A line ``{"put": NAME, "size": BYTES}`` is followed by that many bytes of a file. A file that is
 still being written goes in parts: ``{"put": NAME, "parts": true}``, then ``{"part": BYTES}`` and so many bytes, again and again,

@@ -8,8 +8,8 @@
 
 ``authorise`` lets a session's key in for one forced command; ``serve`` is that command. It can write into the places that
 this session prepared and nowhere else, it never reads anything out, and it runs nothing but ``rsync --server`` and its own
-code. Words: ``ping``, ``image-load`` (a stream follows), ``addresses``, ``transfer`` and ``handover`` (a talk follows, see
-``_channel/messages.py``), ``verdict``, ``bye``, and rsync's own server command.
+code. Words: ``ping``, ``transfer`` and ``handover`` (a talk follows, see ``_channel/messages.py``), ``verdict``, ``bye``, those
+that the kind of what is moved has beside them (``Kind.messages``), and rsync's own server command.
 """
 
 from __future__ import annotations
