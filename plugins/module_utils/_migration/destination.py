@@ -20,7 +20,7 @@ import typing as t
 
 from .._base import durable
 from .._base.errors import MigrationError
-from .._channel import durable_content, messages
+from .._channel import durable_content, host_keys, messages
 from .._channel import server as channel_server
 from .._criu import images as criu_images
 from .._docker.engine import Engine
@@ -64,7 +64,7 @@ def open_session(
         watchdog.disarm(opened.id)
         opened.close(keep=False)
         raise
-    return opened, channel_server.host_keys()
+    return opened, host_keys.public()
 
 
 # -- starting -----------------------------------------------------------------------------------------------------
