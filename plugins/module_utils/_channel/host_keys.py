@@ -4,7 +4,7 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""The keys by which this host's SSH daemon is known. Apart from the channel's server, of which the preflight needs nothing else."""
+"""The keys by which this host's SSH daemon is known. Apart from the channel's server, of which the preflight needs no more."""
 
 from __future__ import annotations
 
