@@ -10,12 +10,16 @@ import subprocess
 import threading
 from collections.abc import Callable
 
+import pytest
+
 from tests.engines.conftest import Moving
 from tests.engines.state import assert_as_before, before
 from tests.migration.conftest import Pair
 from tests.workloads.host import Host
 
 Start = Callable[..., Moving]
+
+pytestmark = pytest.mark.usefixtures("pipelined")
 
 # Long enough to be met in the middle of it: some tenths of a second.
 BALLAST_MB = 160

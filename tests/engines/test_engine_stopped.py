@@ -20,6 +20,8 @@ from tests.workloads.probe import wait_for_answer
 
 Start = Callable[..., Moving]
 
+pytestmark = pytest.mark.usefixtures("pipelined")
+
 
 @contextmanager
 def _live_restore(host: Host, wanted: bool) -> Iterator[None]:

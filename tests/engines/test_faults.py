@@ -28,6 +28,8 @@ from tests.workloads.probe import wait_for_answer
 
 Start = Callable[..., Moving]
 
+pytestmark = pytest.mark.usefixtures("pipelined")
+
 BEFORE_THE_DECISION = ("armed", "freezing", "dumped", "sent")
 # The decision follows `held` within a millisecond.
 ABOUT_THE_DECISION = ("held", "decision", "committed")

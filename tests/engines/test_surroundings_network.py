@@ -18,6 +18,8 @@ from tests.workloads.recipes import RECIPES
 
 Start = Callable[..., Moving]
 
+pytestmark = pytest.mark.usefixtures("pipelined")
+
 NETWORK = "seen-inside"
 SIX = "2001:db8:67"
 
