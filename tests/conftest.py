@@ -308,7 +308,7 @@ def lab(lab_ground: Lab, run_tool: RunTool) -> Lab:
 def pipelined(monkeypatch: pytest.MonkeyPatch) -> None:
     """Playbooks hand modules over by Ansible's pipelining, which saves a fifth of their time.
 
-    Not for tests in which the control node alone is cut off: without it a module dies with its connection, with it it goes on. Nor
+    Not for tests that cut off the control node alone: without it a module dies with its connection, with it it goes on. Nor
     for all the others: it is not Ansible's default.
     """
     monkeypatch.setenv("ANSIBLE_PIPELINING", "1")
