@@ -163,7 +163,7 @@ def dump(session: Session, engine: Engine, group: TaskGroup) -> dict[str, t.Any]
 def seal(session: Session, engine: Engine) -> int:
     """Nothing to note: the hashes are made while it is sent; returns the size of the checkpoint in bytes."""
     directory = images(session)
-    return sum(os.path.getsize(os.path.join(directory, name)) for name in os.listdir(directory))
+    return sum(os.lstat(os.path.join(directory, name)).st_size for name in criu_images.files(directory))
 
 
 def await_dump(session: Session) -> None:

@@ -18,7 +18,7 @@ import typing as t
 
 from .._base import durable, printable
 from .._base.errors import MigrationError
-from .._channel import messages
+from .._channel import checkpoint_stream, messages
 from .._channel.client import Channel
 from .._channel.conversation import Conversation
 from .._docker import runc
@@ -40,7 +40,7 @@ _ANSWER_SECONDS = 60.0
 def _send(
     session: Session,
     talk: Conversation,
-    images: messages.Follower,
+    images: checkpoint_stream.Follower,
     content: LastPass,
     found: t.Mapping[str, int],
 ) -> tuple[int, dict[str, t.Any]]:
@@ -113,7 +113,7 @@ def hand_over(session: Session, engine: Engine) -> dict[str, t.Any]:
             beside = not deleted_files.has_kernel_aio(TaskGroup(session.data("arming")["cgroup"]).pids())
             content = stack.enter_context(LastPass(session, trees, beside=beside))
             checkpoint = engines.of(session).images(session)
-            images = stack.enter_context(messages.Follower(talk.output, checkpoint, talk.hang_up))
+            images = stack.enter_context(checkpoint_stream.Follower(talk.output, checkpoint, talk.hang_up))
             dumped = source.dump(session, engine)
             began = time.monotonic()
             sent, held = _send(session, talk, images, content, dumped["found"])
