@@ -41,7 +41,7 @@ LANES = LOCKS / "lanes.json"
 # The session that has started the lab of this checkout and takes it down at its end.
 LAB_OWNER = LOCKS / "lab-owner"
 SESSION = "LIVEMIGRATE_TEST_SESSION"
-ORDER = ("static", "unit", "lab", "workloads", "modules", "scenarios", "migration", "preflight", "engines", "vm")
+ORDER = ("static", "unit", "lab", "workloads", "modules", "scenarios", "moves_api", "preflight", "moves_runtime", "vm")
 UNIT_SECONDS = 60
 TAIL_LINES = 150
 

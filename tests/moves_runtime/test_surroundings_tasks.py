@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.conftest import Moving
-from tests.migration.conftest import Pair
+from tests.moves.moving_counter import Moving
+from tests.moves.pair import Pair
 from tests.workloads.host import Host
 
 Start = Callable[..., Moving]

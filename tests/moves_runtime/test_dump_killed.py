@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.engines.conftest import Moving
-from tests.engines.state import assert_as_before, before
-from tests.migration.conftest import Pair
+from tests.moves.container_state import assert_as_before, before
+from tests.moves.moving_counter import Moving
+from tests.moves.pair import Pair
 from tests.workloads.host import Host
 
 Start = Callable[..., Moving]
