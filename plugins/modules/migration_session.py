@@ -260,6 +260,19 @@ seconds:
   returned: O(state=handed_over)
   type: dict
   sample: {dump: 0.21, transfer: 0.25, restore: 0.31, flush: 0.0}
+timeline:
+  description:
+    - The events of the frozen time on both hosts, by the clock of the source. It is in the journal of the source as well, with
+      the phase C(committed).
+    - V(seconds) count from the beginning of the freeze. V(host) is V(source) or V(destination).
+    - V(event) is one of V(frozen), V(dumped), V(sent) and V(held) on the source, and of V(received), V(restored), V(recognised),
+      V(compared), V(flushed) and V(running) on the destination. Those of the destination are as exact as the way of one message.
+  returned: O(state=handed_over)
+  type: list
+  elements: dict
+  sample:
+    - {event: frozen, host: source, seconds: 0.0231}
+    - {event: dumped, host: source, seconds: 0.1874}
 processes:
   description: How many processes the source had.
   returned: O(state=handed_over)

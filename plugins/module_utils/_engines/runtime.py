@@ -36,7 +36,7 @@ from .._host.tasks import TaskGroup
 from .._network import fence as network_fence
 from .._network.announce import Announcer
 from .._preflight import finding
-from .._session import reservations
+from .._session import reservations, timeline
 from .._session.phases import RUN
 from .._session.session import Session
 from .._surroundings import sysctls as surroundings_sysctls
@@ -281,10 +281,12 @@ def hold(
     :param surroundings: the source's, see ``_surroundings/surroundings.py``.
     :param flush: the file systems of the copy's files, open since before the last pass.
     :returns: ``processes``, ``recognised``, ``seconds`` of all of it, ``flush_seconds``, and ``flush_waited``: for how many of
-        ``seconds`` nothing was left to be done but to wait for the disk.
+        ``seconds`` nothing was left to be done but to wait for the disk. ``timeline``: its events, see ``_session/timeline.py``.
     :raises MigrationError: ``checkpoint_corrupt``, ``restore_failed`` with CRIU's own words, ``not_a_restore``,
         ``surroundings_differ``, ``flush_failed``.
     """
+    line = timeline.Timeline()
+    line.mark(timeline.RECEIVED)
     container = session.data("created")["container_id"]
     mark = Mark.of(session)
     criu_images.compare(received, sent)
@@ -300,7 +302,9 @@ def hold(
     flush.begin()
     patience = memory_timeout(criu_images.total_bytes(received))
     group = _restore(session, mark, _START_SECONDS + patience)
+    line.mark(timeline.RESTORED)
     proof = _prove(fingerprints, group)
+    line.mark(timeline.RECOGNISED)
     network.end_what_stays_behind(_held(mark).init)
     ahead = durable.read_json(session.memory_path("surroundings.json"))
     warnings = _bring_surroundings(
@@ -314,10 +318,18 @@ def hold(
         ),
         surroundings,
     )
+    line.mark(timeline.COMPARED)
     waited = flush.finish(durable_content.FROZEN_SECONDS + patience)
+    line.mark(timeline.FLUSHED)
     session.enter("held")
-    seconds = time.monotonic() - began
-    return {"seconds": seconds, "flush_seconds": flush.seconds, "flush_waited": waited, "warnings": warnings, **proof}
+    return {
+        "seconds": time.monotonic() - began,
+        "flush_seconds": flush.seconds,
+        "flush_waited": waited,
+        "warnings": warnings,
+        "timeline": line.events,
+        **proof,
+    }
 
 
 def _restore(session: Session, mark: Mark, seconds: float) -> TaskGroup:

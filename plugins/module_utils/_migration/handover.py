@@ -21,6 +21,7 @@ from .._base.errors import MigrationError
 from .._channel import checkpoint_stream, messages
 from .._channel.client import Channel
 from .._channel.conversation import Conversation
+from .._session import timeline
 from .._session.phases import RUN
 from .._subjects.subject import Original
 from . import freeze, source
@@ -31,11 +32,15 @@ _ANSWER_SECONDS = 60.0
 
 
 def _send(
-    original: Original, talk: Conversation, images: checkpoint_stream.Follower, content: LastPass
-) -> tuple[int, dict[str, t.Any]]:
+    original: Original,
+    talk: Conversation,
+    images: checkpoint_stream.Follower,
+    content: LastPass,
+    line: timeline.Timeline,
+) -> tuple[int, dict[str, t.Any], timeline.Events]:
     """The rest of the checkpoint through the talk, and beside it whatever else has changed; then the copy is restored and held.
 
-    :returns: the bytes sent, and what the destination tells of the held copy.
+    :returns: the bytes sent, what the destination tells of the held copy, and its part of the timeline.
     """
     session = original.session
     patience = original.patience()
@@ -50,23 +55,27 @@ def _send(
     sent += content.finish()
     original.all_sent()
     session.enter("sent", bytes=sent)
+    line.mark(timeline.SENT)
     with talk.within(_ANSWER_SECONDS + patience):
-        told = _of_copy(talk.ask({"hold": {"manifest": manifest, **original.for_copy()}}))
+        answer = talk.ask({"hold": {"manifest": manifest, **original.for_copy()}})
+    line.mark(timeline.HELD)
+    told, there = _of_copy(answer)
     session.enter("held", **told)
-    return sent, told
+    return sent, told, there
 
 
-def _of_copy(told: messages.Message) -> dict[str, t.Any]:
-    """What the destination tells of the held copy: numbers and sentences, and nothing else that it may think of.
+def _of_copy(told: messages.Message) -> tuple[dict[str, t.Any], timeline.Events]:
+    """What the destination tells of the held copy, and its events: numbers and sentences, and nothing else that it may think of.
 
     :raises MigrationError: ``channel_failed``.
     """
     try:
-        return {
+        found = {
             **{name: float(told[name]) for name in ("seconds", "flush_seconds", "flush_waited")},
             **{name: int(told[name]) for name in ("processes", "recognised")},
             "warnings": [printable.text(str(warning)) for warning in told["warnings"]],
         }
+        return found, timeline.parse(told["timeline"])
     except (KeyError, TypeError, ValueError, OverflowError):
         raise MigrationError(
             "channel_failed",
@@ -80,7 +89,7 @@ def hand_over(original: Original) -> dict[str, t.Any]:
     A failure before the decision lets the original go on here at once.
 
     :returns: ``gap``, ``seconds`` of ``dump``, ``transfer``, ``restore`` and ``flush``, ``bytes``, ``checkpoint_bytes``,
-        ``processes``, ``recognised``, ``warnings``, and what the dump tells more.
+        ``processes``, ``recognised``, ``timeline``, ``warnings``, and what the dump tells more.
     :raises MigrationError: what went wrong; ``refused`` when the destination refused after the decision.
     """
     original.require_held(True)
@@ -94,12 +103,15 @@ def hand_over(original: Original) -> dict[str, t.Any]:
                 talk.hear()
             trees = original.trees()
             freeze.freeze(original)
+            line = timeline.Timeline(session.data("freezing")["at"])
+            line.mark(timeline.FROZEN)
             # Both beside the dump. What has left already means nothing before it is said to be complete.
             content = stack.enter_context(LastPass(session, trees, beside=original.files_stand_still()))
             images = stack.enter_context(checkpoint_stream.Follower(talk.output, original.images(), talk.hang_up))
             dumped = source.dump(original)
+            line.mark(timeline.DUMPED)
             began = time.monotonic()
-            sent, held = _send(original, talk, images, content)
+            sent, held, there = _send(original, talk, images, content, line)
             transfer = time.monotonic() - began - held["seconds"]
             source.go(original)
         except BaseException as exc:
@@ -117,11 +129,12 @@ def hand_over(original: Original) -> dict[str, t.Any]:
             with talk.within(_ANSWER_SECONDS):
                 verdict = talk.ask({"run": True})
             if verdict["decision"] == RUN:
-                source.commit(original, verdict)
+                source.commit(original, verdict, timeline.Both(line.events, there))
     if source.settle(original) != RUN:
         raise MigrationError("refused", f"The destination refused; the source goes on with the {session.kind}.")
     return {
         "gap": session.data("committed")["gap"],
+        "timeline": session.data("committed").get("timeline", []),
         "seconds": {
             "dump": dumped.seconds,
             "transfer": transfer,

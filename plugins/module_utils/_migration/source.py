@@ -25,7 +25,7 @@ from .._channel import durable_content, tree
 from .._channel.client import Channel
 from .._channel.server import KEY_LIFE_SECONDS
 from .._host.boot import host_identity
-from .._session import agent_package, lineage, watchdog
+from .._session import agent_package, lineage, timeline, watchdog
 from .._session.phases import ABORT, GO_SENT, RUN, SOURCE
 from .._session.session import Session, id_key
 from .._subjects.subject import Dumped, Found, Kind, Original, Params
@@ -178,10 +178,11 @@ def go(original: Original) -> None:
 # -- the end ------------------------------------------------------------------------------------------------------
 
 
-def commit(original: Original, verdict: t.Mapping[str, t.Any]) -> None:
+def commit(original: Original, verdict: t.Mapping[str, t.Any], times: timeline.Both | None = None) -> None:
     """The destination runs it: kill the old copy without letting it run again, and keep what is left under another name.
 
     :param verdict: the destination's answer, see ``destination.verdict``.
+    :param times: of the frozen time, where one step has seen all of it.
     """
     # Before anything else: "running_for" counts until the answer.
     heard = freeze.now()
@@ -193,7 +194,8 @@ def commit(original: Original, verdict: t.Mapping[str, t.Any]) -> None:
     if session.happened_in_this_boot("freezing") and verdict.get("running_for") is not None:
         gap = heard - session.data("freezing")["at"] - float(verdict["running_for"])
     key = id_key(session.kind)
-    session.enter("committed", **{f"destination_{key}": verdict[key]}, gap=gap)
+    seen = {"timeline": times.report(gap)} if times is not None and gap is not None else {}
+    session.enter("committed", **{f"destination_{key}": verdict[key]}, gap=gap, **seen)
 
 
 def abort(original: Original, *, destination_lost: bool = False) -> None:

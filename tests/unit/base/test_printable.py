@@ -174,9 +174,15 @@ def test_an_answer_through_the_channel(hostile: str, shown: str, make_session: M
 
 def test_what_is_told_of_the_copy(hostile: str, shown: str) -> None:
     numbers = {"seconds": 1.5, "flush_seconds": 0.25, "flush_waited": 0.0, "processes": 2, "recognised": 2}
-    told = {**numbers, "warnings": [hostile, 3], "phase": "x", hostile: hostile}
-    assert handover._of_copy(told) == {**numbers, "warnings": [shown, "3"]}
-    for wrong in ({"seconds": hostile}, {"processes": [hostile]}, {"warnings": 1}, {"recognised": None}):
+    told = {**numbers, "warnings": [hostile, 3], "timeline": [["restored", 0.5]], "phase": "x", hostile: hostile}
+    assert handover._of_copy(told) == ({**numbers, "warnings": [shown, "3"]}, [("restored", 0.5)])
+    for wrong in (
+        {"seconds": hostile},
+        {"processes": [hostile]},
+        {"warnings": 1},
+        {"recognised": None},
+        {"timeline": [[hostile, 0.5]]},
+    ):
         with pytest.raises(MigrationError) as caught:
             handover._of_copy({**told, **wrong})
         assert caught.value.code == "channel_failed"
