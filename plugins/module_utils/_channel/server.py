@@ -45,6 +45,7 @@ _SERVER_LONG = re.compile(
 )
 _STALL_SECONDS = 120
 _TRANSFER_PREFIX = "transfer."
+_TARGETS = "targets.json"
 # Which directories the places were when they were named. Who may change a directory above one can put a link in its place.
 _IDENTITIES = "identities.json"
 # A name and no path: what it stands for is what the session has prepared under it, see :func:`set_targets`.
@@ -175,7 +176,7 @@ def set_targets(session: Session, targets: t.Mapping[str, str], own: t.Container
     durable.write_json(
         session.memory_path(_IDENTITIES), {name: _identity(path, own=name in own) for name, path in targets.items()}
     )
-    durable.write_json(session.memory_path("targets.json"), dict(targets))
+    durable.write_json(session.memory_path(_TARGETS), dict(targets))
 
 
 def _identity(path: str, *, own: bool) -> list[int] | None:
@@ -189,7 +190,7 @@ def _identity(path: str, *, own: bool) -> list[int] | None:
 def close_targets(session: Session) -> None:
     """Let nothing in any more, and end what still comes in. It takes no room: what has to be removed may have filled the disk."""
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(session.memory_path("targets.json"))
+        os.unlink(session.memory_path(_TARGETS))
     end_transfers(session)
 
 
@@ -228,6 +229,11 @@ def _run_rsync(session: Session, argv: t.Sequence[str], target: str) -> int:
     only = tuple(identities.get(target.rstrip("/")) or (0, 0))
     # With this very process's own streams.
     with session.alive(), confinement.start(argv, argv[-1], only=only) as process, _noted(session, process.pid):
+        # Whoever closes the places removes them first, and ends what is noted then. What was started in between ends itself.
+        if not os.path.exists(os.path.join(session.volatile, _TARGETS)):
+            process.kill()
+            process.wait()
+            raise MigrationError("channel_refused", "The channel does not take that: its places have been closed.")
         return process.wait()
 
 
@@ -294,7 +300,7 @@ def serve(
             with session.alive() if session.decision is None else contextlib.nullcontext():
                 answer = words[parts[0]]()
         elif parts and parts[0] == "rsync":
-            targets = durable.read_json(session.memory_path("targets.json")) or {}
+            targets = durable.read_json(session.memory_path(_TARGETS)) or {}
             # On the channel's own streams.
             return _run_rsync(session, rsync_server_argv(parts, targets), parts[-1])
         else:

@@ -77,17 +77,29 @@ class Engine:
     ``engine_unreachable`` when it does not answer.
     """
 
-    def __init__(self, base_url: str = "unix:///var/run/docker.sock") -> None:
+    def __init__(self, base_url: str = "unix:///var/run/docker.sock", *, seconds: float = CALL_TIMEOUT) -> None:
+        """
+        :param seconds: to wait for the answer to each call, where it has no time of its own.
+        """
         docker = _import_docker()
         with _told("connect to the Docker engine"):
-            client = docker.APIClient(base_url=base_url, version="auto", timeout=CALL_TIMEOUT)
+            client = docker.APIClient(base_url=base_url, version="auto", timeout=seconds)
             # From 1.52 on inspect does not tell a MAC address that was asked for from one that was made up.
             if tuple(int(part) for part in client._version.split(".")) > _HIGHEST_API:
                 newest = ".".join(str(part) for part in _HIGHEST_API)
-                client = docker.APIClient(base_url=base_url, version=newest, timeout=CALL_TIMEOUT)
+                client = docker.APIClient(base_url=base_url, version=newest, timeout=seconds)
             self._client = client
         self._base_url = base_url
         self._errors = docker.errors
+
+    @contextlib.contextmanager
+    def within(self, seconds: float) -> t.Iterator[None]:
+        """Wait no longer than that for the answer to each call in this block, where it has no time of its own."""
+        before, self._client.timeout = self._client.timeout, seconds
+        try:
+            yield
+        finally:
+            self._client.timeout = before
 
     @property
     def api_version(self) -> str:

@@ -29,7 +29,7 @@ from .._criu import log as criu_log
 from .._criu import options as criu_options
 from .._docker import directories, runc, shim
 from .._docker.engine import Engine, memory_timeout
-from .._host import deleted_files, prepared_memory
+from .._host import deleted_files, namespaces, prepared_memory
 from .._host import fingerprints as process_fingerprints
 from .._host.flush import Flush
 from .._host.tasks import TaskGroup
@@ -313,7 +313,8 @@ def hold(
             _held(mark).init,
             group,
             directories.container_directory(session.facts["data_root"], container),
-            own_network=network.fenced,
+            # The source says whether it was closed there. Here it must not be the host's, whatever the source says.
+            own_network=network.fenced and not namespaces.shares(_held(mark).init, os.getpid(), "net"),
             ahead=ahead,
         ),
         surroundings,

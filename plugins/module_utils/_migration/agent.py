@@ -65,7 +65,6 @@ def settle(session: Session) -> int:
 def _settle(session: Session) -> str | None:
     from .._session import watchdog
     from .._subjects import by_kind
-    from .._subjects.subject import UNREACHABLE
     from . import destination, source
 
     with session.locked(timeout=1, alive=False):
@@ -80,15 +79,10 @@ def _settle(session: Session) -> str | None:
         kind = by_kind.of(session)
         if session.role == phases.SOURCE:
             original = kind.original(session)
-            try:
-                original.reach()
-            except MigrationError as exc:
-                if exc.code == UNREACHABLE:
-                    source.abort_alone(original, _ASK_SECONDS)
-                raise
+            source.reach(original, _ASK_SECONDS)
             return source.settle(original, timeout=_ASK_SECONDS)
         copy = kind.copy(session)
-        copy.reach()
+        copy.reach(_ASK_SECONDS)
         return destination.settle(copy)
 
 

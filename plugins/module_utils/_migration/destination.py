@@ -50,8 +50,9 @@ def open_session(
         inbox = opened.memory_path("inbox")
         os.makedirs(inbox, mode=0o700, exist_ok=True)
         channel_server.set_targets(opened, {"inbox": inbox})
-        channel_server.authorise(opened, channel_user, public_key, command)
+        # First, so that there is never a key or a sudo rule that nobody takes away.
         watchdog.arm(opened.id, (*command, "settle", opened.id))
+        channel_server.authorise(opened, channel_user, public_key, command)
     except BaseException:
         channel_server.revoke(opened)
         watchdog.disarm(opened.id)
@@ -316,6 +317,11 @@ def verdict(copy: Copy) -> dict[str, t.Any]:
     :returns: ``decision``, and for RUN the copy's id and ``running_for`` (seconds).
     """
     session = copy.session
+    if copy.can_be_held and session.decision == REFUSED:
+        # Nobody can decide otherwise any more. Who holds the lock may be waiting for a keeper that does not answer, and the
+        # source stands still until it hears this.
+        _end_copy(copy)
+        return _word(session)
     with session.locked(alive=session.decision is None):
         if copy.can_be_held:
             return _word_of_held(copy, "the source gave up before the hand-over")

@@ -29,6 +29,8 @@ from . import destination, source
 # Seconds in which a destination that was declared lost is asked for its word. More than ssh takes for an attempt to connect, so
 # that it is ssh which tells what became of that.
 _LOST_SECONDS = 20.0
+# Seconds that the keeper of what is moved has to answer, before it is left to itself.
+_KEEPER_SECONDS = 10.0
 
 
 def act(name: str, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
@@ -132,11 +134,11 @@ def _settle_one(
         kind = by_kind.of(session)
         if session.role != SOURCE:
             copy = kind.copy(session)
-            copy.reach()
+            copy.reach(_KEEPER_SECONDS)
             destination.settle(copy, heard=peer_settled)
             return
         original = kind.original(session)
-        original.reach()
+        source.reach(original, _KEEPER_SECONDS)
         over = session.reached("aborted") or session.reached("committed")
         if destination_lost and not carried and session.decision == GO_SENT and not over:
             _override(original)

@@ -28,7 +28,7 @@ from .._host.boot import host_identity
 from .._session import agent_package, lineage, timeline, watchdog
 from .._session.phases import ABORT, GO_SENT, RUN, SOURCE
 from .._session.session import Session, id_key
-from .._subjects.subject import Dumped, Found, Kind, Original, Params
+from .._subjects.subject import UNREACHABLE, Dumped, Found, Kind, Original, Params
 from . import destination, freeze, transfer
 
 # How often the watchdog asks a destination that does not let this session in.
@@ -209,6 +209,20 @@ def abort(original: Original, *, destination_lost: bool = False) -> None:
         original.go_on()
         original.forget()
     original.session.enter("aborted", destination_lost=destination_lost)
+
+
+def reach(original: Original, seconds: float) -> None:
+    """Connect to the keeper of the original. Where that does not answer, do of an abort what cannot wait for it.
+
+    :param seconds: that the keeper has to answer, and the destination, where its word is needed.
+    :raises MigrationError: ``engine_unreachable`` ...
+    """
+    try:
+        original.reach(seconds)
+    except MigrationError as exc:
+        if exc.code == UNREACHABLE:
+            abort_alone(original, seconds)
+        raise
 
 
 def abort_alone(original: Original, timeout: float) -> None:

@@ -21,7 +21,6 @@ from .._base import durable
 from .session import Session
 
 _FILE = "reserved.json"
-_LOCK = ".reservations"
 
 
 class Reserved(t.NamedTuple):
@@ -43,7 +42,8 @@ def in_turns(session: Session) -> t.Iterator[Reserved]:
     :returns: what the other sessions of this host have reserved and not yet used.
     """
     os.makedirs(session.volatile_root, mode=0o700, exist_ok=True)
-    fd = os.open(os.path.join(session.volatile_root, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    # The directory itself, so that no file stays.
+    fd = os.open(session.volatile_root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield _of_others(session)

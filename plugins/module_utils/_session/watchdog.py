@@ -85,7 +85,8 @@ _SETTLE_TEXT = """\
 # Made by livemigrate.criu for the migrations under way, and removed with the last of them; see playbooks/recover.yml.
 [Unit]
 Description=Settle migration %i
-After=docker.service network-online.target
+# Not after docker.service: what is frozen may go on without it, and a start of it may take as long as it likes.
+After=network-online.target
 Wants=network-online.target
 # The watchdog tries again for as long as it takes: an undecided session has to wait for the other host.
 StartLimitIntervalSec=0

@@ -104,9 +104,10 @@ class Original(t.Protocol):
         :raises MigrationError: ``wrong_engine``.
         """
 
-    def reach(self) -> None:
+    def reach(self, seconds: float | None = None) -> None:
         """Connect to its keeper, where it has one that can fail to answer.
 
+        :param seconds: that the keeper has to answer; its usual time if left out.
         :raises MigrationError: ``engine_unreachable``: see :meth:`go_on_alone`.
         """
 
@@ -205,7 +206,10 @@ class Original(t.Protocol):
 
     def go_on(self) -> None:
         """Let it go on as if nothing had happened: ABORT is decided, or REFUSED heard, or the destination lost. It gets back what
-        was put aside, and where it has ended meanwhile it is started."""
+        was put aside, and where it has ended meanwhile it is started.
+
+        Where its keeper does not answer, or refuses, its tasks go on all the same, and this fails after that.
+        """
 
     def may_go_on_alone(self) -> bool:
         """Whether it has tasks on this host that may be frozen, as the kernel says."""
@@ -231,7 +235,7 @@ class Copy(t.Protocol):
     def require_held(self, held: bool) -> None:
         """See :meth:`Original.require_held`."""
 
-    def reach(self) -> None:
+    def reach(self, seconds: float | None = None) -> None:
         """See :meth:`Original.reach`."""
 
     # -- before the freeze

@@ -47,9 +47,9 @@ class Copy:
         """Refuse a step of the other engine."""
         engines.require(self.session, engines.RUNTIME if held else engines.API)
 
-    def reach(self) -> None:
+    def reach(self, seconds: float | None = None) -> None:
         """Connect to the Docker Engine."""
-        _engine = self._keeper.engine
+        self._keeper.reach(seconds)
 
     # -- making it -----------------------------------------------------------------------------------------------
 

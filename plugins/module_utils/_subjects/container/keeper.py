@@ -8,9 +8,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import typing as t
 
-from ..._docker.engine import Engine
+from ..._docker.engine import CALL_TIMEOUT, Engine
 
 
 class Keeper:
@@ -20,6 +22,7 @@ class Keeper:
     """
 
     def __init__(self, engine: Engine | None = None) -> None:
+        self._seconds: float = CALL_TIMEOUT
         if engine is not None:
             self.engine = engine
 
@@ -29,4 +32,27 @@ class Keeper:
 
         :raises MigrationError: ``engine_unreachable``, ``docker_py_missing``.
         """
-        return Engine()
+        return Engine(seconds=self._seconds)
+
+    def reach(self, seconds: float | None = None) -> None:
+        """Connect to the engine, if that has not been done.
+
+        :param seconds: that it has to answer.
+        :raises MigrationError: as :attr:`engine`.
+        """
+        with self.within(CALL_TIMEOUT if seconds is None else seconds):
+            pass
+
+    @contextlib.contextmanager
+    def within(self, seconds: float) -> t.Iterator[Engine]:
+        """The engine, which is given that long to answer each call in this block, and to be connected.
+
+        :raises MigrationError: ``engine_unreachable``, ``docker_py_missing``.
+        """
+        self._seconds = seconds
+        try:
+            engine = self.engine
+        finally:
+            self._seconds = CALL_TIMEOUT
+        with engine.within(seconds):
+            yield engine

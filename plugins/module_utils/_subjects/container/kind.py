@@ -35,7 +35,7 @@ class Containers:
 
     def reach(self) -> None:
         """Connect to the Docker Engine."""
-        _engine = self._keeper.engine
+        self._keeper.reach()
 
     def find(self, name: str) -> Found | None:
         """By the engine."""

@@ -37,6 +37,10 @@ from .keeper import Keeper
 
 # Seconds. Docker's pause returns when the kernel has frozen everything; more than this means a task stuck in the kernel.
 FREEZE_TIMEOUT = 15.0
+# Seconds that the Docker Engine has for each of the answers that a thaw asks of it. A service stands still meanwhile.
+_THAW_SECONDS = 10.0
+# The errors of an engine that does not answer, or does not do what it is asked for.
+_OF_THE_ENGINE = frozenset({"engine_unreachable", "engine_error", "thaw_failed", "container_not_found"})
 
 Inspect = t.Mapping[str, t.Any]
 
@@ -66,9 +70,9 @@ class Original:
         """Refuse a step of the other engine."""
         engines.require(self.session, engines.RUNTIME if held else engines.API)
 
-    def reach(self) -> None:
+    def reach(self, seconds: float | None = None) -> None:
         """Connect to the Docker Engine."""
-        _engine = self._keeper.engine
+        self._keeper.reach(seconds)
 
     @property
     def _id(self) -> str:
@@ -280,13 +284,26 @@ class Original:
 
     def go_on(self) -> None:
         """Thaw it, and give it back its name and its restart policy."""
-        session, engine = self.session, self._keeper.engine
+        session = self.session
         policy = session.data("arming").get("policy")
-        inspect = engine.find(self._id)
-        if inspect is None or policy is None:
-            return
-        if session.happened_in_this_boot("arming"):
-            self.thaw()
+        try:
+            with self._keeper.within(_THAW_SECONDS) as engine:
+                inspect = engine.find(self._id)
+                if inspect is None or policy is None:
+                    return
+                if session.happened_in_this_boot("arming"):
+                    self.thaw()
+        except MigrationError as exc:
+            if exc.code not in _OF_THE_ENGINE or not session.happened_in_this_boot("arming"):
+                raise
+            # An engine that hangs, or refuses, need not keep the service waiting.
+            self.go_on_alone()
+            raise MigrationError(
+                exc.code,
+                f"{exc.message} The processes of the container go on all the same; what Docker has to be told about that is "
+                "tried again.",
+                **exc.details,
+            ) from exc
         old_copy.give_name_back(session, engine, inspect)
         # Before the look: what ends the container from here on (a restart of dockerd) starts it again by this policy.
         restart_policy.put(session, engine, self._id, inspect, policy)
@@ -316,8 +333,12 @@ class Original:
                 # CRIU thaws the tasks while it works, and one that was killed has left them so. Docker believes that they are
                 # paused, and cannot be told otherwise: `container not paused`.
                 group.freeze(FREEZE_TIMEOUT)
-            engine.unpause(self._id)
-        if group.exists and group.frozen:
+            try:
+                engine.unpause(self._id)
+            finally:
+                if group.exists and group.frozen:
+                    group.thaw()
+        elif group.exists and group.frozen:
             group.thaw()
         group.wait_frozen(False, FREEZE_TIMEOUT)
         connections.announce_again(self._plan)
