@@ -23,9 +23,6 @@ from .._session import phases
 from .._session import session as sessions
 from .._session.session import Session
 
-if t.TYPE_CHECKING:
-    from .._subjects.subject import Kind
-
 # The other imports are within functions: each word through the channel is a start of the agent. All of its code takes 0.2 s of a
 # processor to load, what a word needs less than half of that for most.
 
@@ -105,7 +102,7 @@ def serve(session: Session, command: str) -> int:
     return channel_server.serve(session, command, words, talks)
 
 
-def _of_kind(session: Session) -> Kind:
+def _of_kind(session: Session) -> t.Any:
     from .._subjects import by_kind
 
     return by_kind.of(session)

@@ -193,7 +193,7 @@ def no_images(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is left to do of a refusal waits for it."""
 
-    def engine() -> Any:
+    def engine(**_settings: Any) -> Any:
         raise MigrationError("engine_unreachable", "The Docker engine does not answer.")
 
     monkeypatch.setattr(keeper, "Engine", engine)

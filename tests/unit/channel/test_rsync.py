@@ -6,11 +6,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
 import subprocess
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._channel import c
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import server as channel_server
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import tree
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel.server import rsync_server_argv, set_targets
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import confinement
 from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import trees as container_trees
 from tests.unit.helpers.support import wait_for
 from tests.unit.helpers.wire import Wire
@@ -459,6 +462,25 @@ def test_a_transfer_that_hangs_can_be_ended_and_others_are_left_alone(wire: Wire
         for process in (hanging, other):
             process.kill()
             process.communicate()
+
+
+def test_a_transfer_that_begins_while_the_places_are_closed_ends(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has seen its place, and nobody has been told of it yet."""
+    place = wire.prepare("layer")
+    begun: list[subprocess.Popen[bytes]] = []
+
+    @contextlib.contextmanager
+    def start(_argv: Sequence[str], _tree: str, **_only: object) -> Iterator[subprocess.Popen[bytes]]:
+        with subprocess.Popen(["sleep", "60"]) as process:
+            begun.append(process)
+            channel_server.close_targets(wire.destination)
+            yield process
+
+    monkeypatch.setattr(confinement, "start", start)
+    with pytest.raises(MigrationError, match="its places have been closed") as caught:
+        channel_server._run_rsync(wire.destination, ["rsync", f"{place}/"], "layer")
+    assert caught.value.code == "channel_refused"
+    assert begun[0].returncode == -signal.SIGKILL
 
 
 def test_a_place_that_becomes_another_s_takes_nothing(wire: Wire, content: Path, tmp_path: Path) -> None:

@@ -376,7 +376,7 @@ def test_it_waits_for_the_session_s_lock(
     file = tmp_path / "archive"
     file.write_bytes(_archive(_oci()))
     engine = Engine()
-    monkeypatch.setattr(keeper, "Engine", lambda: engine)
+    monkeypatch.setattr(keeper, "Engine", lambda **_settings: engine)
     holder = hold_lock(session.id, roots)
     threading.Timer(0.5, lambda: os.kill(holder, 9)).start()
     with file.open() as stdin:

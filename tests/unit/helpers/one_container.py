@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.unit.helpers.moved import AnyEngine
+
 NEVER = {"Name": "no", "MaximumRetryCount": 0}
 ALWAYS = {"Name": "always", "MaximumRetryCount": 0}
 
@@ -20,7 +22,7 @@ class CutOff(BaseException):
     """The process that works ends at this point."""
 
 
-class OneContainer:
+class OneContainer(AnyEngine):
     """What the engine is asked, in order, and what of it is so.
 
     :param root: its data root.

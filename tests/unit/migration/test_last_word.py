@@ -33,6 +33,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases i
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import LEASE_SECONDS, Session
 from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import keeper, old_records
 from tests.unit.helpers import moved
+from tests.unit.helpers.moved import AnyEngine
 from tests.unit.helpers.support import CONTAINER, OTHER_CONTAINER, bring_to
 
 MakeSession = Callable[..., Session]
@@ -194,7 +195,7 @@ def test_a_refusal_stays_until_the_source_has_heard_it(refused: Session, monkeyp
     assert recovery.word(refused.id) == {"session": refused.id, "decision": REFUSED}
     assert session_stories.stories()[0]["unheard"] is True
 
-    class Engine:
+    class Engine(AnyEngine):
         def containers(self) -> list[dict[str, Any]]:
             return []
 
@@ -217,7 +218,7 @@ def test_a_refusal_stays_until_the_source_has_heard_it(refused: Session, monkeyp
 
 def test_a_person_who_names_it_can_remove_it(refused: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     destination.settle(moved.copy(refused))
-    monkeypatch.setattr(keeper, "Engine", object)
+    monkeypatch.setattr(keeper, "Engine", AnyEngine)
     monkeypatch.setattr(old_records, "prune", lambda _engine: None)
     assert recovery.clean(session=refused.id, name=None, check_mode=False)["changed"] is True
     assert not os.path.exists(refused.directory)
@@ -232,7 +233,7 @@ def test_that_a_copy_of_a_lost_host_has_to_be_removed_is_told_until_a_person_nam
     session.decide(GO_SENT)
     session.enter("aborted", destination_lost=True)
     session.close(keep=True)
-    monkeypatch.setattr(keeper, "Engine", object)
+    monkeypatch.setattr(keeper, "Engine", AnyEngine)
     monkeypatch.setattr(old_records, "prune", lambda _engine: None)
     recovery.clean(session=None, name=None, check_mode=False)
     assert "declared lost" in session_stories.story(Session(session.id))
@@ -311,7 +312,7 @@ def test_the_source_acts_on_a_word_that_is_carried_to_it_and_asks_nobody(
         one.decide(GO_SENT)
         Path(one.volatile, "lease").unlink()
 
-    class Engine:
+    class Engine(AnyEngine):
         def find(self, _container: str) -> None:
             return None
 

@@ -74,7 +74,7 @@ class Witness:
         self._session, self._copy, self._said = session, copy, said
         self.seen: list[tuple[str | None, bool, list[dict[str, Any]]]] = []
 
-    def __call__(self) -> Any:
+    def __call__(self, **_settings: Any) -> Any:
         told = [json.loads(line) for line in self._said.getvalue().splitlines()]
         self.seen.append((self._session.decision, self._copy.populated, told))
         raise MigrationError("engine_unreachable", "The Docker engine does not answer.")
@@ -104,7 +104,7 @@ def test_a_failed_hold_is_told_when_it_is_decided_and_the_copy_dead_and_before_t
 
 
 def test_the_first_failure_is_the_one_that_is_told(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    def engine() -> Any:
+    def engine(**_settings: Any) -> Any:
         raise MigrationError("engine_unreachable", "The Docker engine does not answer.")
 
     monkeypatch.setattr(keeper, "Engine", engine)

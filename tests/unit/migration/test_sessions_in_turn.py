@@ -11,7 +11,8 @@ these tests are about which calls are made, and to which of them.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -67,6 +68,10 @@ class Docker:
     @property
     def engine(self) -> Engine:
         return cast(Engine, self)
+
+    @contextmanager
+    def within(self, _seconds: float) -> Iterator[None]:
+        yield
 
     def find(self, container: str) -> dict[str, Any] | None:
         for one in self.table.values():
@@ -337,7 +342,7 @@ def test_a_destination_that_is_lost_after_it_has_refused_changes_nothing(
     else:
         docker.kill(CONTAINER)
     docker.done.clear()
-    monkeypatch.setattr(keeper, "Engine", lambda: docker.engine)
+    monkeypatch.setattr(keeper, "Engine", lambda **_settings: docker.engine)
     recovery.settle(
         session=session.id,
         name=None,

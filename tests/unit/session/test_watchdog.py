@@ -105,7 +105,8 @@ def test_the_service_settles_once_and_the_timer_tries_again(systemd: Systemd) ->
     assert settle["Service"]["SuccessExitStatus"] == str(TRY_AGAIN)
     # systemd before 244 refuses it for oneshot services, and with it the whole unit.
     assert "Restart" not in settle["Service"]
-    assert "docker.service" in settle["Unit"]["After"]
+    # A start of it may take as long as it likes, and what is frozen may go on without it.
+    assert "docker.service" not in settle["Unit"]["After"]
     # Without the other host nothing may be given up, however often it has been tried.
     assert settle["Unit"]["StartLimitIntervalSec"] == "0"
     assert "Requires" not in settle["Unit"], "it has to run when Docker does not"

@@ -314,7 +314,7 @@ def test_a_cleanup_removes_what_is_stopped_and_bears_its_moved_name(
     nothing = bring_to(make_session(SOURCE, container=OTHER_CONTAINER), "aborted")
     nothing.close(keep=True)
     engine = _old(session, docker, use)
-    monkeypatch.setattr(keeper, "Engine", lambda: engine)
+    monkeypatch.setattr(keeper, "Engine", lambda **_settings: engine)
     engine_find = engine.find
     monkeypatch.setattr(engine, "find", lambda name: engine_find(name) if name == CONTAINER else None)
     prune: Any = old_records.prune

@@ -19,16 +19,18 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._migration import
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, SOURCE
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import keeper, old_records
+from tests.unit.helpers.moved import AnyEngine
 from tests.unit.helpers.support import CONTAINER, OTHER_CONTAINER, bring_to
 
 MakeSession = Callable[..., Session]
 DAY = 24 * 3600
 
 
-class FakeEngine:
+class FakeEngine(AnyEngine):
     """What a host has: containers by their ids, and volumes."""
 
-    def __init__(self, *containers: str, volumes: tuple[str, ...] = ()) -> None:
+    def __init__(self, *containers: str, volumes: tuple[str, ...] = (), **settings: object) -> None:
+        super().__init__(**settings)
         self._containers = containers
         self._volumes = volumes
 
