@@ -22,8 +22,10 @@ import pytest
 from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import client as channel_client
-from ansible_collections.livemigrate.criu.plugins.module_utils._channel import durable_content
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import durable_content, messages
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import server as channel_server
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel.client import Channel
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker import images as docker_images
 from ansible_collections.livemigrate.criu.plugins.module_utils._docker import runc
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines import api as engine_api
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines import armed_start, connections
@@ -43,7 +45,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._preflight import
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import watchdog
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, RUN, SOURCE
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
-from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import creation, keeper
+from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import keeper
 from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings import surroundings
 from tests.unit.docker.spec.samples import IMAGE, container
 from tests.unit.helpers import moved
@@ -226,7 +228,7 @@ def engine(
     monkeypatch.setattr(handover, "Channel", lambda _session: None)
     monkeypatch.setattr(handover, "Conversation", lambda *_words: talk)
     monkeypatch.setattr(handover, "LastPass", Beside)
-    monkeypatch.setattr(handover.messages, "Follower", Beside)
+    monkeypatch.setattr(messages, "Follower", Beside)
     monkeypatch.setattr(source, "farewell", lambda _session: True)
     monkeypatch.setattr(Channel, "hang_up", lambda _self: None)
     return found
@@ -355,14 +357,14 @@ def test_the_destination_asks_four_times(
     Path(session.memory_path("inbox")).mkdir()
     durable.write_json(session.memory_path("inbox", "spec.json"), spec)
     counted = Counted(engine)
-    monkeypatch.setattr(creation.docker_images, "find", lambda _engine, _image: {"Id": IMAGE})
+    monkeypatch.setattr(docker_images, "find", lambda _engine, _image: {"Id": IMAGE})
     with counted.step("created"):
         moved.copy(session, engine).make({"overwrite_data": False})
     for phase in ("starting", "held"):
         session.enter(phase)
     session.decide(RUN)
     session.enter("run", container_id=OTHER_CONTAINER, running_since=time.clock_gettime(time.CLOCK_BOOTTIME))
-    monkeypatch.setattr(destination.channel_server, "revoke", lambda _session: None)
+    monkeypatch.setattr(channel_server, "revoke", lambda _session: None)
     monkeypatch.setattr(watchdog, "disarm", lambda _session: None)
     with counted.step("bye"):
         destination.bye(moved.copy(session, engine))
@@ -374,9 +376,8 @@ def test_the_destination_asks_four_times(
 
 def test_a_look_that_is_not_the_first_of_a_step_is_a_fresh_one(engine: Engine, tasks: Group, tmp_path: Path) -> None:
     """A container that was started again since it was prepared is found out at the freeze, not moved by what was known of it."""
-    del engine
     session = _open(tmp_path)
-    original = moved.original(session, keeper.Engine())
+    original = moved.original(session, engine)
     with pytest.MonkeyPatch.context() as patch:
         fenced = connections.Plan(SimpleNamespace(pid=1), NO_ADDRESSES, (), False)  # type: ignore[arg-type]
         patch.setattr(connections.Plan, "of", lambda _session: fenced)
