@@ -41,7 +41,7 @@ LANES = LOCKS / "lanes.json"
 # The session that has started the lab of this checkout and takes it down at its end.
 LAB_OWNER = LOCKS / "lab-owner"
 SESSION = "LIVEMIGRATE_TEST_SESSION"
-ORDER = ("static", "unit", "lab", "workloads", "modules", "scenarios", "migration", "preflight", "engines", "vm")
+ORDER = ("static", "unit", "lab", "workloads", "modules", "scenarios", "moves_api", "preflight", "moves_runtime", "vm")
 UNIT_SECONDS = 60
 TAIL_LINES = 150
 
@@ -308,7 +308,7 @@ def lab(lab_ground: Lab, run_tool: RunTool) -> Lab:
 def pipelined(monkeypatch: pytest.MonkeyPatch) -> None:
     """Playbooks hand modules over by Ansible's pipelining, which saves a fifth of their time.
 
-    Not for tests that cut something off: without it a module dies with the control node's connection, with it it goes on. Nor for
-    all the others: it is not Ansible's default.
+    Not for tests that cut off the control node alone: without it a module dies with its connection, with it it goes on. Nor
+    for all the others: it is not Ansible's default.
     """
     monkeypatch.setenv("ANSIBLE_PIPELINING", "1")

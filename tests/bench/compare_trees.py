@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.conftest import ROOT
-from tests.migration.inventory import write_inventory
+from tests.moves.inventories import write_inventory
 from tests.workloads.host import Host
 from tests.workloads.probe import wait_for_answer
 from tests.workloads.recipes import RECIPES

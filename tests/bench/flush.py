@@ -29,9 +29,9 @@ from typing import Any, NamedTuple
 
 from tests.bench.compare_trees import Tree
 from tests.conftest import ROOT
-from tests.engines.conftest import session_on
-from tests.engines.interrupt import Meeting
-from tests.migration.inventory import write_inventory
+from tests.moves.inventories import write_inventory
+from tests.moves.moving_counter import session_on
+from tests.moves.phase_meeting import Meeting
 from tests.workloads.host import Host
 from tests.workloads.probe import wait_for_answer
 from tests.workloads.recipes import RECIPES

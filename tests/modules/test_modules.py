@@ -17,7 +17,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from tests.conftest import LOGS, ROOT, RunTool
-from tests.migration.inventory import write_inventory
+from tests.moves.inventories import write_inventory
 
 HOSTS = Path(__file__).parent / "hosts"
 LEAST = 6

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import RunTool
-from tests.engines.conftest import forky_base, start_pair
 from tests.lab.api import Lab
-from tests.migration.conftest import Pair
-from tests.migration.inventory import write_inventory
+from tests.moves.inventories import write_inventory
+from tests.moves.pair import Pair
+from tests.moves_runtime.conftest import forky_base, start_pair
 from tests.preflight.ground import PLACE, ground
 
 __all__ = ["forky_base"]

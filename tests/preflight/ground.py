@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tests.migration.conftest import Pair
-from tests.migration.migration import Migration
-from tests.migration.tidy import forget, nothing_left
+from tests.moves.nothing_left import forget, nothing_left
+from tests.moves.pair import Pair
+from tests.moves.playbook_run import Migration
 from tests.workloads.host import Host
 
 IMAGE = "livemigrate/counter:1"

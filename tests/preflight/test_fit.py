@@ -12,9 +12,9 @@ import time
 import pytest
 
 from tests.conftest import ROOT
-from tests.migration.conftest import Pair
-from tests.migration.migration import Migration
-from tests.migration.traces import assert_unchanged, snapshot
+from tests.moves.host_snapshot import assert_unchanged, snapshot
+from tests.moves.pair import Pair
+from tests.moves.playbook_run import Migration
 from tests.preflight.ground import IMAGE, PREFIX, Verdict, assert_counts, look, preflight
 
 NAME = f"{PREFIX}fit"

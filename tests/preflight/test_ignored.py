@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.migration.conftest import RECORDS, Pair
-from tests.migration.migration import Migration
-from tests.migration.traces import assert_unchanged, snapshot
+from tests.moves.host_snapshot import assert_unchanged, snapshot
+from tests.moves.pair import Pair
+from tests.moves.playbook_run import Migration
+from tests.moves_api.conftest import RECORDS
 from tests.preflight.ground import (
     IMAGE,
     MOUNTS,

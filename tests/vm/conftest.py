@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, RunTool
-from tests.engines.conftest import Moving
 from tests.lab.api import Lab
-from tests.migration.conftest import Pair
-from tests.migration.inventory import write_inventory
-from tests.migration.tidy import forget, nothing_left
+from tests.moves.inventories import write_inventory
+from tests.moves.moving_counter import Moving
+from tests.moves.nothing_left import forget, nothing_left
+from tests.moves.pair import Pair
 from tests.workloads.host import Host
 from tests.workloads.probe import wait_for_answer
 from tests.workloads.recipes import RECIPES

@@ -11,11 +11,11 @@ from collections.abc import Callable
 import pytest
 
 from tests import matrix
-from tests.engines.conftest import criu_fails
-from tests.engines.echo import Client
-from tests.engines.state import assert_as_before, before
-from tests.engines.test_connections import Neighbour, neighbour
-from tests.migration.conftest import Pair
+from tests.moves.container_state import assert_as_before, before
+from tests.moves.host_conditions import criu_fails
+from tests.moves.pair import Pair
+from tests.moves_runtime.echo import Client
+from tests.moves_runtime.test_connections import Neighbour, neighbour
 from tests.vm.conftest import MOVE_SECONDS, SLOW
 from tests.vm.stock import complaints
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import pytest
 
 from tests import matrix
-from tests.engines.conftest import Moving
-from tests.migration.conftest import Pair
-from tests.migration.migration import Migration
+from tests.moves.moving_counter import Moving
+from tests.moves.pair import Pair
+from tests.moves.playbook_run import Migration
 from tests.vm.conftest import MOVE_SECONDS, SLOW, Start
 from tests.vm.stock import IN_FORCE, LIMITS, complaints, confinement
 from tests.workloads.host import Host

@@ -14,9 +14,9 @@ import pytest
 from tests import matrix
 from tests.conftest import LAB_SCRIPT, RunTool
 from tests.lab.api import Lab
-from tests.migration.conftest import Pair
-from tests.migration.inventory import write_inventory
-from tests.migration.migration import Migration
+from tests.moves.inventories import write_inventory
+from tests.moves.pair import Pair
+from tests.moves.playbook_run import Migration
 from tests.vm.conftest import MOVE_SECONDS, SLOW, Start
 from tests.vm.stock import IN_FORCE, LIMITS, complaints, confinement
 from tests.vm.test_debian13 import WHAT

@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.engines.conftest import Moving, session_on
-from tests.engines.interrupt import Meeting, wait_settled, with_a_held_copy
-from tests.migration.conftest import Pair
-from tests.migration.migration import Migration
+from tests.moves.moving_counter import Moving, session_on
+from tests.moves.pair import Pair
+from tests.moves.phase_meeting import Meeting, wait_settled, with_a_held_copy
+from tests.moves.playbook_run import Migration
 from tests.vm.conftest import SLOW, Start
 from tests.workloads.host import Host
 

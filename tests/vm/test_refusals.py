@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.engines.conftest import criu_fails
-from tests.engines.state import assert_as_before, before
-from tests.migration.conftest import Pair
+from tests.moves.container_state import assert_as_before, before
+from tests.moves.host_conditions import criu_fails
+from tests.moves.pair import Pair
 from tests.vm.conftest import MOVE_SECONDS, Start
 from tests.vm.stock import IN_FORCE, LIMITS, complaints, confinement
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.lab.vm import VirtualMachine
-from tests.migration.conftest import Pair
+from tests.moves.pair import Pair
 from tests.vm.conftest import MOVE_SECONDS, SLOW, Start
 from tests.vm.stock import complaints
 from tests.workloads.host import Host

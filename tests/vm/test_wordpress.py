@@ -13,8 +13,8 @@ import pytest
 
 from tests import matrix
 from tests.conftest import ROOT, RunTool
-from tests.engines.test_wordpress import assert_all_there, running_site
-from tests.migration.conftest import Pair
+from tests.moves.pair import Pair
+from tests.moves_runtime.test_wordpress import assert_all_there, running_site
 from tests.vm.conftest import MOVE_SECONDS, SLOW
 from tests.vm.stock import complaints
 from tests.workloads import wordpress_state

@@ -160,17 +160,6 @@ def _sudoers_path(session: str) -> str:
     return os.path.join(SUDOERS_DIRECTORY, f"livemigrate-{session}")
 
 
-def host_keys() -> list[str]:
-    """The public host keys of this host's sshd, as lines ``kind blob``."""
-    found = []
-    with contextlib.suppress(FileNotFoundError):
-        for name in sorted(os.listdir("/etc/ssh")):
-            if name.startswith("ssh_host_") and name.endswith("_key.pub"):
-                with open(os.path.join("/etc/ssh", name), encoding="utf-8") as handle:
-                    found.append(" ".join(handle.read().split()[:2]))
-    return found
-
-
 # -- serving it ---------------------------------------------------------------------------------------------------
 
 

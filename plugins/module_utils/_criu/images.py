@@ -40,7 +40,8 @@ def _sha256(path: str) -> str:
             digest.update(buffer[:count])
 
 
-def _files(directory: str) -> list[str]:
+def files(directory: str) -> list[str]:
+    """The names of all files and links of a checkpoint, as paths from its directory."""
     found: list[str] = []
     for base, directories, names in os.walk(directory):
         links = [name for name in directories if os.path.islink(os.path.join(base, name))]
@@ -60,7 +61,7 @@ def manifest(directory: str) -> Manifest:
     :raises MigrationError: ``checkpoint_incomplete``.
     """
     result: Manifest = {}
-    for name in _files(directory):
+    for name in files(directory):
         path = os.path.join(directory, name)
         if os.path.islink(path):
             result[name] = {"size": 0, "link": os.readlink(path)}
@@ -104,7 +105,7 @@ def remove_leftovers(content: Manifest) -> None:
 
 
 def _is_copy(directory: str, content: Manifest) -> bool:
-    present = _files(directory)
+    present = files(directory)
     if not set(present) <= set(content):
         return False
     # Names are alike in all checkpoints; what is in a file of some size (registers, memory) is not.
@@ -147,7 +148,7 @@ def verify(directory: str, content: Manifest) -> None:
     """
     if not content:
         raise MigrationError("checkpoint_incomplete", "There is no manifest of the checkpoint to check it against.")
-    present = set(_files(directory))
+    present = set(files(directory))
     wrong = sorted(present.symmetric_difference(content))
     for name in sorted(present.intersection(content)):
         expected = content[name]

@@ -31,6 +31,7 @@ from .._host import fingerprints as process_fingerprints
 from .._host.flush import write_out
 from .._host.tasks import TaskGroup
 from .._network import fence as network_fence
+from .._session import reservations
 from .._session.phases import RUN
 from .._session.session import Session
 from .._surroundings import surroundings
@@ -52,16 +53,7 @@ def make_room(session: Session, size: int) -> None:
 
     :raises MigrationError: ``no_space``.
     """
-    root = session.facts["data_root"]
-    free, needed = shutil.disk_usage(root).free, 3 * size
-    if free < needed:
-        raise MigrationError(
-            "no_space",
-            f"{root} has {free >> 20} MiB left; the engine writes a checkpoint three times, which may take "
-            f"{needed >> 20} MiB here. Make room.",
-            free=free,
-            needed=needed,
-        )
+    _reserve_space(session, 3 * size, "the engine writes a checkpoint three times, which may take {needed} MiB here")
 
 
 def keeps_connections() -> bool:
@@ -168,7 +160,7 @@ def start(session: Session, engine: Engine) -> dict[str, t.Any]:
     durable.write_json(session.path("manifest.json"), manifest)
     data_root = session.facts["data_root"]
     size = criu_images.total_bytes(manifest)
-    _require_space(data_root, 2 * size)
+    _reserve_space(session, 2 * size, "restoring the checkpoint on the destination takes {needed} MiB")
     criu_images.verify(directories.checkpoint_directory(data_root, container, session.id), manifest)
     # What has come is on the disk already (source.send_checkpoint); here it gets its places and names.
     with durable_content.arriving(session) as flush:
@@ -210,16 +202,26 @@ def _bring_surroundings(session: Session, engine: Engine) -> list[str]:
     return [surroundings.sentence(left)] if left else []
 
 
-def _require_space(directory: str, needed: int) -> None:
-    free = shutil.disk_usage(directory).free
-    if free < needed:
-        raise MigrationError(
-            "no_space",
-            f"{directory} on the destination has {free >> 20} MiB left; restoring the checkpoint takes "
-            f"{needed >> 20} MiB. Make room.",
-            free=free,
-            needed=needed,
-        )
+def _reserve_space(session: Session, needed: int, what: str) -> None:
+    """Reserve room on the disk of the engine's data.
+
+    :param needed: bytes.
+    :param what: what takes so much, with ``{needed}`` for it in MiB.
+    :raises MigrationError: ``no_space``.
+    """
+    root = session.facts["data_root"]
+    with reservations.in_turns(session) as others:
+        reserved = others.disk(root)
+        free = shutil.disk_usage(root).free - reserved
+        if free < needed:
+            theirs = f", beside {reserved >> 20} MiB that other moves of this host have reserved" if reserved else ""
+            raise MigrationError(
+                "no_space",
+                f"{root} has {max(free, 0) >> 20} MiB left{theirs}; {what.format(needed=needed >> 20)}. Make room.",
+                free=free,
+                needed=needed,
+            )
+        reservations.reserve(session, disk=needed, directory=root)
 
 
 def prove(engine: Engine, container: str, source: process_fingerprints.Fingerprints) -> dict[str, int]:

@@ -36,6 +36,7 @@ from .._host.tasks import TaskGroup
 from .._network import fence as network_fence
 from .._network.announce import Announcer
 from .._preflight import finding
+from .._session import reservations
 from .._session.phases import RUN
 from .._session.session import Session
 from .._surroundings import sysctls as surroundings_sysctls
@@ -54,29 +55,39 @@ _START_SECONDS = 60.0
 _POLL_SECONDS = 0.005
 
 
-def place_for(size: int, session: Session, name: str) -> str:
+def place_for(size: int, session: Session, name: str, *, memory: int) -> str:
     """A directory for images of so many bytes: in memory where it fits twice (as images and as the tasks'), else on the disk.
 
+    It is reserved for the session, so that another one finds no more than what is left.
+
     :param name: of the directory, below the session's own.
+    :param memory: bytes of memory that the session is going to take where the images are put into memory.
     :raises MigrationError: ``no_space``.
     """
-    available = _available_memory()
-    in_memory = session.memory_path(name)
-    if size + _RESERVE_BYTES < shutil.disk_usage(session.memory_path()).free and 2 * size + _RESERVE_BYTES < available:
-        os.makedirs(in_memory, mode=0o700, exist_ok=True)
-        return in_memory
-    on_disk = session.path(name)
-    free = shutil.disk_usage(session.directory).free
-    if free < size + _RESERVE_BYTES:
-        raise MigrationError(
-            "no_space",
-            f"The checkpoint may take {size >> 20} MiB. {session.directory} has {free >> 20} MiB left, and memory "
-            f"{available >> 20} MiB. Make room.",
-            free=free,
-            needed=size,
-        )
-    os.makedirs(on_disk, mode=0o700, exist_ok=True)
-    return on_disk
+    in_memory, on_disk = session.memory_path(name), session.path(name)
+    with reservations.in_turns(session) as others:
+        available = _available_memory() - others.memory
+        room = shutil.disk_usage(session.memory_path()).free - others.memory
+        if size + _RESERVE_BYTES < room and 2 * size + _RESERVE_BYTES < available:
+            os.makedirs(in_memory, mode=0o700, exist_ok=True)
+            reservations.reserve(session, memory=memory, used_in=[in_memory])
+            return in_memory
+        reserved = others.disk(session.directory)
+        free = shutil.disk_usage(session.directory).free - reserved
+        if free < size + _RESERVE_BYTES:
+            theirs = max(reserved, others.memory)
+            raise MigrationError(
+                "no_space",
+                f"The checkpoint may take {size >> 20} MiB. {session.directory} has {max(free, 0) >> 20} MiB left, and memory "
+                f"{max(available, 0) >> 20} MiB"
+                + (f", beside {theirs >> 20} MiB that other moves of this host have reserved" if theirs else "")
+                + ". Make room.",
+                free=free,
+                needed=size,
+            )
+        os.makedirs(on_disk, mode=0o700, exist_ok=True)
+        reservations.reserve(session, disk=size, directory=session.directory, used_in=[on_disk])
+        return on_disk
 
 
 def _make_ready(session: Session, size: int) -> None:
@@ -116,7 +127,7 @@ def make_room(session: Session, size: int) -> None:
     :raises MigrationError: ``no_space``; ``runc_unknown`` where the container does not run under runc.
     """
     runc.root_of(session.facts["container_id"])
-    place_for(size, session, "images")
+    place_for(size, session, "images", memory=size)
     _make_ready(session, size)
     os.makedirs(session.memory_path("dump"), mode=0o700, exist_ok=True)
 
@@ -163,7 +174,7 @@ def dump(session: Session, engine: Engine, group: TaskGroup) -> dict[str, t.Any]
 def seal(session: Session, content: t.Sequence[str]) -> int:
     """Nothing to note: the hashes are made while it is sent; returns the size of the checkpoint in bytes."""
     directory = images(session)
-    return sum(os.path.getsize(os.path.join(directory, name)) for name in os.listdir(directory))
+    return sum(os.lstat(os.path.join(directory, name)).st_size for name in criu_images.files(directory))
 
 
 def await_dump(session: Session) -> None:
@@ -214,8 +225,8 @@ def receive(session: Session, container: str) -> str:
     mark = Mark.of(session, container)
     mark.make(session.id)
     size = int((durable.read_json(session.memory_path("inbox", "spec.json")) or {}).get("memory_bytes", 0))
-    directory = place_for(size, session, "images")
     # The images and the tasks.
+    directory = place_for(size, session, "images", memory=2 * size)
     _make_ready(session, 2 * size)
     if not os.path.lexists(mark.images):
         os.symlink(directory, mark.images)

@@ -20,7 +20,7 @@ import typing as t
 
 from .._base import durable
 from .._base.errors import MigrationError
-from .._channel import durable_content, messages
+from .._channel import checkpoint_stream, durable_content, host_keys, messages
 from .._channel import server as channel_server
 from .._criu import images as criu_images
 from .._host.flush import Flush
@@ -57,7 +57,7 @@ def open_session(
         watchdog.disarm(opened.id)
         opened.close(keep=False)
         raise
-    return opened, channel_server.host_keys()
+    return opened, host_keys.public()
 
 
 # -- starting -----------------------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ def _converse(
             return None
         try:
             if "put" in message:
-                received[message["put"]] = messages.take(listener, message, place)
+                received[message["put"]] = checkpoint_stream.take(listener, message, place)
             elif "hold" in message:
                 messages.say(answers, _hold(copy, received, message["hold"], last_word, flush))
                 # While the source decides.

@@ -18,7 +18,7 @@ import typing as t
 
 from .._base import printable
 from .._base.errors import MigrationError
-from .._channel import messages
+from .._channel import checkpoint_stream, messages
 from .._channel.client import Channel
 from .._channel.conversation import Conversation
 from .._session.phases import RUN
@@ -31,7 +31,7 @@ _ANSWER_SECONDS = 60.0
 
 
 def _send(
-    original: Original, talk: Conversation, images: messages.Follower, content: LastPass
+    original: Original, talk: Conversation, images: checkpoint_stream.Follower, content: LastPass
 ) -> tuple[int, dict[str, t.Any]]:
     """The rest of the checkpoint through the talk, and beside it whatever else has changed; then the copy is restored and held.
 
@@ -96,7 +96,7 @@ def hand_over(original: Original) -> dict[str, t.Any]:
             freeze.freeze(original)
             # Both beside the dump. What has left already means nothing before it is said to be complete.
             content = stack.enter_context(LastPass(session, trees, beside=original.files_stand_still()))
-            images = stack.enter_context(messages.Follower(talk.output, original.images(), talk.hang_up))
+            images = stack.enter_context(checkpoint_stream.Follower(talk.output, original.images(), talk.hang_up))
             dumped = source.dump(original)
             began = time.monotonic()
             sent, held = _send(original, talk, images, content)

@@ -21,6 +21,7 @@ import os
 import time
 import typing as t
 
+from .._host import processors
 from .._host.task_traits import ALL as ALL_PROCESSORS
 from .._host.task_traits import (
     File,
@@ -35,7 +36,7 @@ from .._host.task_traits import (
     Value,
     WritableFile,
 )
-from .._host.tasks import TaskGroup, read
+from .._host.tasks import read
 from .ids import Ids
 from .side import Side
 
@@ -94,7 +95,7 @@ class _Look:
         self._ids["Groups"] = self._ids["Gid"]
         self.of_thread: dict[str, Trait] = {
             "scheduling": Scheduling("its scheduling"),
-            "affinity": Processors("the processors that it is tied to", _processors(side.group)),
+            "affinity": Processors("the processors that it is tied to", processors.of_group(side.group)),
             "ioprio": InputOutputPriority("its I/O priority"),
             "timerslack": WritableFile("its timer slack", "timerslack_ns"),
         }
@@ -176,44 +177,6 @@ def _has_apparmor() -> bool:
         return False
 
 
-def _processors(group: TaskGroup) -> set[int]:
-    """The processors that a container may use: those of its cpuset, or all of the host."""
-    path = group.path
-    while len(path) > len("/sys/fs/cgroup"):
-        with contextlib.suppress(OSError):
-            return numbers(read(f"{path}/cpuset.cpus.effective"))
-        path = os.path.dirname(path)
-    return online()
-
-
-def online() -> set[int]:
-    """The processors of this host."""
-    return numbers(read("/sys/devices/system/cpu/online"))
-
-
-def tied(group: TaskGroup) -> list[dict[str, t.Any]]:
-    """Which programs of a container have a task that is tied to some of its processors, and to which; each pair once."""
-    trait = Processors("", _processors(group))
-    found: set[tuple[str, tuple[int, ...]]] = set()
-    for pid in group.pids():
-        # A process or thread that ends meanwhile is left out.
-        with contextlib.suppress(OSError):
-            for task in map(int, os.listdir(f"/proc/{pid}/task")):
-                value = trait.get(task)
-                if value != ALL_PROCESSORS:
-                    found.add((read(f"/proc/{pid}/comm").rstrip("\n"), tuple(value)))
-    return [{"program": program, "processors": list(processors)} for program, processors in sorted(found)]
-
-
-def numbers(text: str) -> set[int]:
-    """A list as the kernel writes it: ``0-3,8``."""
-    found: set[int] = set()
-    for part in text.strip().split(","):
-        first, _dash, last = part.partition("-")
-        found.update(range(int(first), int(last or first) + 1))
-    return found
-
-
 def carry(side: Side, source: t.Any) -> None:
     """Set what can be set from outside."""
     look = _Look(side)
@@ -259,7 +222,7 @@ def compare(side: Side, source: t.Any) -> list[str]:
     }
     known = (1 << (int(read("/proc/sys/kernel/cap_last_cap")) + 1)) - 1
     copy = side.notes.get(NAME) or look.all()
-    _name_all_of_them(copy, source, sorted(_processors(side.group)))
+    _name_all_of_them(copy, source, sorted(processors.of_group(side.group)))
     return differences(source, copy, told, known)
 
 

@@ -43,8 +43,9 @@ def free(session: Session, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     found = {"memory": 1 << 40, "disk": 1 << 40, "available": 1 << 40}
 
     def usage(path: str) -> Usage:
-        assert path in (session.volatile, session.directory)
-        return Usage(1 << 50, 0, found["memory" if path == session.volatile else "disk"])
+        # Of whichever session.
+        assert os.path.dirname(path) in (session.volatile_root, session.state_root)
+        return Usage(1 << 50, 0, found["memory" if os.path.dirname(path) == session.volatile_root else "disk"])
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
     monkeypatch.setattr(engine_runtime, "_available_memory", lambda: found["available"])
@@ -57,9 +58,9 @@ def test_the_available_memory_is_the_kernel_s_word() -> None:
 
 
 def test_images_lie_in_memory_where_there_is_room(session: Session, free: dict[str, int]) -> None:
-    assert engine_runtime.place_for(MIB, session, "here") == session.memory_path("here")
+    assert engine_runtime.place_for(MIB, session, "here", memory=0) == session.memory_path("here")
     assert os.stat(session.memory_path("here")).st_mode & 0o777 == 0o700
-    assert engine_runtime.place_for(MIB, session, "here") == session.memory_path("here"), "twice is fine"
+    assert engine_runtime.place_for(MIB, session, "here", memory=0) == session.memory_path("here"), "twice is fine"
     assert not os.path.exists(session.path("here"))
     assert min(free.values()) > 0
 
@@ -80,7 +81,7 @@ def test_images_lie_on_the_disk_where_memory_would_not_do_for_them_and_the_tasks
     size: int, memory: int, available: int, in_memory: bool, session: Session, free: dict[str, int]
 ) -> None:
     free.update(memory=memory, available=available)
-    place = engine_runtime.place_for(size, session, "here")
+    place = engine_runtime.place_for(size, session, "here", memory=0)
     assert place == (session.memory_path("here") if in_memory else session.path("here"))
     assert os.stat(place).st_mode & 0o777 == 0o700
     assert [os.path.exists(path("here")) for path in (session.memory_path, session.path)] == [in_memory, not in_memory]
@@ -89,7 +90,7 @@ def test_images_lie_on_the_disk_where_memory_would_not_do_for_them_and_the_tasks
 def test_no_room_anywhere_is_told_before_anything_is_made(session: Session, free: dict[str, int]) -> None:
     free.update(available=50 * MIB, disk=227 * MIB)
     with pytest.raises(MigrationError) as caught:
-        engine_runtime.place_for(100 * MIB, session, "here")
+        engine_runtime.place_for(100 * MIB, session, "here", memory=0)
     assert caught.value.code == "no_space"
     assert caught.value.details == {"free": 227 * MIB, "needed": 100 * MIB}
     for part in ("100 MiB", "227 MiB", "50 MiB", session.directory):
@@ -97,7 +98,30 @@ def test_no_room_anywhere_is_told_before_anything_is_made(session: Session, free
     assert not os.path.exists(session.memory_path("here"))
     assert not os.path.exists(session.path("here"))
     free["disk"] += 2 * MIB
-    assert engine_runtime.place_for(100 * MIB, session, "here") == session.path("here")
+    assert engine_runtime.place_for(100 * MIB, session, "here", memory=0) == session.path("here")
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
+def test_what_another_session_has_reserved_is_not_there(
+    where: str, session: Session, make_session: MakeSession, free: dict[str, int]
+) -> None:
+    """Two sessions that look one after the other, and use it only after both have looked."""
+    free.update({"available": 500 * MIB, "disk": 0} if where == "memory" else {"available": 0, "disk": 300 * MIB})
+    other = make_session(engine="runtime", container="d" * 64)
+    place = engine_runtime.place_for(100 * MIB, other, "images", memory=100 * MIB)
+    with pytest.raises(MigrationError, match="beside 100 MiB that other moves of this host have reserved") as caught:
+        engine_runtime.place_for(150 * MIB, session, "images", memory=150 * MIB)
+    assert caught.value.code == "no_space"
+    # What it has used meanwhile is not free any more, and not reserved either.
+    Path(place, "pages-1.img").write_bytes(bytes(60 * MIB))
+    free["available" if where == "memory" else "disk"] -= 60 * MIB
+    with pytest.raises(MigrationError, match="beside 40 MiB"):
+        engine_runtime.place_for(150 * MIB, session, "images", memory=150 * MIB)
+    # With the session its reservation ends.
+    other.enter("aborted")
+    other.close(keep=True)
+    free["available" if where == "memory" else "disk"] += 60 * MIB
+    engine_runtime.place_for(150 * MIB, session, "images", memory=150 * MIB)
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
@@ -105,7 +129,7 @@ def test_the_source_s_checkpoint_is_found_measured_and_deleted(
     on_disk: bool, session: Session, free: dict[str, int]
 ) -> None:
     free["available"] = 0 if on_disk else 1 << 40
-    place = engine_runtime.place_for(MIB, session, "images")
+    place = engine_runtime.place_for(MIB, session, "images", memory=0)
     os.mkdir(session.memory_path("dump"))
     for name, size in (("inventory.img", 5), ("pages-1.img", 7)):
         Path(place, name).write_bytes(bytes(size))

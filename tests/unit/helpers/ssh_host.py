@@ -58,7 +58,7 @@ _OPEN = f"""
 import json, sys
 sys.path.insert(0, "/opt/tree")
 from {PACKAGE}._session import agent_code, agent_package
-from {PACKAGE}._channel import server as channel_server
+from {PACKAGE}._channel import host_keys, server as channel_server
 from {PACKAGE}._base import durable
 from {PACKAGE}._session.session import Session
 order = json.load(sys.stdin)
@@ -69,7 +69,7 @@ sources = agent_code.of_directory("/opt/tree/{PACKAGE.replace(".", "/")}")
 durable.write(session.path("agent.pyz"), agent_package.build(agent_code.needed(sources)))
 agent = session.agent
 channel_server.authorise(session, order["user"], order["key"], agent)
-json.dump({{"host_keys": channel_server.host_keys(), "agent": agent}}, sys.stdout)
+json.dump({{"host_keys": host_keys.public(), "agent": agent}}, sys.stdout)
 """
 _REVOKE = f"""
 import sys

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._channel import messages
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import checkpoint_stream, messages
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import server as channel_server
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel.conversation import Conversation
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines import connections
@@ -124,7 +124,7 @@ def test_files_for_one_that_has_hung_up_break_and_its_last_words_are_heard(tmp_p
     (tmp_path / "pages-1.img").write_bytes(bytes(PAGES))
     with _talk_with("sys.stdin.readline()\n" + _SAY_FAILURE) as talk:
         with pytest.raises(BrokenPipeError):
-            messages.put(talk.output, str(tmp_path))
+            checkpoint_stream.put(talk.output, str(tmp_path))
         with pytest.raises(MigrationError) as caught:
             talk.hear()
     assert caught.value.as_failure() == FAILURE
@@ -168,7 +168,7 @@ def test_a_destination_that_takes_no_more_bytes_is_not_waited_for_for_ever(tmp_p
     channel: Any = Process("time.sleep(60)")
     began = time.monotonic()
     with Conversation(channel, "handover") as talk, pytest.raises(BrokenPipeError), talk.within(0.2):
-        messages.put(talk.output, str(tmp_path))
+        checkpoint_stream.put(talk.output, str(tmp_path))
     assert time.monotonic() - began < 10
 
 
@@ -218,7 +218,7 @@ def test_a_checkpoint_travels_is_held_and_let_go(
     place = runtime_wire.prepare("layer")
     with Shim(mark, group, init), Conversation(runtime_wire.channel, "handover") as talk:
         assert talk.hear() == {"ready": True}
-        manifest, sent = messages.put(talk.output, str(images))
+        manifest, sent = checkpoint_stream.put(talk.output, str(images))
         assert sent == sum(path.stat().st_size for path in images.iterdir())
         held = talk.ask(
             {
@@ -254,7 +254,7 @@ def test_a_source_that_hangs_up_while_it_is_held_decides_nothing(
     with Shim(Mark.of(destination), group, init):
         with Conversation(runtime_wire.channel, "handover") as talk:
             talk.hear()
-            manifest, _sent = messages.put(talk.output, str(images))
+            manifest, _sent = checkpoint_stream.put(talk.output, str(images))
             talk.ask(
                 {
                     "hold": {

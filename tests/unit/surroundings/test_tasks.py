@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._host import task_traits
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import processors, task_traits
 from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings import tasks
 from tests.unit.helpers.groups import Group, own_group
 from tests.unit.helpers.inhabitants import inhabited
@@ -178,17 +178,17 @@ def test_who_is_tied_to_all_that_are_here_was_tied_to_as_many_elsewhere(
 ) -> None:
     """On a host with one more, so that these were not all of them."""
     with inhabited(group, "original", PLAIN) as original, inhabited(group, "copy", PLAIN) as copy:
-        here = tasks.numbers(",".join(map(str, sorted(os.sched_getaffinity(0)))))
-        assert tasks.tied(original.group) == []
-        monkeypatch.setattr(tasks, "_processors", lambda _group: {*here, max(here) + 1})
-        [one] = {tuple(found["processors"]) for found in tasks.tied(original.group)}
+        here = processors.numbers(",".join(map(str, sorted(os.sched_getaffinity(0)))))
+        assert processors.tied(original.group) == []
+        monkeypatch.setattr(processors, "of_group", lambda _group: {*here, max(here) + 1})
+        [one] = {tuple(found["processors"]) for found in processors.tied(original.group)}
         assert set(one) == here
         source = _sent(tasks.take(original, None))
         monkeypatch.undo()
         tasks.carry(copy, source)
         assert tasks.compare(copy, source) == []
         # On another one it would have been tied to fewer.
-        monkeypatch.setattr(tasks, "_processors", lambda _group: {*here, max(here) + 2})
+        monkeypatch.setattr(processors, "of_group", lambda _group: {*here, max(here) + 2})
         source["processes"]["1"]["threads"]["1"]["affinity"].append(max(here) + 1)
         assert "process 1: the processors that it is tied to was" in tasks.compare(copy, source)[0]
 
@@ -197,7 +197,7 @@ def test_who_is_tied_to_all_that_are_here_was_tied_to_as_many_elsewhere(
 def test_the_preflight_is_told_who_is_tied_to_what(group: Group) -> None:
     first = min(os.sched_getaffinity(0))
     with inhabited(group, "original", _TIED.format(processors=f"{{{first}}}")) as original:
-        assert tasks.tied(original.group) == [{"program": "tied", "processors": [first]}]
+        assert processors.tied(original.group) == [{"program": "tied", "processors": [first]}]
 
 
 def test_capabilities_that_the_other_kernel_does_not_know() -> None:
@@ -221,4 +221,4 @@ def test_an_io_priority_without_a_class(monkeypatch: pytest.MonkeyPatch, told: i
 
 def test_the_kernels_lists_of_numbers() -> None:
     """As in cpuset.cpus.effective."""
-    assert tasks.numbers("0-2,8\n") == {0, 1, 2, 8}
+    assert processors.numbers("0-2,8\n") == {0, 1, 2, 8}

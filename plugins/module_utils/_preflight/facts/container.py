@@ -30,12 +30,11 @@ from ..._docker.socket import Asks
 from ..._docker.spec import create as spec_create
 from ..._docker.spec import mounts as spec_mounts
 from ..._docker.spec import networks as spec_networks
-from ..._host import deleted_files, huge_pages, kernel_keys, mountinfo, process_resources
+from ..._host import deleted_files, huge_pages, kernel_keys, mountinfo, process_resources, processors
 from ..._host.tasks import TaskGroup
 from ..._network import fence as network_fence
 from ..._network import sockets as network_sockets
 from ..._session import lineage
-from ..._surroundings import tasks as surroundings_tasks
 from . import network as facts_of_network
 
 Facts = dict[str, t.Any]
@@ -371,7 +370,7 @@ def of_processes(inspect: Inspect, first: network_sockets.Sockets | None = None,
             **held,
             "foreign": _lasting_foreign(group, init, _exec_patience(inspect) if patient else 0.0),
             "keys": kernel_keys.count(inspect["Id"]),
-            "tied": surroundings_tasks.tied(group),
+            "tied": processors.tied(group),
             "huge_pages": huge_pages.of_processes(pids, huge_pages.pools()),
         },
         "kernel_mounts": {

@@ -22,7 +22,7 @@ from ..._base import durable
 from ..._base.command import SYSTEM_PATH, Runner
 from ..._base.errors import MigrationError
 from ..._base.versions import parse_version
-from ..._channel import server as channel_server
+from ..._channel import host_keys
 from ..._criu import log as criu_log
 from ..._criu import self_test
 from ..._criu.support import criu_verdict, engine_verdict
@@ -31,8 +31,7 @@ from ..._docker import images as docker_images
 from ..._docker import library as docker_library
 from ..._docker.shim import shim_facts
 from ..._docker.socket import engine_get
-from ..._host import huge_pages, machine, process_resources, rsync, swap
-from ..._surroundings import tasks as surroundings_tasks
+from ..._host import huge_pages, machine, process_resources, processors, rsync, swap
 
 Facts = dict[str, t.Any]
 
@@ -181,7 +180,7 @@ def kernel_facts() -> Facts:
         "cgroup_version": 2 if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else 1,
         "lsm": [name for name in process_resources.read("/sys/kernel/security/lsm").strip().split(",") if name],
         "page_size": os.sysconf("SC_PAGE_SIZE"),
-        "processors": sorted(surroundings_tasks.online()),
+        "processors": sorted(processors.online()),
         "time_namespace": os.path.exists("/proc/self/ns/time"),
         "ipv6": _has_ipv6(),
         "config": machine.kernel_config(uname.release),
@@ -361,7 +360,7 @@ def host_facts(
         "cpu": machine.parse_cpuinfo(process_resources.read("/proc/cpuinfo")),
         "clock": clock.facts(),
         "login": machine.login(),
-        "ssh_host_keys": channel_server.host_keys(),
+        "ssh_host_keys": host_keys.public(),
         "disk": disk_facts(paths),
         # Where a session keeps what must not reach a disk.
         "swap": swap.facts(),

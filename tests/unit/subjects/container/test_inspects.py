@@ -21,8 +21,8 @@ import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import checkpoint_stream, durable_content
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import client as channel_client
-from ansible_collections.livemigrate.criu.plugins.module_utils._channel import durable_content, messages
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import server as channel_server
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel.client import Channel
 from ansible_collections.livemigrate.criu.plugins.module_utils._docker import images as docker_images
@@ -228,7 +228,7 @@ def engine(
     monkeypatch.setattr(handover, "Channel", lambda _session: None)
     monkeypatch.setattr(handover, "Conversation", lambda *_words: talk)
     monkeypatch.setattr(handover, "LastPass", Beside)
-    monkeypatch.setattr(messages, "Follower", Beside)
+    monkeypatch.setattr(checkpoint_stream, "Follower", Beside)
     monkeypatch.setattr(source, "farewell", lambda _session: True)
     monkeypatch.setattr(Channel, "hang_up", lambda _self: None)
     return found

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.engines.conftest import Moving
-from tests.migration.conftest import Pair
+import pytest
+
+from tests.moves.moving_counter import Moving
+from tests.moves.pair import Pair
 from tests.workloads.host import Host
 
 Start = Callable[..., Moving]
+
+pytestmark = pytest.mark.usefixtures("pipelined")
 
 # By docker run, by Docker itself, and by somebody who entered the namespace.
 ASKED = {"net.core.somaxconn": "333", "kernel.msgmax": "12345"}

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 import pytest
 
 from tests.conftest import RunTool
-from tests.engines import echo
-from tests.engines.conftest import Moving, criu_fails
-from tests.engines.echo import Client
-from tests.engines.state import assert_as_before, before
 from tests.lab.api import Lab
-from tests.migration.conftest import Pair
+from tests.moves.container_state import assert_as_before, before
+from tests.moves.host_conditions import criu_fails
+from tests.moves.moving_counter import Moving
+from tests.moves.pair import Pair
+from tests.moves_runtime import echo
+from tests.moves_runtime.echo import Client
 from tests.workloads.host import Host
 from tests.workloads.probe import wait_for_answer
 

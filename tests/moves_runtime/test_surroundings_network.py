@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings.mounts import differences, looks_of
-from tests.engines.conftest import Moving
-from tests.migration.conftest import Pair
+from tests.moves.moving_counter import Moving
+from tests.moves.pair import Pair
 from tests.workloads.host import Host
 from tests.workloads.recipes import RECIPES
 
 Start = Callable[..., Moving]
+
+pytestmark = pytest.mark.usefixtures("pipelined")
 
 NETWORK = "seen-inside"
 SIX = "2001:db8:67"

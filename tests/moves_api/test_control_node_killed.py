@@ -12,8 +12,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from tests.migration.conftest import Counter, Pair
-from tests.migration.migration import Migration
+from tests.moves.pair import Pair
+from tests.moves.playbook_run import Migration
+from tests.moves_api.conftest import Counter
 
 # Nothing is frozen yet: the watchdog leaves a session alone for a quarter of an hour, recover.yml settles it at once.
 WHILE_IT_RUNS = (

@@ -13,8 +13,8 @@ import subprocess
 import threading
 import time
 
-from tests.engines.conftest import Moving, session_on
-from tests.migration.migration import Migration
+from tests.moves.moving_counter import Moving, session_on
+from tests.moves.playbook_run import Migration
 from tests.workloads.host import Host
 
 # The lease of a frozen session, the watchdog's interval, and what a settling takes on a busy machine.

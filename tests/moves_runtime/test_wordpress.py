@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 
 from tests import matrix
-from tests.engines.conftest import Moving, containerd_store, gap_told, remove
-from tests.migration.conftest import Pair
+from tests.moves.host_conditions import containerd_store
+from tests.moves.moving_counter import Moving, gap_told, remove
+from tests.moves.pair import Pair
 from tests.workloads import database, wordpress_state
 from tests.workloads.host import Host
 from tests.workloads.probe import Answer

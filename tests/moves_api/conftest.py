@@ -16,9 +16,10 @@ import pytest
 
 from tests.conftest import ROOT, RunTool
 from tests.lab.api import Lab
-from tests.migration.migration import Migration
-from tests.migration.tidy import Pair, forget, nothing_left
-from tests.migration.traces import assert_unchanged, snapshot
+from tests.moves.host_snapshot import assert_unchanged, snapshot
+from tests.moves.nothing_left import forget, nothing_left
+from tests.moves.pair import Pair
+from tests.moves.playbook_run import Migration
 from tests.workloads.host import Host
 from tests.workloads.probe import Answer, wait_for_answer
 from tests.workloads.recipes import RECIPES
@@ -77,7 +78,7 @@ class Counter:
         return [entry for entry in found if entry.get("container_name") == self.name]
 
     def migrate(self, *arguments: str, engine: str = "api") -> Migration:
-        """Begin to move it to beta. The engine api goes in steps that can be met; tests/engines has the other one."""
+        """Begin to move it to beta. The engine api goes in steps that can be met; tests/moves_runtime has the other one."""
         return Migration(self.name, ["-e", f"migrate_engine={engine}", *arguments])
 
 

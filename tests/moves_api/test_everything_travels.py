@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.migration.conftest import Pair
-from tests.migration.migration import Migration
-from tests.migration.tidy import forget, nothing_left
+from tests.moves.nothing_left import forget, nothing_left
+from tests.moves.pair import Pair
+from tests.moves.playbook_run import Migration
 from tests.workloads.host import Host
 from tests.workloads.inspect_comparison import compare, unexpected
 from tests.workloads.probe import wait_for_answer

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tests.lab.api import Lab
-from tests.migration.migration import Migration
-from tests.migration.traces import snapshot
+from tests.moves.host_snapshot import snapshot
+from tests.moves.pair import Pair
+from tests.moves.playbook_run import Migration
 from tests.workloads.host import Host
 
 # How long things may take to go by themselves: a closed session's units, a process that ends.
@@ -76,19 +76,6 @@ for c in $(docker ps -aq --no-trunc --filter "name=^$1"); do
 done
 true
 """
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The two hosts of a migration."""
-
-    lab: Lab
-    alpha: Host
-    beta: Host
-
-    @property
-    def hosts(self) -> tuple[Host, Host]:
-        return self.alpha, self.beta
 
 
 @dataclass(frozen=True)

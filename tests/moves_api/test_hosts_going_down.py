@@ -10,8 +10,9 @@ import time
 
 import pytest
 
-from tests.migration.conftest import Counter, Pair
-from tests.migration.migration import Migration
+from tests.moves.pair import Pair
+from tests.moves.playbook_run import Migration
+from tests.moves_api.conftest import Counter
 from tests.workloads.probe import wait_for_answer
 
 

@@ -10,11 +10,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.engines.conftest import Moving
-from tests.migration.conftest import Pair
+import pytest
+
+from tests.moves.moving_counter import Moving
+from tests.moves.pair import Pair
 from tests.workloads.host import Host
 
 Start = Callable[..., Moving]
+
+pytestmark = pytest.mark.usefixtures("pipelined")
 
 # The counter's image has no Python: the host's, by its own loader.
 _LIBRARIES = "/host/lib/x86_64-linux-gnu"

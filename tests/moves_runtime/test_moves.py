@@ -16,11 +16,12 @@ from pathlib import Path
 import pytest
 
 from tests import matrix
-from tests.engines.conftest import Moving, containerd_store, criu_fails, gap_told, remove
-from tests.engines.state import assert_as_before, before
-from tests.migration.conftest import Pair
-from tests.migration.inventory import write_inventory
-from tests.migration.migration import Migration
+from tests.moves.container_state import assert_as_before, before
+from tests.moves.host_conditions import containerd_store, criu_fails
+from tests.moves.inventories import write_inventory
+from tests.moves.moving_counter import Moving, gap_told, remove
+from tests.moves.pair import Pair
+from tests.moves.playbook_run import Migration
 from tests.workloads.host import Host
 from tests.workloads.inspect_comparison import compare, unexpected
 from tests.workloads.probe import wait_for_answer

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.migration.conftest import Counter, Pair
-from tests.migration.inventory import write_inventory
-from tests.migration.migration import Migration
+from tests.moves.inventories import write_inventory
+from tests.moves.pair import Pair
+from tests.moves.playbook_run import Migration
+from tests.moves_api.conftest import Counter
 from tests.workloads.watch import Watch
 
 pytestmark = pytest.mark.usefixtures("pipelined")

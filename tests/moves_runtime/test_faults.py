@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.conftest import Moving, session_on
-from tests.engines.interrupt import (
+from tests.moves.inventories import write_inventory
+from tests.moves.moving_counter import Moving, session_on
+from tests.moves.pair import Pair
+from tests.moves.phase_meeting import (
     GIVEN_UP_WITHIN,
     SETTLED_WITHIN,
     Meeting,
@@ -21,12 +23,12 @@ from tests.engines.interrupt import (
     with_a_held_copy,
     with_a_word_unheard,
 )
-from tests.migration.conftest import Pair
-from tests.migration.inventory import write_inventory
-from tests.migration.migration import Migration
+from tests.moves.playbook_run import Migration
 from tests.workloads.probe import wait_for_answer
 
 Start = Callable[..., Moving]
+
+pytestmark = pytest.mark.usefixtures("pipelined")
 
 BEFORE_THE_DECISION = ("armed", "freezing", "dumped", "sent")
 # The decision follows `held` within a millisecond.

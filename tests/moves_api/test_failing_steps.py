@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.migration.conftest import Counter, Pair
-from tests.migration.migration import Migration
+from tests.moves.pair import Pair
+from tests.moves.playbook_run import Migration
+from tests.moves_api.conftest import Counter
 from tests.workloads.host import Host
 from tests.workloads.watch import Watch
 

@@ -12,13 +12,15 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.engines.conftest import Moving
-from tests.engines.interrupt import SETTLED_WITHIN, wait_settled, with_a_held_copy, with_a_word_unheard
-from tests.migration.conftest import Pair
+from tests.moves.moving_counter import Moving
+from tests.moves.pair import Pair
+from tests.moves.phase_meeting import SETTLED_WITHIN, wait_settled, with_a_held_copy, with_a_word_unheard
 from tests.workloads.host import Host
 from tests.workloads.probe import wait_for_answer
 
 Start = Callable[..., Moving]
+
+pytestmark = pytest.mark.usefixtures("pipelined")
 
 
 @contextmanager

@@ -6,11 +6,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
 from tests.lab.api import Lab
+from tests.workloads.host import Host
 
 
 def write_inventory(path: Path, **groups: list[str]) -> str:
@@ -26,3 +28,8 @@ def write_inventory(path: Path, **groups: list[str]) -> str:
     }
     path.write_text(yaml.safe_dump({"all": {"children": children}}))
     return str(path)
+
+
+def of_all(directory: Path, hosts: Sequence[Host]) -> str:
+    """An inventory for recover.yml."""
+    return write_inventory(directory / "all.yml", source=[host.name for host in hosts], destination=[])

@@ -10,12 +10,16 @@ import subprocess
 import threading
 from collections.abc import Callable
 
-from tests.engines.conftest import Moving
-from tests.engines.state import assert_as_before, before
-from tests.migration.conftest import Pair
+import pytest
+
+from tests.moves.container_state import assert_as_before, before
+from tests.moves.moving_counter import Moving
+from tests.moves.pair import Pair
 from tests.workloads.host import Host
 
 Start = Callable[..., Moving]
+
+pytestmark = pytest.mark.usefixtures("pipelined")
 
 # Long enough to be met in the middle of it: some tenths of a second.
 BALLAST_MB = 160

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.conftest import Moving, gap_told, remove
-from tests.migration.conftest import Pair
+from tests.moves.moving_counter import Moving, gap_told, remove
+from tests.moves.pair import Pair
 from tests.workloads.database_client import Writer
 from tests.workloads.host import Host
 from tests.workloads.probe import Answer

@@ -9,8 +9,8 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from tests.engines.conftest import Moving
-from tests.migration.traces import assert_unchanged, snapshot
+from tests.moves.host_snapshot import assert_unchanged, snapshot
+from tests.moves.moving_counter import Moving
 from tests.workloads.host import Host
 
 # A closed session's record, without secrets, is kept on the source.
