@@ -264,7 +264,8 @@ class Copy(t.Protocol):
         :param sent: what the source says it has sent.
         :param told: what :meth:`Original.for_copy` said. It comes from another host.
         :param flush: the file systems of its files, open since before the last pass.
-        :returns: ``processes``, ``recognised``, ``seconds``, ``flush_seconds``, ``flush_waited``, ``warnings``.
+        :returns: ``processes``, ``recognised``, ``seconds``, ``flush_seconds``, ``flush_waited``, ``timeline``
+            (``_session/timeline.py``), ``warnings``.
         """
 
     def prepare_announcement(self) -> None:

@@ -195,7 +195,7 @@ class Original:
         if not held:
             raise MigrationError("wrong_engine", "A sleeper is held before it runs.")
 
-    def reach(self) -> None:
+    def reach(self, seconds: float | None = None) -> None:
         """It has no keeper."""
 
     @property
@@ -332,7 +332,7 @@ class Copy:
         if not held:
             raise MigrationError("wrong_engine", "A sleeper is held before it runs.")
 
-    def reach(self) -> None:
+    def reach(self, seconds: float | None = None) -> None:
         """It has no keeper."""
 
     @property
@@ -373,7 +373,7 @@ class Copy:
         waited = flush.finish(10.0)
         self.session.enter("held")
         numbers = {"seconds": time.monotonic() - began, "flush_seconds": flush.seconds, "flush_waited": waited}
-        return {**numbers, "processes": 1, "recognised": 1, "warnings": []}
+        return {**numbers, "processes": 1, "recognised": 1, "warnings": [], "timeline": []}
 
     def _start(self, left: float, *, held: bool) -> None:
         pid = self._host.start(self._name, left, held=held)
@@ -458,7 +458,7 @@ class Sleepers:
     def __init__(self, host: Host) -> None:
         self._host = host
 
-    def reach(self) -> None:
+    def reach(self, seconds: float | None = None) -> None:
         """They have no keeper."""
 
     def find(self, name: str) -> Found | None:
