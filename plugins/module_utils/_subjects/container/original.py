@@ -282,8 +282,10 @@ class Original:
         """Thaw it, and give it back its name and its restart policy."""
         session, engine = self.session, self._keeper.engine
         policy = session.data("arming").get("policy")
+        if policy is None:
+            return
         inspect = engine.find(self._id)
-        if inspect is None or policy is None:
+        if inspect is None:
             return
         if session.happened_in_this_boot("arming"):
             self.thaw()
