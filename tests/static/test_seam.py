@@ -60,7 +60,7 @@ def words_of_a_container(root: Path) -> list[tuple[str, str]]:
         lines = text.splitlines()
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
             for number, part in enumerate(token.string.lower().splitlines(), token.start[0]):
-                if _WORD in part and _TYPE not in lines[number - 1]:
+                if _WORD in part and _WORD in lines[number - 1].replace(_TYPE, "").lower():
                     found.add((name, lines[number - 1].strip()))
     return sorted(found)
 

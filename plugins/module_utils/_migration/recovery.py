@@ -177,7 +177,7 @@ def word(session: str) -> dict[str, t.Any]:
 
 
 def clean(*, session: str | None, name: str | None, check_mode: bool) -> dict[str, t.Any]:
-    """Remove the old copies that finished sessions have kept on their source. Volumes are left alone.
+    """Remove the old copies that finished sessions have kept on their source. Data is left alone.
 
     The record of a move stays (a few lines without secrets): it is how a later move back knows whose data lies here. It goes when
     it is not needed any more, which its kind knows. The record of a session that moved nothing goes at once, but for a refusal of

@@ -28,7 +28,7 @@ TRANSITIONS: dict[str, dict[str, tuple[str, ...]]] = {
         # Once for each attempt.
         "freezing": ("freezing", "dumped", "aborted"),
         "dumped": ("sent", "aborted"),
-        # held: the destination has restored the copy and keeps it frozen (engine runtime only).
+        # held: the destination has restored the copy and keeps it frozen (only where a copy can be held).
         "sent": ("held", "committed", "aborted"),
         "held": ("committed", "aborted"),
         "committed": ("closed",),

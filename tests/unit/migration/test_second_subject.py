@@ -50,7 +50,14 @@ shift
 echo "$*" >> "$OTHER_HOST/words"
 DIE_AT=$DIE_AT_THERE exec "$PYTHON" -m tests.unit.helpers.sleeper_host "$OTHER_HOST" serve "$(cat "$OTHER_HOST/session")" "$*"
 """
-_SYSTEMCTL = "#!/bin/sh\nprintf 'ActiveState=active\\nUnitFileState=enabled\\n'\n"
+# The timer of the watchdog is at work, and no service that settles a session.
+_SYSTEMCTL = """\
+#!/bin/sh
+case $* in
+*livemigrate-settle@*) echo ActiveState=inactive ;;
+*) printf 'ActiveState=active\\nUnitFileState=enabled\\n' ;;
+esac
+"""
 _PEER = {"address": "192.0.2.1", "port": 22, "user": "root", "host_keys": ["ssh-ed25519 AAAA"]}
 
 

@@ -286,10 +286,12 @@ class Original:
         """Thaw it, and give it back its name and its restart policy."""
         session = self.session
         policy = session.data("arming").get("policy")
+        if policy is None:
+            return
         try:
             with self._keeper.within(_THAW_SECONDS) as engine:
                 inspect = engine.find(self._id)
-                if inspect is None or policy is None:
+                if inspect is None:
                     return
                 if session.happened_in_this_boot("arming"):
                     self.thaw()

@@ -67,6 +67,20 @@ def _left(roots: dict[str, str], *containers: str, volumes: tuple[str, ...] = ()
 Closed = Callable[..., Session]
 
 
+def test_records_of_other_kinds_are_not_a_container_s_to_remove(
+    roots: dict[str, str], closed: Callable[..., Session]
+) -> None:
+    """Which of them are needed their kind knows."""
+    closed(SOURCE, "aborted", days=31)
+    session = Session.open(
+        "20261123T235959Z-3f9a1c", SOURCE, {"kind": "ship", "ship_id": "ship.1", "ship_name": "argo"}, **roots
+    )
+    bring_to(session, "committed").close(keep=True)
+    path = Path(session.path("session.json"))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "opened": time.time() - 31 * DAY}))
+    assert _left(roots) == [session.id]
+
+
 def test_what_is_over_for_a_month_goes(closed: Closed, make_session: MakeSession, roots: dict[str, str]) -> None:
     for role, phase in ((SOURCE, "aborted"), (SOURCE, "committed"), (DESTINATION, "refused"), (DESTINATION, "run")):
         closed(role, phase, days=31)
