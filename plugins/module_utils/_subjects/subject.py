@@ -20,13 +20,10 @@ from __future__ import annotations
 import typing as t
 
 from .._base.errors import MigrationError
+from .._channel.tree import Tree
+from .._criu.images import Manifest
+from .._host.flush import Flush
 from .._session.session import Session
-
-if t.TYPE_CHECKING:
-    # Not at run time: a start of the agent that needs none of them imports this file.
-    from .._channel.tree import Tree
-    from .._criu.images import Manifest
-    from .._host.flush import Flush
 
 Params = t.Mapping[str, t.Any]
 Result = dict[str, t.Any]
