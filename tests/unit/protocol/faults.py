@@ -26,7 +26,7 @@ from tests.unit.protocol.invariants import (
     ONE_HISTORY,
     SERVICE_RUNS,
 )
-from tests.unit.protocol.states import CREATED, ENDED, FROZEN, HELD, NO, UP, Destination, Setting, Source
+from tests.unit.protocol.states import CREATED, ENDED, FROZEN, HELD, NO, STOPPED, UP, Destination, Setting, Source
 from tests.unit.protocol.transitions import (
     PERSON,
     Here,
@@ -46,6 +46,7 @@ _DESTINATION_CUTS = Setting(source_power_cuts=False)
 _NO_LIVE_RESTORE = replace(_QUIET, live_restore=False)
 _PEOPLE = replace(_QUIET, people=True)
 _SUPERVISOR = replace(_QUIET, supervisor=True)
+_HANGS = replace(_QUIET, dockerd_hangs=True)
 
 
 class Planted(NamedTuple):
@@ -159,6 +160,12 @@ def _dump_without_a_sigstop(here: Here[Source]) -> list[Outcome]:
 @look("")
 def _frozen_is_enough(here: Here[Source]) -> list[Outcome]:
     return [here.next()] if here.me.container in (FROZEN, HELD) else [here.go("settle")]
+
+
+@step("_subjects.container.original.Original.thaw")
+def _thaw_by_dockerd_alone(here: Here[Source]) -> list[Outcome]:
+    frozen = here.me.this_boot and here.me.container in (FROZEN, HELD, STOPPED)
+    return source.with_dockerd(here, **(source.running(here.me) if frozen else {}))
 
 
 @event(PERSON)
@@ -295,6 +302,12 @@ PLANTED = (
         _PEOPLE,
         NEVER_TWO,
         _in_source(lambda host: host.with_instead(source.see_that_it_is_frozen_still, _go_unlooked)),
+    ),
+    Planted(
+        "a thaw waits for a dockerd that hangs",
+        _HANGS,
+        SERVICE_RUNS,
+        _in_source(lambda host: host.with_instead(source.thaw, _thaw_by_dockerd_alone)),
     ),
     Planted(
         "the shim starts a marked copy afresh",

@@ -82,6 +82,12 @@ def dockerd_starts_source(here: Here[Source]) -> Outcomes:
     return [here.happens(**(running(here.me) if here.me.policy == OWN else {"container": ENDED}))]
 
 
+@event(FAULT)
+def dockerd_hangs_source(here: Here[Source]) -> Outcomes:
+    """By SIGSTOP, or because of a lock that somebody in it holds."""
+    return [here.happens(hangs=True)] if here.setting.dockerd_hangs and not here.me.hangs else []
+
+
 @event(STEP)
 def the_kernel_writes_the_policy_to_the_disk(here: Here[Source]) -> Outcomes:
     if here.me.power != UP or here.me.policy == here.me.policy_on_disk:
@@ -225,6 +231,7 @@ SOURCE_EVENTS: tuple[Step, ...] = (
     boot_source,
     dockerd_ends_source,
     dockerd_starts_source,
+    dockerd_hangs_source,
     the_kernel_writes_the_policy_to_the_disk,
     docker_unpause,
     docker_stop,

@@ -143,6 +143,9 @@ def see_who_decides(here: At) -> Outcomes:
 
 def _goes_on_here(here: At) -> Outcomes:
     """Where dockerd does not answer, a frozen service need not wait for that."""
+    if here.me.hangs:
+        # It is there, as far as anybody can tell.
+        return [here.go("abort")]
     answers = [] if here.me.container == CUT else [here.go("abort")]
     return [*answers, here.go("abort without dockerd", note="dockerd does not answer")]
 
@@ -188,14 +191,19 @@ def thaw_without_dockerd(here: At) -> Outcomes:
 
 def with_dockerd(here: At, **changes: Any) -> Outcomes:
     """Go on where the engine answers; else the watchdog tries again later."""
-    answers = [] if here.me.container == CUT else [here.next(**changes)]
-    return [*answers, here.stop(note="dockerd does not answer")]
+    return [*_answered(here, **changes), here.stop(note="dockerd does not answer")]
+
+
+def _answered(here: At, **changes: Any) -> Outcomes:
+    return [] if here.me.container == CUT or here.me.hangs else [here.next(**changes)]
 
 
 @step("_subjects.container.original.Original.thaw")
 def thaw(here: At) -> Outcomes:
+    """Where dockerd does not answer, or refuses, the tasks go on without it."""
     frozen = here.me.this_boot and here.me.container in (FROZEN, HELD, STOPPED)
-    return with_dockerd(here, **(running(here.me) if frozen else {}))
+    goes_on = running(here.me) if frozen else {}
+    return [*_answered(here, **goes_on), here.stop("dockerd does not answer", **goes_on)]
 
 
 @step("_subjects.container.original.Original.go_on")

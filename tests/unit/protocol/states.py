@@ -62,6 +62,8 @@ class Source(NamedTuple):
     ran_since_dump: bool = False
     #: whether the watchdog looks after this session
     watched: bool = True
+    #: whether dockerd takes calls and answers none about the container, for good
+    hangs: bool = False
     at: At | None = None
 
     @property
@@ -126,6 +128,8 @@ class Setting:
     destination_power_cuts: bool = True
     #: dockerd leaves its containers alone when it ends
     live_restore: bool = True
+    #: dockerd on the source may hang, and nobody does anything about it
+    dockerd_hangs: bool = False
     #: somebody uses docker on either container
     people: bool = False
     #: something on the source starts the container by its name as soon as it has ended (a systemd unit, cron, autoheal)
