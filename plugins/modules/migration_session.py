@@ -359,13 +359,23 @@ def _body(params: Params, check_mode: bool) -> Result:
         return {"sessions": session_stories.stories(**only), "moved": moved}
     if state == "settled":
         if params["destination_word"] is None:
-            open_ones = session_stories.unsettled(role=params["role"], peer_settled=params["peer_settled"], **only)
+            open_ones = session_stories.unsettled(
+                role=params["role"], other_half_settled=params["peer_settled"], **only
+            )
             if not open_ones:
                 return {"changed": False, "sessions": session_stories.stories(**only)}
-        names = ("role", "wait", "abandoned", "peer_settled", "destination_lost", "destination_word")
-        return step_call.recover(state, {"check_mode": check_mode, **{key: params[key] for key in names}, **only}, code)
+        given = {
+            "ignore_lease": params["abandoned"],
+            "other_half_settled": params["peer_settled"],
+            "destination_decision": params["destination_word"],
+            **{key: params[key] for key in ("role", "wait", "destination_lost")},
+        }
+        return step_call.recover(state, {"check_mode": check_mode, **given, **only}, code)
     if state == "decided":
-        return {"changed": True} if check_mode else step_call.recover(state, {"session": params["session"]}, code)
+        if check_mode:
+            return {"changed": True}
+        result = step_call.recover(state, {"session": params["session"]}, code)
+        return {**result, "word": result["destination_decision"]}
     return step_call.recover(state, {"check_mode": check_mode, **only}, code)
 
 

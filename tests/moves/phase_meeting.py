@@ -109,7 +109,7 @@ def wait_settled(moving: Moving, host: Host, *, seconds: float = SETTLED_WITHIN)
 
 def with_a_word_unheard(moving: Moving, source: Host, destination: Host) -> tuple[Migration, Meeting]:
     """A handover in which the destination has said RUN and nobody has heard it: the source's step is stopped."""
-    # The word to run follows the decision at once, and the farewell when the old copy has been ended.
+    # The message to run follows the decision at once, and the command to close when the old copy has been ended.
     meeting = Meeting(source, moving.name, "decision", "STOP")
     migration = moving.move(source, destination)
     meeting.happened(migration)

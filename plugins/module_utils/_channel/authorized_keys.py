@@ -127,38 +127,38 @@ def _as_account(account: pwd.struct_passwd, path: str, work: t.Callable[[], None
     if child == 0:
         _be_the_child(account, groups, writing, work)
     os.close(writing)
-    said = b""
+    outcome = b""
     try:
         while select.select([reading], [], [], _SECONDS)[0]:
             part = os.read(reading, 4096)
-            said += part
+            outcome += part
             if not part:
                 break
         else:
             os.kill(child, signal.SIGKILL)
-            said = f"nothing came of it within {_SECONDS:g} seconds".encode()
+            outcome = f"the process for it did not end within {_SECONDS:g} seconds".encode()
     finally:
         os.close(reading)
         os.waitpid(child, 0)
-    if said != _DONE:
-        why = said.decode("utf-8", "replace") or "the process for it was killed"
+    if outcome != _DONE:
+        why = outcome.decode("utf-8", "replace") or "the process for it was killed"
         raise _failed(path, account.pw_name, why)
 
 
 def _be_the_child(
     account: pwd.struct_passwd, groups: t.Sequence[int], writing: int, work: t.Callable[[], None]
 ) -> t.NoReturn:
-    said = b""
+    outcome = b""
     try:
         os.setgroups(list(groups))
         os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
         os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
         work()
-        said = _DONE
-    except BaseException as exc:  # noqa: BLE001 - it is told, and the child ends here
-        said = (str(exc) or type(exc).__name__).encode("utf-8", "replace")
+        outcome = _DONE
+    except BaseException as exc:  # noqa: BLE001 - the parent reports it, and the child ends here
+        outcome = (str(exc) or type(exc).__name__).encode("utf-8", "replace")
     finally:
-        os.write(writing, said)
+        os.write(writing, outcome)
         # Not by exit: what the parent has begun is not the child's to end.
         os._exit(0)
 

@@ -158,12 +158,12 @@ def put(stream: t.BinaryIO, directory: str, done: t.Container[str] = ()) -> tupl
             target = os.readlink(os.path.join(directory, name))
             if not _leads_inside(name, target):
                 raise _none_of_criu(name)
-            messages.say(stream, {"put": name, "link": target})
+            messages.send(stream, {"put": name, "link": target})
             manifest[name] = {"size": 0, "link": target}
             continue
         with _Image(directory, name) as image:
             size = image.size
-            messages.say(stream, {"put": name, "size": size})
+            messages.send(stream, {"put": name, "size": size})
             image.send(stream, size, buffer)
             manifest[name] = image.entry()
         total += size
@@ -190,13 +190,13 @@ class Follower:
     other. Should it ever do otherwise, the sizes do not fit in the end and the checkpoint is not used.
     """
 
-    def __init__(self, stream: t.BinaryIO, directory: str, hang_up: t.Callable[[], None]) -> None:
+    def __init__(self, stream: t.BinaryIO, directory: str, disconnect: t.Callable[[], None]) -> None:
         """
-        :param hang_up: ends the connection at once, so that nothing waits in a write to it.
+        :param disconnect: ends the connection at once, so that nothing waits in a write to it.
         """
         self._stream = stream
         self._directory = directory
-        self._hang_up = hang_up
+        self._disconnect = disconnect
         self._complete = threading.Event()
         self._given_up = False
         self._finished = False
@@ -212,7 +212,7 @@ class Follower:
         if not self._finished:
             self._given_up = True
             self._complete.set()
-            self._hang_up()
+            self._disconnect()
             self._thread.join()
 
     def finish(self) -> tuple[Manifest, int]:
@@ -256,7 +256,7 @@ class Follower:
         """Send one file as it grows, until the checkpoint is complete or CRIU has begun another."""
         buffer = _buffer()
         with _Image(self._directory, name) as image:
-            messages.say(self._stream, {"put": name, "parts": True})
+            messages.send(self._stream, {"put": name, "parts": True})
             while not self._given_up:
                 # Before the look at the size: what was written before it was complete is seen then.
                 ended = self._complete.is_set() or self._pages()[-1] != name
@@ -269,7 +269,7 @@ class Follower:
                     # What lies in our own buffer is not on its way.
                     self._stream.flush()
                 elif ended:
-                    messages.say(self._stream, {"part": 0})
+                    messages.send(self._stream, {"part": 0})
                     self._manifest[name] = image.entry()
                     return
                 else:
@@ -285,7 +285,7 @@ def _count(value: object) -> int:
     return value
 
 
-def take(stream: messages.Source, message: messages.Message, directory: str) -> dict[str, int | str]:
+def take(stream: messages.Readable, message: messages.Message, directory: str) -> dict[str, int | str]:
     """Receive the file or link that a ``put`` announces, into a directory that is ours alone.
 
     :returns: what a manifest says of it.
@@ -310,10 +310,10 @@ def take(stream: messages.Source, message: messages.Message, directory: str) -> 
         if not parts:
             _receive(stream, size, name, fd, digest)
         while parts:
-            said = messages.hear(stream)
-            if said is None:
+            announced = messages.receive(stream)
+            if announced is None:
                 raise _cut_off(name)
-            count = _count(said["part"])
+            count = _count(announced["part"])
             if not count:
                 break
             _receive(stream, count, name, fd, digest)
@@ -341,7 +341,7 @@ def _cut_off(name: str) -> MigrationError:
     return MigrationError("checkpoint_corrupt", f"The connection ended in the middle of {name}.")
 
 
-def _receive(stream: messages.Source, left: int, name: str, fd: int, digest: _Sha256) -> None:
+def _receive(stream: messages.Readable, left: int, name: str, fd: int, digest: _Sha256) -> None:
     # One buffer for all of it, and not a new one for each chunk.
     buffer = memoryview(bytearray(min(left, _CHUNK)))
     read_into = messages.read_into(stream)

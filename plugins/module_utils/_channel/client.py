@@ -4,10 +4,10 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""The one way between the two hosts, seen from the source: SSH with a key, a command and a life of this session alone.
+"""The one connection between the two hosts, at its source end: SSH with a key and a command that only this session has.
 
 The key is made on the source for this session; the destination accepts it for one forced command (the agent, see
-``_channel/server.py``), which understands a handful of words. The destination's host keys come through Ansible and are
+``_channel/server.py``), which understands a handful of commands. The destination's host keys come through Ansible and are
 pinned. All calls of a session share one SSH connection.
 """
 
@@ -61,7 +61,8 @@ _RSYNC_VANISHED = 24
 
 _NO_LIMIT = float(7 * 24 * 3600)
 
-# What is heard when the destination's half has been closed: its key is gone or, through a connection that stands, its agent.
+# What ssh prints when the destination's half has been closed: its key is gone or, through a connection that is still open, its
+# agent.
 _REVOKED = re.compile(r"Permission denied \(|can't open file '[^']*/agent\.pyz'")
 # What ssh says, with this exit code, when it could not connect. Everything else comes from a host that is there.
 _NOT_CONNECTED = re.compile(r"^ssh: (connect to host .* port \d+: |Could not resolve hostname )", re.MULTILINE)
@@ -96,7 +97,7 @@ def make_key(session: Session, runner: Runner = run) -> str:
             os.unlink(path)
         argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"livemigrate:{session.id}", "-f", path]
         run_checked(runner, argv, "channel_failed", "make the key of the channel")
-        # After a power cut the source needs it to ask for the destination's word.
+        # After a power cut the source needs it to ask for the destination's decision.
         for name in (path, path + ".pub"):
             durable.sync_file(name)
         durable.sync_directory(session.directory)
@@ -110,7 +111,7 @@ def set_peer(session: Session, peer: t.Mapping[str, t.Any]) -> None:
     The addresses that its name has now are noted too: whether it is alive is asked where that name may lead to nowhere.
 
     :param peer: ``address``, ``port``, ``user``, ``host_keys`` (lines as in /etc/ssh/ssh_host_*_key.pub). The account and the
-        keys are what the destination says of itself.
+        keys come from the destination itself.
     :raises MigrationError: ``invalid_name`` for an account or address that is none; ``channel_failed``.
     """
     place: dict[str, t.Any] = {
@@ -159,7 +160,7 @@ class Channel:
         self._destination = f"{self._user}@{self._address}"
 
     def _ssh(self, *more: str) -> list[str]:
-        """ssh up to where the address and a word follow.
+        """ssh up to where the address and a command follow.
 
         :param more: further options.
         """
@@ -190,13 +191,13 @@ class Channel:
         # What comes from the destination can be no option: each stands where ssh looks for nothing else.
         return [*argv, "-l", self._user, *more, "--"]
 
-    def call(self, word: str, *, timeout: float = 60.0) -> dict[str, t.Any]:
-        """Say one word to the destination's agent and return its answer.
+    def call(self, command: str, *, timeout: float = 60.0) -> dict[str, t.Any]:
+        """Send one command to the destination's agent and return its answer.
 
         :raises MigrationError: ``destination_unreachable`` when no answer came (its detail ``connected`` is false where ssh could
-            not connect); ``channel_revoked``; the agent's own failure when it told one.
+            not connect); ``channel_revoked``; the agent's own failure when it reports one.
         """
-        done = self._run([*self._ssh(), self._address, word], timeout=timeout)
+        done = self._run([*self._ssh(), self._address, command], timeout=timeout)
         return self._answer(done.rc, done.stdout, done.stderr)
 
     def _answer(self, rc: int, stdout: str, stderr: str) -> dict[str, t.Any]:
@@ -217,7 +218,7 @@ class Channel:
                 "channel_revoked",
                 f"The destination {self._destination} does not let this session in any more: its half has been closed, or the "
                 "session's key has expired (after a day) or was taken out of authorized_keys. recover.yml, run for both hosts, "
-                "carries the destination's word.",
+                "carries the destination's decision to this host.",
                 address=self._destination,
             )
         if not isinstance(answer, dict):
@@ -233,12 +234,12 @@ class Channel:
             raise MigrationError.from_failure(failure)
         return answer
 
-    def stream(self, word: str, chunks: t.Iterable[bytes]) -> tuple[dict[str, t.Any], int]:
-        """Say a word and pour bytes after it; returns the agent's answer and the number of bytes."""
+    def stream(self, command: str, chunks: t.Iterable[bytes]) -> tuple[dict[str, t.Any], int]:
+        """Send a command and bytes after it; returns the agent's answer and the number of bytes."""
         sent = 0
         # Not run_command: that would want the whole stream in memory.
         with subprocess.Popen(  # pylint: disable=ansible-bad-function
-            [*self._ssh(), self._address, word],
+            [*self._ssh(), self._address, command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -249,7 +250,7 @@ class Channel:
                     stdin.write(chunk)
                     sent += len(chunk)
             except BrokenPipeError:
-                # The other end has stopped listening; its answer says why.
+                # The destination has stopped reading; its answer says why.
                 pass
             except BaseException:
                 process.kill()
@@ -262,10 +263,10 @@ class Channel:
             process.returncode, stdout.decode("utf-8", "replace"), stderr.decode("utf-8", "replace")
         ), sent
 
-    def converse(self, word: str) -> subprocess.Popen[bytes]:
-        """Say one word and keep talking: standard input and output are the destination's ends of the talk."""
+    def start_conversation(self, name: str) -> subprocess.Popen[bytes]:
+        """Begin a conversation: the standard input of this process leads to the destination, its standard output from there."""
         process = subprocess.Popen(  # pylint: disable=ansible-bad-function
-            [*self._ssh(), self._address, word],
+            [*self._ssh(), self._address, name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -307,7 +308,7 @@ class Channel:
         found = _SENT.search(done.stdout)
         return int(found.group(1)) if found else 0
 
-    def hang_up(self) -> None:
+    def disconnect(self) -> None:
         """End the shared connection."""
         with contextlib.suppress(MigrationError):
             self._run([*self._ssh("-O", "exit"), self._address], timeout=10)

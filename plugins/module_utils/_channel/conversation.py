@@ -4,7 +4,7 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""The source's end of a talk with the destination's agent, see ``_channel/messages.py``."""
+"""The source's end of a conversation with the destination's agent, see ``_channel/messages.py``."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .client import Channel
 
 
 class Conversation:
-    """A talk that begins with a word of the channel and goes on until its block ends."""
+    """A conversation: it begins with its name, which the channel carries as a command, and goes on until its block ends."""
 
-    def __init__(self, channel: Channel, word: str) -> None:
-        self._word = word
-        self._process = channel.converse(word)
-        # How long it was waited for when that was too long.
-        self._patience: float | None = None
+    def __init__(self, channel: Channel, name: str) -> None:
+        self._name = name
+        self._process = channel.start_conversation(name)
+        # Seconds of the time limit that has run out.
+        self._limit_passed: float | None = None
         self.output = t.cast("t.BinaryIO", self._process.stdin)
         self._input = t.cast("t.BinaryIO", self._process.stdout)
 
@@ -32,27 +32,27 @@ class Conversation:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        # The other end takes a closed connection for the end of the talk and decides nothing by itself.
+        # The other end takes a closed connection for the end of the conversation and decides nothing by itself.
         with contextlib.suppress(OSError):
             self.output.close()
         self._input.close()
         self._process.terminate()
         self._process.wait()
 
-    def hang_up(self) -> None:
-        """End the connection at once, whoever is saying something."""
+    def disconnect(self) -> None:
+        """End the connection at once, even in the middle of a message."""
         self._process.kill()
 
     @contextlib.contextmanager
-    def within(self, seconds: float) -> t.Iterator[None]:
-        """Hang up when what is said or awaited in between takes longer: what is moved stands still meanwhile.
+    def time_limit(self, seconds: float) -> t.Iterator[None]:
+        """End the connection when sending and receiving in this block take longer. What is moved is frozen meanwhile.
 
         A host whose disk hangs goes on answering SSH's own questions, so that those do not end the connection.
         """
 
         def give_up() -> None:
-            self._patience = seconds
-            self.hang_up()
+            self._limit_passed = seconds
+            self.disconnect()
 
         timer = threading.Timer(seconds, give_up)
         timer.start()
@@ -61,30 +61,31 @@ class Conversation:
         finally:
             timer.cancel()
 
-    def hear(self) -> messages.Message:
+    def receive(self) -> messages.Message:
         """The next answer.
 
-        :raises MigrationError: the failure that the other end told; ``destination_unreachable`` when it has hung up.
+        :raises MigrationError: the failure that the destination reports; ``destination_unreachable`` when it has closed the
+            connection.
         """
         answer = None
         with contextlib.suppress(ValueError):
-            answer = messages.hear(self._input)
+            answer = messages.receive(self._input)
         if answer is None:
-            why = f"The destination has hung up in the middle of the {self._word}."
-            if self._patience is not None:
-                why = f"The destination did not answer within {self._patience:g} seconds in the middle of the {self._word}."
+            why = f"The destination has closed the connection in the middle of the {self._name}."
+            if self._limit_passed is not None:
+                why = f"The destination did not answer within {self._limit_passed:g} seconds in the middle of the {self._name}."
             raise MigrationError("destination_unreachable", why)
         failure = answer.get("failure")
         if failure:
             raise MigrationError.from_failure(failure)
         return answer
 
-    def ask(self, message: messages.Message) -> messages.Message:
-        """Say something and hear the answer.
+    def request(self, message: messages.Message) -> messages.Message:
+        """Send a message and receive the answer.
 
-        :raises MigrationError: as :meth:`hear`.
+        :raises MigrationError: as :meth:`receive`.
         """
-        # Where it has hung up, its last words say why.
+        # Where it has closed the connection, its last message says why.
         with contextlib.suppress(BrokenPipeError):
-            messages.say(self.output, message)
-        return self.hear()
+            messages.send(self.output, message)
+        return self.receive()

@@ -7,7 +7,7 @@
 """Whether a destination that a person has declared lost may be taken for that.
 
 Only one to which no connection can be made. A destination that refuses the key, whose agent cannot start or whose sshd is down
-is alive: it may have said RUN, and then the copy runs there. So is one whose firewall turns the connection away.
+is alive: it may have decided RUN, and then the copy runs there. So is one whose firewall turns the connection away.
 """
 
 from __future__ import annotations
@@ -111,9 +111,9 @@ def sign_of_life(addresses: t.Iterable[str], port: int, connect: _Connect = _con
 
 
 def require(session: Session, failure: MigrationError) -> None:
-    """Make sure that a destination which did not say its word cannot be reached at all.
+    """Make sure that a destination which did not tell its decision cannot be reached at all.
 
-    :param failure: what asking for its word has ended with.
+    :param failure: the error with which the request for its decision ended.
     :raises MigrationError: ``destination_not_lost`` where it is alive, or may be.
     """
     peer = durable.read_json(session.path("peer.json")) or {}
@@ -128,7 +128,7 @@ def require(session: Session, failure: MigrationError) -> None:
     raise MigrationError(
         "destination_not_lost",
         f"Session {session.id} stays frozen here, although its destination was declared lost: a destination counts as lost only "
-        f"when no connection to it can be made. {cause} Run recover.yml for both hosts: it carries the destination's word to "
+        f"when no connection to it can be made. {cause} Run recover.yml for both hosts: it carries the destination's decision to "
         f"this one. If another machine has that address by now, first cut this host off from it (ip route add unreachable "
         f"{address or 'ADDRESS'}), then declare it lost again.",
         session=session.id,

@@ -10,10 +10,10 @@ A database was told on the source that its write is on the disk. The destination
 the kernel leaves it for 30 seconds. So the file systems on which the content arrives are flushed twice: after the pass in which
 it is sent ahead, while the original runs, and after the last pass. The second time there is little left to write.
 
-Both hosts hold a talk (see ``_channel/messages.py``) around a pass, named ``transfer``. The destination says ``{"ready": true}``
-when it has the file systems open (see ``_host/flush.py`` for why that comes first), the source lets rsync do the pass, says
-``{"flush": SECONDS}`` and hears ``{"seconds": SECONDS}``. The last pass of what can be held has the talk ``handover`` around it
-instead: there the flush is beside the restore.
+Both hosts have a conversation (see ``_channel/messages.py``) around a pass, named ``transfer``. The destination sends ``{"ready":
+true}`` when it has the file systems open (see ``_host/flush.py`` for why that comes first). The source lets rsync do the pass,
+sends ``{"flush": SECONDS}`` and receives ``{"seconds": SECONDS}``. The last pass of what can be held has the conversation
+``handover`` around it instead: there the flush is beside the restore.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from .client import Channel
 from .conversation import Conversation
 from .tree import CHECKPOINT, INBOX
 
-WORD = "transfer"
+COMMAND = "transfer"
 
 # Seconds that a flush may take while the original runs: all that memory can hold, on a slow disk.
 RUNNING_SECONDS = 3600.0
 # The same while it stands still, besides what its memory takes where that lies on the same disk. Less than the source waits for
-# an answer, so that it hears the reason.
+# an answer, so that it receives the reason.
 FROZEN_SECONDS = 45.0
 
 # Seconds for an answer, besides what the flush takes.
 _ANSWER_SECONDS = 60.0
 
-# What comes through the channel and is not needed after a power cut: the checkpoint, and what is said about it.
+# What comes through the channel and is not needed after a power cut: the checkpoint, and its description.
 _PASSING = (INBOX, CHECKPOINT)
 
 
@@ -53,12 +53,12 @@ def send(session: Session, passes: t.Callable[[], int], *, seconds: float) -> in
     :returns: the bytes sent.
     :raises MigrationError: ``flush_failed`` where the destination cannot; ``destination_unreachable``; what *passes* raises.
     """
-    with Conversation(Channel(session), WORD) as talk:
-        with talk.within(_ANSWER_SECONDS):
-            talk.hear()
+    with Conversation(Channel(session), COMMAND) as conversation:
+        with conversation.time_limit(_ANSWER_SECONDS):
+            conversation.receive()
         sent = passes()
-        with talk.within(_ANSWER_SECONDS + seconds):
-            talk.ask({"flush": seconds})
+        with conversation.time_limit(_ANSWER_SECONDS + seconds):
+            conversation.request({"flush": seconds})
     return sent
 
 
@@ -77,18 +77,18 @@ def arriving(session: Session) -> Flush:
     return Flush(trees, [data_root] if data_root else [], host="destination")
 
 
-def converse(session: Session, source: t.BinaryIO, answers: t.BinaryIO) -> None:
+def serve_transfer(session: Session, source: t.BinaryIO, answers: t.BinaryIO) -> None:
     """On the destination: the other end of :func:`send`."""
     try:
         with arriving(session) as flush:
-            messages.say(answers, {"ready": True})
-            message = messages.hear(messages.Listener(source, session.renew))
+            messages.send(answers, {"ready": True})
+            message = messages.receive(messages.KeepAliveReader(source, session.renew))
             if message is None:
                 return
             if "flush" not in message:
-                raise MigrationError("channel_refused", "The channel does not know that message.")
+                raise MigrationError("channel_refused", "The destination's agent does not know that message.")
             with session.alive():
                 flush.now(float(message["flush"]))
-            messages.say(answers, {"seconds": flush.seconds})
+            messages.send(answers, {"seconds": flush.seconds})
     except (MigrationError, OSError, TypeError, ValueError) as exc:
-        messages.say(answers, {"failure": MigrationError.of(exc, "channel_failed").as_failure()})
+        messages.send(answers, {"failure": MigrationError.of(exc, "channel_failed").as_failure()})

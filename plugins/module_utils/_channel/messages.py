@@ -4,7 +4,7 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""What the two hosts say to each other while what is moved stands still, over one connection that is open before it does.
+"""The messages of a conversation between the two hosts. Its connection is open before what is moved is frozen.
 
 Lines of JSON in both directions. A line that announces a file is followed by that file, see ``_channel/checkpoint_stream.py``.
 """
@@ -22,8 +22,8 @@ _LONGEST_LINE = 1 << 24
 Message = dict[str, t.Any]
 
 
-class Source(t.Protocol):
-    """What is heard from."""
+class Readable(t.Protocol):
+    """A stream that messages are received from."""
 
     def read(self, size: int, /) -> bytes:
         """As of a file."""
@@ -32,36 +32,36 @@ class Source(t.Protocol):
         """As of a file."""
 
 
-def read_into(stream: Source) -> t.Callable[[memoryview], int]:
+def read_into(stream: Readable) -> t.Callable[[memoryview], int]:
     """The function that reads from a stream into a buffer, and tells how many bytes."""
     # Every buffered stream has it; typing's BinaryIO does not say so.
     return t.cast("t.Callable[[memoryview], int]", stream.readinto)  # type: ignore[attr-defined]
 
 
-class Listener:
-    """A stream on which whatever comes is a sign of life of the other end; that the connection stands is none.
+class KeepAliveReader:
+    """A stream that takes all that arrives for a sign of life of the other host.
 
-    A host that has lost its power leaves it standing for hours.
+    An open connection is no such sign: when a host loses its power, its connections stay open for hours.
 
-    :param alive: called for every line and every piece of a file that has come.
+    :param alive: called for every line and every piece of a file that has arrived.
     """
 
-    def __init__(self, stream: Source, alive: t.Callable[[], None]) -> None:
+    def __init__(self, stream: Readable, alive: t.Callable[[], None]) -> None:
         self._stream = stream
         self._alive = alive
 
-    def _came(self, data: bytes) -> bytes:
+    def _arrived(self, data: bytes) -> bytes:
         if data:
             self._alive()
         return data
 
     def read(self, size: int, /) -> bytes:
         """As of a file."""
-        return self._came(self._stream.read(size))
+        return self._arrived(self._stream.read(size))
 
     def readline(self, limit: int, /) -> bytes:
         """As of a file."""
-        return self._came(self._stream.readline(limit))
+        return self._arrived(self._stream.readline(limit))
 
     def readinto(self, buffer: memoryview, /) -> int:
         """As of a file."""
@@ -71,20 +71,24 @@ class Listener:
         return count
 
 
-def say(stream: t.BinaryIO, message: Message) -> None:
+def send(stream: t.BinaryIO, message: Message) -> None:
     """Send one message."""
     stream.write(json.dumps(message).encode() + b"\n")
     stream.flush()
 
 
-def hear(stream: Source) -> Message | None:
-    """The next message, None where the other end has hung up."""
+def receive(stream: Readable) -> Message | None:
+    """The next message, None where the other host has closed the connection."""
     line = stream.readline(_LONGEST_LINE)
     if not line.endswith(b"\n"):
         if len(line) == _LONGEST_LINE:
-            raise MigrationError("channel_failed", "The other end of the channel says something that has no end.")
+            raise MigrationError(
+                "channel_failed", "The other host has sent a message through the channel that is too long."
+            )
         return None
     message = json.loads(line)
     if not isinstance(message, dict):
-        raise MigrationError("channel_failed", "The other end of the channel says something that is no message.")
+        raise MigrationError(
+            "channel_failed", "The other host has sent something through the channel that is not a message."
+        )
     return message

@@ -4,12 +4,12 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""The channel's other end: who may come in, and the few words the destination's agent understands.
+"""The channel's destination end: who may come in, and the few commands that the destination's agent understands.
 
 ``authorise`` lets a session's key in for one forced command; ``serve`` is that command. It can write into the places that
 this session prepared and nowhere else, it never reads anything out, and it runs nothing but ``rsync --server`` and its own
-code. Words: ``ping``, ``transfer`` and ``handover`` (a talk follows, see ``_channel/messages.py``), ``verdict``, ``bye``, those
-that the kind of what is moved has beside them (``Kind.messages``), and rsync's own server command.
+code. Commands: ``ping``, ``decision``, ``close``, those that the kind of what is moved has beside them (``Kind.commands``), and
+rsync's own server command. A conversation (see ``_channel/messages.py``) begins with its name: ``transfer`` or ``handover``.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _IDENTITIES = "identities.json"
 # A name and no path: what it stands for is what the session has prepared under it, see :func:`set_targets`.
 _TARGET = re.compile(r"[a-z]+(/[a-zA-Z0-9][a-zA-Z0-9_.-]*)?/?")
 
-#: what a talk leaves to be done
+#: what a conversation leaves to be done
 Afterwards = t.Callable[[], None]
 
 
@@ -97,7 +97,7 @@ def authorise(session: Session, user: str, public_key: str, agent: t.Sequence[st
     if user != "root":
         serve = f"sudo -n {serve}"
         _let_become_root(session, user, " ".join((*agent, "serve", session.id)), runner)
-    # sshd hands the client's own words over in this variable; quoted, they reach the agent as one argument.
+    # sshd hands the client's own command over in this variable; quoted, it reaches the agent as one argument.
     command = serve + ' \\"$SSH_ORIGINAL_COMMAND\\"'
     line = f"{_key_options(command, runner)} {kind} {blob} {_marker(session.id)}"
     authorized_keys.rewrite(
@@ -116,7 +116,7 @@ def _let_become_root(session: Session, user: str, command: str, runner: Runner) 
     """
     draft = session.path("sudoers")
     expires = time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() + KEY_LIFE_SECONDS))
-    said = ""
+    output = ""
     try:
         # A sudo that does not know an end (before 1.8.20, sudo-rs) takes the whole file for broken.
         for end in (f"NOTAFTER={expires} ", ""):
@@ -126,11 +126,11 @@ def _let_become_root(session: Session, user: str, command: str, runner: Runner) 
             if done.rc == 0:
                 durable.write(_sudoers_path(session.id), rule, 0o440)
                 return
-            said = done.output
+            output = done.output
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)
-    raise MigrationError("channel_failed", f"The sudo rule for the channel is not accepted: {said}")
+    raise MigrationError("channel_failed", f"The sudo rule for the channel is not accepted: {output}")
 
 
 def revoke(session: Session, runner: Runner = run) -> None:
@@ -194,10 +194,10 @@ def close_targets(session: Session) -> None:
     end_transfers(session)
 
 
-def rsync_server_argv(words: t.Sequence[str], targets: t.Mapping[str, str]) -> list[str]:
+def rsync_server_argv(parts: t.Sequence[str], targets: t.Mapping[str, str]) -> list[str]:
     """The command line to run for what a client's rsync asked for.
 
-    :param words: the client's own server command, split.
+    :param parts: the client's own server command, split.
     :param targets: name to directory.
     :raises MigrationError: ``channel_refused``.
     """
@@ -205,9 +205,9 @@ def rsync_server_argv(words: t.Sequence[str], targets: t.Mapping[str, str]) -> l
     def refuse(why: str) -> MigrationError:
         return MigrationError("channel_refused", f"The channel does not take that: {why}.")
 
-    if len(words) < 4 or words[0] != "rsync" or words[1] != "--server":
+    if len(parts) < 4 or parts[0] != "rsync" or parts[1] != "--server":
         raise refuse("not rsync's server command")
-    *options, dot, target = words[2:]
+    *options, dot, target = parts[2:]
     if dot != ".":
         raise refuse("rsync's server command has an unexpected form")
     for option in options:
@@ -251,13 +251,13 @@ def _noted(session: Session, pid: int) -> t.Iterator[None]:
 
 
 def end_transfers(session: Session) -> None:
-    """End what still takes in something for this session: an rsync or a talk whose other end has lost its power, say."""
+    """End what still takes in something for this session: an rsync or a conversation whose source may have lost its power."""
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(session.volatile):
             if name.startswith(_TRANSFER_PREFIX):
                 pid = int(name[len(_TRANSFER_PREFIX) :])
-                words = _command_line(pid)
-                ours = words.startswith(b"rsync\0--server\0") or f"\0serve\0{session.id}\0".encode() in words
+                arguments = _command_line(pid)
+                ours = arguments.startswith(b"rsync\0--server\0") or f"\0serve\0{session.id}\0".encode() in arguments
                 if ours and pid != os.getpid():
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
@@ -273,45 +273,48 @@ def _command_line(pid: int) -> bytes:
 
 def serve(
     session: Session,
-    command: str,
-    words: t.Mapping[str, t.Callable[[], dict[str, t.Any]]],
-    talks: t.Mapping[str, t.Callable[[], Afterwards | None]] | None = None,
+    request: str,
+    commands: t.Mapping[str, t.Callable[[], dict[str, t.Any]]],
+    conversations: t.Mapping[str, t.Callable[[], Afterwards | None]] | None = None,
 ) -> int:
     """Do what the source asked for, and answer as JSON on standard output (rsync speaks its own protocol there).
 
-    :param words: what each simple word does.
-    :param talks: what a word does that goes on talking on the channel's own streams. What they return is done when nothing can
-        come in by them any more: :func:`end_transfers` leaves it alone.
+    :param request: what the source has sent: a command, the name of a conversation, or rsync's server command.
+    :param commands: what each command does.
+    :param conversations: what each conversation does, on the channel's own streams. What it returns is done when nothing can come
+        in by it any more: :func:`end_transfers` leaves that alone.
     :returns: the exit code.
     """
-    talks = talks or {}
+    conversations = conversations or {}
     try:
-        parts = shlex.split(command)
-        if len(parts) == 1 and parts[0] in talks:
-            # Who holds this connection open need not be alive: what is said on it tells (see _channel/messages.py).
+        parts = shlex.split(request)
+        if len(parts) == 1 and parts[0] in conversations:
+            # Who holds this connection open need not be alive: what arrives on it tells (see _channel/messages.py).
             session.renew()
             with _noted(session, os.getpid()):
-                afterwards = talks[parts[0]]()
+                afterwards = conversations[parts[0]]()
             if afterwards is not None:
                 afterwards()
             return 0
-        if len(parts) == 1 and parts[0] in words:
-            # Who asks after a word that was given may do so for days and do nothing about it. This host has to tidy up meanwhile.
+        if len(parts) == 1 and parts[0] in commands:
+            # A source may ask for the decision for days and not act on it. This host has to tidy up meanwhile.
             with session.alive() if session.decision is None else contextlib.nullcontext():
-                answer = words[parts[0]]()
+                answer = commands[parts[0]]()
         elif parts and parts[0] == "rsync":
             targets = durable.read_json(session.memory_path(_TARGETS)) or {}
             # On the channel's own streams.
             return _run_rsync(session, rsync_server_argv(parts, targets), parts[-1])
         else:
-            raise MigrationError("channel_refused", f"The channel does not know the word {command[:40]!r}.")
+            raise MigrationError(
+                "channel_refused", f"The destination's agent does not know the command {request[:40]!r}."
+            )
     except (MigrationError, ValueError, OSError) as exc:
         failure = MigrationError.of(exc, "channel_failed")
-        if command.startswith("rsync "):
+        if request.startswith("rsync "):
             # Standard output is rsync's own there; the client shows what comes on the other stream.
             sys.stderr.write(failure.message + "\n")
         else:
-            # A whole line: the other end may be one that talks (see _channel/messages.py).
+            # A whole line: the source may be in a conversation (see _channel/messages.py).
             sys.stdout.write(json.dumps({"failure": failure.as_failure()}) + "\n")
         return 1
     json.dump(answer, sys.stdout)
@@ -319,7 +322,7 @@ def serve(
 
 
 def serve_rsync(argv: t.Sequence[str]) -> int:
-    """:func:`serve` for rsync's own command, without what the other words need; see ``_session/agent_package.py``.
+    """:func:`serve` for rsync's own command, without what the other commands need; see ``_session/agent_package.py``.
 
     :param argv: ``serve``, the session, the command.
     """

@@ -14,7 +14,7 @@ import typing as t
 #: rsync's options for a tree of which the other side is to have nothing else
 DELETE = ("--delete", "--force")
 
-# The targets that every session has: what is said about the thing that is moved, and CRIU's images of it (or what its kind has
+# The targets that every session has: the description of the thing that is moved, and CRIU's images of it (or what its kind has
 # instead of them).
 INBOX, CHECKPOINT = "inbox", "checkpoint"
 
@@ -23,7 +23,7 @@ class Tree(t.NamedTuple):
     """A directory that travels."""
 
     target: str
-    """Its name in the channel: a word, or ``WORD/NAME``. The destination knows which directory of its own that is."""
+    """Its name in the channel: ``TARGET`` or ``TARGET/NAME``. The destination knows which directory of its own that is."""
     path: str
     """Where it lies on this host."""
     options: tuple[str, ...]
@@ -46,7 +46,7 @@ class Tree(t.NamedTuple):
 
 
 def inbox(outbox: str) -> Tree:
-    """What the source says about the thing that is moved.
+    """The description of the thing that is moved, which the source sends.
 
     :param outbox: the directory that has it.
     """

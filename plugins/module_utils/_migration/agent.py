@@ -23,8 +23,8 @@ from .._session import phases
 from .._session import session as sessions
 from .._session.session import Session
 
-# The other imports are within functions: each word through the channel is a start of the agent. All of its code takes 0.2 s of a
-# processor to load, what a word needs less than half of that for most.
+# The other imports are within functions: each command through the channel is a start of the agent. All of its code takes 0.2 s
+# of a processor to load, what a command needs less than half of that for most.
 
 TRY_AGAIN = 75
 
@@ -83,23 +83,23 @@ def _settle(session: Session) -> str | None:
         return destination.settle(copy)
 
 
-def serve(session: Session, command: str) -> int:
-    """Answer one call through the channel."""
+def serve(session: Session, request: str) -> int:
+    """Answer one request through the channel."""
     from .._channel import durable_content
     from .._channel import server as channel_server
 
-    words: dict[str, t.Callable[[], dict[str, t.Any]]] = {
+    commands: dict[str, t.Callable[[], dict[str, t.Any]]] = {
         "ping": lambda: {"host": boot.host_identity()},
-        "verdict": lambda: _verdict(session),
-        "bye": lambda: _bye(session),
+        "decision": lambda: _decision(session),
+        "close": lambda: _close(session),
     }
-    talks = {
-        "handover": lambda: _hand_over(session),
-        durable_content.WORD: lambda: durable_content.converse(session, sys.stdin.buffer, sys.stdout.buffer),
+    conversations = {
+        "handover": lambda: _serve_handover(session),
+        durable_content.COMMAND: lambda: durable_content.serve_transfer(session, sys.stdin.buffer, sys.stdout.buffer),
     }
-    if command not in (*words, *talks):
-        words.update(_of_kind(session).messages(session))
-    return channel_server.serve(session, command, words, talks)
+    if request not in (*commands, *conversations):
+        commands.update(_of_kind(session).commands(session))
+    return channel_server.serve(session, request, commands, conversations)
 
 
 def _of_kind(session: Session) -> t.Any:
@@ -108,24 +108,24 @@ def _of_kind(session: Session) -> t.Any:
     return by_kind.of(session)
 
 
-def _verdict(session: Session) -> dict[str, t.Any]:
+def _decision(session: Session) -> dict[str, t.Any]:
     from . import destination
 
-    return destination.verdict(_of_kind(session).copy(session))
+    return destination.make_decision(_of_kind(session).copy(session))
 
 
-def _bye(session: Session) -> dict[str, t.Any]:
+def _close(session: Session) -> dict[str, t.Any]:
     from . import destination
 
     copy = _of_kind(session).copy(session)
     copy.reach()
-    return destination.bye(copy)
+    return destination.source_is_done(copy)
 
 
-def _hand_over(session: Session) -> t.Callable[[], None] | None:
+def _serve_handover(session: Session) -> t.Callable[[], None] | None:
     from . import destination
 
-    return destination.converse(_of_kind(session).copy(session), sys.stdin.buffer, sys.stdout.buffer)
+    return destination.serve_handover(_of_kind(session).copy(session), sys.stdin.buffer, sys.stdout.buffer)
 
 
 def step(session: Session, name: str) -> int:
@@ -162,7 +162,7 @@ def _answer(work: t.Callable[[dict[str, t.Any]], dict[str, t.Any]]) -> int:
         answer = {"result": work(params)}
     except MigrationError as exc:
         answer = {"failure": exc.as_failure()}
-    except Exception as exc:  # noqa: BLE001 - a defect of ours, told with its traceback by the module
+    except Exception as exc:  # noqa: BLE001 - a defect of ours, which the module reports with its traceback
         answer = {"failure": MigrationError.unexpected(exc).as_failure()}
     json.dump(answer, sys.stdout)
     return 0
@@ -170,33 +170,33 @@ def _answer(work: t.Callable[[dict[str, t.Any]], dict[str, t.Any]]) -> int:
 
 def main(argv: t.Sequence[str] | None = None) -> int:
     """One of the forms that the usage tells."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        if len(words) == 2 and words[0] == "settle":
+        if len(arguments) == 2 and arguments[0] == "settle":
             try:
-                session = Session(words[1])
+                session = Session(arguments[1])
             except MigrationError as exc:
                 # Closed and gone while systemd still had the start in its queue, or cut off in the middle of that.
                 sys.stderr.write(exc.message + "\n")
                 if exc.code == "session_unknown":
                     from .._session import watchdog
 
-                    sessions.remove_remains(words[1])
-                    watchdog.disarm(words[1])
+                    sessions.remove_remains(arguments[1])
+                    watchdog.disarm(arguments[1])
                 return 0
             return settle(session)
-        if len(words) == 2 and words[0] == "start":
-            session = Session(words[1])
+        if len(arguments) == 2 and arguments[0] == "start":
+            session = Session(arguments[1])
             _of_kind(session).start_when_ready(session)
             return 0
-        if len(words) == 3 and words[0] == "serve":
-            return serve(Session(words[1]), words[2])
-        if len(words) == 3 and words[0] == "step":
-            return step(Session(words[1]), words[2])
-        if words in (["open"], ["open", "--check"]):
-            return open_half(sys.argv[0], check_mode=words[1:] == ["--check"])
-        if len(words) == 2 and words[0] == "recover":
-            return recover(words[1])
+        if len(arguments) == 3 and arguments[0] == "serve":
+            return serve(Session(arguments[1]), arguments[2])
+        if len(arguments) == 3 and arguments[0] == "step":
+            return step(Session(arguments[1]), arguments[2])
+        if arguments in (["open"], ["open", "--check"]):
+            return open_half(sys.argv[0], check_mode=arguments[1:] == ["--check"])
+        if len(arguments) == 2 and arguments[0] == "recover":
+            return recover(arguments[1])
     except MigrationError as exc:
         sys.stderr.write(exc.message + "\n")
         return 1

@@ -6,8 +6,8 @@
 
 """What a session does on the destination: let the source in, run the copy or refuse it, and take everything away again.
 
-``RUN`` or ``REFUSED``, written once, is the word on which the source kills its copy or lets it go on. What the copy is of is its
-own to know, see ``_subjects/subject.py``.
+``RUN`` or ``REFUSED``, written once, is the decision on which the source kills its copy or lets it go on. What the copy is of is
+its own to know, see ``_subjects/subject.py``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .._session.phases import DESTINATION, REFUSED, RUN
 from .._session.session import WITH_KEEPER, Session, id_key
 from .._subjects.subject import Copy, Kind
 
-# How often a session is looked at that has its word and whose source has not come to hear it.
+# How often the watchdog looks at a session whose decision the source has not asked for.
 _UNHEARD_LOOK_SECONDS = 3600.0
 
 
@@ -64,27 +64,29 @@ def open_session(
 # -- starting -----------------------------------------------------------------------------------------------------
 
 
-class _LastWord:
-    """Tells the source of a failure, once: it goes on then, and listens no more."""
+class _FailureReport:
+    """Sends the source one failure, the first. The source ends the conversation then."""
 
     def __init__(self, answers: t.BinaryIO) -> None:
         self._answers = answers
-        self._said = False
+        self._sent = False
 
-    def tell(self, exc: BaseException) -> None:
-        if not self._said:
-            self._said = True
-            # One that has hung up need not be told.
+    def send(self, exc: BaseException) -> None:
+        if not self._sent:
+            self._sent = True
+            # One that has closed the connection need not get it.
             with contextlib.suppress(OSError):
-                messages.say(self._answers, {"failure": MigrationError.of(exc, "channel_failed").as_failure()})
+                messages.send(self._answers, {"failure": MigrationError.of(exc, "channel_failed").as_failure()})
 
 
 @contextlib.contextmanager
-def _or_refused(copy: Copy, tell: t.Callable[[MigrationError], None] | None = None) -> t.Iterator[None]:
-    """Whatever fails in between: REFUSED is decided and the copy is killed, that is told, and all is taken away.
+def _or_refused(copy: Copy, report: t.Callable[[MigrationError], None] | None = None) -> t.Iterator[None]:
+    """When something fails in this block, decide REFUSED, kill the copy, report that to the source, and take everything away.
 
-    In this order: who is told may let the source go on at once, so nothing here may be left that could still run. What
-    else was made here need not keep the source waiting.
+    In this order: the source may go on as soon as it has the report, so nothing here may be left that could still run. The source
+    need not wait until everything else is taken away.
+
+    :param report: sends the source a failure; None where it does not wait for one.
     """
     try:
         yield
@@ -93,8 +95,8 @@ def _or_refused(copy: Copy, tell: t.Callable[[MigrationError], None] | None = No
         try:
             if copy.session.decide(REFUSED) == REFUSED:
                 _end_copy(copy)
-                if tell is not None:
-                    tell(failure)
+                if report is not None:
+                    report(failure)
                 refuse(copy, failure.message)
         except (MigrationError, OSError) as second:
             raise MigrationError(
@@ -111,18 +113,18 @@ def start(copy: Copy) -> dict[str, t.Any]:
     """
     copy.require_held(False)
     _require_undecided(copy.session)
-    # All of it has come. What is written from here on would be in files that run.
+    # All content has arrived. What is written from here on would be in files of a copy that runs.
     channel_server.close_targets(copy.session)
     with _or_refused(copy):
-        told = copy.start()
-    warnings = list(told.pop("warnings"))
+        result = copy.start()
+    warnings = list(result.pop("warnings"))
     copy.announce()
     try:
         warnings += finish(copy)
     except (MigrationError, OSError) as exc:
-        # It runs here, for good; what is left to do is done again when the source says bye.
+        # It runs here, for good; what is left to do is done again when the source closes this half.
         warnings.append(f"The {copy.session.kind} runs here, but tidying up is not complete: {exc}")
-    return {**told, "warnings": warnings}
+    return {**result, "warnings": warnings}
 
 
 def _require_undecided(session: Session) -> None:
@@ -130,73 +132,80 @@ def _require_undecided(session: Session) -> None:
         raise MigrationError("already_refused", f"Session {session.id} was refused on the destination meanwhile.")
 
 
-def converse(copy: Copy, source: t.BinaryIO, answers: t.BinaryIO) -> channel_server.Afterwards | None:
+def serve_handover(copy: Copy, source: t.BinaryIO, answers: t.BinaryIO) -> channel_server.Afterwards | None:
     """The frozen time of what can be held: take the checkpoint in, hold the copy, let it go. See ``_channel/messages.py``.
 
-    A source that hangs up decides nothing: what is held then stays held until it asks, or the watchdog refuses it. So it is
-    with one that says nothing any more: only what comes from it keeps the watchdog away.
+    A source that closes the connection decides nothing: a copy that is held then stays held until the source asks for the
+    decision, or the watchdog refuses it. The same is true of a source that sends nothing any more: only what arrives from it
+    keeps the watchdog away.
 
     :returns: what is left to be done when the copy runs.
     """
     copy.require_held(True)
-    last_word = _LastWord(answers)
+    failure_report = _FailureReport(answers)
     with contextlib.ExitStack() as stack:
         try:
-            # Before the last pass, which begins when the source has heard that all is ready. None where a talk that was cut off
-            # has come as far as a restore: the copy is held, or there will be none.
+            # Before the last pass, which begins when the source knows that all is ready. None where an earlier conversation was
+            # cut off after it had begun a restore: the copy is held, or there will be none.
             waits = copy.session.phase == "created"
             flush = stack.enter_context(durable_content.arriving(copy.session)) if waits else None
         except (MigrationError, OSError) as exc:
-            last_word.tell(exc)
+            failure_report.send(exc)
             return None
-        return _converse(copy, source, answers, last_word, flush)
+        return _answer_messages(copy, source, answers, failure_report, flush)
 
 
-def _converse(
-    copy: Copy, source: t.BinaryIO, answers: t.BinaryIO, last_word: _LastWord, flush: Flush | None
+def _answer_messages(
+    copy: Copy, source: t.BinaryIO, answers: t.BinaryIO, failure_report: _FailureReport, flush: Flush | None
 ) -> channel_server.Afterwards | None:
     place = copy.images()
     received: criu_images.Manifest = {}
-    listener = messages.Listener(source, copy.session.renew)
-    messages.say(answers, {"ready": True})
+    stream = messages.KeepAliveReader(source, copy.session.renew)
+    messages.send(answers, {"ready": True})
     while True:
-        message = messages.hear(listener)
+        message = messages.receive(stream)
         if message is None:
             return None
         try:
             if "put" in message:
-                received[message["put"]] = checkpoint_stream.take(listener, message, place)
+                received[message["put"]] = checkpoint_stream.take(stream, message, place)
             elif "hold" in message:
-                messages.say(answers, _hold(copy, received, message["hold"], last_word, flush))
+                messages.send(answers, _hold(copy, received, message["hold"], failure_report, flush))
                 # While the source decides.
                 copy.prepare_announcement()
             elif "run" in message:
-                told = run(copy)
-                messages.say(answers, told)
-                return copy.announce_again if told["decision"] == RUN else None
+                answer = run(copy)
+                messages.send(answers, answer)
+                return copy.announce_again if answer["decision"] == RUN else None
             else:
-                raise MigrationError("channel_refused", "The channel does not know that message.")
+                raise MigrationError("channel_refused", "The destination's agent does not know that message.")
         except (MigrationError, OSError, KeyError, ValueError) as exc:
-            last_word.tell(exc)
+            failure_report.send(exc)
             return None
 
 
 def _hold(
-    copy: Copy, received: criu_images.Manifest, told: messages.Message, last_word: _LastWord, flush: Flush | None
+    copy: Copy,
+    received: criu_images.Manifest,
+    request: messages.Message,
+    failure_report: _FailureReport,
+    flush: Flush | None,
 ) -> dict[str, t.Any]:
     with copy.session.locked():
         _require_undecided(copy.session)
         if flush is None:
-            raise MigrationError("restore_failed", "This copy was restored already, in a talk that was cut off.")
-        # All of it has come. What is written from here on would be on no disk, or in files that run.
+            raise MigrationError(
+                "restore_failed", "This copy was restored already, in a conversation that was cut off."
+            )
+        # All of it has come. What is written from here on would be on no disk, or in files of a copy that runs.
         channel_server.close_targets(copy.session)
         # What was made is taken away with it: nothing of it may be kept busy by us.
-        with _or_refused(copy, last_word.tell), flush:
-            return copy.hold(received, told["manifest"], told, flush)
+        with _or_refused(copy, failure_report.send), flush:
+            return copy.hold(received, request["manifest"], request, flush)
 
 
 def run(copy: Copy) -> dict[str, t.Any]:
-    """Let the held copy go, on the source's word; the answer is that of :func:`verdict`."""
+    """Let the held copy run, as the source has decided; the answer is that of :func:`make_decision`."""
     with copy.session.locked():
         reason = ""
         if copy.session.decision is None:
@@ -204,14 +213,15 @@ def run(copy: Copy) -> dict[str, t.Any]:
                 copy.run()
             except (MigrationError, OSError) as exc:
                 reason = MigrationError.of(exc, "restore_failed").message
-        return _word_of_held(copy, reason)
+        return _decision_on_held_copy(copy, reason)
 
 
-def _word_of_held(copy: Copy, reason: str) -> dict[str, t.Any]:
-    """The word about a copy that can be held, decided now if it has not been, without asking its keeper.
+def _decision_on_held_copy(copy: Copy, reason: str) -> dict[str, t.Any]:
+    """The decision on a copy that can be held, made now if it has not been made, without asking its keeper.
 
-    The source stands still until it hears it. A held copy has run nothing, and nobody else can start it: so REFUSED can be given
-    out as soon as its tasks are gone. What else was made here goes with ``bye``, or by the watchdog.
+    What is moved stays frozen on the source until the source has this decision. A held copy has run nothing, and nobody else can
+    start it. So REFUSED can be sent as soon as the tasks of the copy are gone. What else was made here is taken away with the
+    command ``close``, or by the watchdog.
     """
     session = copy.session
     if session.phase not in ("run", "refused", "closed"):
@@ -221,25 +231,26 @@ def _word_of_held(copy: Copy, reason: str) -> dict[str, t.Any]:
             copy.let_go()
         else:
             _end_copy(copy)
-    return _word(session, reason)
+    return _decision_answer(session, reason)
 
 
-def _word(session: Session, reason: str = "") -> dict[str, t.Any]:
-    """What the source is told of a decision; see :func:`verdict`.
+def _decision_answer(session: Session, reason: str = "") -> dict[str, t.Any]:
+    """The answer to the source that carries a decision; see :func:`make_decision`.
 
     :param reason: of a refusal that has not been noted yet.
     """
     if session.decision != RUN:
         return {"decision": REFUSED, "reason": session.data("refused").get("reason") or reason}
-    told, key = session.data("run"), id_key(session.kind)
-    answer: dict[str, t.Any] = {"decision": RUN, key: told[key]}
-    if told.get("running_since") is not None and session.happened_in_this_boot("run"):
-        answer["running_for"] = time.clock_gettime(time.CLOCK_BOOTTIME) - told["running_since"]
+    noted, key = session.data("run"), id_key(session.kind)
+    answer: dict[str, t.Any] = {"decision": RUN, key: noted[key]}
+    if noted.get("running_since") is not None and session.happened_in_this_boot("run"):
+        answer["running_for"] = time.clock_gettime(time.CLOCK_BOOTTIME) - noted["running_since"]
     return answer
 
 
 def finish(copy: Copy) -> list[str]:
-    """What follows RUN. May be repeated until the copy has been handed to its keeper, and not after that: see :func:`_hand_over`.
+    """What follows RUN. May be repeated until the copy has been handed to its keeper, and not after that: see
+    :func:`_hand_to_keeper_once`.
 
     :returns: why an old copy is left alone, for a person; ``cleanup.yml`` says it again.
     """
@@ -251,7 +262,7 @@ def finish(copy: Copy) -> list[str]:
 
 
 def _remove_secrets(session: Session) -> None:
-    """What the source has said about the original."""
+    """Delete the description of the original that the source has sent."""
     shutil.rmtree(session.memory_path("inbox"), ignore_errors=True)
 
 
@@ -263,10 +274,10 @@ def refuse(copy: Copy, reason: str) -> str:
 
     Where it was cut off it begins again. What has to be left is noted with the phase.
 
-    The word is written before the copy is killed, and given out only after: whoever reads REFUSED through the channel may
-    thaw the source.
+    The decision is written before the copy is killed, and sent only after that: a source that reads REFUSED through the channel
+    may thaw what is moved.
 
-    :returns: the word that is in force.
+    :returns: the decision that is in force.
     """
     session = copy.session
     if session.decide(REFUSED) == RUN:
@@ -291,13 +302,13 @@ def _end_copy(copy: Copy) -> None:
     copy.end()
 
 
-# -- the word -----------------------------------------------------------------------------------------------------
+# -- the decision -----------------------------------------------------------------------------------------------------
 
 
 def _decide(copy: Copy, reason: str) -> str:
     """RUN or REFUSED, decided now if it has not been. The caller holds the session's lock.
 
-    :raises MigrationError: when it cannot be told now.
+    :raises MigrationError: when it cannot be known now.
     """
     session = copy.session
     if session.decision is None:
@@ -311,67 +322,69 @@ def _decide(copy: Copy, reason: str) -> str:
     return refuse(copy, session.data("refused").get("reason") or reason)
 
 
-def verdict(copy: Copy) -> dict[str, t.Any]:
-    """The destination's word, decided now if it has not been.
+def make_decision(copy: Copy) -> dict[str, t.Any]:
+    """The destination's decision as its source receives it; it is made now if it has not been made.
 
     :returns: ``decision``, and for RUN the copy's id and ``running_for`` (seconds).
     """
     session = copy.session
     if copy.can_be_held and session.decision == REFUSED:
         # Nobody can decide otherwise any more. Who holds the lock may be waiting for a keeper that does not answer, and the
-        # source stands still until it hears this.
+        # source waits for this with what is moved frozen.
         _end_copy(copy)
-        return _word(session)
+        return _decision_answer(session)
     with session.locked(alive=session.decision is None):
         if copy.can_be_held:
-            return _word_of_held(copy, "the source gave up before the hand-over")
+            return _decision_on_held_copy(copy, "the source gave up before the hand-over")
         # One that cannot be held may run: only its keeper can tell.
         _decide(copy, "the source gave up")
-        return _word(session)
+        return _decision_answer(session)
 
 
-def word(kind: Kind, session: Session) -> dict[str, t.Any]:
-    """:func:`verdict` for who carries it to the source by another way than the channel, also that of a half that is closed.
+def decision_to_carry(kind: Kind, session: Session) -> dict[str, t.Any]:
+    """The destination's decision for a playbook that carries it to the source without the channel, also of a half that is closed.
 
     :param kind: of what the session moves.
-    :returns: ``session``, ``decision``, and for RUN the copy's id; plain data that may take its time.
-    :raises MigrationError: ``not_a_destination``; as :func:`verdict`.
+    :returns: ``session``, ``decision``, and for RUN the copy's id; plain data that stays true.
+    :raises MigrationError: ``not_a_destination``; as :func:`make_decision`.
     """
     if session.role != DESTINATION:
         raise MigrationError(
-            "not_a_destination", f"Session {session.id} is a source here; the word that counts is the destination's."
+            "not_a_destination",
+            f"Session {session.id} is a source here; the decision that counts is the destination's.",
         )
-    told = _word(session) if session.ended else verdict(kind.copy(session))
+    answer = _decision_answer(session) if session.ended else make_decision(kind.copy(session))
     keys = ("decision", id_key(session.kind))
-    return {"session": session.id, **{key: told[key] for key in keys if key in told}}
+    return {"session": session.id, **{key: answer[key] for key in keys if key in answer}}
 
 
-def bye(copy: Copy) -> dict[str, t.Any]:
+def source_is_done(copy: Copy) -> dict[str, t.Any]:
     """The source is done with this session: settle and close it."""
     with copy.session.locked():
-        settle(copy, heard=True)
+        settle(copy, source_knows=True)
     return {}
 
 
-def settle(copy: Copy, *, heard: bool = False) -> str | None:
+def settle(copy: Copy, *, source_knows: bool = False) -> str | None:
     """Bring the destination's half to its end. The caller holds its lock.
 
-    :param heard: whether the source knows the outcome. Until it does, the word stays here to be asked for; the channel and a
-        watchdog that seldom looks stay with it for the life of the key, and after that the word alone, for recover.yml to carry.
+    :param source_knows: whether the source knows the outcome. Until it does, the decision stays here to be asked for. The channel
+        and a watchdog that seldom looks stay as well while the key is valid. After that only the decision stays, and recover.yml
+        carries it to the source.
     :returns: ``RUN`` or ``REFUSED``.
     """
     session = copy.session
     decision = session.decision
     if session.ended:
-        if heard and decision == REFUSED:
+        if source_knows and decision == REFUSED:
             session.close(keep=_has_left(session), heard=True)
         return decision
     # A source that was never told that this host is ready can never have handed over: it has nothing to ask.
     may_ask = session.reached("created") is not None
     if _decide(copy, "nobody finished it") == RUN:
-        _hand_over(copy)
+        _hand_to_keeper_once(copy)
     decision = session.decision
-    if heard or not may_ask:
+    if source_knows or not may_ask:
         close(session)
         return decision
     key_left = float(session.facts["opened"]) + channel_server.KEY_LIFE_SECONDS - time.time()
@@ -382,11 +395,11 @@ def settle(copy: Copy, *, heard: bool = False) -> str | None:
     return decision
 
 
-def _hand_over(copy: Copy) -> bool:
+def _hand_to_keeper_once(copy: Copy) -> bool:
     """Do what follows RUN, once. From then on the copy is its owner's, who may stop it, update it or move it on.
 
-    The half may be looked at for a day after that, until its source has heard the word. What is given to it once more would start
-    what has been moved on by then; and who has stopped it wants it to be down.
+    The half may be looked at for a day after that, until its source knows the decision. If it were handed to its keeper once
+    more, that would start what has been moved on by then, or what its owner has stopped.
 
     :returns: whether it was left to be done.
     """
@@ -404,7 +417,7 @@ def finish_arrival(kind: Kind, copy_id: str) -> bool:
 
     :param copy_id: its id.
     :returns: whether anything was left to be done.
-    :raises MigrationError: ``session_locked``; what stands in the way.
+    :raises MigrationError: ``session_locked``; what prevents it.
     """
     done = False
     for session in Session.all():
@@ -413,7 +426,7 @@ def finish_arrival(kind: Kind, copy_id: str) -> bool:
             with session.locked():
                 copy = kind.copy(session)
                 if not session.ended and _decide(copy, "") == RUN:
-                    done = _hand_over(copy) or done
+                    done = _hand_to_keeper_once(copy) or done
     return done
 
 
@@ -429,7 +442,7 @@ def close(session: Session, *, keep: bool = False) -> None:
 
     The watchdog goes last: it finishes what is cut off before.
 
-    :param keep: whether the record stays in any case, for a source that has not heard of it.
+    :param keep: whether the record stays in any case, for a source that does not know of it.
     """
     channel_server.revoke(session)
     session.close(keep=keep or session.decision == RUN or _has_left(session), heard=not keep)

@@ -7,7 +7,7 @@
 """The frozen time of what can be held, on the source: from the freeze to the end of the old copy in one go.
 
 Everything that can be made ready is ready before: the connection stands, the destination's agent is loaded and waits, the
-call that starts the copy waits for its checkpoint. See ``destination.converse`` for the other end.
+call that starts the copy waits for its checkpoint. See ``destination.serve_handover`` for the other end.
 """
 
 from __future__ import annotations
@@ -33,53 +33,53 @@ _ANSWER_SECONDS = 60.0
 
 def _send(
     original: Original,
-    talk: Conversation,
+    conversation: Conversation,
     images: checkpoint_stream.Follower,
     content: LastPass,
     line: timeline.Timeline,
 ) -> tuple[int, dict[str, t.Any], timeline.Events]:
-    """The rest of the checkpoint through the talk, and beside it whatever else has changed; then the copy is restored and held.
+    """Send the rest of the checkpoint and of the files, then have the copy restored and held.
 
-    :returns: the bytes sent, what the destination tells of the held copy, and its part of the timeline.
+    :returns: the bytes sent, what the destination reports of the held copy, and its part of the timeline.
     """
     session = original.session
     patience = original.patience()
     content.dumped()
     try:
-        with talk.within(patience):
+        with conversation.time_limit(patience):
             manifest, sent = images.finish()
     except BrokenPipeError:
-        with talk.within(_ANSWER_SECONDS):
-            talk.hear()
+        with conversation.time_limit(_ANSWER_SECONDS):
+            conversation.receive()
         raise
     sent += content.finish()
     original.all_sent()
     session.enter("sent", bytes=sent)
     line.mark(timeline.SENT)
-    with talk.within(_ANSWER_SECONDS + patience):
-        answer = talk.ask({"hold": {"manifest": manifest, **original.for_copy()}})
+    with conversation.time_limit(_ANSWER_SECONDS + patience):
+        answer = conversation.request({"hold": {"manifest": manifest, **original.for_copy()}})
     line.mark(timeline.HELD)
-    told, there = _of_copy(answer)
-    session.enter("held", **told)
-    return sent, told, there
+    held, copy_events = _of_copy(answer)
+    session.enter("held", **held)
+    return sent, held, copy_events
 
 
-def _of_copy(told: messages.Message) -> tuple[dict[str, t.Any], timeline.Events]:
-    """What the destination tells of the held copy, and its events: numbers and sentences, and nothing else that it may think of.
+def _of_copy(answer: messages.Message) -> tuple[dict[str, t.Any], timeline.Events]:
+    """What the destination reports of the held copy, and its events. Only known numbers and sentences are taken from its answer.
 
     :raises MigrationError: ``channel_failed``.
     """
     try:
         found = {
-            **{name: float(told[name]) for name in ("seconds", "flush_seconds", "flush_waited")},
-            **{name: int(told[name]) for name in ("processes", "recognised")},
-            "warnings": [printable.text(str(warning)) for warning in told["warnings"]],
+            **{name: float(answer[name]) for name in ("seconds", "flush_seconds", "flush_waited")},
+            **{name: int(answer[name]) for name in ("processes", "recognised")},
+            "warnings": [printable.text(str(warning)) for warning in answer["warnings"]],
         }
-        return found, timeline.parse(told["timeline"])
+        return found, timeline.parse(answer["timeline"])
     except (KeyError, TypeError, ValueError, OverflowError):
         raise MigrationError(
             "channel_failed",
-            f"The destination tells something of the copy that cannot be understood: {str(told)[:200]}",
+            f"The destination's report of the copy cannot be read: {str(answer)[:200]}",
         ) from None
 
 
@@ -97,21 +97,23 @@ def hand_over(original: Original) -> dict[str, t.Any]:
     session = original.session
     with contextlib.ExitStack() as stack:
         try:
-            talk = stack.enter_context(Conversation(Channel(session), "handover"))
+            conversation = stack.enter_context(Conversation(Channel(session), "handover"))
             stack.enter_context(original.dump_ready())
-            with talk.within(_ANSWER_SECONDS):
-                talk.hear()
+            with conversation.time_limit(_ANSWER_SECONDS):
+                conversation.receive()
             trees = original.trees()
             freeze.freeze(original)
             line = timeline.Timeline(session.data("freezing")["at"])
             line.mark(timeline.FROZEN)
-            # Both beside the dump. What has left already means nothing before it is said to be complete.
+            # Both beside the dump. What has been sent counts for nothing until the source says that it is complete.
             content = stack.enter_context(LastPass(session, trees, beside=original.files_stand_still()))
-            images = stack.enter_context(checkpoint_stream.Follower(talk.output, original.images(), talk.hang_up))
+            images = stack.enter_context(
+                checkpoint_stream.Follower(conversation.output, original.images(), conversation.disconnect)
+            )
             dumped = source.dump(original)
             line.mark(timeline.DUMPED)
             began = time.monotonic()
-            sent, held, there = _send(original, talk, images, content, line)
+            sent, held, copy_events = _send(original, conversation, images, content, line)
             transfer = time.monotonic() - began - held["seconds"]
             source.go(original)
         except BaseException as exc:
@@ -124,12 +126,12 @@ def hand_over(original: Original) -> dict[str, t.Any]:
                     failure.code, f"{failure.message} Letting it go on failed as well: {second}", **failure.details
                 ) from exc
             raise
-        # When no answer comes the destination is asked for its word, as after every interruption.
+        # When no answer comes the destination is asked for its decision, as after every interruption.
         with contextlib.suppress(MigrationError, OSError):
-            with talk.within(_ANSWER_SECONDS):
-                verdict = talk.ask({"run": True})
-            if verdict["decision"] == RUN:
-                source.commit(original, verdict, timeline.Both(line.events, there))
+            with conversation.time_limit(_ANSWER_SECONDS):
+                decision = conversation.request({"run": True})
+            if decision["decision"] == RUN:
+                source.commit(original, decision, timeline.Both(line.events, copy_events))
     if source.settle(original) != RUN:
         raise MigrationError("refused", f"The destination refused; the source goes on with the {session.kind}.")
     return {

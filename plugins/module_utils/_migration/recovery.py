@@ -26,8 +26,8 @@ from .._subjects import by_kind
 from .._subjects.subject import Original
 from . import destination, source
 
-# Seconds in which a destination that was declared lost is asked for its word. More than ssh takes for an attempt to connect, so
-# that it is ssh which tells what became of that.
+# Seconds in which a destination that was declared lost is asked for its decision. More than ssh takes for an attempt to connect,
+# so that it is ssh which tells what became of that.
 _LOST_SECONDS = 20.0
 # Seconds that the keeper of what is moved has to answer, before it is left to itself.
 _KEEPER_SECONDS = 10.0
@@ -37,14 +37,14 @@ def act(name: str, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     """Do what a module is asked for.
 
     :param name: the state of ``migration_session``: ``settled``, ``decided`` or ``cleaned``.
-    :param params: of :func:`settle`, :func:`word` or :func:`clean`.
+    :param params: of :func:`settle`, :func:`decide` or :func:`clean`.
     :returns: what the module returns.
     :raises MigrationError: as those do.
     """
     if name == "settled":
         return settle(**params)
     if name == "decided":
-        return {"changed": True, "word": word(**params)}
+        return {"changed": True, "destination_decision": decide(**params)}
     if name == "cleaned":
         return clean(**params)
     raise MigrationError("unknown_step", f"The agent knows nothing called {name!r} to be done to sessions.")
@@ -56,31 +56,31 @@ def settle(
     name: str | None,
     role: str | None,
     wait: float,
-    abandoned: bool,
-    peer_settled: bool,
+    ignore_lease: bool,
+    other_half_settled: bool,
     destination_lost: str | None,
     check_mode: bool,
-    destination_word: t.Mapping[str, t.Any] | None = None,
+    destination_decision: t.Mapping[str, t.Any] | None = None,
 ) -> dict[str, t.Any]:
     """Bring unfinished sessions to their end.
 
-    :param wait: seconds to wait for a live session to be abandoned, and for the destination's word.
-    :param abandoned: the caller knows that the session is not alive.
-    :param peer_settled: for destination halves: the source knows the outcome.
+    :param wait: seconds to wait for the lease of a session to run out, and for the destination's decision.
+    :param ignore_lease: do not wait for the end of the lease: the caller knows that nobody is at work on the session.
+    :param other_half_settled: the other host's half has come to its end: for destination halves, the source knows the outcome.
     :param destination_lost: the id of a session whose destination a person has declared dead.
-    :param destination_word: what :func:`word` told on the destination, carried here.
+    :param destination_decision: what :func:`decide` has returned on the destination, carried here.
     :raises MigrationError: ``session_busy`` for one that is alive; what kept one from being settled.
     """
-    open_ones = session_stories.unsettled(session, name, role, peer_settled=peer_settled)
-    _require_word(destination_word)
+    open_ones = session_stories.unsettled(session, name, role, other_half_settled=other_half_settled)
+    _require_decision(destination_decision)
     failures = []
     if not check_mode:
         for found in open_ones:
             try:
-                if not abandoned:
-                    _await_abandonment(found, wait)
-                carried = destination_word if destination_word and destination_word["session"] == found.id else None
-                _settle_one(found, wait, peer_settled, found.id == destination_lost, carried)
+                if not ignore_lease:
+                    _await_end_of_lease(found, wait)
+                carried = destination_decision if (destination_decision or {}).get("session") == found.id else None
+                _settle_one(found, wait, other_half_settled, found.id == destination_lost, carried)
             except MigrationError as exc:
                 # One that cannot be settled must not keep the others from it.
                 failures.append(exc)
@@ -93,7 +93,7 @@ def settle(
     return {"changed": bool(open_ones), "sessions": left}
 
 
-def _await_abandonment(session: Session, wait: float) -> None:
+def _await_end_of_lease(session: Session, wait: float) -> None:
     deadline = time.monotonic() + wait
     # Who asks for a session to be settled need not wait as long as the watchdog does where nothing is frozen.
     while session.silence < LEASE_SECONDS and not session.ended:
@@ -107,35 +107,41 @@ def _await_abandonment(session: Session, wait: float) -> None:
         time.sleep(0.2)
 
 
-def _require_word(carried: t.Mapping[str, t.Any] | None) -> None:
-    """Refuse what is no word of a destination, before anything is done because of it.
+def _require_decision(carried: t.Mapping[str, t.Any] | None) -> None:
+    """Refuse what is no decision of a destination, before anything is done because of it.
 
-    :raises MigrationError: ``invalid_word``, ``invalid_session``, ``invalid_id``.
+    :raises MigrationError: ``invalid_decision``, ``invalid_session``, ``invalid_id``.
     """
     if carried is None:
         return
     identity = valid_names.session_id(carried["session"])
     if carried["decision"] not in DECISIONS[DESTINATION]:
-        raise MigrationError("invalid_word", f"{carried['decision']!r} is no word of a destination (RUN or REFUSED).")
+        raise MigrationError(
+            "invalid_decision", f"{carried['decision']!r} is no decision of a destination (RUN or REFUSED)."
+        )
     if carried["decision"] == RUN:
-        # Of a session that is not here the word is not used.
+        # The decision about a session that is not here is not used.
         kind = next((one.kind for one in Session.all() if one.id == identity), FIRST_KIND)
         valid_names.subject_id(kind, carried.get(id_key(kind)) or "")
 
 
 def _settle_one(
-    session: Session, wait: float, peer_settled: bool, destination_lost: bool, carried: t.Mapping[str, t.Any] | None
+    session: Session,
+    wait: float,
+    other_half_settled: bool,
+    destination_lost: bool,
+    carried: t.Mapping[str, t.Any] | None,
 ) -> None:
     if not os.path.isdir(session.directory):
         return
     with session.locked(timeout=max(wait, 30), alive=False):
-        if session.ended and not (peer_settled and session_stories.is_unheard(session)):
+        if session.ended and not (other_half_settled and session_stories.is_unheard(session)):
             return
         kind = by_kind.of(session)
         if session.role != SOURCE:
             copy = kind.copy(session)
             copy.reach(_KEEPER_SECONDS)
-            destination.settle(copy, heard=peer_settled)
+            destination.settle(copy, source_knows=other_half_settled)
             return
         original = kind.original(session)
         source.reach(original, _KEEPER_SECONDS)
@@ -143,22 +149,23 @@ def _settle_one(
         if destination_lost and not carried and session.decision == GO_SENT and not over:
             _override(original)
             return
-        # Where it belongs is settled, or is this host's alone to say: one that is lost need not be told, and a
-        # destination that comes back settles its half by itself.
-        told = peer_settled or (destination_lost and not carried)
-        source.settle(original, timeout=min(wait, 30), told=told, word=carried)
+        # Which host has it is settled, or this host alone decides it. A lost destination need not know: when it comes back, it
+        # settles its half by itself.
+        closed = other_half_settled or (destination_lost and not carried)
+        source.settle(original, timeout=min(wait, 30), other_half_settled=closed, decision=carried)
 
 
 def _override(original: Original) -> None:
-    """A person has declared the destination dead and fenced. If it is alive after all, its word counts and not the person's.
+    """A person has declared the destination dead and fenced. If it is alive after all, its decision counts and not the person's.
 
     :raises MigrationError: ``destination_not_lost``.
     """
     session = original.session
-    # What is said through a connection that stands, to a host that has lost its power, ends in a time-out, which tells nothing.
-    Channel(session).hang_up()
+    # A command through a connection that is still open, to a host that has lost its power, ends in a time-out, which tells
+    # nothing.
+    Channel(session).disconnect()
     try:
-        source.ask(session, timeout=_LOST_SECONDS)
+        source.ask_decision(session, timeout=_LOST_SECONDS)
     except MigrationError as exc:
         require(session, exc)
         source.abort(original, destination_lost=True)
@@ -167,13 +174,13 @@ def _override(original: Original) -> None:
     source.settle(original)
 
 
-def word(session: str) -> dict[str, t.Any]:
-    """The word of the destination's half of a session, decided now if it has not been, for who carries it to the source.
+def decide(session: str) -> dict[str, t.Any]:
+    """The decision of the destination's half of a session, made now if it has not been made. A playbook carries it to the source.
 
-    :raises MigrationError: ``session_unknown``, ``not_a_destination``; when it cannot be told now.
+    :raises MigrationError: ``session_unknown``, ``not_a_destination``; when it cannot be known now.
     """
     found = Session(session)
-    return destination.word(by_kind.of(found), found)
+    return destination.decision_to_carry(by_kind.of(found), found)
 
 
 def clean(*, session: str | None, name: str | None, check_mode: bool) -> dict[str, t.Any]:
@@ -181,7 +188,7 @@ def clean(*, session: str | None, name: str | None, check_mode: bool) -> dict[st
 
     The record of a move stays (a few lines without secrets): it is how a later move back knows whose data lies here. It goes when
     it is not needed any more, which its kind knows. The record of a session that moved nothing goes at once, but for a refusal of
-    which the source has not heard, and for a destination that was declared lost, where a copy may have to be removed: these go
+    which the source does not know, and for a destination that was declared lost, where a copy may have to be removed: these go
     only when a person names the session.
 
     :raises MigrationError: ``old_copy_in_use`` for old copies that somebody has started again or renamed, when all else is done.
@@ -212,8 +219,8 @@ def clean(*, session: str | None, name: str | None, check_mode: bool) -> dict[st
         if session is None and name is None:
             criu_failure.prune(STATE_ROOT, 0)
     if failures:
-        told = f"Removed: {', '.join(removed)}. " if removed and not check_mode else ""
-        raise MigrationError(failures[0].code, told + " ".join(exc.message for exc in failures), removed=removed)
+        done = f"Removed: {', '.join(removed)}. " if removed and not check_mode else ""
+        raise MigrationError(failures[0].code, done + " ".join(exc.message for exc in failures), removed=removed)
     return {
         "changed": changed or bool(removed),
         "removed": removed,

@@ -91,7 +91,7 @@ def open_session(kind: Kind, params: Params, *, agent: str) -> tuple[Session, st
 
 
 def probe(session: Session) -> dict[str, t.Any]:
-    """A tiny word through the channel, before anything depends on it.
+    """Send the command ``ping`` through the channel, before anything depends on it.
 
     :raises MigrationError: ``destination_unreachable``; ``same_host``; ``login_refused``; ``account_prints``.
     """
@@ -161,7 +161,7 @@ def send_checkpoint(original: Original) -> int:
 
 
 def go(original: Original) -> None:
-    """Decide that the destination may run it. From here on the source waits for the destination's word.
+    """Decide that the destination may run it. From here on the source waits for the destination's decision.
 
     :raises MigrationError: ``already_aborted``; ``source_thawed`` when the frozen tasks are not as they were dumped.
     """
@@ -178,24 +178,24 @@ def go(original: Original) -> None:
 # -- the end ------------------------------------------------------------------------------------------------------
 
 
-def commit(original: Original, verdict: t.Mapping[str, t.Any], times: timeline.Both | None = None) -> None:
+def commit(original: Original, decision: t.Mapping[str, t.Any], times: timeline.Both | None = None) -> None:
     """The destination runs it: kill the old copy without letting it run again, and keep what is left under another name.
 
-    :param verdict: the destination's answer, see ``destination.verdict``.
+    :param decision: the destination's answer, see ``destination.make_decision``.
     :param times: of the frozen time, where one step has seen all of it.
     """
     # Before anything else: "running_for" counts until the answer.
-    heard = freeze.now()
+    now = freeze.now()
     session = original.session
     original.end()
     # Also where somebody has removed the original: its memory must not stay.
     original.forget()
     gap = None
-    if session.happened_in_this_boot("freezing") and verdict.get("running_for") is not None:
-        gap = heard - session.data("freezing")["at"] - float(verdict["running_for"])
+    if session.happened_in_this_boot("freezing") and decision.get("running_for") is not None:
+        gap = now - session.data("freezing")["at"] - float(decision["running_for"])
     key = id_key(session.kind)
     seen = {"timeline": times.report(gap)} if times is not None and gap is not None else {}
-    session.enter("committed", **{f"destination_{key}": verdict[key]}, gap=gap, **seen)
+    session.enter("committed", **{f"destination_{key}": decision[key]}, gap=gap, **seen)
 
 
 def abort(original: Original, *, destination_lost: bool = False) -> None:
@@ -214,7 +214,7 @@ def abort(original: Original, *, destination_lost: bool = False) -> None:
 def reach(original: Original, seconds: float) -> None:
     """Connect to the keeper of the original. Where that does not answer, do of an abort what cannot wait for it.
 
-    :param seconds: that the keeper has to answer, and the destination, where its word is needed.
+    :param seconds: that the keeper has to answer, and the destination, where its decision is needed.
     :raises MigrationError: ``engine_unreachable`` ...
     """
     try:
@@ -228,29 +228,32 @@ def reach(original: Original, seconds: float) -> None:
 def abort_alone(original: Original, timeout: float) -> None:
     """What of an abort cannot wait for the keeper of the original, which does not answer: the service goes on, if it may.
 
-    :param timeout: seconds to wait for the destination's word, where that is needed.
-    :raises MigrationError: when that word cannot be had now, or says RUN.
+    :param timeout: seconds to wait for the destination's decision, where that is needed.
+    :raises MigrationError: when that decision cannot be had now, or is RUN.
     """
     session = original.session
     if session.reached("committed") or session.reached("aborted") or not session.happened_in_this_boot("arming"):
         return
     if not original.may_go_on_alone():
         return
-    if session.decide(ABORT) == ABORT or _ask_seldom(session, timeout)["decision"] != RUN:
+    if session.decide(ABORT) == ABORT or _ask_decision_seldom(session, timeout)["decision"] != RUN:
         original.go_on_alone()
 
 
-def farewell(session: Session) -> bool:
-    """Tell the destination that this session is over for us; returns whether nobody waits for that any more."""
+def close_destination_half(session: Session) -> bool:
+    """Have the destination close its half: the source is done.
+
+    :returns: whether that half is closed, or nobody can close it any more.
+    """
     if not os.path.exists(session.path("peer.json")):
         # The two never spoke.
         return True
     try:
-        Channel(session).call("bye", timeout=60)
+        Channel(session).call("close", timeout=60)
         return True
     except MigrationError as exc:
         if exc.code == "channel_revoked":
-            # It had heard us before, and this half was cut off before it could note that.
+            # It was closed before, and this half was cut off before it could note that.
             return True
         entry = session.reached("committed") or session.reached("aborted")
         # After its life nobody can come in with the key to ask.
@@ -263,37 +266,37 @@ def close(session: Session) -> None:
     The watchdog goes last: it finishes what is cut off before.
     """
     with contextlib.suppress(MigrationError):
-        Channel(session).hang_up()
+        Channel(session).disconnect()
     session.close(keep=True)
     watchdog.disarm(session.id)
 
 
-def ask(session: Session, timeout: float = 120.0) -> dict[str, t.Any]:
-    """The destination's verdict, waited for until it is given or the time is up.
+def ask_decision(session: Session, timeout: float = 120.0) -> dict[str, t.Any]:
+    """Ask for the destination's decision until it answers or the time is up.
 
-    :raises MigrationError: ``destination_unreachable`` or ``session_locked`` when there was none in time; ``channel_revoked`` or
-        ``channel_closed`` at once, where waiting does not help.
+    :raises MigrationError: ``destination_unreachable`` or ``session_locked`` when it did not answer in time; ``channel_revoked``
+        or ``channel_closed`` at once, where waiting does not help.
     """
     deadline = time.monotonic() + timeout
     while True:
         try:
-            return Channel(session).call("verdict", timeout=timeout)
+            return Channel(session).call("decision", timeout=timeout)
         except MigrationError as exc:
             if exc.code in ("channel_revoked", "channel_closed") or time.monotonic() >= deadline:
                 raise
             time.sleep(1)
 
 
-def _ask_seldom(session: Session, timeout: float) -> dict[str, t.Any]:
-    """:func:`ask`, and have the watchdog wait for a minute where the destination does not let this session in.
+def _ask_decision_seldom(session: Session, timeout: float) -> dict[str, t.Any]:
+    """:func:`ask_decision`, and have the watchdog wait for a minute where the destination does not let this session in.
 
     Its SSH daemon counts failed logins against this host's address: by 5 seconds each, from 15 on it takes no connection from it
     (PerSourcePenalties, OpenSSH 9.8 and newer). Other migrations, and whatever else this host wants there, would be cut off.
 
-    :raises MigrationError: as :func:`ask` does.
+    :raises MigrationError: as :func:`ask_decision` does.
     """
     try:
-        return ask(session, timeout)
+        return ask_decision(session, timeout)
     except MigrationError as exc:
         if exc.code == "channel_revoked":
             session.rest(_REVOKED_SECONDS)
@@ -304,19 +307,19 @@ def settle(
     original: Original,
     *,
     timeout: float = 120.0,
-    told: bool = False,
-    word: t.Mapping[str, t.Any] | None = None,
+    other_half_settled: bool = False,
+    decision: t.Mapping[str, t.Any] | None = None,
 ) -> str | None:
     """Bring a session to its end, whatever state it is in. The caller holds its lock.
 
     The original, or its copy, is where it belongs when this returns; the session itself stays open, in the watchdog's care, until
-    the destination knows, so that nothing is left there either.
+    the destination knows the outcome, so that nothing is left there either.
 
-    :param timeout: seconds to wait for the destination's word, where that is needed.
-    :param told: whether the destination's half has been closed by other means.
-    :param word: the destination's word, where somebody has brought it by another way than the channel; it is not asked then.
+    :param timeout: seconds to wait for the destination's decision, where that is needed.
+    :param other_half_settled: whether the destination's half has been closed by other means, or need not be.
+    :param decision: the destination's answer, where somebody has carried it here without the channel; it is not asked then.
     :returns: ``RUN`` when the destination has it, else ``ABORT``.
-    :raises MigrationError: when it cannot be settled now (the destination's word is needed and cannot be had).
+    :raises MigrationError: when it cannot be settled now (the destination's decision is needed and cannot be had).
     """
     session = original.session
     if session.ended:
@@ -325,15 +328,15 @@ def settle(
         if session.decide(ABORT) == ABORT:
             abort(original)
         else:
-            verdict = word or _ask_seldom(session, timeout)
-            if verdict["decision"] == RUN:
-                commit(original, verdict)
+            answer = decision or _ask_decision_seldom(session, timeout)
+            if answer["decision"] == RUN:
+                commit(original, answer)
             else:
                 abort(original)
     outcome = RUN if session.reached("committed") else ABORT
-    if told or farewell(session):
+    if other_half_settled or close_destination_half(session):
         close(session)
     else:
-        # Nothing is frozen any more; the watchdog says it again soon.
+        # Nothing is frozen any more; the watchdog tries it again soon.
         session.renew()
     return outcome

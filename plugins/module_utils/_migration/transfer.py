@@ -129,7 +129,7 @@ def send_frozen(session: Session, trees: t.Sequence[Tree], *, memory_seconds: fl
         return pool.submit(send_trees, session, trees, running=False).result(seconds)
     except BaseException as exc:
         with contextlib.suppress(MigrationError):
-            Channel(session).hang_up()
+            Channel(session).disconnect()
         if isinstance(exc, concurrent.futures.TimeoutError):
             raise _too_late(session.kind, seconds) from None
         raise
@@ -179,7 +179,7 @@ class LastPass:
         self._pool.shutdown(wait=False, cancel_futures=True)
         if not self._ended:
             with contextlib.suppress(MigrationError):
-                Channel(self._session).hang_up()
+                Channel(self._session).disconnect()
 
     def _send(self, which: t.Callable[[], t.Sequence[Tree]]) -> int:
         return send_trees(self._session, which(), running=False)

@@ -168,14 +168,14 @@ def moved(name: str, is_here: t.Callable[[str], bool], kind: str = FIRST_KIND) -
     return t.cast("dict[str, t.Any]", printable.data(told))
 
 
-def unsettled(session: str | None, name: str | None, role: str | None, *, peer_settled: bool) -> list[Session]:
+def unsettled(session: str | None, name: str | None, role: str | None, *, other_half_settled: bool) -> list[Session]:
     """The sessions of this host that are not at their end.
 
     :param role: only these halves are meant.
-    :param peer_settled: the source's halves know the outcome, so refusals need not wait for being heard any more.
+    :param other_half_settled: the source's halves know the outcome, so refusals need not wait for being heard any more.
     """
     return [
         found
         for found in chosen(session, name)
-        if role in (None, found.role) and (not found.ended or (peer_settled and is_unheard(found)))
+        if role in (None, found.role) and (not found.ended or (other_half_settled and is_unheard(found)))
     ]

@@ -330,7 +330,7 @@ class Kind(t.Protocol):
 
     @property
     def noun(self) -> str:
-        """The word by which people call one: in messages, in keys of records, and as the option of modules that names it."""
+        """What people call one: in messages, in keys of records, and as the option of modules that names it."""
 
     def reach(self) -> None:
         """See :meth:`Original.reach`."""
@@ -359,8 +359,8 @@ class Kind(t.Protocol):
     def steps(self) -> t.Mapping[str, Step]:
         """Steps for modules that only this kind has: by name, see ``_migration/steps.py``."""
 
-    def messages(self, session: Session) -> t.Mapping[str, Answer]:
-        """What the source may ask through the channel about this kind alone: by the word, see ``_channel/server.py``."""
+    def commands(self, session: Session) -> t.Mapping[str, Answer]:
+        """The commands of the channel that this kind alone has, by their names: see ``_channel/server.py``."""
 
     def start_when_ready(self, session: Session) -> None:
         """The body of the unit that waits for the checkpoint and starts the copy, where the kind has one."""

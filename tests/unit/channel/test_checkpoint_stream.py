@@ -39,7 +39,7 @@ def images(tmp_path: Path) -> Path:
     (directory / "inventory.img").write_bytes(b"inventory")
     (directory / "empty.img").write_bytes(b"")
     (directory / "pages-1.img").write_bytes(os.urandom(PAGES))
-    # What looks like a line of the talk is the content of a file.
+    # What looks like a line of the conversation is the content of a file.
     (directory / "lines.img").write_bytes(b'{"put": "evil.img", "size": 3}\n\n')
     return directory
 
@@ -54,7 +54,7 @@ def inbox(tmp_path: Path) -> Path:
 def _take_all(stream: BinaryIO, inbox: Path) -> Manifest:
     received: Manifest = {}
     while True:
-        message = messages.hear(stream)
+        message = messages.receive(stream)
         if message is None or "put" not in message:
             return received
         received[message["put"]] = checkpoint_stream.take(stream, message, str(inbox))
@@ -68,7 +68,7 @@ def test_a_directory_arrives_as_it_left(images: Path, inbox: Path, pipe: Pipe) -
 
     def send() -> None:
         told.append(checkpoint_stream.put(pipe.writing, str(images)))
-        messages.say(pipe.writing, {"hold": {}})
+        messages.send(pipe.writing, {"hold": {}})
 
     sender = threading.Thread(target=send, daemon=True)
     sender.start()
@@ -330,12 +330,12 @@ class Following:
         self._ends = socket.socketpair()
         self._writing = self._ends[0].makefile("wb")
         self._reading = self._ends[1].makefile("rb")
-        self.follower = checkpoint_stream.Follower(self._writing, str(images), self.hang_up)
+        self.follower = checkpoint_stream.Follower(self._writing, str(images), self.disconnect)
         self.received: Manifest = {}
         self._inbox = inbox
         self.receiver = threading.Thread(target=self._receive, daemon=True)
 
-    def hang_up(self) -> None:
+    def disconnect(self) -> None:
         """What killing ssh does: a write that waits ends, and so does a read."""
         self.hung_up.set()
         for end in self._ends:
@@ -348,12 +348,12 @@ class Following:
 
     def finish(self) -> tuple[Manifest, int]:
         told = self.follower.finish()
-        messages.say(self._writing, {"hold": {}})
+        messages.send(self._writing, {"hold": {}})
         self.receiver.join(10)
         return told
 
     def close(self) -> None:
-        self.hang_up()
+        self.disconnect()
         if self.receiver.ident is not None:
             self.receiver.join(10)
         with contextlib.suppress(OSError):
@@ -457,7 +457,7 @@ def test_a_dump_that_failed_ends_it_although_nobody_reads(growing: Path, follow:
 
 def test_a_destination_that_hangs_up_is_told_when_the_dump_has_ended(growing: Path, follow: Follow) -> None:
     following = follow(growing)
-    following.hang_up()
+    following.disconnect()
     with following.follower:
         (growing / "pages-1.img").write_bytes(bytes(PAGES))
         with pytest.raises(BrokenPipeError):

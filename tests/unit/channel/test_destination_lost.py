@@ -111,7 +111,7 @@ def test_whoever_answers_in_any_way_is_not_lost(
 ) -> None:
     ssh(said, code)
     with pytest.raises(MigrationError) as caught:
-        Channel(handed_over).call("verdict")
+        Channel(handed_over).call("decision")
     assert caught.value.code == heard
     # Not even where no connection can be made by now.
     with pytest.MonkeyPatch.context() as patch:

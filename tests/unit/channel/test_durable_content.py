@@ -123,12 +123,12 @@ def test_the_file_systems_are_open_before_the_first_byte_comes(wire: Wire) -> No
 
 
 @pytest.mark.parametrize("message", [{}, {"flush": "soon"}, {"flush": None}, {"run": True}])
-def test_a_word_that_is_none_is_refused(message: dict[str, Any], wire: Wire) -> None:
+def test_a_message_that_is_none_is_refused(message: dict[str, Any], wire: Wire) -> None:
     _prepare(wire)
-    with Conversation(wire.channel, durable_content.WORD) as talk:
-        talk.hear()
+    with Conversation(wire.channel, durable_content.COMMAND) as conversation:
+        conversation.receive()
         with pytest.raises(MigrationError) as caught:
-            talk.ask(message)
+            conversation.request(message)
     assert caught.value.code in ("channel_refused", "channel_failed")
 
 
@@ -223,7 +223,7 @@ def test_it_is_flushed_beside_the_restore_and_before_the_copy_counts_as_held(
     monkeypatch.setattr(flush, "_syncfs", slow)
     answers = io.BytesIO()
     with Shim(mark, group, init):
-        destination.converse(Copy(session), _asked_to_hold(group), answers)
+        destination.serve_handover(Copy(session), _asked_to_hold(group), answers)
     assert seen == [("begun", "starting", True), ("ended", "starting", True)], "once, and beside the restore"
     [ready, held] = _told(answers)
     assert ready == {"ready": True}
@@ -243,7 +243,7 @@ def test_a_flush_that_fails_is_refused_and_the_copy_is_killed(
     monkeypatch.setattr(flush, "_syncfs", broken)
     answers = io.BytesIO()
     with Shim(Mark.of(session), copy, init):
-        destination.converse(Copy(session), _asked_to_hold(copy), answers)
+        destination.serve_handover(Copy(session), _asked_to_hold(copy), answers)
     assert session.decision == REFUSED
     assert (session.phase, session.reached("held")) == ("starting", None)
     assert not copy.populated
@@ -263,14 +263,14 @@ def test_the_last_pass_on_a_real_disk(room: int, session: Session, group: Group,
 
         def arriving_then_sent(of: Session) -> flush.Flush:
             found = arriving(of)
-            # What rsync does between the beginning of the talk and the word to hold the copy.
+            # What rsync does between the beginning of the conversation and the command to hold the copy.
             (there.place / "file").write_bytes(os.urandom(48 * _MIB))
             return found
 
         answers = io.BytesIO()
         with pytest.MonkeyPatch.context() as patch, Shim(Mark.of(session), group, init):
             patch.setattr(durable_content, "arriving", arriving_then_sent)
-            destination.converse(Copy(session), _asked_to_hold(group), answers)
+            destination.serve_handover(Copy(session), _asked_to_hold(group), answers)
         left = list(there.after_a_power_cut().iterdir()) if session.decision is None else []
         return _told(answers)[-1], session.decision, [path.stat().st_size for path in left]
 
@@ -288,7 +288,7 @@ def test_a_destination_that_cannot_open_them_says_so_before_anything_is_frozen(
 ) -> None:
     (disk / "volume").rmdir()
     answers = io.BytesIO()
-    destination.converse(Copy(session), _asked_to_hold(group), answers)
+    destination.serve_handover(Copy(session), _asked_to_hold(group), answers)
     assert [message["failure"]["code"] for message in _told(answers)] == ["flush_failed"]
     assert (session.phase, session.decision) == ("created", None)
 
@@ -349,7 +349,7 @@ def test_with_api_the_last_pass_has_a_bound_where_the_destination_s_disk_hangs(
     (images / "pages-1.img").write_bytes(b"memory")
     bring_to(wire.source, "freezing").enter("dumped", held={}, bytes=0)
     hung_up: list[str] = []
-    monkeypatch.setattr(channel_client.Channel, "hang_up", lambda channel: hung_up.append(channel.session.id))
+    monkeypatch.setattr(channel_client.Channel, "disconnect", lambda channel: hung_up.append(channel.session.id))
     monkeypatch.setattr(transfer, "_LAST_PASS_SECONDS", 1.0 if hangs else 20.0)
     monkeypatch.setattr(container_original, "memory_timeout", lambda _size: 0.5)
 

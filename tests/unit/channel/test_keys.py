@@ -532,7 +532,7 @@ def test_a_child_that_does_not_answer_is_ended(host: Host, monkeypatch: pytest.M
         os.kill(os.getpid(), signal.SIGSTOP)
         return []
 
-    with pytest.raises(MigrationError, match=r"nothing came of it within 0.2 seconds"):
+    with pytest.raises(MigrationError, match=r"the process for it did not end within 0.2 seconds"):
         authorized_keys.rewrite(str(host.file), "nobody", stand_still)
 
 

@@ -20,16 +20,16 @@ from tests.unit.channel.conftest import Pipe
 def test_what_is_said_is_heard_in_its_order_and_then_the_end(pipe: Pipe) -> None:
     said: list[dict[str, Any]] = [{"ready": True}, {"text": "two\nlines, \u2028, \udcff"}, {}]
     for message in said:
-        messages.say(pipe.writing, message)
+        messages.send(pipe.writing, message)
     pipe.writing.close()
-    assert [messages.hear(pipe.reading) for _message in said] == said
-    assert messages.hear(pipe.reading) is None
+    assert [messages.receive(pipe.reading) for _message in said] == said
+    assert messages.receive(pipe.reading) is None
 
 
 def test_a_line_is_sent_at_once(pipe: Pipe) -> None:
-    messages.say(pipe.writing, {"ready": True})
+    messages.send(pipe.writing, {"ready": True})
     # With the other end still open: a line that lay in a buffer would never come.
-    assert messages.hear(pipe.reading) == {"ready": True}
+    assert messages.receive(pipe.reading) == {"ready": True}
 
 
 @pytest.mark.parametrize("cut", [b"", b'{"run": tru', b'{"run": true}'])
@@ -37,38 +37,38 @@ def test_a_line_without_an_end_was_not_said(cut: bytes, pipe: Pipe) -> None:
     """A word on which a container is let go must not be one that was cut off."""
     pipe.writing.write(cut)
     pipe.writing.close()
-    assert messages.hear(pipe.reading) is None
+    assert messages.receive(pipe.reading) is None
 
 
 @pytest.mark.parametrize("line", [b"[]", b"null", b"1", b'"run"', b"true"])
 def test_a_line_that_is_no_message(line: bytes) -> None:
     with pytest.raises(MigrationError) as caught:
-        messages.hear(io.BytesIO(line + b"\n"))
+        messages.receive(io.BytesIO(line + b"\n"))
     assert caught.value.code == "channel_failed"
 
 
 @pytest.mark.parametrize("line", [b"", b"{", b"ssh: connection closed", b'{"a": \xff}', b"\0"])
 def test_a_line_that_is_no_json(line: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 (json's and the codec's have that in common)
-        messages.hear(io.BytesIO(line + b"\n"))
+        messages.receive(io.BytesIO(line + b"\n"))
 
 
 def test_a_line_that_never_ends_is_not_kept_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(messages, "_LONGEST_LINE", 1000)
     with pytest.raises(MigrationError) as caught:
-        messages.hear(io.BytesIO(b"x" * 5000))
+        messages.receive(io.BytesIO(b"x" * 5000))
     assert caught.value.code == "channel_failed"
     longest = {"text": "x" * (1000 - len('{"text": ""}\n'))}
     stream = io.BytesIO()
-    messages.say(stream, longest)
-    assert messages.hear(io.BytesIO(stream.getvalue())) == longest
+    messages.send(stream, longest)
+    assert messages.receive(io.BytesIO(stream.getvalue())) == longest
 
 
 def test_the_manifest_of_a_container_with_a_thousand_processes_is_a_line(pipe: Pipe) -> None:
     entry = {"size": 1 << 30, "sha256": "0" * 64}
     manifest = {f"{kind}-{number}.img": entry for kind in "abcdefghijkl" for number in range(1000)}
-    threading.Thread(target=messages.say, args=(pipe.writing, {"hold": {"manifest": manifest}}), daemon=True).start()
-    assert messages.hear(pipe.reading) == {"hold": {"manifest": manifest}}
+    threading.Thread(target=messages.send, args=(pipe.writing, {"hold": {"manifest": manifest}}), daemon=True).start()
+    assert messages.receive(pipe.reading) == {"hold": {"manifest": manifest}}
 
 
 # -- files -------------------------------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ def test_what_is_no_account_no_address_and_no_key_is_refused_before_it_is_noted(
 
 @needs_ssh
 @pytest.mark.parametrize("field", ["user", "address"])
-@pytest.mark.parametrize("way", ["call", "stream", "converse", "rsync", "hang_up"])
+@pytest.mark.parametrize("way", ["call", "stream", "start_conversation", "rsync", "disconnect"])
 def test_even_one_that_got_through_is_no_option_of_ssh(
     field: str, way: str, make_session: MakeSession, disk: Path
 ) -> None:
@@ -87,8 +87,8 @@ def test_even_one_that_got_through_is_no_option_of_ssh(
     channel = channel_client.Channel(session)
     (disk / "content").mkdir()
     try:
-        if way == "converse":
-            with channel.converse("handover"):
+        if way == "start_conversation":
+            with channel.start_conversation("handover"):
                 pass
         elif way == "rsync":
             channel.rsync(str(disk / "content"), "layer")
@@ -96,7 +96,7 @@ def test_even_one_that_got_through_is_no_option_of_ssh(
             {
                 "call": lambda: channel.call("ping"),
                 "stream": lambda: channel.stream("ping", []),
-                "hang_up": channel.hang_up,
+                "disconnect": channel.disconnect,
             }[way]()
     except MigrationError:
         pass

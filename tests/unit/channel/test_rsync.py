@@ -319,7 +319,7 @@ def test_a_hostile_client_writes_nowhere_else(attack: str, wire: Wire, content: 
     outside = wire.places / "outside"
     outside.mkdir()
     command, options = HOSTILE[attack]
-    wire.say_instead(command.format(outside=outside, content=content))
+    wire.send_instead(command.format(outside=outside, content=content))
     argv = ["rsync", *options, "-a", "--timeout=5", "-e", "ssh", f"{content}/", f"root@x:{outside}/"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=20)
     assert done.returncode != 0
@@ -331,7 +331,7 @@ def test_a_hostile_client_reads_nothing(hidden: bool, wire: Wire, content: Path,
     wire.prepare("layer")
     letters = "-slogDtpre.iLsfxCIvu" if hidden else "-logDtpre.iLsfxCIvu"
     sender = "" if hidden else "--sender "
-    wire.say_instead(f"rsync --server {sender}{letters} . {'layer' if hidden else content}")
+    wire.send_instead(f"rsync --server {sender}{letters} . {'layer' if hidden else content}")
     argv = [
         "rsync",
         *(["-s"] if hidden else []),
@@ -359,7 +359,7 @@ def test_a_link_out_of_the_place_is_not_followed(letters: str, wire: Wire, disk:
     (first / "way").symlink_to(outside)
     wire.channel.rsync(str(first), "layer")
     assert (place / "way").is_symlink(), "a container's own links are content"
-    wire.say_instead(f"rsync --server -{letters}e.iLsfxCIvu . layer")
+    wire.send_instead(f"rsync --server -{letters}e.iLsfxCIvu . layer")
     subprocess.run(
         ["rsync", "-aK", "--timeout=5", "-e", "ssh", f"{second}/", "root@x:layer"],
         capture_output=True,
@@ -369,16 +369,16 @@ def test_a_link_out_of_the_place_is_not_followed(letters: str, wire: Wire, disk:
     assert list(outside.iterdir()) == []
 
 
-# -- words -----------------------------------------------------------------------------------------------------------
+# -- commands --------------------------------------------------------------------------------------------------------
 
 
-def test_a_word_is_answered(wire: Wire) -> None:
+def test_a_command_is_answered(wire: Wire) -> None:
     assert wire.channel.call("ping") == {"host": "here"}
 
 
 @pytest.mark.parametrize("command", ["", "pong", "ping ping", "'ping", "sh -c ping"])
-def test_another_word_is_refused(command: str, wire: Wire) -> None:
-    wire.say_instead(command)
+def test_another_command_is_refused(command: str, wire: Wire) -> None:
+    wire.send_instead(command)
     with pytest.raises(MigrationError) as caught:
         wire.channel.call("ping")
     assert caught.value.code in ("channel_refused", "channel_failed")
@@ -399,7 +399,7 @@ def test_a_call_is_a_sign_of_life(wire: Wire) -> None:
     assert wire.destination.lease_left > 0
 
 
-def test_a_stream_goes_with_its_word(wire: Wire) -> None:
+def test_a_stream_goes_with_its_command(wire: Wire) -> None:
     answer, sent = wire.channel.stream("ping", [b"x" * 10, b"y" * 5])
     assert answer == {"host": "here"}
     assert sent <= 15

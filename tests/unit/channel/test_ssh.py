@@ -81,7 +81,7 @@ def connect(ssh_host: SshHost, make_session: MakeSession) -> Iterator[Callable[.
 
     yield open_line
     for line in lines:
-        line.channel.hang_up()
+        line.channel.disconnect()
         ssh_host.run("rm", "-rf", f"/var/lib/livemigrate/{line.session.id}", "/var/lib/livemigrate/locks")
         ssh_host.run(
             "sh", "-c", "rm -f /root/.ssh/authorized_keys /home/ops/.ssh/authorized_keys /etc/sudoers.d/livemigrate-*"
@@ -99,7 +99,7 @@ Connect = Callable[..., Line]
 
 
 @pytest.mark.parametrize("user", USERS)
-def test_words_and_directories_go_through_one_connection(
+def test_commands_and_directories_go_through_one_connection(
     user: str, connect: Connect, ssh_host: SshHost, disk: Path
 ) -> None:
     line = connect(user)
@@ -116,7 +116,7 @@ def test_words_and_directories_go_through_one_connection(
     (disk / "names").write_bytes(b"file\0")
     assert line.channel.rsync(str(source), "layer", names=str(disk / "names")) > 0
     assert ssh_host.log.count("Accepted publickey") == before + 1
-    line.channel.hang_up()
+    line.channel.disconnect()
     line.channel.call("ping")
     assert ssh_host.log.count("Accepted publickey") == before + 2
 
@@ -179,7 +179,7 @@ def test_the_key_runs_nothing_else(user: str, connect: Connect, ssh_host: SshHos
 
 def test_the_key_opens_no_terminal_and_forwards_nothing(connect: Connect) -> None:
     line = connect()
-    line.channel.hang_up()
+    line.channel.disconnect()
     alone = ("-S", "none")
     done = line.ssh("ping", options=(*alone, "-tt"))
     assert "PTY allocation request failed" in done.stderr
@@ -200,7 +200,7 @@ def test_a_revoked_key_opens_nothing(connect: Connect, ssh_host: SshHost) -> Non
     first, second = connect(), connect()
     first.channel.call("ping")
     ssh_host.revoke(first.session.id)
-    first.channel.hang_up()
+    first.channel.disconnect()
     with pytest.raises(MigrationError) as caught:
         first.channel.call("ping")
     assert caught.value.code == "channel_revoked"
@@ -242,7 +242,7 @@ def test_the_destination_may_go_by_any_address(address: str, connect: Connect, d
     (disk / "content" / "file").write_text("content")
     channel.rsync(str(disk / "content"), "layer")
     assert (line.place / "file").read_text() == "content"
-    channel.hang_up()
+    channel.disconnect()
 
 
 def test_nobody_there_is_told_in_time(connect: Connect) -> None:

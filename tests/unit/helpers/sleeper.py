@@ -480,7 +480,7 @@ class Sleepers:
     def steps(self) -> Mapping[str, Step]:
         return {"lullaby": lambda session, params: {"changed": False, "sung_to": session.subject_name, **params}}
 
-    def messages(self, session: Session) -> Mapping[str, Answer]:
+    def commands(self, session: Session) -> Mapping[str, Answer]:
         return {"snore": lambda: {"of": session.subject_name}}
 
     def start_when_ready(self, session: Session) -> None:

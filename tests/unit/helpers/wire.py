@@ -32,12 +32,12 @@ from pathlib import Path
 sys.path.insert(0, {tree!r})
 from {package}._channel import server as channel_server
 from {package}._session.session import Session
-words = sys.argv[1:]
-while words[0].startswith("-"):
-    if words[0] == "-O":
+arguments = sys.argv[1:]
+while arguments[0].startswith("-"):
+    if arguments[0] == "-O":
         sys.exit(0)
-    words = words[2:] if words[0] in ("-F", "-p", "-o", "-l") else words[1:]
-command = " ".join(words[1:])
+    arguments = arguments[2:] if arguments[0] in ("-F", "-p", "-o", "-l") else arguments[1:]
+command = " ".join(arguments[1:])
 instead = Path({instead!r})
 if instead.exists():
     command = instead.read_text()
@@ -47,12 +47,12 @@ session = Session({session!r}, **{roots!r})
 def handover():
     from {package}._migration import destination
     from {package}._subjects import by_kind
-    destination.converse(by_kind.of(session).copy(session), sys.stdin.buffer, sys.stdout.buffer)
+    destination.serve_handover(by_kind.of(session).copy(session), sys.stdin.buffer, sys.stdout.buffer)
 def transfer():
     from {package}._channel import durable_content
-    durable_content.converse(session, sys.stdin.buffer, sys.stdout.buffer)
-words = {{"ping": lambda: {{"host": "here"}}, "stumble": lambda: 1 / 0}}
-sys.exit(channel_server.serve(session, command, words, {{"handover": handover, "transfer": transfer}}))
+    durable_content.serve_transfer(session, sys.stdin.buffer, sys.stdout.buffer)
+commands = {{"ping": lambda: {{"host": "here"}}, "stumble": lambda: 1 / 0}}
+sys.exit(channel_server.serve(session, command, commands, {{"handover": handover, "transfer": transfer}}))
 """
 
 
@@ -102,11 +102,11 @@ class Wire:
         channel_server.set_targets(self.destination, {target: str(place) for target, place in places.items()})
         return places[targets[0]]
 
-    def say_instead(self, command: str) -> None:
-        """Let a hostile client say something else than its ssh was told."""
+    def send_instead(self, command: str) -> None:
+        """Let a hostile client send something else than its ssh was given."""
         self._instead.write_text(command)
 
     @property
     def commands(self) -> list[list[str]]:
-        """What the client's programs have said to the other end, split into words."""
+        """What the client's programs have sent to the other end, split as a shell does."""
         return [shlex.split(line) for line in self._log.read_text().splitlines()]

@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The talk of the handover: the source's end against real processes, and through the channel against the real other end."""
+"""The conversation of the handover: the source's end against real processes, and through the channel against the real other
+end."""
 
 from __future__ import annotations
 
@@ -47,22 +48,22 @@ class Process:
         self._code = "import json, sys, time\n" + code
         self.process: subprocess.Popen[bytes] | None = None
 
-    def converse(self, word: str) -> subprocess.Popen[bytes]:
-        assert word == "handover"
+    def start_conversation(self, name: str) -> subprocess.Popen[bytes]:
+        assert name == "handover"
         self.process = subprocess.Popen(
             [sys.executable, "-S", "-c", self._code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         return self.process
 
 
-def _talk_with(code: str) -> Conversation:
+def _conversation_with(code: str) -> Conversation:
     channel: Any = Process(code)
     return Conversation(channel, "handover")
 
 
 NETWORK = Arrangement(False, False, (), NO_ADDRESSES).as_data()
 FAILURE = {"code": "restore_failed", "message": "CRIU says no.", "details": {"criu": ["Error (x.c:1)"]}}
-_SAY_FAILURE = f"print({json.dumps(json.dumps({'failure': FAILURE}))}, flush=True)\n"
+_SEND_FAILURE = f"print({json.dumps(json.dumps({'failure': FAILURE}))}, flush=True)\n"
 
 
 # -- the source's end --------------------------------------------------------------------------------------------------
@@ -71,17 +72,17 @@ _SAY_FAILURE = f"print({json.dumps(json.dumps({'failure': FAILURE}))}, flush=Tru
 def test_a_question_has_its_answer() -> None:
     code = (
         "print(json.dumps({'ready': True}), flush=True)\n"
-        "for line in sys.stdin: print(json.dumps({'heard': json.loads(line)}), flush=True)"
+        "for line in sys.stdin: print(json.dumps({'received': json.loads(line)}), flush=True)"
     )
-    with _talk_with(code) as talk:
-        assert talk.hear() == {"ready": True}
+    with _conversation_with(code) as conversation:
+        assert conversation.receive() == {"ready": True}
         for number in range(3):
-            assert talk.ask({"number": number}) == {"heard": {"number": number}}
+            assert conversation.request({"number": number}) == {"received": {"number": number}}
 
 
 def test_a_failure_that_is_told_is_raised_as_it_was() -> None:
-    with _talk_with(_SAY_FAILURE) as talk, pytest.raises(MigrationError) as caught:
-        talk.hear()
+    with _conversation_with(_SEND_FAILURE) as conversation, pytest.raises(MigrationError) as caught:
+        conversation.receive()
     assert caught.value.as_failure() == FAILURE
 
 
@@ -90,7 +91,7 @@ def test_a_failure_that_is_told_is_raised_as_it_was() -> None:
     [
         "",
         "sys.exit(255)",
-        # A word that was cut off, what an ssh or a shell may say, and bytes of a terminal.
+        # A message that was cut off, what an ssh or a shell may say, and bytes of a terminal.
         'sys.stdout.write(\'{"decision": "RUN"}\')',
         "print('Connection closed by 192.0.2.1')",
         "print()",
@@ -98,35 +99,35 @@ def test_a_failure_that_is_told_is_raised_as_it_was() -> None:
     ],
 )
 def test_whatever_is_no_answer_counts_as_a_hang_up(code: str) -> None:
-    with _talk_with(code) as talk, pytest.raises(MigrationError) as caught:
-        talk.ask({"run": True})
+    with _conversation_with(code) as conversation, pytest.raises(MigrationError) as caught:
+        conversation.request({"run": True})
     assert caught.value.code == "destination_unreachable"
 
 
 @pytest.mark.parametrize("code", ["print('[]')", "print('1')"])
 def test_an_answer_that_is_no_message(code: str) -> None:
-    with _talk_with(code) as talk, pytest.raises(MigrationError) as caught:
-        talk.hear()
+    with _conversation_with(code) as conversation, pytest.raises(MigrationError) as caught:
+        conversation.receive()
     assert caught.value.code == "channel_failed"
 
 
-def test_the_last_words_of_one_that_has_hung_up_are_heard() -> None:
-    channel: Any = Process(_SAY_FAILURE)
-    with Conversation(channel, "handover") as talk:
+def test_the_last_message_of_one_that_has_disconnected_is_received() -> None:
+    channel: Any = Process(_SEND_FAILURE)
+    with Conversation(channel, "handover") as conversation:
         channel.process.wait(10)
         with pytest.raises(MigrationError) as caught:
-            talk.ask({"hold": {"manifest": "x" * PAGES}})
+            conversation.request({"hold": {"manifest": "x" * PAGES}})
     assert caught.value.as_failure() == FAILURE
 
 
-def test_files_for_one_that_has_hung_up_break_and_its_last_words_are_heard(tmp_path: Path) -> None:
+def test_files_for_one_that_has_disconnected_break_and_its_last_message_is_received(tmp_path: Path) -> None:
     """What _handover does around put()."""
     (tmp_path / "pages-1.img").write_bytes(bytes(PAGES))
-    with _talk_with("sys.stdin.readline()\n" + _SAY_FAILURE) as talk:
+    with _conversation_with("sys.stdin.readline()\n" + _SEND_FAILURE) as conversation:
         with pytest.raises(BrokenPipeError):
-            checkpoint_stream.put(talk.output, str(tmp_path))
+            checkpoint_stream.put(conversation.output, str(tmp_path))
         with pytest.raises(MigrationError) as caught:
-            talk.hear()
+            conversation.receive()
     assert caught.value.as_failure() == FAILURE
 
 
@@ -141,8 +142,8 @@ def test_files_for_one_that_has_hung_up_break_and_its_last_words_are_heard(tmp_p
 def test_the_talk_ends_with_its_block(code: str) -> None:
     channel: Any = Process(code)
     began = time.monotonic()
-    with Conversation(channel, "handover") as talk:
-        messages.say(talk.output, {"run": True})
+    with Conversation(channel, "handover") as conversation:
+        messages.send(conversation.output, {"run": True})
     assert channel.process.poll() is not None
     assert time.monotonic() - began < 10
 
@@ -157,8 +158,12 @@ def test_a_failure_in_the_middle_ends_the_talk_too() -> None:
 def test_an_answer_that_does_not_come_is_not_waited_for_for_ever() -> None:
     channel: Any = Process("time.sleep(60)")
     began = time.monotonic()
-    with Conversation(channel, "handover") as talk, talk.within(0.2), pytest.raises(MigrationError) as caught:
-        talk.ask({"run": True})
+    with (
+        Conversation(channel, "handover") as conversation,
+        conversation.time_limit(0.2),
+        pytest.raises(MigrationError) as caught,
+    ):
+        conversation.request({"run": True})
     assert caught.value.code == "destination_unreachable"
     assert time.monotonic() - began < 10
 
@@ -167,17 +172,21 @@ def test_a_destination_that_takes_no_more_bytes_is_not_waited_for_for_ever(tmp_p
     (tmp_path / "pages-1.img").write_bytes(bytes(PAGES))
     channel: Any = Process("time.sleep(60)")
     began = time.monotonic()
-    with Conversation(channel, "handover") as talk, pytest.raises(BrokenPipeError), talk.within(0.2):
-        checkpoint_stream.put(talk.output, str(tmp_path))
+    with (
+        Conversation(channel, "handover") as conversation,
+        pytest.raises(BrokenPipeError),
+        conversation.time_limit(0.2),
+    ):
+        checkpoint_stream.put(conversation.output, str(tmp_path))
     assert time.monotonic() - began < 10
 
 
 def test_an_answer_in_time_leaves_the_talk_open() -> None:
-    with _talk_with("for line in sys.stdin: print('{}', flush=True)") as talk:
-        with talk.within(2):
-            talk.ask({})
+    with _conversation_with("for line in sys.stdin: print('{}', flush=True)") as conversation:
+        with conversation.time_limit(2):
+            conversation.request({})
         time.sleep(2.1)
-        assert talk.ask({}) == {}
+        assert conversation.request({}) == {}
 
 
 # -- through the channel -----------------------------------------------------------------------------------------------
@@ -216,11 +225,11 @@ def test_a_checkpoint_travels_is_held_and_let_go(
 ) -> None:
     mark = Mark.of(destination)
     place = runtime_wire.prepare("layer")
-    with Shim(mark, group, init), Conversation(runtime_wire.channel, "handover") as talk:
-        assert talk.hear() == {"ready": True}
-        manifest, sent = checkpoint_stream.put(talk.output, str(images))
+    with Shim(mark, group, init), Conversation(runtime_wire.channel, "handover") as conversation:
+        assert conversation.receive() == {"ready": True}
+        manifest, sent = checkpoint_stream.put(conversation.output, str(images))
         assert sent == sum(path.stat().st_size for path in images.iterdir())
-        held = talk.ask(
+        held = conversation.request(
             {
                 "hold": {
                     "manifest": manifest,
@@ -239,9 +248,9 @@ def test_a_checkpoint_travels_is_held_and_let_go(
         assert group.frozen
         for path in images.iterdir():
             assert Path(mark.images, path.name).read_bytes() == path.read_bytes()
-        verdict = talk.ask({"run": True})
-        assert (verdict["decision"], verdict["container_id"]) == (RUN, OTHER_CONTAINER)
-        assert 0 <= verdict["running_for"] < 10
+        answer = conversation.request({"run": True})
+        assert (answer["decision"], answer["container_id"]) == (RUN, OTHER_CONTAINER)
+        assert 0 <= answer["running_for"] < 10
     assert _stands(destination) == ("run", RUN)
     assert mark.consumed
     assert not Group(group.path).frozen
@@ -252,10 +261,10 @@ def test_a_source_that_hangs_up_while_it_is_held_decides_nothing(
     runtime_wire: Wire, destination: Session, images: Path, group: Group, init: int
 ) -> None:
     with Shim(Mark.of(destination), group, init):
-        with Conversation(runtime_wire.channel, "handover") as talk:
-            talk.hear()
-            manifest, _sent = checkpoint_stream.put(talk.output, str(images))
-            talk.ask(
+        with Conversation(runtime_wire.channel, "handover") as conversation:
+            conversation.receive()
+            manifest, _sent = checkpoint_stream.put(conversation.output, str(images))
+            conversation.request(
                 {
                     "hold": {
                         "manifest": manifest,
@@ -267,23 +276,23 @@ def test_a_source_that_hangs_up_while_it_is_held_decides_nothing(
             )
         assert _stands(destination) == ("held", None)
         assert group.frozen
-        # A second talk goes on where the first was cut off.
-        with Conversation(runtime_wire.channel, "handover") as talk:
-            talk.hear()
-            assert talk.ask({"run": True})["decision"] == RUN
+        # A second conversation goes on where the first was cut off.
+        with Conversation(runtime_wire.channel, "handover") as conversation:
+            conversation.receive()
+            assert conversation.request({"run": True})["decision"] == RUN
     assert not group.frozen
 
 
 def test_a_source_that_hangs_up_in_the_middle_of_a_file_decides_nothing(
     runtime_wire: Wire, destination: Session
 ) -> None:
-    with Conversation(runtime_wire.channel, "handover") as talk:
-        talk.hear()
-        messages.say(talk.output, {"put": "pages-1.img", "size": PAGES})
-        talk.output.write(b"x" * 10)
-        talk.output.close()
+    with Conversation(runtime_wire.channel, "handover") as conversation:
+        conversation.receive()
+        messages.send(conversation.output, {"put": "pages-1.img", "size": PAGES})
+        conversation.output.write(b"x" * 10)
+        conversation.output.close()
         with pytest.raises(MigrationError, match=r"in the middle of pages-1\.img") as caught:
-            talk.hear()
+            conversation.receive()
     assert caught.value.code == "checkpoint_corrupt"
     assert _stands(destination) == ("created", None)
     assert not Mark.of(destination).ready
@@ -296,7 +305,7 @@ REFUSED_MESSAGES: dict[str, tuple[Message, str]] = {
     "a size below nothing": ({"put": "evil.img", "size": -1}, "channel_refused"),
     "no size": ({"put": "evil.img"}, "channel_failed"),
     "a file that is there": ({"put": "there.img", "size": 3}, "channel_failed"),
-    "an unknown word": ({"shell": "id"}, "channel_refused"),
+    "an unknown message": ({"shell": "id"}, "channel_refused"),
     "nothing": ({}, "channel_refused"),
 }
 
@@ -306,13 +315,13 @@ def test_what_the_other_end_does_not_take_is_told(kind: str, runtime_wire: Wire,
     message, code = REFUSED_MESSAGES[kind]
     there = Path(Mark.of(destination).images, "there.img")
     there.write_text("old")
-    with Conversation(runtime_wire.channel, "handover") as talk:
-        talk.hear()
+    with Conversation(runtime_wire.channel, "handover") as conversation:
+        conversation.receive()
         with pytest.raises(MigrationError) as caught:
-            talk.ask(message)
+            conversation.request(message)
         assert caught.value.code == code
         with pytest.raises(MigrationError) as caught:
-            talk.ask({"run": True})
+            conversation.request({"run": True})
         assert caught.value.code == "destination_unreachable", "after a failure nothing more is taken"
     assert there.read_text() == "old"
     assert [path.name for path in there.parent.iterdir()] == ["there.img"]
@@ -321,67 +330,70 @@ def test_what_the_other_end_does_not_take_is_told(kind: str, runtime_wire: Wire,
 
 def test_a_line_that_is_no_message_ends_the_talk(runtime_wire: Wire, destination: Session) -> None:
     for line, code in ((b"rubbish\n", "channel_failed"), (b"[]\n", "channel_failed")):
-        with Conversation(runtime_wire.channel, "handover") as talk:
-            talk.hear()
-            talk.output.write(line)
-            talk.output.flush()
+        with Conversation(runtime_wire.channel, "handover") as conversation:
+            conversation.receive()
+            conversation.output.write(line)
+            conversation.output.flush()
             with pytest.raises(MigrationError) as caught:
-                talk.hear()
+                conversation.receive()
             assert caught.value.code == code
     assert destination.decision is None
 
 
 def test_a_destination_that_has_refused_says_so(runtime_wire: Wire, destination: Session) -> None:
     destination.decide(REFUSED)
-    with Conversation(runtime_wire.channel, "handover") as talk:
-        talk.hear()
+    with Conversation(runtime_wire.channel, "handover") as conversation:
+        conversation.receive()
         with pytest.raises(MigrationError) as caught:
-            talk.ask({"hold": {"manifest": {}, "fingerprints": {}, "network": NETWORK, "surroundings": {}}})
+            conversation.request({"hold": {"manifest": {}, "fingerprints": {}, "network": NETWORK, "surroundings": {}}})
     assert caught.value.code == "already_refused"
-    with Conversation(runtime_wire.channel, "handover") as talk:
-        talk.hear()
-        assert talk.ask({"run": True})["decision"] == REFUSED
+    with Conversation(runtime_wire.channel, "handover") as conversation:
+        conversation.receive()
+        assert conversation.request({"run": True})["decision"] == REFUSED
 
 
-def test_a_word_that_was_decided_already_is_only_repeated(runtime_wire: Wire, destination: Session) -> None:
+def test_what_was_decided_already_is_only_repeated(runtime_wire: Wire, destination: Session) -> None:
     destination.enter("starting")
     destination.enter("held")
     destination.decide(RUN)
     destination.enter("run", container_id=OTHER_CONTAINER, running_since=time.clock_gettime(time.CLOCK_BOOTTIME))
-    with Conversation(runtime_wire.channel, "handover") as talk:
-        talk.hear()
-        assert talk.ask({"run": True})["decision"] == RUN
+    with Conversation(runtime_wire.channel, "handover") as conversation:
+        conversation.receive()
+        assert conversation.request({"run": True})["decision"] == RUN
     assert [entry["phase"] for entry in destination.journal].count("run") == 1
 
 
-@pytest.mark.parametrize("word", ["verdict", "ping"])
-def test_who_asks_for_a_word_that_was_given_keeps_no_watchdog_away(word: str, destination: Session) -> None:
+@pytest.mark.parametrize("command", ["decision", "ping"])
+def test_who_asks_for_a_decision_that_was_made_keeps_no_watchdog_away(command: str, destination: Session) -> None:
     """A source that cannot act on it asks every few seconds, and this host has to tidy up meanwhile."""
-    words = {"verdict": partial(destination_module.verdict, Copy(destination)), "ping": partial(dict[str, Any])}
+    commands = {
+        "decision": partial(destination_module.make_decision, Copy(destination)),
+        "ping": partial(dict[str, Any]),
+    }
     lease = Path(destination.volatile, "lease")
     before = lease.stat().st_mtime_ns
-    assert channel_server.serve(destination, "ping", words) == 0
+    assert channel_server.serve(destination, "ping", commands) == 0
     assert lease.stat().st_mtime_ns > before
     destination.enter("starting")
     destination.enter("held")
     destination.decide(RUN)
     destination.enter("run", container_id=OTHER_CONTAINER, running_since=time.clock_gettime(time.CLOCK_BOOTTIME))
     before = lease.stat().st_mtime_ns
-    assert channel_server.serve(destination, word, words) == 0
+    assert channel_server.serve(destination, command, commands) == 0
     assert lease.stat().st_mtime_ns == before
 
 
 def test_a_session_of_the_other_engine_says_why_it_does_not_talk(wire: Wire) -> None:
-    with Conversation(wire.channel, "handover") as talk, pytest.raises(MigrationError) as caught:
-        talk.hear()
+    with Conversation(wire.channel, "handover") as conversation, pytest.raises(MigrationError) as caught:
+        conversation.receive()
     assert caught.value.code == "wrong_engine"
 
 
-def test_a_destination_that_does_not_know_the_word_says_so(runtime_wire: Wire) -> None:
+def test_a_destination_that_does_not_know_the_command_says_so(runtime_wire: Wire) -> None:
     """One with an older agent."""
-    runtime_wire.say_instead("handover-2")
-    with Conversation(runtime_wire.channel, "handover") as talk, pytest.raises(MigrationError) as caught:
-        talk.hear()
+    runtime_wire.send_instead("handover-2")
+    with Conversation(runtime_wire.channel, "handover") as conversation, pytest.raises(MigrationError) as caught:
+        conversation.receive()
     assert caught.value.code == "channel_refused"
 
 
@@ -399,12 +411,12 @@ def test_only_what_the_source_says_is_a_sign_of_life(
     reading, writing = os.pipe()
     answers = (tmp_path / "answers").open("wb")
     with os.fdopen(reading, "rb") as source, os.fdopen(writing, "wb", buffering=0) as said:
-        talks = {"handover": lambda: destination_module.converse(Copy(destination), source, answers)}
-        serving = threading.Thread(target=channel_server.serve, args=(destination, "handover", {}, talks))
+        conversations = {"handover": lambda: destination_module.serve_handover(Copy(destination), source, answers)}
+        serving = threading.Thread(target=channel_server.serve, args=(destination, "handover", {}, conversations))
         before = lease.stat().st_mtime_ns
         serving.start()
         wait_for(lambda: (tmp_path / "answers").stat().st_size, "it is ready")
-        assert lease.stat().st_mtime_ns > before, "who begins to talk is alive"
+        assert lease.stat().st_mtime_ns > before, "who begins to conversation is alive"
         pieces = (
             json.dumps({"put": "pages-1.img", "size": 3 << 20}).encode() + b"\n",
             bytes(1 << 20),
@@ -449,7 +461,8 @@ def test_a_talk_that_nobody_continues_ends_with_a_refusal(ours: bool, destinatio
 def test_what_is_told_the_neighbours_after_run_is_not_ended_with_the_talk(
     decision: str, destination: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The source says bye at once, by which all that still takes something in is ended; the neighbours are told again later."""
+    """The source closes the other half at once, by which all that still takes something in is ended; the neighbours are told
+    again later."""
     noted: list[list[str]] = []
 
     def note(*_arguments: object) -> dict[str, Any]:
@@ -460,7 +473,7 @@ def test_what_is_told_the_neighbours_after_run_is_not_ended_with_the_talk(
     monkeypatch.setattr(connections, "repeat", note)
     (tmp_path / "said").write_bytes(b'{"run": true}\n')
     with (tmp_path / "said").open("rb") as source, (tmp_path / "answers").open("wb") as answers:
-        talks = {"handover": lambda: destination_module.converse(Copy(destination), source, answers)}
-        assert channel_server.serve(destination, "handover", {}, talks) == 0
+        conversations = {"handover": lambda: destination_module.serve_handover(Copy(destination), source, answers)}
+        assert channel_server.serve(destination, "handover", {}, conversations) == 0
     own = [f"transfer.{os.getpid()}"]
     assert noted == ([own, []] if decision == RUN else [own])

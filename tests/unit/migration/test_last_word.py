@@ -192,7 +192,7 @@ def test_a_refusal_stays_until_the_source_has_heard_it(refused: Session, monkeyp
     assert refused.ended
     assert session_stories.story(refused).endswith("which may have to be told still (recover.yml, for both hosts)")
     # It is told for as long as that takes, and no tidying takes it away.
-    assert recovery.word(refused.id) == {"session": refused.id, "decision": REFUSED}
+    assert recovery.decide(refused.id) == {"session": refused.id, "decision": REFUSED}
     assert session_stories.stories()[0]["unheard"] is True
 
     class Engine(AnyEngine):
@@ -207,12 +207,12 @@ def test_a_refusal_stays_until_the_source_has_heard_it(refused: Session, monkeyp
         "name": None,
         "role": DESTINATION,
         "wait": 0.0,
-        "abandoned": True,
+        "ignore_lease": True,
         "destination_lost": None,
     }
-    recovery.settle(session=refused.id, peer_settled=False, check_mode=False, **settle)
+    recovery.settle(session=refused.id, other_half_settled=False, check_mode=False, **settle)
     assert os.path.exists(refused.directory)
-    recovery.settle(session=refused.id, peer_settled=True, check_mode=False, **settle)
+    recovery.settle(session=refused.id, other_half_settled=True, check_mode=False, **settle)
     assert not os.path.exists(refused.directory)
 
 
@@ -244,7 +244,7 @@ def test_that_a_copy_of_a_lost_host_has_to_be_removed_is_told_until_a_person_nam
 def test_one_that_has_been_heard_or_was_never_waited_for_goes_at_once(
     refused: Session, make_session: MakeSession
 ) -> None:
-    assert destination.settle(moved.copy(refused), heard=True) == REFUSED
+    assert destination.settle(moved.copy(refused), source_knows=True) == REFUSED
     assert not os.path.exists(refused.directory)
     # Its source was never told that this host is ready.
     early = make_session(DESTINATION, engine="runtime")
@@ -255,17 +255,17 @@ def test_one_that_has_been_heard_or_was_never_waited_for_goes_at_once(
 
 
 @pytest.mark.usefixtures("host_roots")
-def test_a_word_is_carried_without_the_time_that_carrying_takes(make_session: MakeSession) -> None:
+def test_a_decision_is_carried_without_the_time_that_carrying_takes(make_session: MakeSession) -> None:
     session = make_session(DESTINATION, engine="runtime")
     bring_to(session, "starting")
     session.decide(RUN)
     session.enter("run", container_id=OTHER_CONTAINER, running_since=1.0)
     told = {"session": session.id, "decision": RUN, "container_id": OTHER_CONTAINER}
-    assert recovery.word(session.id) == told
+    assert recovery.decide(session.id) == told
     session.close(keep=True)
-    assert recovery.word(session.id) == told
+    assert recovery.decide(session.id) == told
     with pytest.raises(MigrationError) as caught:
-        recovery.word(make_session(SOURCE).id)
+        recovery.decide(make_session(SOURCE).id)
     assert caught.value.code == "not_a_destination"
 
 
@@ -286,7 +286,7 @@ def test_a_destination_that_lets_the_session_in_no_more_is_seldom_asked(
     def refused(_session: Session, _timeout: float) -> None:
         raise MigrationError(code, "No.")
 
-    monkeypatch.setattr(source, "ask", refused)
+    monkeypatch.setattr(source, "ask_decision", refused)
     with session.locked(alive=False), pytest.raises(MigrationError):
         # The engine is not asked before the destination is.
         source.settle(moved.original(session))
@@ -302,7 +302,7 @@ def test_a_destination_that_lets_the_session_in_no_more_is_seldom_asked(
 
 @pytest.mark.usefixtures("host_roots")
 @pytest.mark.parametrize(("decision", "phase"), [(RUN, "committed"), (REFUSED, "aborted")])
-def test_the_source_acts_on_a_word_that_is_carried_to_it_and_asks_nobody(
+def test_the_source_acts_on_a_decision_that_is_carried_to_it_and_asks_nobody(
     decision: str, phase: str, make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[tuple[str, str]] = []
@@ -321,17 +321,19 @@ def test_the_source_acts_on_a_word_that_is_carried_to_it_and_asks_nobody(
 
     monkeypatch.setattr(keeper, "Engine", Engine)
     monkeypatch.setattr(engine_runtime, "forget", forget)
-    monkeypatch.setattr(source, "ask", lambda one, _timeout: done.append((one.id, "asked")))
-    monkeypatch.setattr(source, "farewell", lambda _session: False)
+    monkeypatch.setattr(source, "ask_decision", lambda one, _timeout: done.append((one.id, "asked")))
+    monkeypatch.setattr(source, "close_destination_half", lambda _session: False)
     settle: dict[str, Any] = {
         "name": None,
         "role": SOURCE,
         "wait": 0.0,
-        "abandoned": True,
+        "ignore_lease": True,
         "destination_lost": None,
     }
     carried = {"session": session.id, "decision": decision, "container_id": CONTAINER}
-    recovery.settle(session=session.id, peer_settled=False, check_mode=False, destination_word=carried, **settle)
+    recovery.settle(
+        session=session.id, other_half_settled=False, check_mode=False, destination_decision=carried, **settle
+    )
     assert (session.phase, other.phase) == (phase, "sent")
     assert (session.id, "asked") not in done
 
@@ -340,13 +342,13 @@ def test_the_source_acts_on_a_word_that_is_carried_to_it_and_asks_nobody(
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
-        ({"decision": "GO_SENT"}, "invalid_word"),
+        ({"decision": "GO_SENT"}, "invalid_decision"),
         ({"session": "../x"}, "invalid_session"),
         ({"container_id": "web"}, "invalid_id"),
         ({"container_id": None}, "invalid_id"),
     ],
 )
-def test_what_is_no_word_of_a_destination_is_refused(
+def test_what_is_no_decision_of_a_destination_is_refused(
     changes: dict[str, Any], code: str, make_session: MakeSession
 ) -> None:
     session = bring_to(make_session(), "sent")
@@ -356,10 +358,12 @@ def test_what_is_no_word_of_a_destination_is_refused(
         "name": None,
         "role": SOURCE,
         "wait": 0.0,
-        "abandoned": True,
+        "ignore_lease": True,
         "destination_lost": None,
     }
     with pytest.raises(MigrationError) as caught:
-        recovery.settle(session=session.id, peer_settled=False, check_mode=False, destination_word=carried, **settle)
+        recovery.settle(
+            session=session.id, other_half_settled=False, check_mode=False, destination_decision=carried, **settle
+        )
     assert caught.value.code == code
     assert session.phase == "sent"

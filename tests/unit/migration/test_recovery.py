@@ -174,8 +174,8 @@ def _settle(**changes: Any) -> dict[str, Any]:
         "name": None,
         "role": None,
         "wait": 0.0,
-        "abandoned": False,
-        "peer_settled": False,
+        "ignore_lease": False,
+        "other_half_settled": False,
         "destination_lost": None,
         "check_mode": False,
     }

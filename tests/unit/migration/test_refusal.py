@@ -93,7 +93,7 @@ def test_a_failed_hold_is_told_when_it_is_decided_and_the_copy_dead_and_before_t
     engine = Witness(session, copy, said)
     monkeypatch.setattr(keeper, "Engine", engine)
     monkeypatch.setattr(criu_images, "compare", lambda received, sent: None)
-    destination.converse(Copy(session), question, said)
+    destination.serve_handover(Copy(session), question, said)
     [(decision, populated, told)] = engine.seen
     assert (decision, populated) == (REFUSED, False)
     assert [next(iter(message)) for message in told] == ["ready", "failure"]

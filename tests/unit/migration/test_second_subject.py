@@ -234,7 +234,7 @@ def test_it_is_moved(move: Move) -> None:
     assert not any((host.root / "state" / move.session / "images").exists() for host in (move.source, move.destination))
     assert not any(any((host.root / "units").iterdir()) for host in (move.source, move.destination))
     words = (move.destination.root / "words").read_text().split("\n")
-    assert [words.count(word) for word in ("ping", "transfer", "handover", "bye")] == [1, 1, 1, 1]
+    assert [words.count(word) for word in ("ping", "transfer", "handover", "close")] == [1, 1, 1, 1]
     # The old copy stays, until a person cleans up.
     old = f"{NAME}-moved-{move.session}"
     assert (move.source.read(NAME), move.source.read(old) is not None) == (None, True)
@@ -252,8 +252,8 @@ def test_the_stories_have_its_own_word(move: Move) -> None:
         params={
             **dict.fromkeys(("session", "name", "role", "destination_lost")),
             "wait": 0,
-            "abandoned": True,
-            "peer_settled": False,
+            "ignore_lease": True,
+            "other_half_settled": False,
             "check_mode": True,
         },
     )["sessions"]
@@ -262,7 +262,7 @@ def test_the_stories_have_its_own_word(move: Move) -> None:
     assert not [key for key in told if "container" in key]
 
 
-def test_its_own_steps_and_words_are_asked_of_its_kind(move: Move) -> None:
+def test_its_own_steps_and_commands_are_asked_of_its_kind(move: Move) -> None:
     move.prepare()
     assert move.step(move.source, "lullaby", params={"by": "us"}) == {"changed": False, "sung_to": NAME, "by": "us"}
     with pytest.raises(MigrationError) as caught:

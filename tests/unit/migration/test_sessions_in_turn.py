@@ -126,10 +126,10 @@ def apart(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(watchdog, "disarm", lambda _session: None)
     monkeypatch.setattr(channel_server, "revoke", lambda _session: None)
-    monkeypatch.setattr(source, "ask", unreachable)
-    monkeypatch.setattr(source, "farewell", lambda _session: False)
+    monkeypatch.setattr(source, "ask_decision", unreachable)
+    monkeypatch.setattr(source, "close_destination_half", lambda _session: False)
     monkeypatch.setattr(destination_lost, "require", lambda *_arguments: None)
-    monkeypatch.setattr(Channel, "hang_up", lambda _self: None)
+    monkeypatch.setattr(Channel, "disconnect", lambda _self: None)
 
 
 def _enter(session: Session, phases: str, **facts: dict[str, Any]) -> Session:
@@ -162,7 +162,7 @@ def _came(make_session: MakeSession) -> Session:
 
 
 def _settle(session: Session, docker: Docker, **keywords: bool) -> None:
-    """As its watchdog does, or its source's farewell."""
+    """As its watchdog does, or its source's command to close."""
     with session.locked(alive=False):
         destination.settle(moved.copy(session, docker.engine), **keywords)
 
@@ -196,7 +196,7 @@ def test_a_refusal_takes_nothing_away_a_second_time(make_session: MakeSession, t
     (data / "precious").write_text("live")
     made.mkdir()
     for heard in (False, True):
-        _settle(session, docker, heard=heard)
+        _settle(session, docker, source_knows=heard)
     assert docker.done == []
     assert (data / "precious").exists()
     assert made.exists()
@@ -276,7 +276,7 @@ def test_who_moves_on_what_has_come_has_the_last_word(make_session: MakeSession)
     _settle(session, docker)
     _move_on(make_session, docker)
     for heard in (False, True):
-        _settle(session, docker, heard=heard)
+        _settle(session, docker, source_knows=heard)
     assert docker.done == []
     assert docker.policy_of(OTHER_CONTAINER) == "no"
 
@@ -318,10 +318,10 @@ def test_a_closing_that_is_cut_off_starts_nothing(make_session: MakeSession) -> 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Session, "release_claim", cut_off)
         with pytest.raises(CutOff):
-            _settle(session, docker, heard=True)
+            _settle(session, docker, source_knows=True)
     again = Session(session.id)
     assert not again.ended
-    _settle(again, docker, heard=True)
+    _settle(again, docker, source_knows=True)
     assert docker.done == []
     assert sorted(os.listdir(session.directory)) == ["decision", "journal", "session.json"]
 
@@ -333,7 +333,7 @@ def test_a_destination_that_is_lost_after_it_has_refused_changes_nothing(
     """The source went on long ago, and may have moved the container elsewhere; the person only wants the session to be closed."""
     docker = Docker(web=CONTAINER)
     session = _frozen(make_session, CONTAINER)
-    source.settle(moved.original(session, docker.engine), word={"decision": REFUSED})
+    source.settle(moved.original(session, docker.engine), decision={"decision": REFUSED})
     assert session.phase == "aborted"
     if moved_on:
         onward = _frozen(make_session, CONTAINER)
@@ -348,8 +348,8 @@ def test_a_destination_that_is_lost_after_it_has_refused_changes_nothing(
         name=None,
         role=SOURCE,
         wait=0.0,
-        abandoned=True,
-        peer_settled=False,
+        ignore_lease=True,
+        other_half_settled=False,
         destination_lost=session.id,
         check_mode=False,
     )

@@ -112,7 +112,7 @@ def test_after_the_life_of_its_key_nobody_comes_in_and_nothing_looks_and_the_wor
 
 
 def test_when_it_is_heard_a_refusal_leaves_nothing_and_what_runs_leaves_its_record(half: Half) -> None:
-    half.settle(heard=True)
+    half.settle(source_knows=True)
     assert not half.may_come_in
     assert not half.is_watched
     assert os.path.isdir(half.session.directory) == (half.session.decision == RUN)

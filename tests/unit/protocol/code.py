@@ -18,7 +18,7 @@ class Write(NamedTuple):
     writes."""
 
     function: str
-    word: str
+    value: str
 
 
 def functions() -> set[str]:
@@ -28,7 +28,7 @@ def functions() -> set[str]:
 
 def writes() -> set[Write]:
     """All that the code writes."""
-    return {Write(name, word) for name, body in _functions() for word in _words(body)}
+    return {Write(name, value) for name, body in _functions() for value in _values(body)}
 
 
 def _functions() -> Iterator[tuple[str, ast.AST]]:
@@ -44,12 +44,12 @@ def _functions() -> Iterator[tuple[str, ast.AST]]:
                         yield f"{file}.{node.name}.{inner.name}", inner
 
 
-def _words(body: ast.AST) -> Iterator[str]:
+def _values(body: ast.AST) -> Iterator[str]:
     for node in ast.walk(body):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
-            word = node.args[0]
-            if node.func.attr == "enter" and isinstance(word, ast.Constant):
-                yield str(word.value)
+            value = node.args[0]
+            if node.func.attr == "enter" and isinstance(value, ast.Constant):
+                yield str(value.value)
             elif node.func.attr == "decide":
                 # A name of the module _session, imported or with that before it.
-                yield word.attr if isinstance(word, ast.Attribute) else ast.unparse(word)
+                yield value.attr if isinstance(value, ast.Attribute) else ast.unparse(value)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The destination: it restores the copy, lets it run or refuses it, and says which.
+"""The destination: it restores the copy, lets it run or refuses it, and sends its decision.
 
 Its RUN or REFUSED, written once, is what the source waits for. With the engine "runtime" a restored copy is held until RUN is on
 the disk; with "api" it runs from its restore on.
@@ -38,7 +38,7 @@ from tests.unit.protocol.transitions import (
     flush_decision,
     look,
     or_fail,
-    say,
+    send,
     step,
 )
 
@@ -112,7 +112,7 @@ def see_that_it_runs(here: At) -> Outcomes:
 def see_that_it_may_run(here: At) -> Outcomes:
     """It is held, and the engine's own call still waits for it: else its tasks would run unknown to Docker."""
     may = here.me.decision is None and here.me.phase == "held" and here.me.copy == HELD and here.me.start_pending
-    return [here.next()] if may else [here.go("word")]
+    return [here.next()] if may else [here.go("decision")]
 
 
 @step("_engines.runtime._let_go")
@@ -139,7 +139,7 @@ def start_it_if_it_has_ended(here: At) -> Outcomes:
     return with_dockerd(here, **(RUNNING if ended else {}))
 
 
-@step("_migration.destination._hand_over")
+@step("_migration.destination._hand_to_keeper_once")
 def note_that_docker_answers_for_it(here: At) -> Outcomes:
     return [here.next(handed_to_docker=True)]
 
@@ -149,7 +149,7 @@ def note_that_docker_answers_for_it(here: At) -> Outcomes:
 
 @step("_subjects.container.copy.Copy.end")
 def end_the_copy(here: At) -> Outcomes:
-    """The word is written before, so that nobody starts it meanwhile, and given out after."""
+    """The decision is written before, so that nobody starts it meanwhile, and sent after."""
     reached = (HELD, RUNS) if here.setting.engine == "api" else (RESTORING, HELD, RUNS)
     return [here.next(copy=ENDED if here.me.copy in reached else here.me.copy, start_pending=False)]
 
@@ -165,14 +165,14 @@ def give_the_lock_back(here: At) -> Outcomes:
     return [here.stop()]
 
 
-# -- the word ----------------------------------------------------------------------------------------------------------
+# -- the decision ------------------------------------------------------------------------------------------------------
 
 
-@look("_migration.destination._word_of_held")
+@look("_migration.destination._decision_on_held_copy")
 def see_whether_it_is_noted(here: At) -> Outcomes:
-    """A phase is entered when what it names has been done: the word can be given out at once."""
+    """A phase is entered when what it names has been done: the decision can be sent at once."""
     if here.me.phase in ("run", "refused", "closed"):
-        return [here.saying(str(here.me.decision)).stop(note=f"says {here.me.decision}")]
+        return [here.sending(str(here.me.decision)).stop(note=f"sends {here.me.decision}")]
     return [here.next()]
 
 
@@ -183,7 +183,7 @@ def see_whether_the_engine_is_needed(here: At) -> Outcomes:
 
 @step("_engines.api.decide_interrupted")
 def see_whether_it_has_run(here: At) -> Outcomes:
-    """One that was started and runs may have answered clients: it is RUN, though nobody had said so."""
+    """One that was started and runs may have answered clients: it is RUN, though nobody had decided so."""
     if here.me.decision is not None or here.me.phase != "starting" or not here.me.this_boot:
         return [here.next()]
     if here.me.copy == RESTORING:
@@ -197,7 +197,7 @@ def see_whether_it_has_run(here: At) -> Outcomes:
 def by_decision(run: str, refused: str) -> Step:
     """Go on as has been decided."""
 
-    @look("_migration.destination._word_of_held")
+    @look("_migration.destination._decision_on_held_copy")
     def see_what_is_decided(here: At) -> Outcomes:
         return [here.go(run if here.me.decision == RUN else refused)]
 
@@ -212,14 +212,14 @@ def see_whether_it_is_closed(here: At) -> Outcomes:
     return [here.go("close again")] if here.me.phase == "closed" else [here.next()]
 
 
-def end(*, heard: bool) -> Step:
-    """Close where the source knows the outcome or has nothing to ask; else the word stays to be asked for."""
+def end(*, source_knows: bool) -> Step:
+    """Close where the source knows the outcome or has nothing to ask; else the decision stays to be asked for."""
 
     @look("_migration.destination.settle")
     def see_whether_it_may_be_closed(here: At) -> Outcomes:
-        # A source that was never told that this host is ready can never have handed over.
-        if heard or not here.wire.key or not here.heard("created"):
-            return [here.go("close after bye" if heard else "close")]
+        # A source that does not know that this host is ready can never have handed over.
+        if source_knows or not here.wire.key or not here.received("created"):
+            return [here.go("close for the source" if source_knows else "close")]
         return [here.stop(note="stays to be asked")]
 
     return see_whether_it_may_be_closed
@@ -245,14 +245,14 @@ def _create() -> tuple[Step, ...]:
     making = (
         enter("creating", "_subjects.container.creation.create"),
         create_the_copy,
-        enter("created", "_subjects.container.creation.create", says=["created"]),
+        enter("created", "_subjects.container.creation.create", sends=["created"]),
     )
     return (*or_fail("refuse", making), give_the_lock_back)
 
 
-def _ends(let_go: tuple[Step, ...], settling: tuple[Step, ...], *, heard: bool) -> dict[str, tuple[Step, ...]]:
-    """The watchdog's settling, or the same on the source's bye."""
-    name = "bye" if heard else "settle"
+def _ends(let_go: tuple[Step, ...], settling: tuple[Step, ...], *, source_knows: bool) -> dict[str, tuple[Step, ...]]:
+    """The watchdog's settling, or the same on the source's command to close it."""
+    name = "source is done" if source_knows else "settle"
     return {
         name: (
             see_whether_it_is_closed,
@@ -260,12 +260,12 @@ def _ends(let_go: tuple[Step, ...], settling: tuple[Step, ...], *, heard: bool) 
             *settling,
             by_decision(f"{name}: RUN", f"{name}: REFUSED"),
         ),
-        f"{name}: RUN": (*let_go, *_FINISH, end(heard=heard)),
+        f"{name}: RUN": (*let_go, *_FINISH, end(source_knows=source_knows)),
         f"{name}: REFUSED": (
             end_the_copy,
             take_the_copy_away,
             enter("refused", "_migration.destination.refuse"),
-            end(heard=heard),
+            end(source_knows=source_knows),
         ),
     }
 
@@ -284,12 +284,12 @@ def _programs(
             give_the_lock_back,
         ),
         "give up": (give_the_lock_back,),
-        "word: RUN": (*let_go, say(RUN, "_migration.destination._word"), give_the_lock_back),
-        "word: REFUSED": (*refusal, say(REFUSED, "_migration.destination._word"), give_the_lock_back),
-        **_ends(let_go, settling, heard=False),
-        **_ends(let_go, settling, heard=True),
+        "decision: RUN": (*let_go, send(RUN, "_migration.destination._decision_answer"), give_the_lock_back),
+        "decision: REFUSED": (*refusal, send(REFUSED, "_migration.destination._decision_answer"), give_the_lock_back),
+        **_ends(let_go, settling, source_knows=False),
+        **_ends(let_go, settling, source_knows=True),
         "close": (*_CLOSE, give_the_lock_back),
-        "close after bye": (*_CLOSE, say("bye is done", "_migration.destination.bye"), give_the_lock_back),
+        "close for the source": (*_CLOSE, send("closed", "_migration.destination.source_is_done"), give_the_lock_back),
         "close again": (disarm, give_the_lock_back),
     }
 
@@ -301,24 +301,24 @@ def _runtime() -> dict[str, tuple[Step, ...]]:
         have_it_restored,
         see_that_it_is_held,
         wait_for_the_files_to_be_on_the_disk,
-        enter("held", "_engines.runtime.hold", says=["held"]),
+        enter("held", "_engines.runtime.hold", sends=["held"]),
     )
     return {
         **_programs(let_go, (decide(REFUSED, "_migration.destination.refuse"), flush_decision), (end_the_copy,)),
         "hold": (see_that_nothing_is_decided, *or_fail("refuse", hold), give_the_lock_back),
         "run": (
             see_that_it_may_run,
-            decide(RUN, "_engines.runtime.run", otherwise="word"),
+            decide(RUN, "_engines.runtime.run", otherwise="decision"),
             flush_decision,
             *let_go,
-            say(RUN, "_migration.destination._word"),
+            send(RUN, "_migration.destination._decision_answer"),
             give_the_lock_back,
         ),
-        "word": (
+        "decision": (
             see_whether_it_is_noted,
-            decide(REFUSED, "_migration.destination._word_of_held"),
+            decide(REFUSED, "_migration.destination._decision_on_held_copy"),
             flush_decision,
-            by_decision("word: RUN", "word: REFUSED"),
+            by_decision("decision: RUN", "decision: REFUSED"),
         ),
     }
 
@@ -344,11 +344,11 @@ def _api() -> dict[str, tuple[Step, ...]]:
             *_FINISH[:1],
             give_the_lock_back,
         ),
-        "word": (
+        "decision": (
             see_whether_it_is_noted,
             see_whether_the_engine_is_needed,
             *deciding,
-            by_decision("word: RUN", "word: REFUSED"),
+            by_decision("decision: RUN", "decision: REFUSED"),
         ),
     }
 
@@ -360,17 +360,17 @@ def _open(here: At) -> bool:
 _BEGINS = (
     Begin("create", lambda here: here.me.phase == "opened" and here.me.decision is None),
     # The source asks whenever it has no answer, and as often: with its key that may arrive at any moment.
-    Begin("word", lambda here: here.wire.key and _open(here)),
+    Begin("decision", lambda here: here.wire.key and _open(here)),
     # recover.yml needs no key, and asks a half that is closed as well.
-    Begin("word", lambda here: here.setting.operator, OPERATOR),
-    Begin("bye", lambda here: here.heard("bye") and here.wire.key and _open(here)),
+    Begin("decision", lambda here: here.setting.operator, OPERATOR),
+    Begin("source is done", lambda here: here.received("close") and here.wire.key and _open(here)),
     Begin("settle", lambda here: here.me.watched),
 )
 _BEGINS_RUNTIME = (
-    Begin("hold", lambda here: here.heard("hold") and _open(here)),
-    Begin("run", lambda here: here.heard("run") and _open(here)),
+    Begin("hold", lambda here: here.received("hold") and _open(here)),
+    Begin("run", lambda here: here.received("run") and _open(here)),
 )
-_BEGINS_API = (Begin("start", lambda here: here.heard("go") and _open(here)),)
+_BEGINS_API = (Begin("start", lambda here: here.received("go") and _open(here)),)
 
 
 def destination(engine: str) -> HostModel:

@@ -40,11 +40,11 @@ class Model:
 
 
 class Written(NamedTuple):
-    """One durable write of the model: which function of the code has written which word, in which phase."""
+    """One durable write of the model: which function of the code has written which value, in which phase."""
 
     role: str
     phase: str
-    word: str
+    value: str
     models: str
 
 
@@ -162,12 +162,12 @@ class Explorer:
         destination_power = self._sides["destination"].values[destination].power
         return [
             *(
-                ((side, destination, said), counts)
-                for side, said, counts in self._moves("source", source, wire, destination_power)
+                ((side, destination, wire), counts)
+                for side, wire, counts in self._moves("source", source, wire, destination_power)
             ),
             *(
-                ((source, side, said), counts)
-                for side, said, counts in self._moves("destination", destination, wire, source_power)
+                ((source, side, wire), counts)
+                for side, wire, counts in self._moves("destination", destination, wire, source_power)
             ),
         ]
 
@@ -195,11 +195,11 @@ class Explorer:
         source, destination, wire = before
         powers = self._sides["destination"].values[destination].power, self._sides["source"].values[source].power
         ways = {
-            (side, destination, said): label
-            for (side, said, _counts), label in self._moves("source", source, wire, powers[0]).items()
+            (side, destination, wire): label
+            for (side, wire, _counts), label in self._moves("source", source, wire, powers[0]).items()
         } | {
-            (source, side, said): label
-            for (side, said, _counts), label in self._moves("destination", destination, wire, powers[1]).items()
+            (source, side, wire): label
+            for (side, wire, _counts), label in self._moves("destination", destination, wire, powers[1]).items()
         }
         return ways[after]
 

@@ -36,7 +36,7 @@ from tests.unit.protocol.transitions import (
     event,
     flush_decision,
     look,
-    say,
+    send,
     step,
 )
 
@@ -71,10 +71,10 @@ def _in_destination(change: Callable[[HostModel], HostModel]) -> Callable[[Model
 
 def _silence_means(program: str) -> Callable[[Model], Model]:
     @step("")
-    def hear_the_answer_or_silence(here: Here[Source]) -> list[Outcome]:
-        return [*source.hear_the_answer.act(here), here.go(program, note="silence")]
+    def receive_the_answer_or_silence(here: Here[Source]) -> list[Outcome]:
+        return [*source.receive_the_answer.act(here), here.go(program, note="silence")]
 
-    return _in_source(lambda host: host.with_instead(source.hear_the_answer, hear_the_answer_or_silence))
+    return _in_source(lambda host: host.with_instead(source.receive_the_answer, receive_the_answer_or_silence))
 
 
 @look("")
@@ -88,33 +88,33 @@ def _go_unlooked(here: Here[Source]) -> list[Outcome]:
     return [here.next()]
 
 
-# -- what is on the disk before it is said -----------------------------------------------------------------------------
+# -- what is on the disk before it is sent -----------------------------------------------------------------------------
 
 
 def _go_unflushed(host: HostModel) -> HostModel:
-    return host.with_swapped("go", flush_decision.name, "say 'run'")
+    return host.with_swapped("go", flush_decision.name, "send 'run'")
 
 
 def _run_unflushed(host: HostModel) -> HostModel:
-    steps = [one for one in host.programs["run"] if one.name != "say 'RUN'"]
+    steps = [one for one in host.programs["run"] if one.name != "send 'RUN'"]
     names = [one.name for one in steps]
-    steps.insert(names.index(flush_decision.name), say(RUN, ""))
+    steps.insert(names.index(flush_decision.name), send(RUN, ""))
     return host.having("run", *steps)
 
 
 def _read_unflushed(host: HostModel) -> HostModel:
-    return host.having("word", *(one for one in host.programs["word"] if one is not flush_decision))
+    return host.having("decision", *(one for one in host.programs["decision"] if one is not flush_decision))
 
 
 def _refused_undecided(host: HostModel) -> HostModel:
-    """It says so as soon as it is asked and is not RUN."""
+    """It sends REFUSED as soon as it is asked and has not decided RUN."""
 
     @step("")
-    def say_refused_unless_run(here: Here[Destination]) -> list[Outcome]:
-        return [here.next() if here.me.decision == RUN else here.saying(REFUSED).next()]
+    def send_refused_unless_run(here: Here[Destination]) -> list[Outcome]:
+        return [here.next() if here.me.decision == RUN else here.sending(REFUSED).next()]
 
-    first, *others = host.programs["word"]
-    return host.having("word", first, say_refused_unless_run, *others)
+    first, *others = host.programs["decision"]
+    return host.having("decision", first, send_refused_unless_run, *others)
 
 
 def _tombstone_undecided(host: HostModel) -> HostModel:
@@ -146,7 +146,7 @@ def _close_after_disarming(host: HostModel) -> HostModel:
 
 
 def _refused_before_the_deed(host: HostModel) -> HostModel:
-    return host.having("word: REFUSED", say(REFUSED, ""), *host.programs["word: REFUSED"])
+    return host.having("decision: REFUSED", send(REFUSED, ""), *host.programs["decision: REFUSED"])
 
 
 # -- what is not done --------------------------------------------------------------------------------------------------
@@ -192,17 +192,17 @@ PLANTED = (
         NEVER_TWO,
         _in_source(lambda host: host.with_instead(source.see_whether_it_is_lost, _lost_when_a_call_fails)),
     ),
-    Planted("GO_SENT is said before it is on the disk", _SOURCE_CUTS, NEVER_TWO, _in_source(_go_unflushed)),
-    Planted("RUN is said before it is on the disk", _DESTINATION_CUTS, MEMORY_KEPT, _in_destination(_run_unflushed)),
+    Planted("GO_SENT is sent before it is on the disk", _SOURCE_CUTS, NEVER_TWO, _in_source(_go_unflushed)),
+    Planted("RUN is sent before it is on the disk", _DESTINATION_CUTS, MEMORY_KEPT, _in_destination(_run_unflushed)),
     Planted(
         "a RUN that another process has decided is given out unflushed",
         _DESTINATION_CUTS,
         MEMORY_KEPT,
         _in_destination(_read_unflushed),
     ),
-    Planted("REFUSED is said before it is decided", _QUIET, NEVER_TWO, _in_destination(_refused_undecided)),
+    Planted("REFUSED is sent before it is decided", _QUIET, NEVER_TWO, _in_destination(_refused_undecided)),
     Planted(
-        "REFUSED is said before the copy is dead",
+        "REFUSED is sent before the copy is dead",
         replace(_QUIET, engine="api"),
         NEVER_TWO,
         _in_destination(_refused_before_the_deed),

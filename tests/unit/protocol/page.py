@@ -28,23 +28,23 @@ _HEAD = """\
 <!-- made by make rules -->
 
 Each host has a half of the session: a journal of phases, and one decision, written once. The source's is `GO_SENT` or `ABORT`,
-the destination's `RUN` or `REFUSED`. Until `GO_SENT` the source may give up on its own; after it the destination's word counts.
-The tables of `_session/session.py` say which phase may follow which. The steps are those of the model in `tests/unit/protocol/`,
-which `make test` explores: every state that can be reached when a host loses its power, a process is killed, a message is lost,
-late or doubled, dockerd ends, or a person uses docker, between any two steps.
+the destination's `RUN` or `REFUSED`. Until `GO_SENT` the source may give up on its own; after it the destination's decision
+counts. The tables of `_session/session.py` say which phase may follow which. The steps are those of the model in
+`tests/unit/protocol/`, which `make test` explores: every state that can be reached when a host loses its power, a process is
+killed, a message is lost, late or doubled, dockerd ends, or a person uses docker, between any two steps.
 """
 
 _TITLES = {SOURCE: "The source", DESTINATION: "The destination"}
 # With the engine "runtime": in the order in which they are come upon.
 _PROGRAMS = {
-    SOURCE: ("hand over", "go", "settle", "commit", "abort", "farewell", "close"),
+    SOURCE: ("hand over", "go", "settle", "commit", "abort", "close the other half", "close"),
     DESTINATION: (
         "create",
         "hold",
         "run",
-        "word",
-        "word: RUN",
-        "word: REFUSED",
+        "decision",
+        "decision: RUN",
+        "decision: REFUSED",
         "settle",
         "settle: RUN",
         "settle: REFUSED",
@@ -66,23 +66,23 @@ def _diagram(role: str) -> Iterator[str]:
 
 def _is_of(role: str, write: Write) -> bool:
     """Both halves have a phase "held"."""
-    return write.word != "held" or (write.function.startswith("_handover") == (role == SOURCE))
+    return write.value != "held" or (write.function.startswith("_handover") == (role == SOURCE))
 
 
 def _writers(role: str) -> Iterator[str]:
     yield "| what is written | by which functions |"
     yield "|---|---|"
-    for word in [*TRANSITIONS[role], *DECISIONS[role]]:
-        functions = sorted(f"`{write.function}`" for write in writes() if write.word == word and _is_of(role, write))
-        if word == "opened":
+    for value in [*TRANSITIONS[role], *DECISIONS[role]]:
+        functions = sorted(f"`{write.function}`" for write in writes() if write.value == value and _is_of(role, write))
+        if value == "opened":
             functions = ["`sessions.Session.open`"]
-        yield f"| `{word}` | {', '.join(functions)} |"
+        yield f"| `{value}` | {', '.join(functions)} |"
 
 
 def _line(number: int, step: Step) -> str:
     models = ", ".join(f"`{name}`" for name in step.models.split(", "))
-    told = " ".join((step.act.__doc__ or "").split())
-    return f"{number}. {step.name} ({models}){': ' + told if told else ''}"
+    notes = " ".join((step.act.__doc__ or "").split())
+    return f"{number}. {step.name} ({models}){': ' + notes if notes else ''}"
 
 
 def _programs(role: str) -> Iterator[str]:

@@ -4,7 +4,7 @@
 
 """The source: it freezes the container, hands it over, and in the end kills its copy or lets it go on.
 
-Until GO_SENT is decided it may give up on its own. After it only the destination's word counts.
+Until GO_SENT is decided it may give up on its own. After it only the destination's decision counts.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tests.unit.protocol.transitions import (
     flush_decision,
     look,
     or_fail,
-    say,
+    send,
     step,
 )
 
@@ -81,8 +81,8 @@ def dump_and_queue_a_sigstop(here: At) -> Outcomes:
 
 
 @step("_migration.handover._send")
-def hear_that_it_is_held(here: At) -> Outcomes:
-    return [here.next()] if here.heard("held") else []
+def receive_that_it_is_held(here: At) -> Outcomes:
+    return [here.next()] if here.received("held") else []
 
 
 @look("_subjects.container.original.Original.require_still_held")
@@ -97,8 +97,8 @@ def go_on_to_the_decision(here: At) -> Outcomes:
 
 
 @step("_migration.handover.hand_over")
-def hear_the_word(here: At) -> Outcomes:
-    if here.heard(RUN):
+def receive_the_decision(here: At) -> Outcomes:
+    if here.received(RUN):
         return [here.go("commit", note="RUN"), here.go("settle", note="the answer is lost")]
     return [here.go("settle", note="REFUSED, or no answer")]
 
@@ -132,7 +132,7 @@ GO = (
 def look_how_far_it_is(here: At) -> Outcomes:
     if here.me.phase == "closed":
         return [here.go("close again")]
-    return [here.go("farewell") if here.me.phase in SETTLED else here.next()]
+    return [here.go("close the other half") if here.me.phase in SETTLED else here.next()]
 
 
 @look("_migration.source.settle")
@@ -150,19 +150,19 @@ def _goes_on_here(here: At) -> Outcomes:
     return [*answers, here.go("abort without dockerd", note="dockerd does not answer")]
 
 
-@look("_migration.source.ask")
-def ask_for_the_word(here: At) -> Outcomes:
+@look("_migration.source.ask_decision")
+def ask_for_the_decision(here: At) -> Outcomes:
     return [*([here.next()] if here.wire.key else []), here.stop(note="not reached; the watchdog tries again")]
 
 
 @step("_migration.source.settle")
-def hear_the_answer(here: At) -> Outcomes:
+def receive_the_answer(here: At) -> Outcomes:
     return [*_as_answered(here), here.stop(note="no answer; the watchdog tries again")]
 
 
 def _as_answered(here: At) -> Outcomes:
-    commits = [here.go("commit", note=RUN)] if here.heard(RUN) else []
-    return commits + (_goes_on_here(here) if here.heard(REFUSED) else [])
+    commits = [here.go("commit", note=RUN)] if here.received(RUN) else []
+    return commits + (_goes_on_here(here) if here.received(REFUSED) else [])
 
 
 @look("_migration.recovery._override")
@@ -174,9 +174,9 @@ def see_whether_it_is_lost(here: At) -> Outcomes:
 
 
 @step("_migration.recovery._settle_one")
-def hear_the_word_that_recover_yml_brings(here: At) -> Outcomes:
+def take_the_decision_that_recover_yml_carries(here: At) -> Outcomes:
     """It reaches both hosts where the channel's key is gone."""
-    return [*_as_answered(here), here.stop(note="no word yet")]
+    return [*_as_answered(here), here.stop(note="no decision yet")]
 
 
 @step("_subjects.container.original.Original.go_on_alone")
@@ -208,7 +208,7 @@ def thaw(here: At) -> Outcomes:
 
 @step("_subjects.container.original.Original.go_on")
 def give_the_name_back(here: At) -> Outcomes:
-    """Of one whose destination said RUN and was lost before the old copy had been killed."""
+    """Of one whose destination decided RUN and was lost before the old copy had been killed."""
     return with_dockerd(here, name=OWN)
 
 
@@ -226,8 +226,8 @@ def start_it_if_it_has_ended(here: At) -> Outcomes:
 
 
 @look("_migration.source.settle")
-def go_on_to_the_farewell(here: At) -> Outcomes:
-    return [here.go("farewell")]
+def go_on_to_close_the_other_half(here: At) -> Outcomes:
+    return [here.go("close the other half")]
 
 
 # -- the old copy is ended ---------------------------------------------------------------------------------------------
@@ -265,16 +265,16 @@ def see_that_it_has_ended(here: At) -> Outcomes:
 # -- the end of the session --------------------------------------------------------------------------------------------
 
 
-@look("_migration.source.farewell")
-def say_bye(here: At) -> Outcomes:
+@look("_migration.source.close_destination_half")
+def send_close(here: At) -> Outcomes:
     if here.peer_power == GONE or not here.wire.key:
         return [here.go("close", note="nobody can come in to ask"), here.stop()]
-    return [here.saying("bye").next(), here.stop(note="not reached; later")]
+    return [here.sending("close").next(), here.stop(note="not reached; later")]
 
 
-@step("_migration.source.farewell")
-def hear_that_it_is_done(here: At) -> Outcomes:
-    if here.heard("bye is done") or not here.wire.key:
+@step("_migration.source.close_destination_half")
+def receive_that_it_is_closed(here: At) -> Outcomes:
+    if here.received("closed") or not here.wire.key:
         return [here.go("close"), here.stop(note="the answer is lost; later")]
     return [here.stop(note="no answer; later")]
 
@@ -288,8 +288,8 @@ def disarm(here: At) -> Outcomes:
 _HAND_OVER = (
     *FREEZE_AND_DUMP,
     enter("sent", "_migration.handover._send"),
-    say("hold", "_migration.handover._send"),
-    hear_that_it_is_held,
+    send("hold", "_migration.handover._send"),
+    receive_that_it_is_held,
     enter("held", "_migration.handover._send"),
     go_on_to_the_decision,
 )
@@ -300,12 +300,12 @@ _COMMON = {
         decide(ABORT, "_migration.source.settle, _migration.source.abort_alone"),
         flush_decision,
         see_who_decides,
-        ask_for_the_word,
-        hear_the_answer,
+        ask_for_the_decision,
+        receive_the_answer,
     ),
-    "ask": (ask_for_the_word, hear_the_answer),
+    "ask": (ask_for_the_decision, receive_the_answer),
     "abort without dockerd": (thaw_without_dockerd,),
-    "recover.yml": (hear_the_word_that_recover_yml_brings,),
+    "recover.yml": (take_the_decision_that_recover_yml_carries,),
     "declared lost": (see_whether_it_is_lost,),
     "abort": (
         thaw,
@@ -313,7 +313,7 @@ _COMMON = {
         put_the_policy_back,
         start_it_if_it_has_ended,
         enter("aborted", "_migration.source.abort", this_boot=True),
-        go_on_to_the_farewell,
+        go_on_to_close_the_other_half,
     ),
     "commit": (
         rename_the_old_copy,
@@ -321,9 +321,9 @@ _COMMON = {
         kill_the_old_copy,
         see_that_it_has_ended,
         enter("committed", "_migration.source.commit", this_boot=True),
-        go_on_to_the_farewell,
+        go_on_to_close_the_other_half,
     ),
-    "farewell": (say_bye, hear_that_it_is_done),
+    "close the other half": (send_close, receive_that_it_is_closed),
     "close": (enter("closed", "_session.session.Session.close"), disarm),
     "close again": (disarm,),
 }
@@ -331,14 +331,14 @@ _COMMON = {
 _RUNTIME = {
     **_COMMON,
     "hand over": or_fail("settle", _HAND_OVER),
-    "go": (*GO, say("run", "_migration.handover.hand_over"), hear_the_word),
+    "go": (*GO, send("run", "_migration.handover.hand_over"), receive_the_decision),
 }
 # With the engine "api" the playbook goes from step to step; a control node that dies begins none of them any more.
 _API = {
     **_COMMON,
     "freeze and dump": (*or_fail("settle", FREEZE_AND_DUMP), give_the_lock_back),
     "send": (*or_fail("settle", [enter("sent", "_migration.source.send_checkpoint")]), give_the_lock_back),
-    "go": (*GO, say("go", "_migration.steps.run"), give_the_lock_back),
+    "go": (*GO, send("go", "_migration.steps.run"), give_the_lock_back),
 }
 
 
@@ -347,7 +347,7 @@ def _undecided(here: At) -> bool:
 
 
 _BEGINS = (
-    Begin("prepare", lambda here: here.me.phase == "opened" and here.heard("created")),
+    Begin("prepare", lambda here: here.me.phase == "opened" and here.received("created")),
     Begin("settle", lambda here: here.me.watched),
     Begin("recover.yml", lambda here: here.setting.operator and _undecided(here), OPERATOR),
     # Of one that is only without power somebody has said what is not true; that is not promised.

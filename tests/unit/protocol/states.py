@@ -5,7 +5,7 @@
 """What the model knows of the two hosts: a state is a value, and every fault, person and step makes another value of it.
 
 Only what decides something is kept. Time is not: a lease may be over at any moment, and a message may arrive at any moment after
-it was said, any number of times, or never. That is more than the network can do, so that nothing is hidden by it. Nor is whether
+it was sent, any number of times, or never. That is more than the network can do, so that nothing is hidden by it. Nor is whether
 dockerd is up: it may fail to answer at any moment.
 """
 
@@ -102,13 +102,13 @@ class Destination(NamedTuple):
 class Wire(NamedTuple):
     """What is between the hosts."""
 
-    #: everything that was ever said
-    said: frozenset[str] = frozenset()
+    #: every message that was ever sent
+    sent: frozenset[str] = frozenset()
     #: whether the destination lets the session's key in
     key: bool = True
 
-    def saying(self, *words: str) -> Wire:
-        return self._replace(said=self.said.union(words))
+    def sending(self, *messages: str) -> Wire:
+        return self._replace(sent=self.sent.union(messages))
 
 
 class State(NamedTuple):

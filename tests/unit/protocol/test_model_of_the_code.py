@@ -38,13 +38,13 @@ def _written() -> frozenset[Written]:
 
 def _missing(table: Table, decisions: Mapping[str, Sequence[str]]) -> set[tuple[str, str]]:
     """What the code's tables name and the model never does: ``phase -> phase``, or a decision, by role."""
-    done = {(one.role, f"{one.phase} -> {one.word}") for one in _written()} | {
-        (one.role, one.word) for one in _written()
+    done = {(one.role, f"{one.phase} -> {one.value}") for one in _written()} | {
+        (one.role, one.value) for one in _written()
     }
     # Once for each attempt: the journal tells two of them apart, a state of the model does not.
     done.add((SOURCE, "freezing -> freezing"))
     wanted = {(role, f"{phase} -> {after}") for role in table for phase in table[role] for after in table[role][phase]}
-    wanted |= {(role, word) for role in decisions for word in decisions[role]}
+    wanted |= {(role, decision) for role in decisions for decision in decisions[role]}
     return wanted - done
 
 
@@ -58,7 +58,7 @@ def test_a_new_phase_or_decision_is_missed() -> None:
     table[DESTINATION]["verified"] = ("run", "refused")
     new = {"held -> verified", "verified -> run", "verified -> refused", "LATER"}
     decisions = {SOURCE: DECISIONS[SOURCE], DESTINATION: (*DECISIONS[DESTINATION], "LATER")}
-    assert _missing(table, decisions) == {(DESTINATION, word) for word in new}
+    assert _missing(table, decisions) == {(DESTINATION, decision) for decision in new}
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_transition_that_the_table_does_not_declare_is_found(role: str, phase:
 
 
 def test_every_place_that_writes_is_modelled_and_writes_what_the_model_says() -> None:
-    modelled = {code.Write(name, one.word) for one in _written() for name in one.models.split(", ")}
+    modelled = {code.Write(name, one.value) for one in _written() for name in one.models.split(", ")}
     assert modelled == code.writes()
 
 

@@ -2,11 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The words in which transitions are written.
+"""The terms in which transitions are written.
 
 A *program* is what somebody does who holds the session's lock on a host: the hand-over, the watchdog's settling, the answer to a
-word of the channel. It is a row of *steps*; the host may lose its power and the process may be killed between any two of them. A
-step is a function that looks at its own host and the wire, and returns what may come of it. It names the function of the code
+command of the channel. It is a row of *steps*; the host may lose its power and the process may be killed between any two of them.
+A step is a function that looks at its own host and the wire, and returns what may come of it. It names the function of the code
 that it is a model of.
 
 An *event* is the same without a program: the machine, the engine, CRIU, a person.
@@ -54,11 +54,11 @@ class Here(Generic[Side]):
     setting: Setting
     table: Table
 
-    def heard(self, word: str) -> bool:
-        return word in self.wire.said
+    def received(self, message: str) -> bool:
+        return message in self.wire.sent
 
-    def saying(self, *words: str) -> Here[Side]:
-        return Here(self.me, self.wire.saying(*words), self.peer_power, self.setting, self.table)
+    def sending(self, *messages: str) -> Here[Side]:
+        return Here(self.me, self.wire.sending(*messages), self.peer_power, self.setting, self.table)
 
     # -- how a step ends
 
@@ -129,8 +129,8 @@ def step(models: str) -> Callable[[Act], Step]:
 def look(models: str) -> Callable[[Act], Step]:
     """Make a step of a function that changes nothing on its host, and looks at what only the holder of the lock changes.
 
-    It is one with the step before it, and so is whatever is said: who is killed between them leaves nothing else behind than who
-    is killed after them, because what was said may never arrive. That spares the explorer nine states of ten.
+    It is one with the step before it, and so is whatever is sent: who is killed between them leaves nothing else behind than who
+    is killed after them, because what was sent may never arrive. That spares the explorer nine states of ten.
     """
     return lambda act: Step(_name(act), models, act, at_once=True)
 
@@ -144,29 +144,29 @@ def _name(act: Act) -> str:
     return act.__name__.replace("_", " ")
 
 
-def enter(phase: str, models: str, *, says: Sequence[str] = (), **changes: Any) -> Step:
+def enter(phase: str, models: str, *, sends: Sequence[str] = (), **changes: Any) -> Step:
     """The step that enters a phase: one line of the journal, on the disk when it returns."""
 
     def act(here: Here[Any]) -> list[Outcome]:
-        return [here.saying(*says).next(**here.entering(phase), **changes)]
+        return [here.sending(*sends).next(**here.entering(phase), **changes)]
 
     return Step(f"enter {phase}", models, act)
 
 
-def decide(word: str, models: str, *, otherwise: str = "") -> Step:
+def decide(decision: str, models: str, *, otherwise: str = "") -> Step:
     """The step that decides, unless it has been decided: every process of the host sees it at once.
 
-    :param otherwise: the program to go on with where another word is in force.
+    :param otherwise: the program to go on with where another decision is in force.
     """
 
     def act(here: Here[Any]) -> list[Outcome]:
         if here.me.decision is None:
-            return [here.next(decision=word, decision_on_disk=False)]
-        if otherwise and here.me.decision != word:
+            return [here.next(decision=decision, decision_on_disk=False)]
+        if otherwise and here.me.decision != decision:
             return [here.go(otherwise, note=f"{here.me.decision} stands")]
         return [here.next(note=f"{here.me.decision} stands")]
 
-    return Step(f"decide {word}", models, act)
+    return Step(f"decide {decision}", models, act)
 
 
 @step("_session.session.Session.decide")
@@ -175,13 +175,13 @@ def flush_decision(here: Here[Any]) -> list[Outcome]:
     return [here.next(decision_on_disk=True)]
 
 
-def say(word: str, models: str) -> Step:
-    """The step that says something to the other host."""
+def send(message: str, models: str) -> Step:
+    """The step that sends something to the other host."""
 
     def act(here: Here[Any]) -> list[Outcome]:
-        return [here.saying(word).next()]
+        return [here.sending(message).next()]
 
-    return Step(f"say {word!r}", models, act, at_once=True)
+    return Step(f"send {message!r}", models, act, at_once=True)
 
 
 def or_fail(to: str, program: Sequence[Step]) -> tuple[Step, ...]:

@@ -89,7 +89,7 @@ class Containers:
         _answer, sent = Channel(session).stream("image-load", chunks)
         return {"changed": True, "bytes": sent, "seconds": time.monotonic() - started}
 
-    def messages(self, session: Session) -> t.Mapping[str, Answer]:
+    def commands(self, session: Session) -> t.Mapping[str, Answer]:
         """``image-load`` (a stream follows) and ``addresses``."""
         return {"image-load": lambda: self._load_image(session), "addresses": lambda: self._addresses(session)}
 

@@ -60,7 +60,7 @@ def _all_else_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _hand_over(session: Session, docker: Docker) -> None:
-    destination._hand_over(moved.copy(session, docker))
+    destination._hand_to_keeper_once(moved.copy(session, docker))
 
 
 @pytest.mark.parametrize(

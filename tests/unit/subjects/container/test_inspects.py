@@ -130,7 +130,7 @@ class Engine:
         return OTHER_CONTAINER
 
 
-class Talk:
+class PlayedConversation:
     """The destination's end of the hand-over: all goes well there."""
 
     def __init__(self, *_words: object) -> None:
@@ -138,20 +138,20 @@ class Talk:
         #: what happens here when the copy runs there
         self.meanwhile: Callable[[], None] = lambda: None
 
-    def __enter__(self) -> Talk:
+    def __enter__(self) -> PlayedConversation:
         return self
 
     def __exit__(self, *_exc: object) -> None: ...
 
-    def hang_up(self) -> None: ...
+    def disconnect(self) -> None: ...
 
-    def within(self, _seconds: float) -> contextlib.AbstractContextManager[None]:
+    def time_limit(self, _seconds: float) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
-    def hear(self) -> dict[str, Any]:
+    def receive(self) -> dict[str, Any]:
         return {"ready": True}
 
-    def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+    def request(self, message: dict[str, Any]) -> dict[str, Any]:
         if "hold" in message:
             assert set(message["hold"]) == {"manifest", "fingerprints", "network", "surroundings"}
             numbers = dict.fromkeys(("seconds", "flush_seconds", "flush_waited"), 0.0)
@@ -193,13 +193,18 @@ def tasks(group: Group, init: int) -> Group:
 
 
 @pytest.fixture
-def talk() -> Talk:
-    return Talk()
+def conversation() -> PlayedConversation:
+    return PlayedConversation()
 
 
 @pytest.fixture
 def engine(
-    tasks: Group, init: int, quick: Path, talk: Talk, host_roots: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    tasks: Group,
+    init: int,
+    quick: Path,
+    conversation: PlayedConversation,
+    host_roots: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Engine:
     del host_roots
     (quick / "docker").mkdir()
@@ -226,11 +231,11 @@ def engine(
     monkeypatch.setattr(engine_runtime, "dump", lambda *_words: {"criu": {}, "found": dict(counted)})
     monkeypatch.setattr(engine_runtime, "make_room", _room)
     monkeypatch.setattr(handover, "Channel", lambda _session: None)
-    monkeypatch.setattr(handover, "Conversation", lambda *_words: talk)
+    monkeypatch.setattr(handover, "Conversation", lambda *_words: conversation)
     monkeypatch.setattr(handover, "LastPass", Beside)
     monkeypatch.setattr(checkpoint_stream, "Follower", Beside)
-    monkeypatch.setattr(source, "farewell", lambda _session: True)
-    monkeypatch.setattr(Channel, "hang_up", lambda _self: None)
+    monkeypatch.setattr(source, "close_destination_half", lambda _session: True)
+    monkeypatch.setattr(Channel, "disconnect", lambda _self: None)
     return found
 
 
@@ -288,7 +293,9 @@ def test_the_source_asks_four_times(engine: Engine, tmp_path: Path) -> None:
     assert engine.calls == ["policy no", f"rename web-moved-{session.id}", "policy no", "kill"]
 
 
-def test_one_that_is_removed_while_it_is_handed_over_has_ended(engine: Engine, talk: Talk, tmp_path: Path) -> None:
+def test_one_that_is_removed_while_it_is_handed_over_has_ended(
+    engine: Engine, conversation: PlayedConversation, tmp_path: Path
+) -> None:
     """The end of the hand-over does not look; where it fails, the next attempt does."""
     session = _open(tmp_path)
     steps.run("content_sent", session, {"close_connections": False})
@@ -296,7 +303,7 @@ def test_one_that_is_removed_while_it_is_handed_over_has_ended(engine: Engine, t
     def removed() -> None:
         engine.gone = True
 
-    talk.meanwhile = removed
+    conversation.meanwhile = removed
     asked: list[str] = []
 
     def ask(one: Session, _timeout: float) -> dict[str, Any]:
@@ -304,7 +311,7 @@ def test_one_that_is_removed_while_it_is_handed_over_has_ended(engine: Engine, t
         return {"decision": RUN, "container_id": OTHER_CONTAINER}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(source, "ask", ask)
+        patch.setattr(source, "ask_decision", ask)
         steps.run("handed_over", session, {})
     assert asked == [session.id]
     assert session.reached("committed")
@@ -328,7 +335,7 @@ def test_with_the_engine_api_it_is_asked_once_more(
         "go": {},
         "committed": {"wait": 1},
     }
-    monkeypatch.setattr(source, "ask", lambda *_words: {"decision": RUN, "container_id": OTHER_CONTAINER})
+    monkeypatch.setattr(source, "ask_decision", lambda *_words: {"decision": RUN, "container_id": OTHER_CONTAINER})
     for name, params in wanted.items():
         with counted.step(name):
             steps.run(name, session, params)
@@ -366,12 +373,12 @@ def test_the_destination_asks_four_times(
     session.enter("run", container_id=OTHER_CONTAINER, running_since=time.clock_gettime(time.CLOCK_BOOTTIME))
     monkeypatch.setattr(channel_server, "revoke", lambda _session: None)
     monkeypatch.setattr(watchdog, "disarm", lambda _session: None)
-    with counted.step("bye"):
-        destination.bye(moved.copy(session, engine))
+    with counted.step("close"):
+        destination.source_is_done(moved.copy(session, engine))
     assert session.phase == "closed"
     # Created: is the name free, and where do its files lie? Bye: is it there to be given its policy, and, when it has that, has
     # it ended meanwhile?
-    assert counted.asked == {"created": 2, "bye": 2}
+    assert counted.asked == {"created": 2, "close": 2}
 
 
 def test_a_look_that_is_not_the_first_of_a_step_is_a_fresh_one(engine: Engine, tasks: Group, tmp_path: Path) -> None:

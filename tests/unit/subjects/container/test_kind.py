@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Containers as a kind: what is found of one by its name, and the steps and words that only containers have."""
+"""Containers as a kind: what is found of one by its name, and the steps and commands that only containers have."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def test_its_image_is_sent_by_its_tags_where_it_has_any(
     durable.write_json(session.memory_path("outbox", "spec.json"), {"image": {"id": "sha256:5", "tags": tags}})
     said: list[tuple[str, bytes]] = []
 
-    def stream(_self: Channel, word: str, chunks: Iterable[bytes]) -> tuple[dict[str, Any], int]:
-        said.append((word, b"".join(chunks)))
+    def stream(_self: Channel, command: str, chunks: Iterable[bytes]) -> tuple[dict[str, Any], int]:
+        said.append((command, b"".join(chunks)))
         return {}, len(said[0][1])
 
     monkeypatch.setattr(Channel, "__init__", lambda _self, _session: None)
@@ -98,7 +98,7 @@ def test_its_image_is_sent_by_its_tags_where_it_has_any(
     assert engine.exported == exported
 
 
-def test_its_words_are_answered_beside_those_of_every_kind(
+def test_its_commands_are_answered_beside_those_of_every_kind(
     make_session: MakeSession, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = make_session(DESTINATION, engine="runtime")
@@ -106,8 +106,8 @@ def test_its_words_are_answered_beside_those_of_every_kind(
     session.enter("created", container_id=CONTAINER, addresses={"reachable": []})
     assert agent.serve(session, "addresses") == 0
     assert capsys.readouterr().out == '{"reachable": [], "keeps": true}'
-    assert agent.serve(session, "no-such-word") == 1
-    assert "does not know the word" in capsys.readouterr().out
+    assert agent.serve(session, "no-such-command") == 1
+    assert "does not know the command" in capsys.readouterr().out
     # For what every session is asked its kind is not even loaded.
     monkeypatch.setattr(agent, "_of_kind", lambda _session: pytest.fail("it is not asked"))
     assert agent.serve(session, "ping") == 0
@@ -116,11 +116,11 @@ def test_its_words_are_answered_beside_those_of_every_kind(
 def test_nothing_is_asked_of_an_engine_before_it_is_needed(
     make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Importing docker-py takes longer than most words."""
+    """Importing docker-py takes longer than most commands."""
     monkeypatch.setattr(keeper, "Engine", lambda: pytest.fail("it is not needed"))
     kind = Containers()
     source, destination = make_session(engine="runtime"), make_session(DESTINATION, container="b" * 64, engine="api")
     assert kind.original(source).can_be_held
     assert not kind.copy(destination).can_be_held
     assert set(kind.steps()) == {"image_sent"}
-    assert set(kind.messages(destination)) == {"image-load", "addresses"}
+    assert set(kind.commands(destination)) == {"image-load", "addresses"}

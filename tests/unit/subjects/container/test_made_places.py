@@ -530,7 +530,7 @@ def test_the_record_of_what_was_left_stays_for_people(
     assert ("mount it (web)" in session_stories.story(session)) is left
     for _again in range(1 + left):
         with session.locked(alive=False):
-            destination.settle(moved.copy(session, host.engine), heard=True)
+            destination.settle(moved.copy(session, host.engine), source_knows=True)
         assert os.path.exists(session.directory) is left
     if left:
         assert not session_stories.is_unheard(session), "nobody has to hear it any more"
@@ -551,6 +551,6 @@ def test_a_record_that_was_kept_for_a_source_stays_for_people_when_it_has_heard(
         destination.settle(moved.copy(session, host.engine))
     assert session_stories.is_unheard(session)
     for _again in range(2):
-        destination.settle(moved.copy(session, host.engine), heard=True)
+        destination.settle(moved.copy(session, host.engine), source_knows=True)
         assert not session_stories.is_unheard(session)
         assert "mount it (web)" in session_stories.story(session)
