@@ -24,9 +24,9 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         result: dict[str, t.Any] = super().run(tmp, task_vars)
-        arguments = {key: value for key, value in self._task.args.items() if key != "_agent_code"}
+        arguments = {key: value for key, value in self._task.args.items() if key != "agent_code"}
         if arguments.get("state") in _NEED_CODE:
-            arguments["_agent_code"] = agent_code.pack(agent_code.of_directory(_utils()))
+            arguments["agent_code"] = agent_code.pack(agent_code.of_directory(_utils()))
         wraps = bool(self._task.async_val) and not self._connection.has_native_async
         result.update(
             self._execute_module(module_name=_MODULE, module_args=arguments, task_vars=task_vars, wrap_async=wraps)

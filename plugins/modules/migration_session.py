@@ -47,6 +47,11 @@ options:
     type: str
     choices: [inspected, opened, connected, handed_over, go, committed, settled, decided, cleaned]
     default: inspected
+  agent_code:
+    description:
+      - The code of the program that acts for a session. It is not for users. The action plugin of this module gives it, whatever
+        a task says.
+    type: str
   role:
     description: Which half to open; with O(state=settled) only these halves are meant.
     type: str
@@ -346,10 +351,10 @@ def _is_here(name: str) -> bool:
 
 
 def _body(params: Params, check_mode: bool) -> Result:
-    state, code = params["state"], params["_agent_code"]
+    state, code = params["state"], params["agent_code"]
     if state == "opened":
         return step_call.open_half(
-            {key: value for key, value in params.items() if key != "_agent_code"}, code, check_mode=check_mode
+            {key: value for key, value in params.items() if key != "agent_code"}, code, check_mode=check_mode
         )
     if state in ("connected", "handed_over", "go", "committed"):
         return {"changed": True} if check_mode else _step(Session(params["session"]), params)
@@ -391,8 +396,8 @@ def main() -> None:
                 ],
                 "default": "inspected",
             },
-            # From the action plugin, see plugins/action/migration_session.py. Not for the log: it is long.
-            "_agent_code": {"type": "str", "no_log": True},
+            # Not for the log: it is long.
+            "agent_code": {"type": "str", "no_log": True},
             "role": {"type": "str", "choices": ["source", "destination"]},
             "session": {"type": "str"},
             "container": {"type": "str"},

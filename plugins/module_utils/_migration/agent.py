@@ -41,6 +41,9 @@ def settle(session: Session) -> int:
     """Settle a session that shows no sign of life any more."""
     if session.lease_left > 0:
         return 0
+    # Now: the end of the session takes this program's own file away, and nothing can be imported any more.
+    from .._session import stories as session_stories
+
     try:
         try:
             outcome = _settle(session)
@@ -53,8 +56,6 @@ def settle(session: Session) -> int:
         sys.stderr.write(f"session {session.id} cannot be settled yet: {exc}" + "\n")
         return TRY_AGAIN
     if outcome is not None:
-        from .._session import stories as session_stories
-
         sys.stdout.write(" ".join([f"session {session.id}: {outcome}", *session_stories.left(session)]) + "\n")
     return 0
 

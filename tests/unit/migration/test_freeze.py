@@ -70,7 +70,7 @@ def session(make_session: Callable[..., Session], monkeypatch: pytest.MonkeyPatc
 
 
 def _freeze(original: Recorded) -> None:
-    freeze.freeze(cast("Original", original))
+    freeze.freeze(cast(Original, original))
 
 
 ATTEMPT = [("look last", "armed"), ("keep out", "armed"), ("stop", "freezing")]

@@ -45,11 +45,11 @@ def _given(arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[s
 
 @pytest.mark.parametrize("state", ["opened", "settled", "decided", "cleaned"])
 def test_where_an_agent_may_be_made_its_code_is_sent(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = _given({"state": state, "session": "x", "_agent_code": "somebody else's"}, monkeypatch)
-    assert agent_code.unpack(given.pop("_agent_code")) == agent_code.of_directory(str(MODULE_UTILS))
+    given = _given({"state": state, "session": "x", "agent_code": "somebody else's"}, monkeypatch)
+    assert agent_code.unpack(given.pop("agent_code")) == agent_code.of_directory(str(MODULE_UTILS))
     assert given == {"state": state, "session": "x"}
 
 
 @pytest.mark.parametrize("arguments", [{}, {"state": "inspected"}, {"state": "handed_over", "session": "x"}])
 def test_elsewhere_it_is_not(arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _given({**arguments, "_agent_code": "somebody else's"}, monkeypatch) == arguments
+    assert _given({**arguments, "agent_code": "somebody else's"}, monkeypatch) == arguments

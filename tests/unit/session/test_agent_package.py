@@ -488,3 +488,26 @@ def test_a_session_that_came_back_to_life_while_its_lock_was_waited_for_is_left_
     monkeypatch.setattr(sessions.Session, "lease_left", property(lambda _self: next(answers)))
     assert agent("settle", session.id) == 0
     assert session.decision is None
+
+
+def test_when_the_session_is_closed_nothing_has_to_be_loaded_any_more(
+    agent: Agent, make_session: MakeSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The agent's file goes with the session that it has settled."""
+    session = bring_to(make_session(), "prepared")
+    _let_the_lease_end(session)
+
+    class Gone:
+        def find_spec(self, name: str, *_arguments: object) -> None:
+            if name.startswith(PACKAGE):
+                raise FileNotFoundError(f"{name} was loaded after the end")
+
+    def settle(_session: Session) -> str:
+        for name in [name for name in sys.modules if name.startswith(f"{PACKAGE}._session.stories")]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setattr(sys, "meta_path", [Gone(), *sys.meta_path])
+        return "ABORT"
+
+    monkeypatch.setattr(agent_program, "_settle", settle)
+    assert agent("settle", session.id) == 0
+    assert capsys.readouterr().out == f"session {session.id}: ABORT\n"

@@ -129,9 +129,9 @@ def content(inspect: Inspect, data_root: str, volumes: t.Sequence[Entry]) -> lis
     return trees
 
 
-def _comes_with(tree: Tree, other: Tree) -> bool:
+def _comes_with(inner: Tree, outer: Tree) -> bool:
     """Whether a bind mount of a directory lies in another one: by the names that the destination has for them, and here too."""
-    if other.file or not (tree.target.startswith("bind/") and other.target.startswith("bind/")):
+    if outer.file or not (inner.target.startswith("bind/") and outer.target.startswith("bind/")):
         return False
-    pairs = ((how(tree.path), how(other.path)) for how in (os.path.normpath, os.path.realpath))
-    return all(os.path.join(inner, "").startswith(os.path.join(outer, "")) for inner, outer in pairs)
+    pairs = ((how(inner.path), how(outer.path)) for how in (os.path.normpath, os.path.realpath))
+    return all(os.path.join(path, "").startswith(os.path.join(around, "")) for path, around in pairs)
