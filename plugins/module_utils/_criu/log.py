@@ -85,8 +85,8 @@ def _log_file(configuration: str) -> str | None:
 
 
 @contextlib.contextmanager
-def told(code: str, configuration: str = CONFIGURATION) -> t.Iterator[None]:
-    """Add CRIU's own words to a failure of that code."""
+def explain_errors(code: str, configuration: str = CONFIGURATION) -> t.Iterator[None]:
+    """Add what CRIU has logged to a failure of that code."""
     began = time.time()
     try:
         yield

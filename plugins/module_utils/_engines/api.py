@@ -48,7 +48,7 @@ def images(session: Session) -> str:
     return directories.checkpoint_directory(session.facts["data_root"], session.facts["container_id"], session.id)
 
 
-def make_room(session: Session, size: int) -> None:
+def reserve_space(session: Session, size: int) -> None:
     """Check that a dump fits, before anything is frozen.
 
     :raises MigrationError: ``no_space``.
@@ -66,7 +66,7 @@ def dump(session: Session, engine: Engine, group: TaskGroup) -> dict[str, t.Any]
 
     :raises MigrationError: ``dump_failed`` with CRIU's own words.
     """
-    with criu_log.told("dump_failed"):
+    with criu_log.explain_errors("dump_failed"):
         engine.checkpoint(
             session.facts["container_id"],
             session.id,
@@ -170,7 +170,7 @@ def start(session: Session, engine: Engine) -> dict[str, t.Any]:
         flush.now(durable_content.FROZEN_SECONDS)
     session.enter("starting")
     began = time.monotonic()
-    with criu_log.told("restore_failed"):
+    with criu_log.explain_errors("restore_failed"):
         engine.start(container, session.id, timeout=memory_timeout(size))
     running_since = time.clock_gettime(time.CLOCK_BOOTTIME)
     seconds = time.monotonic() - began
@@ -182,7 +182,8 @@ def start(session: Session, engine: Engine) -> dict[str, t.Any]:
 
 
 def _bring_surroundings(session: Session, engine: Engine) -> list[str]:
-    """Let the copy have the surroundings that it had on the source. It runs already, so what is left to differ is only told.
+    """Let the copy have the surroundings that it had on the source. It runs already, so a difference that is left is only
+    reported.
 
     :returns: that, for a person.
     """
@@ -250,7 +251,7 @@ def decide_interrupted(session: Session, engine: Engine) -> str | None:
     """Decide RUN where the start was cut off after the copy had begun to run: it may have answered clients already.
 
     :returns: why there is no copy that could be RUN, or None where RUN has been decided.
-    :raises MigrationError: when it cannot be told now.
+    :raises MigrationError: when it cannot be known now.
     """
     if session.phase != "starting" or not session.happened_in_this_boot("starting"):
         return "nobody finished it"

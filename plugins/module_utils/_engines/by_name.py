@@ -4,7 +4,7 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""The two ways to dump and restore a container, by name; each is a module with the same functions.
+"""The two engines by their names. Each is a module that dumps and restores a container, with the same functions as the other.
 
 ``api``: ``_engines/api.py``. ``runtime``: ``_engines/runtime.py``.
 """
@@ -26,8 +26,8 @@ API = "api"
 RUNTIME = "runtime"
 
 
-class Way(t.Protocol):
-    """What both modules have. Errors are told where they are raised."""
+class EngineFunctions(t.Protocol):
+    """The functions that both modules have. The errors are documented where they are raised."""
 
     # -- on both hosts
 
@@ -39,11 +39,11 @@ class Way(t.Protocol):
     def images(self, session: Session) -> str:
         """The directory in which the source's checkpoint lies."""
 
-    def make_room(self, session: Session, size: int) -> None:
+    def reserve_space(self, session: Session, size: int) -> None:
         """Make sure before the freeze that a dump of so many bytes has its place."""
 
     def dump(self, session: Session, engine: Engine, group: TaskGroup) -> dict[str, t.Any]:
-        """Dump the paused container, which stays paused; returns what there is to tell."""
+        """Dump the paused container, which stays paused; returns what the module reports of it."""
 
     def seal(self, session: Session, content: t.Sequence[str]) -> int:
         """After the dump, everything frozen: note what it consists of, if need be durably; returns its size in bytes.
@@ -87,7 +87,7 @@ class Way(t.Protocol):
         """After REFUSED, when the copy is gone: take all else away."""
 
 
-_MODULES: dict[str, Way] = {API: engine_api, RUNTIME: engine_runtime}
+_MODULES: dict[str, EngineFunctions] = {API: engine_api, RUNTIME: engine_runtime}
 
 
 def require(session: Session, engine: str) -> None:
@@ -107,6 +107,6 @@ def can_hold(session: Session) -> bool:
     return bool(session.facts.get("engine", API) == RUNTIME)
 
 
-def of(session: Session) -> Way:
-    """The engine that a session was opened with."""
+def functions_of(session: Session) -> EngineFunctions:
+    """The functions of the engine with which a session was opened."""
     return _MODULES[session.facts.get("engine", API)]

@@ -121,7 +121,7 @@ def images(session: Session) -> str:
     return session.memory_path("images")
 
 
-def make_room(session: Session, size: int) -> None:
+def reserve_space(session: Session, size: int) -> None:
     """Make the directory for the images, before anything is frozen.
 
     :raises MigrationError: ``no_space``; ``runc_unknown`` where the container does not run under runc.

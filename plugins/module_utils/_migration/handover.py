@@ -147,6 +147,6 @@ def hand_over(original: Original) -> dict[str, t.Any]:
         "checkpoint_bytes": dumped.size,
         "processes": held["processes"],
         "recognised": held["recognised"],
-        **dumped.told,
+        **dumped.report,
         "warnings": held["warnings"],
     }

@@ -57,7 +57,7 @@ def _dumped(original: Original, _params: Params) -> Result:
     try:
         freeze.freeze(original)
         dumped = source.dump(original)
-        return {"changed": True, "bytes": dumped.size, "seconds": dumped.seconds, **dumped.told}
+        return {"changed": True, "bytes": dumped.size, "seconds": dumped.seconds, **dumped.report}
     except BaseException:
         # Every moment counts for a frozen service: it goes on here and now, not when the playbook gets to its rescue.
         source.settle(original)

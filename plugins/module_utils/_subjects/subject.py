@@ -12,7 +12,7 @@ recovers. It knows no containers. What it moves is an :class:`Original` on the s
 step goes on. Where something may have changed and must be looked at again, the name of the method says so.
 
 Whatever may fail raises ``MigrationError``; where the machine does something of its own about an error, its code is named here.
-Orders that are said here are part of the promise that nothing is lost and nothing runs twice.
+An order that is given here is part of the promise that nothing is lost and nothing runs twice.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Dumped(t.NamedTuple):
     """Bytes of the checkpoint."""
     seconds: float
     """That the dump itself took."""
-    told: dict[str, t.Any]
+    report: dict[str, t.Any]
     """More that a module returns of it, plain data."""
 
 
@@ -185,7 +185,7 @@ class Original(t.Protocol):
         """Seconds that its memory may take on its way, or to be restored, besides what everything takes. After the dump."""
 
     def for_copy(self) -> dict[str, t.Any]:
-        """What is said to :meth:`Copy.hold` beside the manifest: plain data. In the same step as the dump."""
+        """What :meth:`Copy.hold` gets beside the manifest: plain data. In the same step as the dump."""
 
     def all_sent(self) -> None:
         """The last of its files have left: take away what the dump has put among them. May be repeated."""
@@ -255,14 +255,14 @@ class Copy(t.Protocol):
 
     # -- a copy that can be held
 
-    def hold(self, received: Manifest, sent: Manifest, told: t.Mapping[str, t.Any], flush: Flush) -> Result:
+    def hold(self, received: Manifest, sent: Manifest, for_copy: t.Mapping[str, t.Any], flush: Flush) -> Result:
         """Restore it with nothing of it running, prove that it is the original, and have its files on the disk.
 
         It enters ``starting`` before it begins, and ``held`` at its end.
 
         :param received: what arrived of the checkpoint.
-        :param sent: what the source says it has sent.
-        :param told: what :meth:`Original.for_copy` said. It comes from another host.
+        :param sent: what the source has sent, by its own account.
+        :param for_copy: what :meth:`Original.for_copy` returned. It comes from another host.
         :param flush: the file systems of its files, open since before the last pass.
         :returns: ``processes``, ``recognised``, ``seconds``, ``flush_seconds``, ``flush_waited``, ``timeline``
             (``_session/timeline.py``), ``warnings``.
@@ -297,7 +297,7 @@ class Copy(t.Protocol):
         """Decide RUN where an interrupted start has to count as one, because the copy may have run.
 
         :returns: why it has not been decided, else None.
-        :raises MigrationError: when it cannot be told now.
+        :raises MigrationError: when it cannot be known now.
         """
 
     def let_go(self) -> None:

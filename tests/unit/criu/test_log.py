@@ -34,7 +34,7 @@ def configuration(tmp_path: Path) -> Path:
 
 
 def _fail(configuration: Path, code: str = "restore_failed") -> MigrationError:
-    with pytest.raises(MigrationError) as caught, criu_log.told("restore_failed", str(configuration)):
+    with pytest.raises(MigrationError) as caught, criu_log.explain_errors("restore_failed", str(configuration)):
         raise MigrationError(code, "Cannot restore it.", status=500)
     return caught.value
 
@@ -50,7 +50,7 @@ def test_the_errors_are_told_and_nothing_else(configuration: Path) -> None:
 
 
 def test_a_criu_that_died_is_called_dead(configuration: Path) -> None:
-    with pytest.raises(MigrationError) as caught, criu_log.told("dump_failed", str(configuration)):
+    with pytest.raises(MigrationError) as caught, criu_log.explain_errors("dump_failed", str(configuration)):
         raise MigrationError("dump_failed", "Cannot checkpoint container x: read unixpacket @->@: EOF")
     assert "ended on kernel" in caught.value.message
     assert "while it dumped the container" in caught.value.message

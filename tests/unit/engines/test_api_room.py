@@ -27,14 +27,14 @@ def test_it_is_reserved_before_the_freeze(
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=700 * MIB))
     first = make_session(engine="api", data_root=str(tmp_path))
     second = make_session(engine="api", data_root=str(tmp_path), container="d" * 64)
-    engine_api.make_room(first, 100 * MIB)
-    engine_api.make_room(first, 100 * MIB)
+    engine_api.reserve_space(first, 100 * MIB)
+    engine_api.reserve_space(first, 100 * MIB)
     with pytest.raises(MigrationError) as caught:
-        engine_api.make_room(second, 200 * MIB)
+        engine_api.reserve_space(second, 200 * MIB)
     assert caught.value.code == "no_space"
     assert caught.value.details == {"free": 400 * MIB, "needed": 600 * MIB}
     for part in (str(tmp_path), "400 MiB left", "300 MiB that other moves", "may take 600 MiB here. Make room."):
         assert part in caught.value.message
     first.enter("aborted")
     first.close(keep=True)
-    engine_api.make_room(second, 200 * MIB)
+    engine_api.reserve_space(second, 200 * MIB)

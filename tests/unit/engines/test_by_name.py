@@ -22,7 +22,11 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session.session 
 MakeSession = Callable[..., Session]
 
 MODULES = {engines.API: engine_api, engines.RUNTIME: engine_runtime}
-CALLS = [name for name, value in vars(engines.Way).items() if inspect.isfunction(value) and not name.startswith("_")]
+CALLS = [
+    name
+    for name, value in vars(engines.EngineFunctions).items()
+    if inspect.isfunction(value) and not name.startswith("_")
+]
 
 
 def _parameters(function: Any) -> list[tuple[str, Any, Any, Any]]:
@@ -41,7 +45,7 @@ def test_there_is_something_to_compare() -> None:
 @pytest.mark.parametrize("call", CALLS)
 def test_both_have_every_call_with_the_same_parameters(call: str, engine: str) -> None:
     """mypy compares them, too; this is what the interpreter on a host finds."""
-    wanted = getattr(engines.Way, call)
+    wanted = getattr(engines.EngineFunctions, call)
     actual = getattr(MODULES[engine], call)
     assert inspect.isfunction(actual)
     assert actual.__module__ == MODULES[engine].__name__
@@ -54,14 +58,14 @@ def test_both_have_every_call_with_the_same_parameters(call: str, engine: str) -
 def test_a_session_meets_its_own_engine(role: str, make_session: MakeSession) -> None:
     for number, (engine, module) in enumerate(MODULES.items()):
         session = make_session(role, container=f"{number:064x}", engine=engine)
-        assert engines.of(session) is module
+        assert engines.functions_of(session) is module
         engines.require(session, engine)
 
 
 def test_a_session_of_before_there_were_two_is_of_the_first(make_session: MakeSession) -> None:
     session = make_session()
     assert "engine" not in session.facts
-    assert engines.of(session) is engine_api
+    assert engines.functions_of(session) is engine_api
     engines.require(session, engines.API)
 
 

@@ -355,7 +355,7 @@ class Copy:
     def images(self) -> str:
         return self.session.path("images")
 
-    def hold(self, received: Manifest, sent: Manifest, told: Mapping[str, Any], flush: Flush) -> Result:
+    def hold(self, received: Manifest, sent: Manifest, for_copy: Mapping[str, Any], flush: Flush) -> Result:
         if received != sent:
             raise MigrationError("checkpoint_corrupt", "It is not what has left.")
         image = json.loads(Path(self.images(), _IMAGE).read_text())
@@ -365,7 +365,7 @@ class Copy:
         if self._host.root.joinpath("cannot_restore").exists():
             raise MigrationError("restore_failed", "There is no bed.")
         self._start(float(image["left"]), held=True)
-        if told["left"] != image["left"] or self._host.beats(self._name)[-1][2] != image["left"]:
+        if for_copy["left"] != image["left"] or self._host.beats(self._name)[-1][2] != image["left"]:
             raise MigrationError("not_a_restore", "It is another sleeper.")
         with contextlib.suppress(FileNotFoundError):
             # Somebody on the other host, at this very moment.

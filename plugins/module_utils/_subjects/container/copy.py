@@ -35,7 +35,7 @@ class Copy:
     def __init__(self, session: Session, keeper: Keeper | None = None) -> None:
         self.session = session
         self._keeper = keeper or Keeper()
-        self._way = engines.of(session)
+        self._engine = engines.functions_of(session)
         self._announcer: Announcer | None = None
 
     @property
@@ -73,14 +73,14 @@ class Copy:
 
     # -- engine runtime ------------------------------------------------------------------------------------------
 
-    def hold(self, received: Manifest, sent: Manifest, told: t.Mapping[str, t.Any], flush: Flush) -> Result:
+    def hold(self, received: Manifest, sent: Manifest, for_copy: t.Mapping[str, t.Any], flush: Flush) -> Result:
         """Have the shim restore it.
 
         :raises KeyError: ValueError: where the source says what nobody can understand.
         """
-        network = connections.Arrangement.parse(told["network"])
+        network = connections.Arrangement.parse(for_copy["network"])
         return engine_runtime.hold(
-            self.session, received, sent, told["fingerprints"], network, told["surroundings"], flush
+            self.session, received, sent, for_copy["fingerprints"], network, for_copy["surroundings"], flush
         )
 
     def prepare_announcement(self) -> None:
@@ -113,11 +113,11 @@ class Copy:
 
     def decide_interrupted(self) -> str | None:
         """As its engine can tell."""
-        return self._way.decide_interrupted(self.session, self._keeper.engine)
+        return self._engine.decide_interrupted(self.session, self._keeper.engine)
 
     def let_go(self) -> None:
         """As its engine does."""
-        self._way.let_go(self.session)
+        self._engine.let_go(self.session)
 
     @property
     def _running(self) -> str:
@@ -134,7 +134,7 @@ class Copy:
             restart_policy.put(session, engine, container, inspect, session.data("created")["policy"])
             left = self._remove_superseded()
         # Also where somebody has removed the container meanwhile: its memory must not stay.
-        self._way.finish(session, engine, container)
+        self._engine.finish(session, engine, container)
         return left
 
     def _remove_superseded(self) -> list[str]:
@@ -187,7 +187,7 @@ class Copy:
         """
         container = self.session.copy_id
         if container:
-            _kill(container, self._way.give_up(self.session, container))
+            _kill(container, self._engine.give_up(self.session, container))
 
     def take_away(self) -> list[str]:
         """The container, the places that were made for it, its networks and its image.
@@ -201,7 +201,7 @@ class Copy:
         left: list[str] = []
         if made:
             copy = session.copy_id or made["name"]
-            self._way.discard(session, self._remove(copy) or copy)
+            self._engine.discard(session, self._remove(copy) or copy)
             left = made_places.take_away(session, engine)
             for network in made["networks"]:
                 engine.remove_network(network)

@@ -180,7 +180,7 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
     _make_bound_places(session, spec)
     container = engine.create(temporary, plan["body"])
     # At once: a copy that is not marked could be started afresh by anybody.
-    checkpoint = engines.of(session).receive(session, container)
+    checkpoint = engines.functions_of(session).receive(session, container)
     for request in plan["endpoints_to_connect"]:
         engine.connect(request["network"], container, request["settings"])
     created = engine.inspect(container)
@@ -198,7 +198,7 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
     )
     arrivals = [name for name, path in targets.items() if bound_files.is_arrival(path)]
     channel_server.set_targets(session, targets, arrivals)
-    engines.of(session).arm(session, engine)
+    engines.functions_of(session).arm(session, engine)
     warnings = [f"{note['field']}: {note['why']}" for note in plan["changes"]]
     warnings += [f"{name}: unknown to this collection; carried over as it is." for name in plan["unknown_fields"]]
     return {"container_id": container, "created_volumes": [v["name"] for v in new_volumes], "notes": warnings}
@@ -247,7 +247,7 @@ def _addresses_of(engine: Engine, source: t.Mapping[str, t.Any], created: t.Mapp
 
 def addresses(session: Session) -> dict[str, t.Any]:
     """What the source asks about the copy that is created and not started: its addresses, and whether they keep connections."""
-    return {**session.data("created")["addresses"], "keeps": engines.of(session).keeps_connections()}
+    return {**session.data("created")["addresses"], "keeps": engines.functions_of(session).keeps_connections()}
 
 
 def _files(spec: t.Mapping[str, t.Any]) -> list[tuple[int, str]]:
@@ -285,7 +285,7 @@ def _creation(session: Session, spec: t.Mapping[str, t.Any], engine: Engine) -> 
             "cannot_recreate",
             f"The destination's engine (API {engine.api_version}) cannot express all of the container: {text}",
         )
-    plan["body"]["HostConfig"]["Runtime"] = engines.of(session).runtime_of(spec["inspect"], engine)
+    plan["body"]["HostConfig"]["Runtime"] = engines.functions_of(session).runtime_of(spec["inspect"], engine)
     return plan
 
 

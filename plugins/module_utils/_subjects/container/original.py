@@ -55,7 +55,7 @@ class Original:
     def __init__(self, session: Session, keeper: Keeper | None = None) -> None:
         self.session = session
         self._keeper = keeper or Keeper()
-        self._way = engines.of(session)
+        self._engine = engines.functions_of(session)
         # Whether this step has seen it under its own name, and has put its restart policy aside itself.
         self._known = False
         self._inspect: Inspect = {}
@@ -105,7 +105,7 @@ class Original:
 
     def images(self) -> str:
         """Where its engine puts the checkpoint."""
-        return self._way.images(self.session)
+        return self._engine.images(self.session)
 
     def _side(self) -> Side:
         """What topics of the surroundings are given of this host."""
@@ -125,7 +125,7 @@ class Original:
         # Afresh: it may have been started again since the session was opened, or connected to another network.
         inspect = self._keeper.engine.inspect(self._id)
         self._pid, self._group = int(inspect["State"]["Pid"]), TaskGroup.of_container(inspect)
-        keeps = self._way.keeps_connections()
+        keeps = self._engine.keeps_connections()
         self._plan, warnings = connections.make_plan(
             self.session, inspect, keeps=keeps, close_connections=close_connections
         )
@@ -156,7 +156,7 @@ class Original:
         # Now, and not while it stands still.
         self.trees()
         size = facts_of_container.checkpoint_bytes(inspect)
-        self._way.make_room(self.session, size)
+        self._engine.reserve_space(self.session, size)
         self._inspect = inspect
         return {
             "policy": spec_create.restart_policy(inspect),
@@ -222,7 +222,7 @@ class Original:
         started = time.monotonic()
         ahead = durable.read_json(self._noted_surroundings) or {}
         with surroundings_module.Reading(self._side(), ahead) as reading:
-            told = self._way.dump(session, self._keeper.engine, group)
+            report = self._engine.dump(session, self._keeper.engine, group)
             dumped = time.monotonic()
             surroundings = reading.result()
             durable.write_json(session.memory_path("outbox", "surroundings.json"), surroundings)
@@ -232,13 +232,13 @@ class Original:
         held = group.hold()
         fingerprints = process_fingerprints.take(group.pids())
         durable.write_json(session.memory_path("outbox", "fingerprints.json"), fingerprints)
-        size = self._way.seal(session, [tree.path for tree in self.trees()])
-        found = told.pop("found", None)
+        size = self._engine.seal(session, [tree.path for tree in self.trees()])
+        found = report.pop("found", None)
         if found is not None:
-            told["connections"] = {key: found[key] for key in ("kept", "closed")}
+            report["connections"] = {key: found[key] for key in ("kept", "closed")}
             network = connections.Arrangement.of(self._plan, established=found["kept"] > 0).as_data()
             self._for_copy = {"fingerprints": fingerprints, "network": network, "surroundings": surroundings}
-        return Dumped(held, size, dumped - started, told)
+        return Dumped(held, size, dumped - started, report)
 
     def patience(self) -> float:
         """The engine copies memory three times."""
@@ -280,7 +280,7 @@ class Original:
 
     def forget(self) -> None:
         """Delete the checkpoint."""
-        self._way.forget(self.session, self._keeper.engine)
+        self._engine.forget(self.session, self._keeper.engine)
 
     def go_on(self) -> None:
         """Thaw it, and give it back its name and its restart policy."""
@@ -316,7 +316,7 @@ class Original:
     def _bring_back(self, inspect: Inspect) -> None:
         """One that ended while it was frozen: from its own checkpoint where that is whole, else as Docker would start it."""
         engine = self._keeper.engine
-        if not self._way.bring_back(self.session, engine) and inspect["State"]["Status"] != "created":
+        if not self._engine.bring_back(self.session, engine) and inspect["State"]["Status"] != "created":
             engine.start(self._id)
 
     def thaw(self) -> None:
@@ -363,7 +363,7 @@ class Original:
     def _make_ready_to_thaw(self) -> None:
         """Before a thaw: nobody dumps, nothing is in the way of the container's network, nothing stops its tasks."""
         session = self.session
-        self._way.await_dump(session)
+        self._engine.await_dump(session)
         if not session.reached("dumped"):
             # A CRIU that was killed has not got to that.
             network_lock.lift(self._pid)

@@ -229,7 +229,7 @@ def engine(
     monkeypatch.setattr(runc, "await_end", lambda *_words: None)
     counted = {"kept": 0, "closed": 0, "deleted_files": 0}
     monkeypatch.setattr(engine_runtime, "dump", lambda *_words: {"criu": {}, "found": dict(counted)})
-    monkeypatch.setattr(engine_runtime, "make_room", _room)
+    monkeypatch.setattr(engine_runtime, "reserve_space", _room)
     monkeypatch.setattr(handover, "Channel", lambda _session: None)
     monkeypatch.setattr(handover, "Conversation", lambda *_words: conversation)
     monkeypatch.setattr(handover, "LastPass", Beside)
@@ -321,7 +321,7 @@ def test_with_the_engine_api_it_is_asked_once_more(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its steps are agents of their own: the one that ends it cannot know what the one that froze it has seen."""
-    monkeypatch.setattr(engine_api, "make_room", lambda _session, _size: None)
+    monkeypatch.setattr(engine_api, "reserve_space", lambda _session, _size: None)
     monkeypatch.setattr(engine_api, "dump", lambda *_words: {})
     monkeypatch.setattr(engine_api, "seal", lambda _session, _content: 0)
     monkeypatch.setattr(engine_api, "forget", lambda *_words: None)

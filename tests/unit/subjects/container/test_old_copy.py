@@ -276,7 +276,7 @@ def test_nothing_is_frozen_before_the_policy_is_on_the_disk(
     monkeypatch.setattr(connections, "keep_new_ones_out", frozen)
     monkeypatch.setattr(connections.Plan, "of", lambda _session: type("Plan", (), {"fence": None}))
     monkeypatch.setattr(TaskGroup, "of_container", lambda _inspect: TaskGroup("/nowhere"))
-    monkeypatch.setattr(engine_runtime, "make_room", lambda _session, _size: None)
+    monkeypatch.setattr(engine_runtime, "reserve_space", lambda _session, _size: None)
     with pytest.raises(CutOff):
         freeze.freeze(moved.original(session, engine))
     assert engine.calls == ["look", "watchdog", "policy", *FLUSHED]
