@@ -63,6 +63,6 @@ class ActionModule(ActionBase):
         )
         failing = verdict.failing(given["fail_on"])
         if failing:
-            told = " ".join(f"[{one.rule}] {one.message} {one.remedy}" for one in failing)
-            result.update(failed=True, msg=f"{told} Nothing has been touched.")
+            text = " ".join(f"[{one.rule}] {one.message} {one.remedy}" for one in failing)
+            result.update(failed=True, msg=f"{text} Nothing has been touched.")
         return result

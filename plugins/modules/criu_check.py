@@ -715,23 +715,23 @@ def _login_of(channel: Facts) -> Facts:
 
 def _check(params: Facts, check_mode: bool) -> Facts:  # noqa: ARG001 - it changes nothing anyway
     name, wanted, peer = params["container"], params["for_container"], params["peer"]
-    told: Facts = {}
+    facts: Facts = {}
 
     def host() -> None:
-        if peer is not None and "peer" not in told:
-            told["peer"] = machine.peer_facts(run, peer["address"], peer["port"])
-        if "criu" not in told:
-            told.update(host_facts(run, params["criu_path"], params["features"], params["asked_at"]))
+        if peer is not None and "peer" not in facts:
+            facts["peer"] = machine.peer_facts(run, peer["address"], peer["port"])
+        if "criu" not in facts:
+            facts.update(host_facts(run, params["criu_path"], params["features"], params["asked_at"]))
 
     if name is not None:
         # A container's connections are looked at twice: the host is looked at between.
-        told["container"] = _of_container(name, params["bind_mounts"], host)
+        facts["container"] = _of_container(name, params["bind_mounts"], host)
     if wanted is not None:
-        told["for_container"] = _for_container(wanted)
+        facts["for_container"] = _for_container(wanted)
     if params["channel"] is not None:
-        told["channel_login"] = _login_of(params["channel"])
+        facts["channel_login"] = _login_of(params["channel"])
     host()
-    return {"changed": False, **told}
+    return {"changed": False, **facts}
 
 
 def main() -> None:

@@ -150,7 +150,7 @@ def _json_error(file: Facts) -> str:
     return ""
 
 
-def _said(argv: t.Sequence[str]) -> tuple[int, str, str]:
+def _run_program(argv: t.Sequence[str]) -> tuple[int, str, str]:
     """What a program says; as if it had said nothing where it is not there."""
     try:
         return run(argv)
@@ -165,11 +165,11 @@ def _read(params: Facts, check_mode: bool) -> Facts:  # noqa: ARG001 - it change
     daemon = _file(path)
     json_error, refused = _json_error(daemon), ""
     # An unknown key, for instance, only dockerd can tell.
-    validates = "--validate" in _said(["dockerd", "--help"])[1]
+    validates = "--validate" in _run_program(["dockerd", "--help"])[1]
     if validates and daemon["exists"] and not json_error:
-        code, _output, error = _said(["dockerd", "--validate", "--config-file", path])
+        code, _output, error = _run_program(["dockerd", "--validate", "--config-file", path])
         refused = (error.strip() or "it does not say why") if code != 0 else ""
-    code, started_by, error = _said(["systemctl", "show", "docker.service", "--property=ExecStart", "--value"])
+    code, started_by, error = _run_program(["systemctl", "show", "docker.service", "--property=ExecStart", "--value"])
     if code != 0 and os.path.isdir(_SYSTEMD):
         # A unit that is not there is no error to it. What nobody tells must not be taken for a unit without flags.
         raise MigrationError("systemd_silent", f"systemd does not tell how the engine is started: {error.strip()}")

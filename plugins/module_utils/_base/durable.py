@@ -106,8 +106,8 @@ def lasting_identity(path: str | int) -> list[int] | None:
         found = identity(descriptor)
         with contextlib.suppress(OSError):
             # The kernel writes an int, whatever the name of the call says.
-            told = fcntl.ioctl(descriptor, _GET_GENERATION, b"\0" * 8)
-            return found and [*found, int.from_bytes(told[:4], sys.byteorder)]
+            generation = fcntl.ioctl(descriptor, _GET_GENERATION, b"\0" * 8)
+            return found and [*found, int.from_bytes(generation[:4], sys.byteorder)]
         return found
     finally:
         os.close(descriptor)

@@ -53,8 +53,8 @@ class MigrationError(Exception):
     @classmethod
     def from_failure(cls, failure: t.Any) -> MigrationError:
         """The error that another process, perhaps of the other host, has told with :meth:`as_failure`; it may be anything."""
-        told = failure if isinstance(failure, dict) else {}
-        code, message, details = told.get("code"), told.get("message"), told.get("details")
+        fields = failure if isinstance(failure, dict) else {}
+        code, message, details = fields.get("code"), fields.get("message"), fields.get("details")
         if not isinstance(code, str) or not _CODE.fullmatch(code) or not isinstance(message, str):
             return cls("channel_failed", f"A failure was told that cannot be understood: {str(failure)[:200]}")
         return cls(code, message, **(details if isinstance(details, dict) else {}))

@@ -172,9 +172,9 @@ def _will_be_handled(entry: t.Sequence[_Field]) -> bool:
     thread = [field for message in _messages(entry, _THREAD) for field in parse(message)]
     blocked = [*_numbers(task, _BLOCKED), *_numbers(thread, _BLOCKED_BY_THREAD), 0][0]
     handlers = [number for action in _messages(task, _ACTIONS) for number in _numbers(parse(action), _ACTION)]
-    told = [number for number in range(1, 65) if number not in _UNHANDLED]
+    catchable = [number for number in range(1, 65) if number not in _UNHANDLED]
     # What a thread's own image does not tell is in that of the first one.
-    known = dict(zip(told, handlers)) if len(handlers) == len(told) else {}
+    known = dict(zip(catchable, handlers)) if len(handlers) == len(catchable) else {}
     return any(
         number not in _UNHANDLED and not blocked >> (number - 1) & 1 and known.get(number) not in _NO_HANDLERS
         for number in (*_signals(task, _SHARED_SIGNALS), *_signals(thread, _OWN_SIGNALS))
@@ -215,8 +215,8 @@ def with_sleep_made_again(image: bytes) -> bytes | None:
                 thread.append((inner, inner_wire, content))
         return number, wire, build(thread)
 
-    told = build([change(field) for field in entry])
-    return _HEAD.pack(kind, core, len(told)) + told if changed else None
+    changed_entry = build([change(field) for field in entry])
+    return _HEAD.pack(kind, core, len(changed_entry)) + changed_entry if changed else None
 
 
 def let_sleeps_go_on(directory: str) -> int:
@@ -231,11 +231,11 @@ def let_sleeps_go_on(directory: str) -> int:
             with open(path, "rb") as handle:
                 image = handle.read()
             try:
-                told = with_sleep_made_again(image) if _INTERRUPTED in image else None
+                changed_image = with_sleep_made_again(image) if _INTERRUPTED in image else None
             except (KeyError, ValueError):
                 continue
-            if told is not None:
+            if changed_image is not None:
                 with open(path, "wb") as handle:
-                    handle.write(told)
+                    handle.write(changed_image)
                 count += 1
     return count

@@ -31,12 +31,12 @@ _RECORD_BYTES = 8192
 _MOST_RECORDS = 100_000
 
 
-def ended_without_answer(said: str) -> bool:
+def ended_without_answer(output: str) -> bool:
     """Whether runc's words mean that CRIU ended before it had answered."""
-    return bool(_NO_ANSWER.search(said))
+    return bool(_NO_ANSWER.search(output))
 
 
-def kernel_words(since: float, messages: str = _MESSAGES) -> str:
+def kernel_message(since: float, messages: str = _MESSAGES) -> str:
     """What the kernel has noted about the end of a CRIU; empty where it has noted nothing, or does not tell.
 
     :param since: by the clock CLOCK_MONOTONIC, in seconds; an older note is about another CRIU.
@@ -62,11 +62,11 @@ def kernel_words(since: float, messages: str = _MESSAGES) -> str:
 
 def about_criu(record: str, since: float) -> str:
     """The words of a record of the kernel's log, if they are about the end of a CRIU and not older than *since*."""
-    head, _semicolon, words = record.partition(";")
+    head, _semicolon, message = record.partition(";")
     fields = head.split(",")
     if len(fields) < 3 or not fields[2].isdecimal() or int(fields[2]) < (since - 1) * 1e6:
         return ""
-    line = words.splitlines()[0] if words else ""
+    line = message.splitlines()[0] if message else ""
     return line.strip() if _ABOUT_CRIU.search(line) else ""
 
 
@@ -87,13 +87,13 @@ def sentence(doing: str, log: str, began: float, runner: Runner = run) -> str:
     :param log: its log as far as it came.
     :param began: when it was started, in seconds since 1970.
     """
-    noted = kernel_words(time.monotonic() - max(0.0, time.time() - began))
+    noted = kernel_message(time.monotonic() - max(0.0, time.time() - began))
     own = _OWN_WORDS.search(log)
-    told = f"the kernel has noted: {noted}" if noted else f"its log ends with: {own.group()}" if own else ""
+    evidence = f"the kernel has noted: {noted}" if noted else f"its log ends with: {own.group()}" if own else ""
     which = f"CRIU {version(log, runner)}".rstrip()
-    if told:
+    if evidence:
         return (
-            f"{which} crashed on kernel {os.uname().release} {doing}; {told}. Bring another CRIU to this host "
+            f"{which} crashed on kernel {os.uname().release} {doing}; {evidence}. Bring another CRIU to this host "
             "(role livemigrate.criu.criu, for example with criu_extra_suite or criu_method: source); "
             "playbooks/preflight.yml then tries it."
         )

@@ -34,40 +34,40 @@ _BY_SHIM = re.compile(r"^livemigrate: container \w+ could not be restored: ")
 _NO_WORD = "CRIU ended without a word"
 
 
-def tell(kind: str, said: str, log: str, began: float) -> str:
+def explain(kind: str, output: str, log: str, began: float) -> str:
     """Why it failed.
 
     :param kind: :data:`DUMP` or :data:`RESTORE`.
-    :param said: what runc said.
+    :param output: what runc said.
     :param log: CRIU's log, as far as it came.
     :param began: when it began, in seconds since 1970.
     """
     doing = f"CRIU cannot {kind} the container"
-    if criu_death.ended_without_answer(said):
+    if criu_death.ended_without_answer(output):
         return criu_death.sentence(f"while it {kind}{'d' if kind.endswith('e') else 'ed'} the container", log, began)
     causes = criu_log.causes(log)
     if not causes:
-        return f"{doing}: {said.strip().rstrip('.') or _NO_WORD}."
+        return f"{doing}: {output.strip().rstrip('.') or _NO_WORD}."
     more = f" It also says: {' / '.join(causes[1 : 1 + _MORE])}." if causes[1:] else ""
     return f"{doing}: {causes[0]}.{more}"
 
 
-def tell_start(said: str, log: str, began: float, action_script: str) -> str:
+def explain_start(output: str, log: str, began: float, action_script: str) -> str:
     """Why the engine did not start a copy.
 
-    :param said: what the engine said: its own reason, or that of the runtime shim within it.
+    :param output: what the engine said: its own reason, or that of the runtime shim within it.
     :param log: CRIU's log, as far as it came.
     :param began: when it began, in seconds since 1970.
     :param action_script: what the action script said, if it was that which failed.
     """
-    text, before = said.strip(), ""
+    text, before = output.strip(), ""
     while text != before:
         before, text = text, _FRAMES.sub("", text)
     by_shim = _BY_SHIM.match(text)
     if by_shim and action_script:
         return f"CRIU cannot {RESTORE} the container: {action_script.strip().rstrip('.')}."
     if by_shim:
-        return tell(RESTORE, text[by_shim.end() :], log, began)
+        return explain(RESTORE, text[by_shim.end() :], log, began)
     causes = criu_log.causes(log)[: 1 + _MORE]
     more = f" CRIU says: {' / '.join(causes)}." if causes else ""
     return f"The engine did not start the copy: {text.rstrip('.')}.{more}"

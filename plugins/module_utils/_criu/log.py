@@ -38,8 +38,8 @@ def errors(log: str) -> list[str]:
 
 def causes(log: str) -> list[str]:
     """The first errors of a log, without time and place in CRIU's source, and without those that only follow from others."""
-    words = [found.group("words").strip().rstrip(".") for found in map(_ERROR.search, errors(log)) if found]
-    return list(dict.fromkeys(one for one in words if not _CONSEQUENCE.search(one))) or words[:1]
+    messages = [found.group("words").strip().rstrip(".") for found in map(_ERROR.search, errors(log)) if found]
+    return list(dict.fromkeys(one for one in messages if not _CONSEQUENCE.search(one))) or messages[:1]
 
 
 def cause(log: str) -> str:

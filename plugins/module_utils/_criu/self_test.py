@@ -104,12 +104,12 @@ def of_host(host_options: str, criu: str, version: str, runner: Runner = run) ->
         noted = self_test_note.read(key)
         if noted is not None:
             return {**noted, "from_note": True}
-        told = _try(host_options, criu, version, runner)
-        if told["ok"]:
-            self_test_note.write(key, told)
+        result = _try(host_options, criu, version, runner)
+        if result["ok"]:
+            self_test_note.write(key, result)
         else:
             self_test_note.forget()
-        return told
+        return result
     except (MigrationError, OSError) as exc:
         return not_tried(f"It could not be tried: {exc}")
 
@@ -230,44 +230,44 @@ def _unit(unit: str, criu: str, place: str) -> list[str]:
 def _outcome(done: Completed, place: str, began: float) -> Attempt:
     """What the steps have said, and CRIU's logs."""
     steps: dict[str, float] = {}
-    said: list[str] = []
+    output: list[str] = []
     now, since, complete = "start", 0.0, False
     for line in done.output.splitlines():
         step = re.fullmatch(r"step (\w+) ([0-9.]+)", line)
         ended = re.fullmatch(r"ended (\d+) ([0-9.]+)", line)
         if step:
-            now, since, said, complete = step.group(1), float(step.group(2)), [], False
+            now, since, output, complete = step.group(1), float(step.group(2)), [], False
         elif ended:
             complete = True
             if ended.group(1) == "0":
                 steps[now] = round(float(ended.group(2)) - since, 3)
         else:
-            said.append(line)
+            output.append(line)
     if "restore" in steps:
         return Attempt(steps, "", "")
     failed = "run" if now == "start" else now
     slow = not complete and steps.get("run", _SLOW_SECONDS) >= _SLOW_SECONDS
-    return Attempt(steps, failed, _why(failed, "\n".join(said), place, began), undecided=slow)
+    return Attempt(steps, failed, _why(failed, "\n".join(output), place, began), undecided=slow)
 
 
-def _why(step: str, said: str, place: str, began: float) -> str:
+def _why(step: str, output: str, place: str, began: float) -> str:
     doing = {
         "run": "runc does not run a small container of its own",
         "dump": "A small container of its own cannot be dumped",
         "restore": "A small container of its own is dumped and cannot be restored",
     }[step]
     log = criu_log.read(os.path.join(place, step, f"{step}.log")) if step != "run" else ""
-    if step != "run" and criu_death.ended_without_answer(said):
+    if step != "run" and criu_death.ended_without_answer(output):
         return criu_death.sentence(
             f"while it {'dumped' if step == 'dump' else 'restored'} a small container", log, began
         )
-    words = criu_log.cause(log) or _runc_words(said) or f"it does not end within {_SECONDS} seconds"
-    return f"{doing}: {words}."
+    cause = criu_log.cause(log) or _runc_error(output) or f"it does not end within {_SECONDS} seconds"
+    return f"{doing}: {cause}."
 
 
-def _runc_words(said: str) -> str:
+def _runc_error(output: str) -> str:
     """runc's last error, without its frame."""
-    found = re.findall(r'level=error msg="((?:[^"\\]|\\.)*)"', said)
-    lines = [line for line in said.splitlines() if line.strip()]
+    found = re.findall(r'level=error msg="((?:[^"\\]|\\.)*)"', output)
+    lines = [line for line in output.splitlines() if line.strip()]
     last = found[-1] if found else (lines[-1] if lines else "")
     return re.sub(r"\\n.*", "", last).strip().rstrip(".")

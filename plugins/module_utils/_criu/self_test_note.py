@@ -34,9 +34,9 @@ def read(key: str = "") -> dict[str, t.Any] | None:
     return None
 
 
-def write(key: str, told: t.Mapping[str, t.Any]) -> None:
+def write(key: str, result: t.Mapping[str, t.Any]) -> None:
     """Note the outcome of a try."""
-    durable.write(os.path.join(DIRECTORY, _NAME), json.dumps({"key": key, "told": told}).encode())
+    durable.write(os.path.join(DIRECTORY, _NAME), json.dumps({"key": key, "told": result}).encode())
 
 
 def forget() -> None:

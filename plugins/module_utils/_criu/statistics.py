@@ -67,13 +67,13 @@ def dump_statistics(content: bytes) -> dict[str, float | int]:
         fields = _fields(entry)
     except (struct.error, IndexError, ValueError):
         return {}
-    told: dict[str, float | int] = {}
+    statistics: dict[str, float | int] = {}
     for number, name in _TIMES.items():
         value = fields.get(number)
         if isinstance(value, int):
-            told[name] = value / 1e6
+            statistics[name] = value / 1e6
     for number, name in _COUNTS.items():
         value = fields.get(number)
         if isinstance(value, int):
-            told[name] = value
-    return told
+            statistics[name] = value
+    return statistics

@@ -53,7 +53,7 @@ def _import_docker() -> t.Any:
 
 
 @contextlib.contextmanager
-def _told(doing: str, code: str = "engine_error") -> t.Iterator[None]:
+def _explain_errors(doing: str, code: str = "engine_error") -> t.Iterator[None]:
     """Turn docker-py's and requests' exceptions into sentences."""
     import requests
 
@@ -82,7 +82,7 @@ class Engine:
         :param seconds: to wait for the answer to each call, where it has no time of its own.
         """
         docker = _import_docker()
-        with _told("connect to the Docker engine"):
+        with _explain_errors("connect to the Docker engine"):
             client = docker.APIClient(base_url=base_url, version="auto", timeout=seconds)
             # From 1.52 on inspect does not tell a MAC address that was asked for from one that was made up.
             if tuple(int(part) for part in client._version.split(".")) > _HIGHEST_API:
@@ -108,19 +108,19 @@ class Engine:
 
     def version(self) -> dict[str, t.Any]:
         """GET /version."""
-        with _told("ask the Docker engine for its version"):
+        with _explain_errors("ask the Docker engine for its version"):
             return dict(self._client.version(api_version=False))
 
     def info(self) -> dict[str, t.Any]:
         """GET /info."""
-        with _told("ask the Docker engine about itself"):
+        with _explain_errors("ask the Docker engine about itself"):
             return dict(self._client.info())
 
     # -- containers --------------------------------------------------------------------------------------------
 
     def find(self, name: str) -> Inspect | None:
         """A container's inspect data, or None where there is none of that name or id."""
-        with _told(f"look up container {name}"):
+        with _explain_errors(f"look up container {name}"):
             try:
                 return dict(self._client.inspect_container(name))
             except self._errors.NotFound:
@@ -138,27 +138,27 @@ class Engine:
 
     def names(self) -> list[str]:
         """The names of all containers."""
-        with _told("list the containers"):
+        with _explain_errors("list the containers"):
             return sorted(n.lstrip("/") for c in self._client.containers(all=True) for n in c.get("Names") or [])
 
     def containers(self, filters: dict[str, t.Any] | None = None, *, running: bool = False) -> list[Inspect]:
         """GET /containers/json."""
-        with _told("list the containers"):
+        with _explain_errors("list the containers"):
             return list(self._client.containers(all=not running, filters=filters))
 
     def pause(self, container: str) -> None:
         """Freeze all tasks of a container through its cgroup."""
-        with _told(f"pause container {container}", "freeze_failed"):
+        with _explain_errors(f"pause container {container}", "freeze_failed"):
             self._client.pause(container)
 
     def unpause(self, container: str) -> None:
         """Thaw it."""
-        with _told(f"unpause container {container}", "thaw_failed"):
+        with _explain_errors(f"unpause container {container}", "thaw_failed"):
             self._client.unpause(container)
 
     def kill(self, container: str) -> None:
         """SIGKILL to its first process; a container that does not run is fine."""
-        with _told(f"kill container {container}"), contextlib.suppress(self._errors.NotFound):
+        with _explain_errors(f"kill container {container}"), contextlib.suppress(self._errors.NotFound):
             try:
                 self._client.kill(container)
             except self._errors.APIError as exc:
@@ -170,17 +170,17 @@ class Engine:
 
         :param force: also where it runs, which the engine refuses otherwise.
         """
-        with _told(f"remove container {container}"), contextlib.suppress(self._errors.NotFound):
+        with _explain_errors(f"remove container {container}"), contextlib.suppress(self._errors.NotFound):
             self._client.remove_container(container, force=force, v=False)
 
     def rename(self, container: str, name: str) -> None:
         """Give a container another name."""
-        with _told(f"rename container {container} to {name}"):
+        with _explain_errors(f"rename container {container} to {name}"):
             self._client.rename(container, name)
 
     def set_restart_policy(self, container: str, policy: t.Mapping[str, t.Any]) -> None:
         """Change the restart policy of a container; it takes effect at once and survives restarts of the engine."""
-        with _told(f"set the restart policy of container {container}"):
+        with _explain_errors(f"set the restart policy of container {container}"):
             self._client.update_container(container, restart_policy=dict(policy))
 
     def create(self, name: str, body: t.Mapping[str, t.Any]) -> str:
@@ -188,7 +188,7 @@ class Engine:
 
         docker-py's own create_container() builds the body from keyword arguments and knows only part of the fields.
         """
-        with _told(f"create container {name}", "create_failed"):
+        with _explain_errors(f"create container {name}", "create_failed"):
             client = self._client
             answer = client._post_json(client._url("/containers/create"), data=dict(body), params={"name": name})
             return str(client._result(answer, True)["Id"])
@@ -205,7 +205,7 @@ class Engine:
             if checkpoint
             else f"start container {container}"
         )
-        with _told(doing, "restore_failed" if checkpoint else "start_failed"):
+        with _explain_errors(doing, "restore_failed" if checkpoint else "start_failed"):
             client = self._client
             for attempt in range(4):
                 answer = client._post(client._url("/containers/{0}/start", container), params=params, timeout=timeout)
@@ -219,7 +219,7 @@ class Engine:
 
     def connect(self, network: str, container: str, endpoint: t.Mapping[str, t.Any]) -> None:
         """POST /networks/NAME/connect with an EndpointSettings object."""
-        with _told(f"connect container {container} to network {network}", "create_failed"):
+        with _explain_errors(f"connect container {container} to network {network}", "create_failed"):
             client = self._client
             body = {"Container": container, "EndpointConfig": dict(endpoint)}
             client._raise_for_status(client._post_json(client._url("/networks/{0}/connect", network), data=body))
@@ -228,14 +228,14 @@ class Engine:
 
     def checkpoints(self, container: str) -> list[str]:
         """The names of a container's checkpoints. (The engine answers null for none until 2025-09.)"""
-        with _told(f"list the checkpoints of container {container}"):
+        with _explain_errors(f"list the checkpoints of container {container}"):
             client = self._client
             answer = client._get(client._url("/containers/{0}/checkpoints", container))
             return sorted(entry["Name"] for entry in client._result(answer, True) or [])
 
     def checkpoint(self, container: str, name: str, *, leave_running: bool, timeout: float = IMAGE_TIMEOUT) -> None:
         """Dump a container into its own checkpoint directory."""
-        with _told(f"checkpoint container {container}", "dump_failed"):
+        with _explain_errors(f"checkpoint container {container}", "dump_failed"):
             client = self._client
             body = {"CheckpointID": valid_names.checkpoint_name(name), "Exit": not leave_running}
             url = client._url("/containers/{0}/checkpoints", container)
@@ -244,7 +244,7 @@ class Engine:
     def remove_checkpoint(self, container: str, name: str) -> bool:
         """Delete a checkpoint; returns whether there was one."""
         # The engine joins this name to a path unchecked and removes what it finds there: no unchecked name may reach it.
-        with _told(f"delete checkpoint {name} of container {container}"):
+        with _explain_errors(f"delete checkpoint {name} of container {container}"):
             client = self._client
             url = client._url("/containers/{0}/checkpoints/{1}", container, valid_names.checkpoint_name(name))
             try:
@@ -263,7 +263,7 @@ class Engine:
 
     def find_image(self, reference: str) -> dict[str, t.Any] | None:
         """An image's inspect data, or None."""
-        with _told(f"look up image {reference}"):
+        with _explain_errors(f"look up image {reference}"):
             try:
                 return dict(self._client.inspect_image(reference))
             except self._errors.NotFound:
@@ -271,13 +271,13 @@ class Engine:
 
     def image_ids(self) -> list[str]:
         """The ids of all images, those without a name too."""
-        with _told("list the images"):
+        with _explain_errors("list the images"):
             return sorted({str(image["Id"]) for image in self._client.images()})
 
     def pull(self, reference: str) -> bool:
         """Pull an image by reference or digest; returns whether that worked. Not being able to is no error here."""
         try:
-            with _told(f"pull {reference}"):
+            with _explain_errors(f"pull {reference}"):
                 self._patient().pull(reference)
         except MigrationError:
             return False
@@ -285,7 +285,7 @@ class Engine:
 
     def export_image(self, references: t.Sequence[str]) -> t.Iterator[bytes]:
         """``docker save`` as a stream of chunks."""
-        with _told(f"export image {references[0]}", "image_export_failed"):
+        with _explain_errors(f"export image {references[0]}", "image_export_failed"):
             client = self._client
             answer = client._get(
                 client._url("/images/get"), params={"names": list(references)}, stream=True, timeout=IMAGE_TIMEOUT
@@ -295,28 +295,28 @@ class Engine:
 
     def load_image(self, stream: t.Iterable[bytes]) -> str:
         """``docker load`` of an archive in pieces; returns what the engine said."""
-        with _told("load the image", "image_load_failed"):
-            said = [entry.get("stream") or entry.get("error") or "" for entry in self._patient().load_image(stream)]
-            return "".join(said).strip()
+        with _explain_errors("load the image", "image_load_failed"):
+            answers = [entry.get("stream") or entry.get("error") or "" for entry in self._patient().load_image(stream)]
+            return "".join(answers).strip()
 
     def tag_image(self, image: str, reference: str) -> None:
         """Give an image a reference."""
         repository, _colon, tag = reference.rpartition(":")
         if not repository or "/" in tag:
             repository, tag = reference, "latest"
-        with _told(f"tag image {image} as {reference}"):
+        with _explain_errors(f"tag image {image} as {reference}"):
             self._client.tag(image, repository, tag)
 
     def remove_image(self, reference: str) -> None:
         """Remove an image or a reference to it; one in use or not there stays as it is."""
-        with contextlib.suppress(MigrationError), _told(f"remove image {reference}"):
+        with contextlib.suppress(MigrationError), _explain_errors(f"remove image {reference}"):
             self._client.remove_image(reference, noprune=True)
 
     # -- networks and volumes ----------------------------------------------------------------------------------
 
     def find_network(self, name: str) -> dict[str, t.Any] | None:
         """A network's inspect data by its exact name or id, or None."""
-        with _told(f"look up network {name}"):
+        with _explain_errors(f"look up network {name}"):
             try:
                 return dict(self._client.inspect_network(name))
             except self._errors.NotFound:
@@ -324,19 +324,19 @@ class Engine:
 
     def create_network(self, body: t.Mapping[str, t.Any]) -> str:
         """POST /networks/create; returns the id."""
-        with _told(f"create network {body.get('Name')}", "create_failed"):
+        with _explain_errors(f"create network {body.get('Name')}", "create_failed"):
             client = self._client
             answer = client._post_json(client._url("/networks/create"), data=dict(body))
             return str(client._result(answer, True)["Id"])
 
     def remove_network(self, name: str) -> None:
         """Remove a network; one in use or not there stays as it is."""
-        with contextlib.suppress(MigrationError), _told(f"remove network {name}"):
+        with contextlib.suppress(MigrationError), _explain_errors(f"remove network {name}"):
             self._client.remove_network(name)
 
     def find_volume(self, name: str) -> dict[str, t.Any] | None:
         """A volume's inspect data, or None."""
-        with _told(f"look up volume {name}"):
+        with _explain_errors(f"look up volume {name}"):
             try:
                 return dict(self._client.inspect_volume(name))
             except self._errors.NotFound:
@@ -344,11 +344,11 @@ class Engine:
 
     def create_volume(self, body: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
         """POST /volumes/create; returns its inspect data."""
-        with _told(f"create volume {body.get('Name')}", "create_failed"):
+        with _explain_errors(f"create volume {body.get('Name')}", "create_failed"):
             client = self._client
             return dict(client._result(client._post_json(client._url("/volumes/create"), data=dict(body)), True))
 
     def remove_volume(self, name: str) -> None:
         """Remove a volume; one in use or not there stays as it is."""
-        with contextlib.suppress(MigrationError), _told(f"remove volume {name}"):
+        with contextlib.suppress(MigrationError), _explain_errors(f"remove volume {name}"):
             self._client.remove_volume(name)

@@ -93,19 +93,19 @@ class _Judge:
         self._names = frozenset(map(full_name, image["tags"]))
         self._subjects: dict[str, set[str]] = {}
 
-    def _name(self, said: object, names: t.Container[str]) -> str:
-        if not isinstance(said, str) or said not in names:
-            raise _refuse(f"it has an image called {said!r}, which is no name of the container's image")
-        return said
+    def _name(self, name: object, names: t.Container[str]) -> str:
+        if not isinstance(name, str) or name not in names:
+            raise _refuse(f"it has an image called {name!r}, which is no name of the container's image")
+        return name
 
-    def _subject(self, where: str, said: object) -> str:
-        if not isinstance(said, str):
+    def _subject(self, where: str, digest: object) -> str:
+        if not isinstance(digest, str):
             raise _refuse(f"its {where} is none of docker save")
         subjects = self._subjects.setdefault(where, set())
-        subjects.add(said)
+        subjects.add(digest)
         if len(subjects) > 1:
             raise _refuse("it has more than one image")
-        return said
+        return digest
 
     def manifest(self, entries: t.Any) -> list[dict[str, t.Any]]:
         """``manifest.json``."""
@@ -126,14 +126,14 @@ class _Judge:
     def _descriptor(self, entry: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
         self._subject(_INDEX, entry.get("digest"))
         made = {key: entry[key] for key in _DESCRIPTOR if key in entry}
-        said = entry.get("annotations") or {}
+        sent = entry.get("annotations") or {}
         annotations = {}
-        if _NAME in said:
-            annotations[_NAME] = self._name(said[_NAME], self._names)
-        if _REFERENCE in said:
+        if _NAME in sent:
+            annotations[_NAME] = self._name(sent[_NAME], self._names)
+        if _REFERENCE in sent:
             # A whole name, or the tag alone.
             short = {name.rpartition(":")[2] for name in self._names}
-            annotations[_REFERENCE] = self._name(said[_REFERENCE], self._names | short)
+            annotations[_REFERENCE] = self._name(sent[_REFERENCE], self._names | short)
         return {**made, "annotations": annotations} if annotations else made
 
 
@@ -177,8 +177,8 @@ def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, judge: _Judge) ->
     elif member.isreg() and name in (_MANIFEST, _INDEX):
         if member.size > _LONGEST_WORD:
             raise _refuse(f"its {name} is too large")
-        said = json.loads(b"".join(_content(archive, member)))
-        data = json.dumps(judge.manifest(said) if name == _MANIFEST else judge.index(said)).encode()
+        sent = json.loads(b"".join(_content(archive, member)))
+        data = json.dumps(judge.manifest(sent) if name == _MANIFEST else judge.index(sent)).encode()
         yield _header(name, tarfile.REGTYPE, 0o644, size=len(data)) + data + _padding(len(data))
     elif member.isreg() and _CONTENT.fullmatch(name):
         yield _header(name, tarfile.REGTYPE, 0o644, size=member.size)

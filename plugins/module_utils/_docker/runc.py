@@ -133,16 +133,16 @@ def dump(
     # The last that CRIU writes. systemd calls it a success when a program is told to end (SIGTERM, `systemctl stop`) and does.
     if done.rc != 0 or statistics is None:
         log = criu_log.text(work, began)
-        words = _self_said(done.output) or "it was ended before it was through"
+        output = _own_output(done.output) or "it was ended before it was through"
         raise MigrationError(
             "dump_failed",
-            criu_failure.tell(criu_failure.DUMP, words, log, began) + _loss(log),
+            criu_failure.explain(criu_failure.DUMP, output, log, began) + _loss(log),
             criu=criu_log.errors(log),
         )
     return criu_statistics.dump_statistics(statistics)
 
 
-def _self_said(output: str) -> str:
+def _own_output(output: str) -> str:
     """runc's last error without its frame, or all that was said where there is none."""
     found = re.findall(r'level=error msg="((?:[^"\\]|\\.)*)"', output)
     return re.sub(r"\\n.*", "", found[-1]) if found else output

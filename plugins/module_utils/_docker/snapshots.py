@@ -77,16 +77,16 @@ def upper_directory(container_id: str, runner: Runner = run) -> str:
     if upper is not None and not os.path.isdir(upper):
         # Commas and colons have escapes of overlayfs' own there.
         upper = None
-    said: list[str] = []
+    answers: list[str] = []
     for socket in SOCKETS:
         if upper is None and os.path.exists(socket):
             argv = ["ctr", "--address", socket, "--namespace", _NAMESPACE, "snapshots", "--snapshotter", SNAPSHOTTER]
             # It prints how one would mount the snapshot there, and mounts nothing.
             done = runner([*argv, "mounts", "/livemigrate", container_id], timeout=_ASK_TIMEOUT)
             upper = parse_mounts(done.stdout) if done.rc == 0 else None
-            said.append(f"{socket}: {done.output or 'no output'}")
+            answers.append(f"{socket}: {done.output or 'no output'}")
     if upper is None or not os.path.isdir(upper):
-        why = "; ".join(said) or f"no containerd listens on {' or '.join(SOCKETS)}"
+        why = "; ".join(answers) or f"no containerd listens on {' or '.join(SOCKETS)}"
         if upper:
             why = f"{upper} is no directory"
         raise MigrationError(

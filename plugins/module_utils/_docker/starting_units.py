@@ -166,5 +166,7 @@ def _is_of_project(words: list[str], text: str, directory: str, wanted: _Wanted)
     if named:
         return wanted.project in named
     # In its directory, or with that or a file of its own among the words (cd, -f, --project-directory).
-    told = {word.partition("=")[2] or word for word in _BETWEEN_WORDS.split(text)}
-    return os.path.normpath(directory or "/") == wanted.directory or bool(places & {word.rstrip("/") for word in told})
+    values = {word.partition("=")[2] or word for word in _BETWEEN_WORDS.split(text)}
+    return os.path.normpath(directory or "/") == wanted.directory or bool(
+        places & {word.rstrip("/") for word in values}
+    )

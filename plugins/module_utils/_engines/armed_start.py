@@ -63,8 +63,8 @@ def is_pending(session: Session, runner: Runner = run) -> bool:
 
 def outcome(session: Session) -> str | None:
     """What the engine answered: empty for success, else its reason; None as long as it has not."""
-    told = durable.read_json(session.memory_path("start.json"))
-    return None if told is None else str(told["error"])
+    failure = durable.read_json(session.memory_path("start.json"))
+    return None if failure is None else str(failure["error"])
 
 
 def serve(session: Session, socket_path: str = _SOCKET) -> None:

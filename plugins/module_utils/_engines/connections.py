@@ -111,9 +111,9 @@ def make_plan(session: Session, inspect: Inspect, *, keeps: bool, close_connecti
         )
         return Plan(None, NO_ADDRESSES, (), skip_lock), [warning]
     # What the copy, which is created and not started, has asked for.
-    told = Channel(session).call("addresses")
-    after = Addresses.parse(told)
-    if not keeps or not told["keeps"]:
+    answer = Channel(session).call("addresses")
+    after = Addresses.parse(answer)
+    if not keeps or not answer["keeps"]:
         after = after._replace(reachable=frozenset())
     with contextlib.suppress(OSError):
         after = after.and_made_inside(facts_of_network.look(init, inspect)["addresses"])
@@ -132,8 +132,8 @@ def make_plan(session: Session, inspect: Inspect, *, keeps: bool, close_connecti
     refuse(subject, rules_network.judge(view(connections), ERROR, ignored))
     addresses = tuple(sorted(str(one) for one in sockets.own_addresses if not _is_local(one)))
     plan = Plan(Fence.of(init), after, addresses, skip_lock)
-    said = rules_network.judge(view(sockets.connections), WARNING, ignored)
-    return plan, [f"{finding.message} {finding.remedy}" for finding in said]
+    judged = rules_network.judge(view(sockets.connections), WARNING, ignored)
+    return plan, [f"{finding.message} {finding.remedy}" for finding in judged]
 
 
 def _is_local(address: Address) -> bool:

@@ -127,14 +127,16 @@ def give(session: Session, images: str, init: int, pids: t.Sequence[int]) -> Non
         return
     # Noted first: whoever comes after a crash takes them away.
     durable.write_json(session.memory_path(_NOTE), [one.name for one in asked])
-    held = _open_files(pids, {one.removed for one in asked})
+    descriptors = _open_files(pids, {one.removed for one in asked})
 
     def link() -> None:
         for one in asked:
-            if one.removed in held:
+            if one.removed in descriptors:
                 # By the descriptor, so that no path can lead elsewhere.
                 with contextlib.suppress(FileExistsError):
-                    namespaces.call("linkat", held[one.removed], b"", _AT_FDCWD, os.fsencode(one.name), _AT_EMPTY_PATH)
+                    namespaces.call(
+                        "linkat", descriptors[one.removed], b"", _AT_FDCWD, os.fsencode(one.name), _AT_EMPTY_PATH
+                    )
 
     try:
         namespaces.inside(init, ("mnt",), link)
@@ -143,7 +145,7 @@ def give(session: Session, images: str, init: int, pids: t.Sequence[int]) -> Non
             "dump_failed", f"A file is open under a name that was removed, and cannot be given another one: {exc}."
         ) from exc
     finally:
-        for descriptor in held.values():
+        for descriptor in descriptors.values():
             os.close(descriptor)
 
 

@@ -67,8 +67,8 @@ def place_for(size: int, session: Session, name: str, *, memory: int) -> str:
     in_memory, on_disk = session.memory_path(name), session.path(name)
     with reservations.in_turns(session) as others:
         available = _available_memory() - others.memory
-        room = shutil.disk_usage(session.memory_path()).free - others.memory
-        if size + _RESERVE_BYTES < room and 2 * size + _RESERVE_BYTES < available:
+        free = shutil.disk_usage(session.memory_path()).free - others.memory
+        if size + _RESERVE_BYTES < free and 2 * size + _RESERVE_BYTES < available:
             os.makedirs(in_memory, mode=0o700, exist_ok=True)
             reservations.reserve(session, memory=memory, used_in=[in_memory])
             return in_memory
@@ -286,7 +286,7 @@ def hold(
         ``surroundings_differ``, ``flush_failed``.
     """
     line = timeline.Timeline()
-    line.mark(timeline.RECEIVED)
+    line.record(timeline.RECEIVED)
     container = session.data("created")["container_id"]
     mark = Mark.of(session)
     criu_images.compare(received, sent)
@@ -302,26 +302,26 @@ def hold(
     flush.begin()
     patience = memory_timeout(criu_images.total_bytes(received))
     group = _restore(session, mark, _START_SECONDS + patience)
-    line.mark(timeline.RESTORED)
+    line.record(timeline.RESTORED)
     proof = _prove(fingerprints, group)
-    line.mark(timeline.RECOGNISED)
-    network.end_what_stays_behind(_held(mark).init)
+    line.record(timeline.RECOGNISED)
+    network.end_what_stays_behind(_held_copy(mark).init)
     ahead = durable.read_json(session.memory_path("surroundings.json"))
     warnings = _bring_surroundings(
         session,
         Side(
-            _held(mark).init,
+            _held_copy(mark).init,
             group,
             directories.container_directory(session.facts["data_root"], container),
             # The source says whether it was closed there. Here it must not be the host's, whatever the source says.
-            own_network=network.fenced and not namespaces.shares(_held(mark).init, os.getpid(), "net"),
+            own_network=network.fenced and not namespaces.shares(_held_copy(mark).init, os.getpid(), "net"),
             ahead=ahead,
         ),
         surroundings,
     )
-    line.mark(timeline.COMPARED)
+    line.record(timeline.COMPARED)
     waited = flush.finish(durable_content.FROZEN_SECONDS + patience)
-    line.mark(timeline.FLUSHED)
+    line.record(timeline.FLUSHED)
     session.enter("held")
     return {
         "seconds": time.monotonic() - began,
@@ -341,13 +341,13 @@ def _restore(session: Session, mark: Mark, seconds: float) -> TaskGroup:
     began, wall = time.monotonic(), time.time()
     mark.set_ready()
     while not mark.waiting:
-        said = armed_start.outcome(session)
-        if said is not None:
-            raise _restore_failed(session, mark, said or "it says that it did, but nothing holds it", wall)
+        outcome = armed_start.outcome(session)
+        if outcome is not None:
+            raise _restore_failed(session, mark, outcome or "it says that it did, but nothing holds it", wall)
         if time.monotonic() >= began + seconds:
             raise _restore_failed(session, mark, f"it is not done after {seconds:.0f} seconds", wall)
         time.sleep(_POLL_SECONDS)
-    group = TaskGroup(_held(mark).cgroup)
+    group = TaskGroup(_held_copy(mark).cgroup)
     if not group.frozen:
         raise MigrationError("not_held", "The restored copy is not frozen; it is not trusted.")
     return group
@@ -390,15 +390,15 @@ def _bring_surroundings(session: Session, copy: Side, source: t.Mapping[str, t.A
     )
 
 
-def _restore_failed(session: Session, mark: Mark, said: str, began: float) -> MigrationError:
+def _restore_failed(session: Session, mark: Mark, output: str, began: float) -> MigrationError:
     """What to tell; CRIU's log is kept, because all that lies beside it goes with the copy."""
     log = mark.log()
-    why = criu_failure.tell_start(said, log, began, mark.failure())
+    why = criu_failure.explain_start(output, log, began, mark.failure())
     where = criu_failure.keep_log(criu_failure.RESTORE, log, session.id, session.state_root)
     return MigrationError("restore_failed", f"{why}{where}", criu=criu_log.errors(log))
 
 
-def _held(mark: Mark) -> Held:
+def _held_copy(mark: Mark) -> Held:
     held = mark.held
     if held is None:
         raise MigrationError("not_held", "The runtime shim did not tell what it holds.")
@@ -410,7 +410,7 @@ def init_of(session: Session) -> int:
 
     :raises MigrationError: ``not_held``.
     """
-    return _held(Mark.of(session)).init
+    return _held_copy(Mark.of(session)).init
 
 
 def run(session: Session, announcer: Announcer | None = None) -> float:
@@ -422,7 +422,7 @@ def run(session: Session, announcer: Announcer | None = None) -> float:
     """
     mark = Mark.of(session)
     # Without the engine's own call behind it the tasks would run unknown to Docker.
-    if session.phase != "held" or not armed_start.is_pending(session) or not TaskGroup(_held(mark).cgroup).frozen:
+    if session.phase != "held" or not armed_start.is_pending(session) or not TaskGroup(_held_copy(mark).cgroup).frozen:
         raise MigrationError("not_held", "The restored copy is not waiting to be let go (any more).")
     if session.decide(RUN) != RUN:
         raise MigrationError("already_refused", f"Session {session.id} was refused on the destination meanwhile.")
@@ -440,7 +440,7 @@ def let_go(session: Session) -> float:
 def _let_go(session: Session, announcer: Announcer | None) -> float:
     container = session.data("created")["container_id"]
     mark = Mark.of(session)
-    session.with_room(mark.consume)
+    session.write_even_when_full(mark.consume)
     held = mark.held
     if held is not None and session.happened_in_this_boot("created"):
         group = TaskGroup(held.cgroup)

@@ -17,7 +17,7 @@ def boot_id() -> str:
         return handle.read().strip()
 
 
-def boot_mark() -> str:
+def boot_identity() -> str:
     """What tells this start of the host from the one before it.
 
     The kernel's boot id alone is not enough: where hosts share a kernel (system containers) it outlives their reboot, so
@@ -29,4 +29,4 @@ def boot_mark() -> str:
 def host_identity() -> str:
     """What tells this host from every other one at this moment."""
     with open("/etc/machine-id", encoding="ascii") as handle:
-        return f"{handle.read().strip()}/{boot_mark()}"
+        return f"{handle.read().strip()}/{boot_identity()}"

@@ -30,8 +30,8 @@ def keep_out_of_swap(path: str) -> bool:
 
     It is as large as the one that the directory is in, so that what was said of the room there holds.
     """
-    room = os.statvfs(path)
-    options = f"noswap,mode=0700,size={room.f_blocks * room.f_frsize}"
+    filesystem = os.statvfs(path)
+    options = f"noswap,mode=0700,size={filesystem.f_blocks * filesystem.f_frsize}"
     with contextlib.suppress(OSError):
         _call(
             "mount",

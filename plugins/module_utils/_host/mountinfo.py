@@ -41,14 +41,14 @@ def parse(mountinfo: str) -> list[KernelMount]:
     found = []
     for line in mountinfo.splitlines():
         left, separator, right = line.partition(" - ")
-        words = left.split()
-        if not separator or len(words) < 6:
+        fields = left.split()
+        if not separator or len(fields) < 6:
             continue
-        optional = [word.partition(":")[0] for word in words[6:]]
-        propagation = ",".join(word for word in optional if word in ("shared", "master"))
-        numbers = int(words[0]), int(words[1])
-        place, root = unescape(words[4]), unescape(words[3])
-        found.append(KernelMount(place, right.split()[0], root, propagation, words[5], *numbers))
+        optional = [field.partition(":")[0] for field in fields[6:]]
+        propagation = ",".join(field for field in optional if field in ("shared", "master"))
+        numbers = int(fields[0]), int(fields[1])
+        place, root = unescape(fields[4]), unescape(fields[3])
+        found.append(KernelMount(place, right.split()[0], root, propagation, fields[5], *numbers))
     return found
 
 
@@ -81,8 +81,8 @@ def covered(mounts: t.Sequence[KernelMount]) -> set[int]:
     def hidden(mount: KernelMount) -> bool:
         parent = by_number.get(mount.parent)
         others = (other for other in beside[mount.parent] if other.number != mount.number)
-        on_the_way = any(mount.place.startswith(other.place.rstrip("/") + "/") for other in others)
-        return on_the_way or (parent is not None and parent.number != mount.number and hidden(parent))
+        covered = any(mount.place.startswith(other.place.rstrip("/") + "/") for other in others)
+        return covered or (parent is not None and parent.number != mount.number and hidden(parent))
 
     for mount in mounts:
         upon = (other for other in beside.get(mount.number, ()) if other.number != mount.number)

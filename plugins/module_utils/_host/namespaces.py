@@ -94,8 +94,8 @@ def call(name: str, *arguments: object) -> None:
     :param arguments: numbers, bytes and None; numbers are passed as longs, which mount(2) takes its flags as.
     :raises OSError: with the name of the function and the kernel's reason.
     """
-    words = [ctypes.c_ulong(one) if isinstance(one, int) else one for one in arguments]
-    if getattr(_LIBC, name)(*words) != 0:
+    values = [ctypes.c_ulong(one) if isinstance(one, int) else one for one in arguments]
+    if getattr(_LIBC, name)(*values) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{name}: {os.strerror(number)}")
 

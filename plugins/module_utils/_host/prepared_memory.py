@@ -23,7 +23,7 @@ _CHUNK = 1 << 20
 _MADV_HUGEPAGE = getattr(mmap, "MADV_HUGEPAGE", None)
 
 
-def room_of_cgroups(path: str | None = None, root: str = "/sys/fs/cgroup") -> int:
+def free_bytes_of_cgroups(path: str | None = None, root: str = "/sys/fs/cgroup") -> int:
     """Bytes that this process' cgroups (version 2) still let it have; a process that takes more is killed.
 
     :param path: of its cgroup, for tests.
@@ -32,7 +32,7 @@ def room_of_cgroups(path: str | None = None, root: str = "/sys/fs/cgroup") -> in
         path = ""
         with contextlib.suppress(OSError), open("/proc/self/cgroup", encoding="utf-8") as handle:
             path = next((line[3:].strip() for line in handle if line.startswith("0::")), "")
-    room = 1 << 62
+    free = 1 << 62
     while path.strip("/"):
         directory = root + path
         # A cgroup without the memory controller has no such files, and one without a limit says "max".
@@ -40,9 +40,9 @@ def room_of_cgroups(path: str | None = None, root: str = "/sys/fs/cgroup") -> in
             with open(os.path.join(directory, "memory.max"), encoding="ascii") as handle:
                 limit = int(handle.read())
             with open(os.path.join(directory, "memory.current"), encoding="ascii") as handle:
-                room = min(room, limit - int(handle.read()))
+                free = min(free, limit - int(handle.read()))
         path = os.path.dirname(path)
-    return max(0, room)
+    return max(0, free)
 
 
 def touch(size: int) -> int:
@@ -51,7 +51,7 @@ def touch(size: int) -> int:
     :param size: bytes that are known to be available.
     :returns: the bytes.
     """
-    size = min(size, room_of_cgroups() // 2) // _CHUNK * _CHUNK
+    size = min(size, free_bytes_of_cgroups() // 2) // _CHUNK * _CHUNK
     # Nothing depends on it: without it the frozen time is longer.
     with contextlib.suppress(OSError, ValueError, OverflowError):
         if size > 0:

@@ -142,19 +142,19 @@ def parse_maps(text: str) -> Mapped:
     deleted: dict[str, str] = {}
     shared: list[str] = []
     for line in text.splitlines():
-        words = line.split(None, 5)
-        if len(words) < 6:
+        fields = line.split(None, 5)
+        if len(fields) < 6:
             continue
-        path = words[5]
+        path = fields[5]
         kind = "aio" if path.startswith("/[aio]") else kind_of(path.removesuffix(" (deleted)"))
         if kind:
             kinds.add(kind)
         elif path.startswith("/dev/") and not path.endswith(" (deleted)") and not _DEVICES.match(path):
             devices.add(path)
         elif path.endswith(" (deleted)") and path.startswith("/") and not path.startswith(_NO_GHOSTS):
-            deleted.setdefault(path.removesuffix(" (deleted)"), _range(words[0]))
-        elif path.endswith(" (deleted)") and path.startswith(_SHARED) and words[1].endswith("s"):
-            shared.append(_range(words[0]))
+            deleted.setdefault(path.removesuffix(" (deleted)"), _range(fields[0]))
+        elif path.endswith(" (deleted)") and path.startswith(_SHARED) and fields[1].endswith("s"):
+            shared.append(_range(fields[0]))
     return Mapped(tuple(sorted(kinds)), tuple(sorted(devices)), tuple(deleted.items()), tuple(shared))
 
 
@@ -168,9 +168,9 @@ def parse_protocols(text: str) -> dict[str, int]:
     """Of /proc/PID/net/protocols: how many sockets there are of protocols that CRIU does not know."""
     found = {}
     for line in text.splitlines()[1:]:
-        words = line.split()
-        if len(words) > 2 and words[0] in _PROTOCOLS and words[2].isdecimal() and int(words[2]):
-            found[words[0]] = int(words[2])
+        fields = line.split()
+        if len(fields) > 2 and fields[0] in _PROTOCOLS and fields[2].isdecimal() and int(fields[2]):
+            found[fields[0]] = int(fields[2])
     return found
 
 
@@ -230,7 +230,7 @@ class _Seen:
 
     def __init__(self, init: int) -> None:
         self.init = init
-        self.held: dict[str, set[str]] = {}
+        self.users: dict[str, set[str]] = {}
         self.devices: set[str] = set()
         self.deleted: dict[tuple[int, int], Facts] = {}
         self.mount_namespaces: dict[str, int] = {}
@@ -261,8 +261,8 @@ class _Seen:
                     return found
         return found
 
-    def hold(self, kind: str, program: str) -> None:
-        self.held.setdefault(kind, set()).add(program)
+    def add_user(self, kind: str, program: str) -> None:
+        self.users.setdefault(kind, set()).add(program)
 
     def delete(self, path: str, place: str, program: str) -> None:
         with contextlib.suppress(OSError):
@@ -287,10 +287,10 @@ class _Seen:
         status = parse_status(read(f"/proc/{pid}/status"))
         program = status["name"]
         if status["traced"]:
-            self.hold("traced", program)
+            self.add_user("traced", program)
         # One of a namespace further in is that namespace's business.
         if len(status["session"]) == self.levels > 1 and status["session"][-1] == "0":
-            self.hold("session_outside", program)
+            self.add_user("session_outside", program)
         self.seccomp += status["seccomp"]
         for kind, own in self.namespaces.items():
             other = _namespace(pid, kind)
@@ -299,12 +299,12 @@ class _Seen:
                     # CRIU knows these; what is mounted there is looked at.
                     self.mount_namespaces.setdefault(other, pid)
                 else:
-                    self.hold(f"namespace_{kind}", program)
+                    self.add_user(f"namespace_{kind}", program)
         if read(f"/proc/{pid}/personality").strip("0\n"):
-            self.hold("personality", program)
+            self.add_user("personality", program)
         mapped = parse_maps(read(f"/proc/{pid}/maps"))
         for kind in mapped.kinds:
-            self.hold(kind, program)
+            self.add_user(kind, program)
         self.devices.update(f"{path} ({program})" for path in mapped.devices)
         for path, place in mapped.deleted:
             self.delete(path, f"/proc/{pid}/map_files/{place}", program)
@@ -328,12 +328,12 @@ class _Seen:
                 inode for device, inode in parse_watched(read(f"/proc/{pid}/fdinfo/{name}")) if device == self.overlay
             }
             if watched - self.found_by_criu(watched):
-                self.hold(f"{kind}_overlay", program)
+                self.add_user(f"{kind}_overlay", program)
         elif kind:
-            self.hold(kind, program)
+            self.add_user(kind, program)
         elif target.startswith("pipe:"):
             if parse_flags(read(f"/proc/{pid}/fdinfo/{name}")) & os.O_DIRECT:
-                self.hold("pipe_packets", program)
+                self.add_user("pipe_packets", program)
         elif target.startswith("/"):
             found = os.stat(place)
             mode = found.st_mode
@@ -344,7 +344,7 @@ class _Seen:
                 reader = named_pipes.Reader(pid, int(name), program, target)
                 self.pipes.see((found.st_dev, found.st_ino), reader, read(f"/proc/{pid}/fdinfo/{name}"))
             elif found.st_dev == self.queues:
-                self.hold("mqueue", program)
+                self.add_user("mqueue", program)
             elif stat.S_ISREG(mode):
                 self.locks += len(parse_locks(read(f"/proc/{pid}/fdinfo/{name}")))
                 if target.startswith("/memfd:"):
@@ -362,10 +362,10 @@ def _device(path: str) -> int | None:
 
 def _root_is_overlay(pid: int) -> bool:
     return any(
-        words[4] == "/" and " - overlay " in line
+        fields[4] == "/" and " - overlay " in line
         for line in read(f"/proc/{pid}/mountinfo").splitlines()
-        for words in [line.split()]
-        if len(words) > 4
+        for fields in [line.split()]
+        if len(fields) > 4
     )
 
 
@@ -389,7 +389,7 @@ def look(pids: t.Sequence[int], init: int, seconds: float = 1.0, *, own_network:
     return {
         "count": len(pids),
         "complete": complete,
-        "held": {kind: sorted(programs)[:_NAMED] for kind, programs in sorted(seen.held.items())},
+        "held": {kind: sorted(programs)[:_NAMED] for kind, programs in sorted(seen.users.items())},
         "devices": sorted(seen.devices)[:_NAMED],
         "deleted": deleted[:_NAMED],
         "locks": seen.locks,

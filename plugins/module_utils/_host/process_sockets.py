@@ -137,10 +137,10 @@ def _ask_each(pids: t.Iterable[int], ask: t.Callable[[socket.socket], None], wit
     """Ask each socket that the processes hold, once. What is closed meanwhile is left out."""
     seen: set[int] = set()
     for pid in pids:
-        held = [(number, inode) for number, inode in of_process(pid) if inode not in seen and inode not in without]
-        if held:
+        unknown = [(number, inode) for number, inode in of_process(pid) if inode not in seen and inode not in without]
+        if unknown:
             with _passing_over(*GONE), Lender(pid) as lender:
-                for number, inode in held:
+                for number, inode in unknown:
                     # ENOTSOCK: something else has come in its place.
                     with _passing_over(*GONE, errno.ENOTSOCK), lender.borrowed(number) as ours, opened(ours) as one:
                         ask(one)

@@ -32,8 +32,8 @@ def look() -> dict[str, t.Any]:
             facts["version"] = ".".join(map(str, parse_version(done.stdout))) or None
             if facts["version"] is None:
                 facts["error"] = f"rsync does not tell its version: {done.output or f'it ended with code {done.rc}'}."
-            way = os.path.join(confinement.directory(tree), "link", ".")
-            facts["follows_links"] = confinement.run(["ls", way], tree, timeout=_SECONDS).rc == 0
+            path = os.path.join(confinement.directory(tree), "link", ".")
+            facts["follows_links"] = confinement.run(["ls", path], tree, timeout=_SECONDS).rc == 0
         except MigrationError as exc:
             if exc.code != "program_missing":
                 facts["error"] = exc.message

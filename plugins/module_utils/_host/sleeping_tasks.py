@@ -64,7 +64,7 @@ def requested(call: t.Sequence[int], machine: str, place: str) -> Asked | None:
     number, first, second, third, fourth = call[:5]
     if number == restarted and "poll" in place:
         number = poll
-    elif number == restarted and not any(word in place for word in _WAITS):
+    elif number == restarted and not any(call in place for call in _WAITS):
         number = clock_nanosleep if first < _CLOCKS else nanosleep
     if number == nanosleep:
         return Asked("timespec", first, bool(second))
@@ -76,11 +76,11 @@ def requested(call: t.Sequence[int], machine: str, place: str) -> Asked | None:
 
 
 def _parse(text: str) -> list[int]:
-    words = text.split()
+    fields = text.split()
     # "running", or "-1" for a task that waits for no call of its own.
-    if len(words) < 7:
+    if len(fields) < 7:
         return []
-    return [int(words[0]), *(int(word, 16) for word in words[1:])]
+    return [int(fields[0]), *(int(field, 16) for field in fields[1:])]
 
 
 def _seconds(pid: int, asked: Asked) -> float:

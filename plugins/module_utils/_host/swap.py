@@ -71,11 +71,11 @@ def in_the_clear(swaps: str = "/proc/swaps", sys: str = "/sys") -> list[str]:
     """
     found = []
     for line in _read(swaps).splitlines()[1:]:
-        words = line.split()
-        if len(words) >= 2:
+        fields = line.split()
+        if len(fields) >= 2:
             # Blanks in names are written as \040.
-            path = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), words[0])
-            block = _block_of(path, words[1], sys)
+            path = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), fields[0])
+            block = _block_of(path, fields[1], sys)
             if not block or not _is_safe(block, sys):
                 found.append(path)
     return found

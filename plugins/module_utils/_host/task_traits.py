@@ -73,11 +73,11 @@ def _call(number: int, *arguments: t.Any) -> int:
 class Trait:
     """One kind of thing that a task has.
 
-    :param told: what it is called in a message.
+    :param label: what it is called in a message.
     """
 
-    def __init__(self, told: str) -> None:
-        self.told = told
+    def __init__(self, label: str) -> None:
+        self.label = label
 
     def get(self, task: int) -> Value:
         """What a task has.
@@ -101,8 +101,8 @@ class Settable(Trait):
 class File(Trait):
     """A file below /proc/PID."""
 
-    def __init__(self, told: str, name: str) -> None:
-        super().__init__(told)
+    def __init__(self, label: str, name: str) -> None:
+        super().__init__(label)
         self._name = name
 
     def get(self, task: int) -> Value:
@@ -121,8 +121,8 @@ class WritableFile(File, Settable):
     :param form: how it takes it.
     """
 
-    def __init__(self, told: str, name: str, form: str = "{}") -> None:
-        super().__init__(told, name)
+    def __init__(self, label: str, name: str, form: str = "{}") -> None:
+        super().__init__(label, name)
         self._form = form
 
     def put(self, task: int, value: Value) -> None:
@@ -139,8 +139,8 @@ class WritableFile(File, Settable):
 class Link(Trait):
     """A link below /proc/PID to a file or directory."""
 
-    def __init__(self, told: str, name: str) -> None:
-        super().__init__(told)
+    def __init__(self, label: str, name: str) -> None:
+        super().__init__(label)
         self._name = name
 
     def get(self, task: int) -> Value:
@@ -188,8 +188,8 @@ class Processors(Settable):
     :param all_there_are: the processors of this container.
     """
 
-    def __init__(self, told: str, all_there_are: t.Iterable[int]) -> None:
-        super().__init__(told)
+    def __init__(self, label: str, all_there_are: t.Iterable[int]) -> None:
+        super().__init__(label)
         self._all = frozenset(all_there_are)
 
     def get(self, task: int) -> Value:

@@ -64,12 +64,12 @@ def cgroup_of(pid: int) -> str:
     )
 
 
-def group_of_id(container_id: str, said: str = "") -> TaskGroup | None:
+def group_of_id(container_id: str, known_path: str = "") -> TaskGroup | None:
     """The group of a container by the name that runc gives it, without asking Docker.
 
-    :param said: a cgroup that is said to be the container's, or to lie within that; believed where its path bears the name.
+    :param known_path: a cgroup that is said to be the container's, or to lie within that; believed where its path bears the name.
     """
-    path = _named_part(container_id, said)
+    path = _named_part(container_id, known_path)
     if path:
         return TaskGroup(path) if os.path.isdir(path) else None
     names = _names_of(container_id)
@@ -91,10 +91,10 @@ def _names_of(container_id: str) -> tuple[str, str]:
     return f"docker-{container_id}.scope", container_id
 
 
-def _named_part(container_id: str, said: str) -> str:
+def _named_part(container_id: str, known_path: str) -> str:
     """The part of a cgroup's path that ends with the container's own; empty where none bears its name."""
-    if said.startswith(_CGROUPS + "/") and os.path.normpath(said) == said:
-        parts = said.split("/")
+    if known_path.startswith(_CGROUPS + "/") and os.path.normpath(known_path) == known_path:
+        parts = known_path.split("/")
         for depth, part in enumerate(parts, 1):
             # The uppermost: below it the container gives names.
             if part in _names_of(container_id):
@@ -182,8 +182,8 @@ class TaskGroup:
                 total += sum(int(line.split()[1]) << 10 for line in handle if line.startswith(("VmRSS:", "VmSwap:")))
         return total
 
-    def still_held(self, held: t.Iterable[int]) -> bool:
-        """Whether nothing has run since :meth:`hold`: everything is frozen, and every SIGSTOP of it is still on its way.
+    def stops_pending(self, stopped: t.Iterable[int]) -> bool:
+        """Whether nothing has run since :meth:`queue_stops`: everything is frozen, and every SIGSTOP of it is still on its way.
 
         A thaw by anyone, however short, would have delivered them. (Processor time is no evidence: a timer that fires into
         a frozen task is accounted to it.)
@@ -191,7 +191,7 @@ class TaskGroup:
         if not self.frozen:
             return False
         try:
-            return all(_stop_pending(pid) for pid in held)
+            return all(_stop_pending(pid) for pid in stopped)
         except (FileNotFoundError, ProcessLookupError):
             return False
 
@@ -205,10 +205,10 @@ class TaskGroup:
             if not frozen and not self.exists:
                 return
             if time.monotonic() >= deadline:
-                word = "frozen" if frozen else "thawed"
+                state = "frozen" if frozen else "thawed"
                 raise MigrationError(
                     "freeze_failed" if frozen else "thaw_failed",
-                    f"The container's tasks were not {word} within {timeout:g} seconds ({self.path}/cgroup.events).",
+                    f"The container's tasks were not {state} within {timeout:g} seconds ({self.path}/cgroup.events).",
                     cgroup=self.path,
                 )
             time.sleep(_POLL_SECONDS)
@@ -229,29 +229,30 @@ class TaskGroup:
             handle.write("0")
         self.wait_frozen(False, timeout)
 
-    def hold(self) -> list[int]:
+    def queue_stops(self) -> list[int]:
         """Queue SIGSTOP to every frozen process, so that a thaw by anyone but us runs no code of theirs.
 
         ``docker unpause`` by a person and dockerd's own shutdown (which sends SIGTERM to paused containers and resumes
         them) would otherwise let a copy run whose state has already left. A process that is stopped already, on purpose,
-        is left out, so that :meth:`release` does not wake it.
+        is left out, so that :meth:`take_back_stops` does not wake it.
 
         :returns: the processes that were held.
         """
-        held: list[int] = []
+        stopped: list[int] = []
         for pid in self.pids():
             with contextlib.suppress(ProcessLookupError, FileNotFoundError):
                 if _state(pid) not in ("T", "t", "Z", "X"):
                     os.kill(pid, signal.SIGSTOP)
-                    held.append(pid)
-        return held
+                    stopped.append(pid)
+        return stopped
 
-    def release(self, held: t.Iterable[int]) -> None:
-        """Take back what :meth:`hold` queued. A SIGSTOP that was never delivered leaves no trace but a SIGCONT.
+    def take_back_stops(self, stopped: t.Iterable[int]) -> None:
+        """Take back what :meth:`queue_stops` queued. A SIGSTOP that was never delivered leaves no trace but a SIGCONT.
 
-        :param held: what :meth:`hold` returned, where that was noted; a SIGSTOP that is still pending is found without it.
+        :param stopped: what :meth:`queue_stops` returned, where that was noted; a SIGSTOP that is still pending is found without
+            it.
         """
-        noted = set(held)
+        noted = set(stopped)
         for pid in self.pids():
             with contextlib.suppress(ProcessLookupError, FileNotFoundError):
                 # One that its user stopped twice has a stop pending as well, but it is stopped.
@@ -269,8 +270,8 @@ class TaskGroup:
             with contextlib.suppress(ProcessLookupError, FileNotFoundError):
                 if pid != init and _parent(pid) not in inside:
                     with open(f"/proc/{pid}/cmdline", "rb") as handle:
-                        words = handle.read().split(b"\0")
-                    found.append(words[0].decode("utf-8", "replace") or f"process {pid}")
+                        arguments = handle.read().split(b"\0")
+                    found.append(arguments[0].decode("utf-8", "replace") or f"process {pid}")
         return found
 
     def kill(self, timeout: float = 10.0) -> None:

@@ -48,18 +48,18 @@ class WaitingUnit:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
-        self._said = b""
+        self._output = b""
         self._used = False
         try:
-            ready = self._hear(_WAITING, _READY_SECONDS)
+            ready = self._wait_for_output(_WAITING, _READY_SECONDS)
         except BaseException:
             self._end()
             raise
         if ready is None:
             self._end()
-            said = self._said.decode("utf-8", "replace").strip() or "no output"
-            raise MigrationError("unit_failed", f"systemd does not start a unit for the dump: {said}")
-        self._said = b""
+            output = self._output.decode("utf-8", "replace").strip() or "no output"
+            raise MigrationError("unit_failed", f"systemd does not start a unit for the dump: {output}")
+        self._output = b""
 
     def __enter__(self) -> WaitingUnit:
         return self
@@ -82,7 +82,7 @@ class WaitingUnit:
             self._process.wait()
         t.cast("t.IO[bytes]", stdout).close()
 
-    def _hear(self, what: re.Pattern[bytes], timeout: float) -> re.Match[bytes] | None:
+    def _wait_for_output(self, what: re.Pattern[bytes], timeout: float) -> re.Match[bytes] | None:
         """Hear the unit out until it has said something; None where it ends without that.
 
         :raises MigrationError: ``program_timeout``.
@@ -92,7 +92,7 @@ class WaitingUnit:
         poll.register(fd, select.POLLIN)
         deadline = time.monotonic() + timeout
         while True:
-            found = what.search(self._said)
+            found = what.search(self._output)
             if found:
                 return found
             if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
@@ -105,7 +105,7 @@ class WaitingUnit:
             data = os.read(fd, 1 << 16)
             if not data:
                 return None
-            self._said += data
+            self._output += data
 
     def __call__(
         self,
@@ -121,10 +121,10 @@ class WaitingUnit:
         :raises MigrationError: as :func:`command.run`.
         """
         border = len(self._systemd)
-        words = list(argv[border:])
-        line = " ".join(shlex.quote(word) for word in words)
+        arguments = list(argv[border:])
+        line = " ".join(shlex.quote(argument) for argument in arguments)
         # What begins with a dash is one more option of systemd-run.
-        same = list(argv[:border]) == self._systemd and bool(words) and not words[0].startswith("-")
+        same = list(argv[:border]) == self._systemd and bool(arguments) and not arguments[0].startswith("-")
         if self._used or not same or text is not None or env or "\n" in line:
             # The unit's name is needed.
             self._end()
@@ -134,7 +134,7 @@ class WaitingUnit:
         with contextlib.suppress(BrokenPipeError):
             stdin.write(line.encode() + b"\n")
             stdin.flush()
-        ended = self._hear(_ENDED, timeout)
+        ended = self._wait_for_output(_ENDED, timeout)
         if ended is None:
-            return Completed(1, self._said.decode("utf-8", "replace"), "")
-        return Completed(int(ended.group(1)), self._said[: ended.start()].decode("utf-8", "replace"), "")
+            return Completed(1, self._output.decode("utf-8", "replace"), "")
+        return Completed(int(ended.group(1)), self._output[: ended.start()].decode("utf-8", "replace"), "")

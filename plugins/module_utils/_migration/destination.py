@@ -30,7 +30,7 @@ from .._session.session import WITH_KEEPER, Session, id_key
 from .._subjects.subject import Copy, Kind
 
 # How often the watchdog looks at a session whose decision the source has not asked for.
-_UNHEARD_LOOK_SECONDS = 3600.0
+_SELDOM_LOOK_SECONDS = 3600.0
 
 
 def open_session(
@@ -377,7 +377,7 @@ def settle(copy: Copy, *, source_knows: bool = False) -> str | None:
     decision = session.decision
     if session.ended:
         if source_knows and decision == REFUSED:
-            session.close(keep=_has_left(session), heard=True)
+            session.close(keep=_has_left(session), other_host_knows=True)
         return decision
     # A source that was never told that this host is ready can never have handed over: it has nothing to ask.
     may_ask = session.reached("created") is not None
@@ -391,7 +391,7 @@ def settle(copy: Copy, *, source_knows: bool = False) -> str | None:
     if key_left < 0:
         close(session, keep=True)
     else:
-        session.rest(min(_UNHEARD_LOOK_SECONDS, key_left + 1))
+        session.rest(min(_SELDOM_LOOK_SECONDS, key_left + 1))
     return decision
 
 
@@ -408,7 +408,7 @@ def _hand_to_keeper_once(copy: Copy) -> bool:
         return False
     finish(copy)
     copy.hand_to_keeper()
-    session.with_room(lambda: durable.publish(session.path(WITH_KEEPER), b""))
+    session.write_even_when_full(lambda: durable.publish(session.path(WITH_KEEPER), b""))
     return True
 
 
@@ -445,5 +445,5 @@ def close(session: Session, *, keep: bool = False) -> None:
     :param keep: whether the record stays in any case, for a source that does not know of it.
     """
     channel_server.revoke(session)
-    session.close(keep=keep or session.decision == RUN or _has_left(session), heard=not keep)
+    session.close(keep=keep or session.decision == RUN or _has_left(session), other_host_knows=not keep)
     watchdog.disarm(session.id)

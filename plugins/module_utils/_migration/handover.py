@@ -55,10 +55,10 @@ def _send(
     sent += content.finish()
     original.all_sent()
     session.enter("sent", bytes=sent)
-    line.mark(timeline.SENT)
+    line.record(timeline.SENT)
     with conversation.time_limit(_ANSWER_SECONDS + patience):
         answer = conversation.request({"hold": {"manifest": manifest, **original.for_copy()}})
-    line.mark(timeline.HELD)
+    line.record(timeline.HELD)
     held, copy_events = _of_copy(answer)
     session.enter("held", **held)
     return sent, held, copy_events
@@ -104,14 +104,14 @@ def hand_over(original: Original) -> dict[str, t.Any]:
             trees = original.trees()
             freeze.freeze(original)
             line = timeline.Timeline(session.data("freezing")["at"])
-            line.mark(timeline.FROZEN)
+            line.record(timeline.FROZEN)
             # Both beside the dump. What has been sent counts for nothing until the source says that it is complete.
             content = stack.enter_context(LastPass(session, trees, beside=original.files_stand_still()))
             images = stack.enter_context(
                 checkpoint_stream.Follower(conversation.output, original.images(), conversation.disconnect)
             )
             dumped = source.dump(original)
-            line.mark(timeline.DUMPED)
+            line.record(timeline.DUMPED)
             began = time.monotonic()
             sent, held, copy_events = _send(original, conversation, images, content, line)
             transfer = time.monotonic() - began - held["seconds"]

@@ -135,7 +135,7 @@ def _settle_one(
     if not os.path.isdir(session.directory):
         return
     with session.locked(timeout=max(wait, 30), alive=False):
-        if session.ended and not (other_half_settled and session_stories.is_unheard(session)):
+        if session.ended and not (other_half_settled and session_stories.is_unknown_to_source(session)):
             return
         kind = by_kind.of(session)
         if session.role != SOURCE:
@@ -209,7 +209,7 @@ def clean(*, session: str | None, name: str | None, check_mode: bool) -> dict[st
             except MigrationError as exc:
                 # One that must stay keeps no other from being removed.
                 failures.append(exc)
-        elif not found.reached("run") and (session is not None or not session_stories.must_be_told(found)):
+        elif not found.reached("run") and (session is not None or not session_stories.must_be_reported(found)):
             changed = True
             if not check_mode:
                 shutil.rmtree(found.directory)

@@ -133,7 +133,7 @@ def prepared(original: Original, *, close_connections: bool) -> list[str]:
 def dump(original: Original) -> Dumped:
     """Dump the frozen original, and make sure that nothing can run it before we say so."""
     dumped = original.dump()
-    original.session.enter("dumped", held=dumped.held, bytes=dumped.size)
+    original.session.enter("dumped", held=dumped.stopped, bytes=dumped.size)
     return dumped
 
 
@@ -168,7 +168,7 @@ def go(original: Original) -> None:
     session = original.session
     last = "held" if original.can_be_held else "sent"
     if session.phase == last:
-        original.require_still_held()
+        original.require_not_run_since_dump()
     if session.phase != last or session.decide(GO_SENT) != GO_SENT:
         raise MigrationError(
             "already_aborted", f"Session {session.id} has been aborted meanwhile.", phase=session.phase

@@ -247,8 +247,8 @@ class Fence(t.NamedTuple):
             parts = (connections[start : start + _AT_ONCE] for start in range(0, len(connections), _AT_ONCE))
             chosen = [[" or ".join(map(_filter, part))] for part in parts]
         ended = 0
-        for words in chosen:
-            done = runner([*argv, *words])
+        for command in chosen:
+            done = runner([*argv, *command])
             ended += len(done.stdout.splitlines()) if done.rc == 0 else 0
         return ended
 
@@ -284,9 +284,9 @@ def level_of(listing: str) -> str | None:
     """The level of a fence, from what ``nft list chains inet`` says; None for no fence."""
     table = ""
     for line in listing.splitlines():
-        words = line.split()
-        if words[:1] == ["table"]:
-            table = words[2]
-        elif words[:1] == ["chain"] and table == TABLE:
-            return words[1].partition("_")[0]
+        fields = line.split()
+        if fields[:1] == ["table"]:
+            table = fields[2]
+        elif fields[:1] == ["chain"] and table == TABLE:
+            return fields[1].partition("_")[0]
     return None

@@ -97,7 +97,7 @@ def plan(source: Made, copy: State, engine_made: State | None = None) -> Plan:
             try:
                 found.append(how(match, message))
             except NoCounterpartError as exc:
-                lost.append(f"{words(message, source.state)} ({exc} is not there)")
+                lost.append(f"{describe(message, source.state)} ({exc} is not there)")
         return found
 
     for link in source.state.links:
@@ -435,26 +435,26 @@ def _nexthop(match: Match, message: Message) -> Message:
 # -- for people ---------------------------------------------------------------------------------------------------
 
 
-def words(message: Message, state: State) -> str:
+def describe(message: Message, state: State) -> str:
     """An address, route, rule, neighbour or next hop, for a person."""
     if message in state.addresses:
-        return address_words(message)
+        return describe_address(message)
     if message in state.routes:
-        return route_words(message)
+        return describe_route(message)
     if message in state.rules:
-        return rule_words(message)
+        return describe_rule(message)
     if message in state.neighbours:
-        return neighbour_words(message)
-    return nexthop_words(message)
+        return describe_neighbour(message)
+    return describe_nexthop(message)
 
 
-def address_words(message: Message) -> str:
+def describe_address(message: Message) -> str:
     """An address."""
     value = message.get(network_state.IFA_LOCAL) or message.get(network_state.IFA_ADDRESS)
     return f"the address {network_state.address_of(value)}/{network_state.ADDRESS_HEAD.unpack(message.head)[1]}"
 
 
-def route_words(message: Message) -> str:
+def describe_route(message: Message) -> str:
     """A route."""
     head = network_state.ROUTE_HEAD.unpack(message.head)
     target, gateway = message.get(network_state.RTA_DST), message.get(network_state.RTA_GATEWAY)
@@ -464,17 +464,17 @@ def route_words(message: Message) -> str:
     return text + (f" in table {table}" if table != network_state.MAIN else "")
 
 
-def rule_words(message: Message) -> str:
+def describe_rule(message: Message) -> str:
     """A rule of the routing policy."""
     return f"the routing rule of priority {message.number(network_state.FRA_PRIORITY)}"
 
 
-def neighbour_words(message: Message) -> str:
+def describe_neighbour(message: Message) -> str:
     """A permanent neighbour."""
     return f"the permanent neighbour {network_state.address_of(message.get(network_state.NDA_DST))}"
 
 
-def nexthop_words(message: Message) -> str:
+def describe_nexthop(message: Message) -> str:
     """A next hop object."""
     return f"the next hop object {message.number(network_state.NHA_ID)}"
 
@@ -485,17 +485,17 @@ def differences(left: Plan) -> list[str]:
     for change in left.links:
         found.append(f"the settings of the network device {change.name}")
     for messages, text in (
-        (left.addresses, address_words),
-        (left.nexthops, nexthop_words),
-        (left.routes, route_words),
-        (left.rules, rule_words),
-        (left.neighbours, neighbour_words),
+        (left.addresses, describe_address),
+        (left.nexthops, describe_nexthop),
+        (left.routes, describe_route),
+        (left.rules, describe_rule),
+        (left.neighbours, describe_neighbour),
     ):
         found += [text(one) for one in messages]
     for messages, text in (
-        (left.delete_addresses, address_words),
-        (left.delete_routes, route_words),
-        (left.delete_rules, rule_words),
+        (left.delete_addresses, describe_address),
+        (left.delete_routes, describe_route),
+        (left.delete_rules, describe_rule),
     ):
         found += [f"{text(one)}, which the original had no more" for one in messages]
     return found

@@ -146,9 +146,9 @@ def _join(address: Address, port: int) -> str:
 
 def _address(text: str) -> Address:
     """An address as /proc/net/tcp has it: 32-bit words, each in the byte order of this machine."""
-    words = [int(text[start : start + 8], 16) for start in range(0, len(text), 8)]
-    packed = struct.pack(f"={len(words)}I", *words)
-    if len(words) == 1:
+    numbers = [int(text[start : start + 8], 16) for start in range(0, len(text), 8)]
+    packed = struct.pack(f"={len(numbers)}I", *numbers)
+    if len(numbers) == 1:
         return ipaddress.IPv4Address(packed)
     address = ipaddress.IPv6Address(packed)
     return address.ipv4_mapped or address
@@ -158,10 +158,10 @@ def parse_inet(protocol: str, text: str) -> list[Socket]:
     """The sockets in /proc/PID/net/tcp, tcp6, udp, udp6, raw, raw6 and the like."""
     found = []
     for line in text.splitlines()[1:]:
-        words = line.split()
-        if len(words) < 10:
+        fields = line.split()
+        if len(fields) < 10:
             continue
-        (local, port), (peer, peer_port) = (word.split(":") for word in words[1:3])
+        (local, port), (peer, peer_port) = (field.split(":") for field in fields[1:3])
         found.append(
             Socket(
                 protocol,
@@ -169,9 +169,9 @@ def parse_inet(protocol: str, text: str) -> list[Socket]:
                 int(port, 16),
                 _address(peer),
                 int(peer_port, 16),
-                int(words[3], 16),
-                int(words[9]),
-                int(words[4].split(":")[1], 16),
+                int(fields[3], 16),
+                int(fields[9]),
+                int(fields[4].split(":")[1], 16),
             )
         )
     return found
@@ -182,16 +182,16 @@ def parse_memberships(igmp: str, igmp6: str) -> list[tuple[int, Address]]:
     found: list[tuple[int, Address]] = []
     device = 0
     for line in igmp.splitlines():
-        words = line.split()
+        fields = line.split()
         # Lines of devices begin with a number, those of their groups with blanks.
-        if words and words[0].isdecimal() and not line[:1].isspace():
-            device = int(words[0])
-        elif line[:1].isspace() and words and re.fullmatch("[0-9A-F]{8}", words[0]):
-            found.append((device, _address(words[0])))
+        if fields and fields[0].isdecimal() and not line[:1].isspace():
+            device = int(fields[0])
+        elif line[:1].isspace() and fields and re.fullmatch("[0-9A-F]{8}", fields[0]):
+            found.append((device, _address(fields[0])))
     for line in igmp6.splitlines():
-        words = line.split()
-        if len(words) >= 3:
-            found.append((int(words[0]), ipaddress.IPv6Address(bytes.fromhex(words[2]))))
+        fields = line.split()
+        if len(fields) >= 3:
+            found.append((int(fields[0]), ipaddress.IPv6Address(bytes.fromhex(fields[2]))))
     return [
         (number, group)
         for number, group in found
@@ -209,10 +209,10 @@ def parse_own_addresses(fib_trie: str, if_inet6: str) -> frozenset[Address]:
     found: set[Address] = set()
     last = ""
     for line in fib_trie.splitlines():
-        words = line.split()
-        if words[:1] == ["|--"]:
-            last = words[1]
-        elif words == ["/32", "host", "LOCAL"]:
+        fields = line.split()
+        if fields[:1] == ["|--"]:
+            last = fields[1]
+        elif fields == ["/32", "host", "LOCAL"]:
             found.add(ipaddress.IPv4Address(last))
     for line in if_inet6.splitlines():
         found.add(ipaddress.IPv6Address(bytes.fromhex(line.split()[0])))
@@ -223,10 +223,10 @@ def parse_unix(text: str) -> list[UnixPair]:
     """The connected unix sockets in what ``ss -x -a -H -n`` says."""
     found = []
     for line in text.splitlines():
-        words = line.split()
+        fields = line.split()
         # Paths may hold blanks; the two inodes are the third last and the last word.
-        if len(words) >= 8 and words[-1].isdecimal() and words[-3].isdecimal() and words[-1] != "0":
-            found.append(UnixPair(words[0], int(words[-3]), int(words[-1]), " ".join(words[4:-3])))
+        if len(fields) >= 8 and fields[-1].isdecimal() and fields[-3].isdecimal() and fields[-1] != "0":
+            found.append(UnixPair(fields[0], int(fields[-3]), int(fields[-1]), " ".join(fields[4:-3])))
     return found
 
 
@@ -335,9 +335,9 @@ def plain(sockets: Sockets) -> dict[str, t.Any]:
     }
 
 
-def socket_of(words: t.Sequence[str]) -> Socket:
+def socket_of(fields: t.Sequence[str]) -> Socket:
     """A socket out of its fields in plain text."""
-    protocol, address, port, peer, peer_port, state, inode, queued = words
+    protocol, address, port, peer, peer_port, state, inode, queued = fields
     return Socket(
         protocol,
         ipaddress.ip_address(address),
@@ -350,16 +350,16 @@ def socket_of(words: t.Sequence[str]) -> Socket:
     )
 
 
-def of_plain(told: t.Mapping[str, t.Any]) -> Sockets:
+def of_plain(data: t.Mapping[str, t.Any]) -> Sockets:
     """The opposite of :func:`plain`."""
     return Sockets(
-        tuple(socket_of(words) for words in told["inet"]),
-        frozenset(map(ipaddress.ip_address, told["own_addresses"])),
-        frozenset(map(ipaddress.ip_address, told["groups"])),
-        tuple(told["outside"]),
-        tuple(socket_of(words) for words in told.get("six") or ()),
+        tuple(socket_of(fields) for fields in data["inet"]),
+        frozenset(map(ipaddress.ip_address, data["own_addresses"])),
+        frozenset(map(ipaddress.ip_address, data["groups"])),
+        tuple(data["outside"]),
+        tuple(socket_of(fields) for fields in data.get("six") or ()),
         # Facts of an older version have none.
-        frozenset(map(ipaddress.ip_address, told.get("unknown_groups", ()))),
+        frozenset(map(ipaddress.ip_address, data.get("unknown_groups", ()))),
     )
 
 

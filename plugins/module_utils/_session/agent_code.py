@@ -88,7 +88,7 @@ def imported_parts(part: str, source: str, folders: t.Container[str]) -> set[str
 
 def folders_of(parts: t.Iterable[str]) -> set[str]:
     """The folders that utils are in, one within the other."""
-    return {".".join(words[:depth]) for words in (part.split(".") for part in parts) for depth in range(1, len(words))}
+    return {".".join(names[:depth]) for names in (part.split(".") for part in parts) for depth in range(1, len(names))}
 
 
 def needed(sources: Sources) -> Sources:

@@ -55,9 +55,9 @@ def _holders(lock: str) -> set[int]:
     with open("/proc/locks", encoding="ascii") as handle:
         for line in handle:
             # "1: FLOCK  ADVISORY  WRITE 4242 fe:00:5832728 0 EOF"; who waits for one has "->" behind the number.
-            words = line.split()
-            if len(words) > 5 and words[1] == "FLOCK" and words[5].rpartition(":")[2] == inode:
-                found.add(int(words[4]))
+            fields = line.split()
+            if len(fields) > 5 and fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == inode:
+                found.add(int(fields[4]))
     return found
 
 

@@ -284,7 +284,7 @@ class Session:
             )
 
     def _append(self, phase: str, data: t.Mapping[str, t.Any]) -> None:
-        entry = {"phase": phase, "time": time.time(), "boot": boot.boot_mark(), "data": dict(data)}
+        entry = {"phase": phase, "time": time.time(), "boot": boot.boot_identity(), "data": dict(data)}
         journal = self.path("journal")
         # A line cut off by a power failure has no end; the next one must not be glued to it.
         with contextlib.suppress(FileNotFoundError), open(journal, "rb") as handle:
@@ -292,10 +292,10 @@ class Session:
             if content and not content.endswith(b"\n"):
                 durable.append_line(journal, "")
         line = json.dumps(entry, sort_keys=True)
-        self.with_room(lambda: durable.append_line(journal, line))
+        self.write_even_when_full(lambda: durable.append_line(journal, line))
 
-    def with_room(self, write: t.Callable[[], t.Any]) -> None:
-        """Write something on the disk of the journal that must be written also when that is full."""
+    def write_even_when_full(self, write: t.Callable[[], t.Any]) -> None:
+        """Write something that must get onto the journal's disk even when that is full: then the ballast makes room for it."""
         try:
             write()
         except OSError as exc:
@@ -307,20 +307,20 @@ class Session:
     def happened_in_this_boot(self, phase: str) -> bool:
         """Whether a phase was entered since this host started."""
         entry = self.reached(phase)
-        return entry is not None and entry["boot"] == boot.boot_mark()
+        return entry is not None and entry["boot"] == boot.boot_identity()
 
     # -- decision ----------------------------------------------------------------------------------------------
 
     @property
     def decision(self) -> str | None:
-        """The word that was decided on this host, or None. It is on the disk before anybody learns it here.
+        """The decision of this host, or None. It is on the disk before anybody reads it here.
 
-        link() shows it to every process at once, and who made it may not have flushed it yet. Given out and lost by a power cut,
-        it could be decided otherwise the next time.
+        link() shows it to every process at once, and the process that made it may not have flushed it yet. If it were sent and
+        then lost in a power cut, the host could decide otherwise the next time.
         """
         try:
             with open(self.path("decision"), encoding="ascii") as handle:
-                word = handle.read().strip()
+                decision = handle.read().strip()
         except FileNotFoundError:
             return None
         # Who closed the session had it on the disk.
@@ -328,13 +328,16 @@ class Session:
             with contextlib.suppress(FileNotFoundError):
                 durable.sync_directory(self.directory)
         self._decision_flushed = True
-        return word
+        return decision
 
-    def decide(self, word: str) -> str:
-        """Decide, unless it has been decided: returns the word that is in force."""
-        if word not in DECISIONS[self.role]:
-            raise ValueError(f"{word} is not for the {self.role} to say")
-        self.with_room(lambda: durable.publish(self.path("decision"), word.encode() + b"\n"))
+    def decide(self, decision: str) -> str:
+        """Decide, unless it has been decided.
+
+        :returns: the decision that is in force.
+        """
+        if decision not in DECISIONS[self.role]:
+            raise ValueError(f"{decision} is no decision of a {self.role}")
+        self.write_even_when_full(lambda: durable.publish(self.path("decision"), decision.encode() + b"\n"))
         return str(self.decision)
 
     # -- who works on it ---------------------------------------------------------------------------------------
@@ -375,7 +378,7 @@ class Session:
         A step says that it is alive every quarter of a lease: one that is only slow gets the time for that once more.
         """
 
-        def says_so() -> bool:
+        def shows_life() -> bool:
             deadline = time.monotonic() + LEASE_SECONDS / 4 + 1
             while self.lease_left == 0:
                 if time.monotonic() >= deadline:
@@ -383,7 +386,7 @@ class Session:
                 time.sleep(0.05)
             return True
 
-        return self.lease_left == 0 and holder.end(self.path(_LOCK), os.path.join(self.volatile, _HOLDER), says_so)
+        return self.lease_left == 0 and holder.end(self.path(_LOCK), os.path.join(self.volatile, _HOLDER), shows_life)
 
     @contextlib.contextmanager
     def alive(self) -> t.Iterator[None]:
@@ -391,7 +394,7 @@ class Session:
         stop = threading.Event()
 
         def beat() -> None:
-            # Another process may close it meanwhile (the source says bye while a transfer ends).
+            # Another process may close it meanwhile (the source closes this half while a transfer ends).
             while not stop.is_set() and not self._over and os.path.isdir(self.directory) and not self.ended:
                 with contextlib.suppress(OSError):
                     self.renew()
@@ -410,7 +413,7 @@ class Session:
             return PREPARING_LEASE_SECONDS if self.phase in ("opened", "prepared") else LEASE_SECONDS
         if self.phase in ("starting", "held"):
             return HELD_LEASE_SECONDS
-        # What is decided is tidied up soon, also when nobody comes to hear of it.
+        # What is decided is tidied up soon, also when the source does not ask for it.
         return LEASE_SECONDS if self.phase in ("run", "refused") else PREPARING_LEASE_SECONDS
 
     def renew(self) -> None:
@@ -435,7 +438,7 @@ class Session:
             temporary = f"{path}.{os.getpid()}"
             with contextlib.suppress(FileNotFoundError):
                 with open(temporary, "w", encoding="ascii") as handle:
-                    handle.write(f"{boot.boot_mark()} {expires:.3f}")
+                    handle.write(f"{boot.boot_identity()} {expires:.3f}")
                 if rests:
                     os.utime(temporary, (_NO_SIGN, _NO_SIGN))
                 os.rename(temporary, path)
@@ -448,7 +451,7 @@ class Session:
                 start, expires = handle.read().split()
         except (FileNotFoundError, ValueError):
             return 0.0
-        if start != boot.boot_mark():
+        if start != boot.boot_identity():
             return 0.0
         return max(0.0, float(expires) - time.clock_gettime(time.CLOCK_BOOTTIME))
 
@@ -470,18 +473,18 @@ class Session:
 
     # -- the end -----------------------------------------------------------------------------------------------
 
-    def close(self, *, keep: bool, heard: bool = False) -> None:
+    def close(self, *, keep: bool, other_host_knows: bool = False) -> None:
         """End it: secrets and tools go, the claim is released. Cut off anywhere, it may be repeated: see :meth:`close_again`.
 
         :param keep: whether session.json, journal and decision stay, as the record of what happened (no secrets in it).
-        :param heard: whether the other host knows the outcome, so that a record which stays is for people alone.
+        :param other_host_knows: whether the other host knows the outcome, so that a record which stays is for people alone.
         """
         if keep and not self.ended:
             self._require_legal(self.phase, "closed")
         with self._renewing:
             self._over = True
         if not keep and "closed" in TRANSITIONS[self.role][self.phase]:
-            # What has been heard, so that nothing of it need stay, is known to who finishes this.
+            # The other host knows the outcome, so nothing of this need stay. Who finishes this finds that noted.
             self.enter("closed", keep=False)
         # The lease and the lock stay to the end: a watchdog that comes meanwhile must neither take this for abandoned nor work
         # beside it. So do the agent, which finishes what is cut off, and the note of what it need not do again.
@@ -495,8 +498,8 @@ class Session:
             remove_remains(self.id, state_root=self.state_root, volatile_root=self.volatile_root)
             return
         if not self.ended:
-            self.enter("closed", keep=True, **({"heard": True} if heard else {}))
-        elif heard and not self.data("closed").get("heard"):
+            self.enter("closed", keep=True, **({"heard": True} if other_host_knows else {}))
+        elif other_host_knows and not self.data("closed").get("heard"):
             self._append("closed", {"keep": True, "heard": True})
         memory_filesystem.remove(self.volatile)
         _remove_all_but(self.directory, _KEPT_AFTER_CLOSE)

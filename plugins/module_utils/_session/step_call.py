@@ -133,7 +133,7 @@ def _require_open(session: Session) -> None:
 
 
 def _how_it_ended(who: str, done: subprocess.CompletedProcess[bytes]) -> str:
-    words = done.stderr.decode(errors="replace").strip()
+    output = done.stderr.decode(errors="replace").strip()
     if done.returncode < 0:
         try:
             how = f"was killed by {signal.Signals(-done.returncode).name}"
@@ -141,4 +141,4 @@ def _how_it_ended(who: str, done: subprocess.CompletedProcess[bytes]) -> str:
             how = f"was killed by signal {-done.returncode}"
     else:
         how = f"ended with exit code {done.returncode} and no answer"
-    return f"{who} {how}.{f' It said: {words}' if words else ''}"
+    return f"{who} {how}.{f' It said: {output}' if output else ''}"

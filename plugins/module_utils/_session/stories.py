@@ -35,27 +35,28 @@ _STORIES: dict[tuple[str, str], str] = {
     ("destination", "created"): "made ready here, not started",
     ("destination", "starting"): "being restored here",
     ("destination", "held"): "restored here and held: it has run nothing here",
-    ("destination", "run"): "runs here; {peer} has still to be told, or this host to tidy up",
-    ("destination", "refused"): "refused here and taken away; {peer} has still to be told",
+    ("destination", "run"): "runs here; {peer} does not know that yet, or this host has something left to tidy up",
+    ("destination", "refused"): "refused here and taken away; {peer} does not know that yet",
 }
 
 
-def is_unheard(session: Session) -> bool:
-    """Whether a closed half is a refusal that its source has not heard of.
+def is_unknown_to_source(session: Session) -> bool:
+    """Whether a closed half is a refusal that its source does not know of.
 
-    One that has been heard leaves no record, or says so in it.
+    A refusal that its source knows leaves no record, or the record notes that the source knows it.
     """
     closed = session.data("closed")
     kept = bool(closed.get("keep")) and not closed.get("heard")
     return session.role == DESTINATION and kept and session.decision == REFUSED
 
 
-def must_be_told(session: Session) -> bool:
-    """Whether somebody has still to hear of the end of a session that moved nothing.
+def must_be_reported(session: Session) -> bool:
+    """Whether somebody does not know yet how a session ended that moved nothing.
 
-    A source of a refusal; a person, that the copy of a host which was declared lost has to be removed there.
+    That is a source that does not know of a refusal. Or it is a person, who has to remove the copy of a host that was declared
+    lost.
     """
-    return is_unheard(session) or bool(session.data("aborted").get("destination_lost"))
+    return is_unknown_to_source(session) or bool(session.data("aborted").get("destination_lost"))
 
 
 def left(session: Session) -> list[str]:
@@ -83,16 +84,16 @@ def story(session: Session) -> str:
             )
         if session.decision == RUN:
             return f"moved here from {peer}"
-        told = f"refused here; the {session.kind} stayed on {peer}"
-        if is_unheard(session):
-            told += ", which may have to be told still (recover.yml, for both hosts)"
-        return told + _what_is_left(session)
+        text = f"refused here; the {session.kind} stayed on {peer}"
+        if is_unknown_to_source(session):
+            text += ", which may not know that yet (recover.yml, for both hosts)"
+        return text + _what_is_left(session)
     text = _STORIES[(session.role, phase)].format(peer=peer, kind=session.kind)
     if session.role == SOURCE and phase not in ("committed", "aborted"):
         if session.decision == GO_SENT:
             text = (
                 f"handed over to {peer} and frozen here until {peer} says whether it runs there. recover.yml for both hosts "
-                f"carries its word. If {peer} is gone for good and cannot come back by itself, run recover.yml with -e "
+                f"carries its decision here. If {peer} is gone for good and cannot come back by itself, run recover.yml with -e "
                 f"recover_destination_lost={session.id}"
             )
         elif session.decision == ABORT:
@@ -116,7 +117,7 @@ def chosen(session: str | None, name: str | None, kind: str = FIRST_KIND) -> lis
     if session is not None:
         # One that is not here any more has nothing left to do.
         return [found for found in Session.all() if found.id == valid_names.session_id(session)]
-    # An empty name is a mistake, and not the word for all of them.
+    # An empty name is a mistake; it does not mean all of them.
     wanted = None if name is None else valid_names.subject_name(kind, name)
     return [found for found in Session.all() if wanted is None or (found.kind == kind and _is_of(found, wanted))]
 
@@ -127,7 +128,7 @@ def _is_of(session: Session, name: str) -> bool:
 
 
 def stories(session: str | None = None, name: str | None = None) -> list[dict[str, t.Any]]:
-    """Summaries of sessions, each with its story, whether it is a refusal that waits for its source to hear it, and whether the
+    """Summaries of sessions, each with its story, whether it is a refusal that its source does not know of, and whether the
     source went on because a person had declared the destination lost.
     """
     # The journal holds what the thing that is moved, and the other host, call things.
@@ -136,7 +137,7 @@ def stories(session: str | None = None, name: str | None = None) -> list[dict[st
             dict(
                 found.summary(),
                 story=story(found),
-                unheard=is_unheard(found),
+                unknown_to_source=is_unknown_to_source(found),
                 left=left(found),
                 declared_lost=bool(found.data("aborted").get("destination_lost")),
             )
@@ -159,23 +160,23 @@ def moved(name: str, is_here: t.Callable[[str], bool], kind: str = FIRST_KIND) -
     if newest is None or is_here(name):
         return None
     key = id_key(kind)
-    told = {
+    report = {
         "peer": newest.facts.get("peer_name"),
         "session": newest.id,
         key: newest.data("committed").get(f"destination_{key}"),
         "story": story(newest),
     }
-    return t.cast("dict[str, t.Any]", printable.data(told))
+    return t.cast("dict[str, t.Any]", printable.data(report))
 
 
 def unsettled(session: str | None, name: str | None, role: str | None, *, other_half_settled: bool) -> list[Session]:
     """The sessions of this host that are not at their end.
 
     :param role: only these halves are meant.
-    :param other_half_settled: the source's halves know the outcome, so refusals need not wait for being heard any more.
+    :param other_half_settled: the source's halves know the outcome, so that refusals need not wait for a source to ask.
     """
     return [
         found
         for found in chosen(session, name)
-        if role in (None, found.role) and (not found.ended or (other_half_settled and is_unheard(found)))
+        if role in (None, found.role) and (not found.ended or (other_half_settled and is_unknown_to_source(found)))
     ]

@@ -46,7 +46,7 @@ class Timeline:
         self.began = now() if began is None else began
         self._events: Events = []
 
-    def mark(self, event: str, at: float | None = None) -> float:
+    def record(self, event: str, at: float | None = None) -> float:
         """Note an event; returns the seconds since the first moment.
 
         :param at: when it was, by :func:`now`; now if left out.

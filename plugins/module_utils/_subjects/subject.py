@@ -46,8 +46,8 @@ class Prepared(t.NamedTuple):
 class Dumped(t.NamedTuple):
     """What came of :meth:`Original.dump`."""
 
-    held: list[int]
-    """The processes that do not run when somebody else thaws them, see :meth:`Original.require_still_held`."""
+    stopped: list[int]
+    """The processes that do not run when somebody else thaws them, see :meth:`Original.require_not_run_since_dump`."""
     size: int
     """Bytes of the checkpoint."""
     seconds: float
@@ -190,7 +190,7 @@ class Original(t.Protocol):
     def all_sent(self) -> None:
         """The last of its files have left: take away what the dump has put among them. May be repeated."""
 
-    def require_still_held(self) -> None:
+    def require_not_run_since_dump(self) -> None:
         """Make sure that nothing of it has run since the dump.
 
         :raises MigrationError: ``source_thawed``.

@@ -265,7 +265,7 @@ def _of_one(one: Cgroup, other: Cgroup) -> t.Iterator[str]:
             # A host without this controller. That is what it is like there; but a limit is not lost in silence.
             continue
         if now != value:
-            yield f"has {name} {_told(now)} and not {_told(value)}"
+            yield f"has {name} {_shown(now)} and not {_shown(value)}"
     for name, count in one["disks"].items():
         if other["disks"].get(name, 0) < count:
             yield f"lacks limits of disks ({name})"
@@ -279,7 +279,7 @@ def _is_a_limit(value: str) -> bool:
     return value not in ("max", "") and not value.startswith("max ")
 
 
-def _told(value: str | None) -> str:
+def _shown(value: str | None) -> str:
     return "(not there)" if value is None else value.replace("\n", ", ") or "(none)"
 
 

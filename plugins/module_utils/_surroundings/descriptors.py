@@ -165,8 +165,8 @@ def _information(path: str) -> tuple[int, list[str]]:
         if key == "flags":
             flags = int(rest, 8)
         elif key in _DETAILS:
-            words = rest.split()
-            details.append(" ".join([key, *(words[number] for number in _DETAILS[key])]))
+            fields = rest.split()
+            details.append(" ".join([key, *(fields[number] for number in _DETAILS[key])]))
     return flags, sorted(details)
 
 
@@ -244,13 +244,13 @@ def differences(source: t.Mapping[str, t.Any], copy: t.Mapping[str, t.Any]) -> l
     for number, table in source.items():
         others = copy.get(number, {})
         for name in sorted({*table, *others}, key=int):
-            told = f"descriptor {name} of process {number}"
+            label = f"descriptor {name} of process {number}"
             if name not in others:
-                found.append(f"{told} ({table[name][0]}) is missing")
+                found.append(f"{label} ({table[name][0]}) is missing")
             elif name not in table:
-                found.append(f"{told} ({others[name][0]}) is too much")
+                found.append(f"{label} ({others[name][0]}) is too much")
             else:
-                found.extend(f"{told} {text}" for text in _of_one(Descriptor(*table[name]), Descriptor(*others[name])))
+                found.extend(f"{label} {text}" for text in _of_one(Descriptor(*table[name]), Descriptor(*others[name])))
     return found
 
 

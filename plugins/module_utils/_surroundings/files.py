@@ -153,21 +153,21 @@ def hosts_for_copy(
     """
     own = {_address(one) for one in addresses}
     lines = [line.split("#")[0].split() for line in made.splitlines()]
-    by_engine = {words[1]: words[0] for words in lines if len(words) > 1}
-    now = [words[0] for words in lines if len(words) > 1 and hostname in words[1:] and _is_given(words[0])]
+    by_engine = {fields[1]: fields[0] for fields in lines if len(fields) > 1}
+    now = [fields[0] for fields in lines if len(fields) > 1 and hostname in fields[1:] and _is_given(fields[0])]
     left = [one for one in now if _address(one) not in own]
     replacements: dict[str, str] = {}
     written = []
     for line in text.splitlines(keepends=True):
-        words = line.split("#")[0].split()
-        address = _address(words[0]) if words else None
+        fields = line.split("#")[0].split()
+        address = _address(fields[0]) if fields else None
         if address is not None and address in own:
-            new = replacements.get(words[0]) or _replacement(words[0], now, left)
+            new = replacements.get(fields[0]) or _replacement(fields[0], now, left)
             if new:
-                replacements[words[0]] = new
-                written.append(line.replace(words[0], new, 1))
-        elif len(words) > 1 and words[1] in engine_names and words[1] in by_engine:
-            written.append(line.replace(words[0], by_engine[words[1]], 1))
+                replacements[fields[0]] = new
+                written.append(line.replace(fields[0], new, 1))
+        elif len(fields) > 1 and fields[1] in engine_names and fields[1] in by_engine:
+            written.append(line.replace(fields[0], by_engine[fields[1]], 1))
         else:
             written.append(line)
     if all(str(one) in replacements for one in own if any((":" in now_) == (":" in str(one)) for now_ in now)):
@@ -209,10 +209,10 @@ def _wanted(side: Side, source: t.Any) -> dict[str, dict[str, t.Any]]:
     """What each file is to be that both have, by name."""
     wanted = {}
     for name in _bound(side):
-        told = source["files"].get(name)
-        if told is not None:
+        sent = source["files"].get(name)
+        if sent is not None:
             now = _file(side, name)
-            text = told["text"]
+            text = sent["text"]
             if text is None:
                 text = now["text"]
             elif name == _HOSTS:
@@ -223,7 +223,7 @@ def _wanted(side: Side, source: t.Any) -> dict[str, dict[str, t.Any]]:
                     hostname=source["hostname"],
                     engine_names=source["engine_names"],
                 )
-            wanted[name] = {**told, "text": text, "now": now}
+            wanted[name] = {**sent, "text": text, "now": now}
     return wanted
 
 

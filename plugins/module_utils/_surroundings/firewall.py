@@ -91,7 +91,7 @@ def _read(side: Side, runner: Runner) -> dict[str, t.Any]:
 
 
 def _read_here(init: int, runner: Runner) -> dict[str, t.Any]:
-    tables = tables_of(_said(runner, _NFT))
+    tables = tables_of(_output_of(runner, _NFT))
     native = {}
     saved: dict[str, str] = {}
     for family in ("ip", "ip6"):
@@ -135,7 +135,7 @@ def stateful_here(init: int, runner: Runner = run) -> list[str]:
     return stateful(_read_here(init, runner)) if entries else []
 
 
-def _said(runner: Runner, argv: t.Sequence[str]) -> str:
+def _output_of(runner: Runner, argv: t.Sequence[str]) -> str:
     try:
         done = runner(argv, env=_ENV)
     except MigrationError as exc:
@@ -169,15 +169,15 @@ def _is_engines(table: str) -> bool:
     """Whether a table of nftables holds the engine's rules for its resolver, and chains that do nothing."""
     chain = ""
     for line in table.splitlines()[1:-1]:
-        words = line.split()
-        if words[:1] == ["chain"]:
-            chain = words[1]
-        elif chain in _FOREIGN or not words or words == ["}"]:
+        fields = line.split()
+        if fields[:1] == ["chain"]:
+            chain = fields[1]
+        elif chain in _FOREIGN or not fields or fields == ["}"]:
             continue
-        elif words[0] == "type":
+        elif fields[0] == "type":
             if "policy accept;" not in line:
                 return False
-        elif words[-2:-1] != ["jump"] or words[-1] not in _FOREIGN:
+        elif fields[-2:-1] != ["jump"] or fields[-1] not in _FOREIGN:
             return False
     return True
 
@@ -242,8 +242,8 @@ def check(source: t.Mapping[str, t.Any]) -> None:
 def _options(line: str) -> t.Iterator[str]:
     """The words of a line of iptables-restore, as the program gets them, without texts."""
     before = ""
-    for word in _WORD.findall(line):
-        plain = _QUOTED.sub(lambda found: re.sub(r"\\(.)", r"\1", found.group(1)), word)
+    for option in _WORD.findall(line):
+        plain = _QUOTED.sub(lambda found: re.sub(r"\\(.)", r"\1", found.group(1)), option)
         if before not in _TEXT_OPTIONS:
             yield plain
         before = plain

@@ -20,7 +20,7 @@ class Ids:
     """
 
     def __init__(self, lines: t.Iterable[str]) -> None:
-        ranges = [tuple(int(word) for word in line.split()) for line in lines]
+        ranges = [tuple(int(number) for number in line.split()) for line in lines]
         self._ranges = ranges or _ALL
         #: whether the container's are others than the host's at all
         self.differ = self._ranges != _ALL

@@ -61,7 +61,7 @@ def take(side: Side, ahead: t.Any) -> t.Any:
 
 def _objects() -> Objects:
     found: Objects = {}
-    for kind, (column, _told) in _KINDS.items():
+    for kind, (column, _noun) in _KINDS.items():
         found[kind] = {}
         # A kernel without CONFIG_SYSVIPC has none.
         with contextlib.suppress(FileNotFoundError), open(f"/proc/sysvipc/{kind}", encoding="ascii") as handle:
@@ -135,17 +135,17 @@ def differences(source: t.Mapping[str, t.Any], copy: t.Mapping[str, t.Any]) -> l
     found = []
     for kind, objects in source.items():
         for number, one in objects.items():
-            told = f"{_KINDS[kind][1]} {number} (key {one['key'] & 0xFFFFFFFF:#x})"
+            label = f"{_KINDS[kind][1]} {number} (key {one['key'] & 0xFFFFFFFF:#x})"
             other = copy.get(kind, {}).get(number)
             if other is None:
-                found.append(f"{told} is missing")
+                found.append(f"{label} is missing")
             elif any(one[name] != other[name] for name in ("key", *_SAME[kind])):
-                found.append(f"{told} is another one")
+                found.append(f"{label} is another one")
             elif _owner(one) != _owner(other):
-                found.append(f"{told} has another owner or mode")
+                found.append(f"{label} has another owner or mode")
             elif not _entitled(one) <= _entitled(other):
                 found.append(
-                    f"{told} was made by user {one['cuid']} and group {one['cgid']}, who lose their rights to it"
+                    f"{label} was made by user {one['cuid']} and group {one['cgid']}, who lose their rights to it"
                 )
     return found
 

@@ -85,14 +85,14 @@ def looks_of(mountinfo: str, external: t.Sequence[str] = ()) -> dict[str, list[L
     found: dict[str, list[tuple[str, str, Look]]] = {}
     for line in mountinfo.splitlines():
         left, separator, right = line.partition(" - ")
-        words, its = left.split(), right.split()
-        if not separator or len(words) < 6 or len(its) < 3:
+        fields, its = left.split(), right.split()
+        if not separator or len(fields) < 6 or len(its) < 3:
             continue
-        number, parent, _device, root, place, options = words[:6]
+        number, parent, _device, root, place, options = fields[:6]
         if any(place.startswith(f"{one.rstrip('/')}/") for one in external):
             continue
-        kept = [word.partition(":")[0] for word in words[6:]]
-        propagation = ",".join(word for word in kept if word in _PROPAGATION)
+        kept = [field.partition(":")[0] for field in fields[6:]]
+        propagation = ",".join(field for field in kept if field in _PROPAGATION)
         chosen = _OPTIONS.get(its[0]) if root == "/" else None
         own = [one for one in its[2].split(",") if chosen and chosen.fullmatch(one.partition("=")[0])]
         look = [its[0], ",".join(sorted(options.split(","))), propagation, ",".join(sorted(own))]
@@ -153,10 +153,10 @@ def flags(options: str) -> int:
 
     :raises KeyError: for an option that mount(2) does not know.
     """
-    words = set(options.split(",")) - {"rw"}
-    found = 0 if words & {"noatime", "relatime"} else _MS_STRICTATIME
-    for word in words:
-        found |= _FLAGS[word]
+    options_set = set(options.split(",")) - {"rw"}
+    found = 0 if options_set & {"noatime", "relatime"} else _MS_STRICTATIME
+    for option in options_set:
+        found |= _FLAGS[option]
     return found
 
 
@@ -175,9 +175,9 @@ def differences(source: t.Mapping[str, t.Sequence[Look]], copy: t.Mapping[str, t
         if not now or not was:
             found.append(f"the mount at {place} is {'missing' if not now else 'new'}")
         else:
-            found.append(f"the mount at {place} is {_words(now)}, not {_words(was)}")
+            found.append(f"the mount at {place} is {_describe(now)}, not {_describe(was)}")
     return found
 
 
-def _words(looks: t.Sequence[Look]) -> str:
+def _describe(looks: t.Sequence[Look]) -> str:
     return " over ".join(" ".join(part for part in look if part) for look in reversed(looks))

@@ -181,11 +181,11 @@ def _look(side: Side, fresh: t.Mapping[str, Values]) -> tuple[dict[str, Values],
     special: list[Special] = []
     seen: set[int] = set()
     for number, pid in side.processes.items():
-        held = [(descriptor, inode) for descriptor, inode in of_process(pid) if inode not in seen]
-        if not held:
+        sockets = [(descriptor, inode) for descriptor, inode in of_process(pid) if inode not in seen]
+        if not sockets:
             continue
         with Lender(pid) as lender:
-            for descriptor, inode in held:
+            for descriptor, inode in sockets:
                 if inode in seen:
                     continue
                 seen.add(inode)
@@ -241,12 +241,12 @@ def carry(side: Side, source: t.Any) -> None:
     created, special = _checked(source)
     if not side.group.frozen:
         return
-    held = {number: of_process(pid) for number, pid in side.processes.items()}
-    inodes = {(number, descriptor): inode for number, sockets in held.items() for descriptor, inode in sockets}
+    sockets_of = {number: of_process(pid) for number, pid in side.processes.items()}
+    inodes = {(number, descriptor): inode for number, sockets in sockets_of.items() for descriptor, inode in sockets}
     wanted = {inodes.get((one.process, one.descriptor)): one for one in special}
     seen: set[int] = set()
     setting = _Setting()
-    for number, sockets in held.items():
+    for number, sockets in sockets_of.items():
         new = {inode: descriptor for descriptor, inode in sockets if inode not in seen}
         seen.update(new)
         if not new:
@@ -257,9 +257,9 @@ def carry(side: Side, source: t.Any) -> None:
                 with contextlib.suppress(OSError), lender.borrowed(descriptor) as ours, opened(ours) as one:
                     kind = _kind(one)
                     if kind is not None:
-                        told = wanted.get(inode)
+                        sent = wanted.get(inode)
                         of_network = created.get(kind, {}) if side.own_network else {}
-                        setting.of(one, kind, {**of_network, **(told.values if told and told.kind == kind else {})})
+                        setting.of(one, kind, {**of_network, **(sent.values if sent and sent.kind == kind else {})})
 
 
 class _Setting:
@@ -330,13 +330,13 @@ def compare(side: Side, source: t.Any) -> list[str]:
     frozen = side.group.frozen
     for one in _checked(source)[1]:
         pid = side.processes.get(one.process)
-        told = f"of descriptor {one.descriptor} of process {one.process}"
+        where = f"of descriptor {one.descriptor} of process {one.process}"
         try:
             # A process that is missing, other topics tell.
             now = _now(pid, one) if pid is not None else one.values
         except OSError as exc:
             if frozen or exc.errno in _NOT_BORROWED:
-                found.append(f"{', '.join(one.values)} {told} cannot be read ({exc.strerror})")
+                found.append(f"{', '.join(one.values)} {where} cannot be read ({exc.strerror})")
             continue
         if now is None:
             if frozen:
@@ -345,7 +345,7 @@ def compare(side: Side, source: t.Any) -> list[str]:
                 )
             continue
         found.extend(
-            f"{name} {told} was {value} and is {now.get(name, 'not there')}"
+            f"{name} {where} was {value} and is {now.get(name, 'not there')}"
             for name, value in one.values.items()
             if now.get(name) != value
         )

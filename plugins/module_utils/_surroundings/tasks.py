@@ -213,17 +213,17 @@ def compare(side: Side, source: t.Any) -> list[str]:
     if not side.group.frozen:
         return []
     look = _Look(side)
-    told = {
+    labels = {
         **_OF_THREAD,
         **_CAPABILITIES,
         **_OF_PROCESS,
-        **{name: trait.told for name, trait in (*look.of_thread.items(), *look.of_process.items())},
+        **{name: trait.label for name, trait in (*look.of_thread.items(), *look.of_process.items())},
         "parent": "its parent",
     }
     known = (1 << (int(read("/proc/sys/kernel/cap_last_cap")) + 1)) - 1
     copy = side.notes.get(NAME) or look.all()
     _name_all_of_them(copy, source, sorted(processors.of_group(side.group)))
-    return differences(source, copy, told, known)
+    return differences(source, copy, labels, known)
 
 
 def _name_all_of_them(copy: t.Mapping[str, t.Any], source: t.Mapping[str, t.Any], processors: list[int]) -> None:
@@ -236,13 +236,13 @@ def _name_all_of_them(copy: t.Mapping[str, t.Any], source: t.Mapping[str, t.Any]
 
 
 def differences(
-    source: t.Mapping[str, t.Any], copy: t.Mapping[str, t.Any], told: t.Mapping[str, str], capabilities: int
+    source: t.Mapping[str, t.Any], copy: t.Mapping[str, t.Any], labels: t.Mapping[str, str], capabilities: int
 ) -> list[str]:
     """What differs.
 
     :param source: what :func:`take` returned.
     :param copy: the same of the copy.
-    :param told: what is called how.
+    :param labels: what each thing is called in a message.
     :param capabilities: those that the copy's kernel knows.
     """
     found = list(_of_clocks(source["clocks"], copy["clocks"]))
@@ -252,19 +252,19 @@ def differences(
             found.append(f"process {number} is missing")
             continue
         where = f"process {number}"
-        found.extend(f"{where}: {text}" for text in _of_one(one["process"], other["process"], told, capabilities))
+        found.extend(f"{where}: {text}" for text in _of_one(one["process"], other["process"], labels, capabilities))
         for thread in sorted({*one["threads"], *other["threads"]}, key=int):
             of_thread = where if thread == number else f"thread {thread} of {where}"
             if thread not in one["threads"] or thread not in other["threads"]:
                 found.append(f"{of_thread} is {'missing' if thread in one['threads'] else 'too much'}")
                 continue
             both = one["threads"][thread], other["threads"][thread]
-            found.extend(f"{of_thread}: {text}" for text in _of_one(*both, told, capabilities))
+            found.extend(f"{of_thread}: {text}" for text in _of_one(*both, labels, capabilities))
     return found
 
 
 def _of_one(
-    one: t.Mapping[str, Value], other: t.Mapping[str, Value], told: t.Mapping[str, str], capabilities: int
+    one: t.Mapping[str, Value], other: t.Mapping[str, Value], labels: t.Mapping[str, str], capabilities: int
 ) -> t.Iterator[str]:
     for name, value in one.items():
         now = other.get(name)
@@ -277,7 +277,7 @@ def _of_one(
                 continue
         elif value == now:
             continue
-        yield f"{told.get(name, name)} {_is(value, now)}"
+        yield f"{labels.get(name, name)} {_is(value, now)}"
 
 
 def _is(value: Value, now: Value) -> str:

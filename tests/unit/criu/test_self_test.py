@@ -223,7 +223,7 @@ def test_the_kernels_words_about_this_crash_and_no_other(record: str, words: str
 
 
 def test_the_kernels_words_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(criu_death, "kernel_words", lambda _since: "criu[812]: segfault at 48")
+    monkeypatch.setattr(criu_death, "kernel_message", lambda _since: "criu[812]: segfault at 48")
     said = criu_death.sentence("while it dumped the container", LOG, 0.0)
     assert said.startswith(f"CRIU 4.1.1 crashed on kernel {os.uname().release} while it dumped the container")
     assert "criu[812]: segfault at 48" in said
@@ -232,7 +232,7 @@ def test_the_kernels_words_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_its_own_words_are_told_where_the_kernel_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """Debian 12's CRIU 3.17.1, restoring with an action script in the options file."""
-    monkeypatch.setattr(criu_death, "kernel_words", lambda _since: "")
+    monkeypatch.setattr(criu_death, "kernel_message", lambda _since: "")
     log = (
         "(00.000429) Version: 3.17.1 (gitid 0)\n"
         "(00.049893) Error (criu/action-scripts.c:172): BUG at criu/action-scripts.c:172\n"

@@ -513,7 +513,7 @@ def test_after_a_reboot_only_the_tombstone_is_written(
     with shim:
         _hold(session, group)
     session.decide(RUN)
-    monkeypatch.setattr(boot, "boot_mark", lambda: "another/1")
+    monkeypatch.setattr(boot, "boot_identity", lambda: "another/1")
     engine_runtime.let_go(session)
     assert mark.consumed
     assert group.frozen

@@ -280,7 +280,7 @@ class Original:
     def all_sent(self) -> None:
         """A dump leaves nothing among its files."""
 
-    def require_still_held(self) -> None:
+    def require_not_run_since_dump(self) -> None:
         if state(self._pid) != "T":
             raise MigrationError("source_thawed", "Somebody has woken it up.")
 

@@ -49,7 +49,7 @@ def _as_host(root: Path) -> None:
     # Directories in memory are disk enough here, and no file system is mounted.
     durable._VOLATILE = frozenset()
     memory_filesystem.keep_out_of_swap = lambda _path: False  # type: ignore[assignment]
-    boot.boot_mark = (root / "boot").read_text
+    boot.boot_identity = (root / "boot").read_text
     boot.host_identity = source.host_identity = lambda: root.name  # type: ignore[attr-defined]
     channel_server.authorise = lambda *_words: None
     channel_server.revoke = lambda *_words: None

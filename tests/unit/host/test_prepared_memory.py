@@ -63,19 +63,19 @@ def _cgroup(directory: Path, limit: str, current: int) -> None:
 def test_the_narrowest_cgroup_counts(tmp_path: Path) -> None:
     _cgroup(tmp_path / "user.slice", "1000", 300)
     _cgroup(tmp_path / "user.slice" / "session", "max", 200)
-    assert prepared_memory.room_of_cgroups("/user.slice/session", str(tmp_path)) == 700
+    assert prepared_memory.free_bytes_of_cgroups("/user.slice/session", str(tmp_path)) == 700
     _cgroup(tmp_path / "user.slice" / "session", "500", 200)
-    assert prepared_memory.room_of_cgroups("/user.slice/session", str(tmp_path)) == 300
+    assert prepared_memory.free_bytes_of_cgroups("/user.slice/session", str(tmp_path)) == 300
     _cgroup(tmp_path / "user.slice" / "session", "500", 600)
-    assert prepared_memory.room_of_cgroups("/user.slice/session", str(tmp_path)) == 0
+    assert prepared_memory.free_bytes_of_cgroups("/user.slice/session", str(tmp_path)) == 0
 
 
 def test_without_limits_there_is_room(tmp_path: Path) -> None:
     (tmp_path / "system.slice").mkdir()
-    assert prepared_memory.room_of_cgroups("/system.slice", str(tmp_path)) > 1 << 60
-    assert prepared_memory.room_of_cgroups("/", str(tmp_path)) > 1 << 60
+    assert prepared_memory.free_bytes_of_cgroups("/system.slice", str(tmp_path)) > 1 << 60
+    assert prepared_memory.free_bytes_of_cgroups("/", str(tmp_path)) > 1 << 60
 
 
 def test_half_of_what_may_be_had_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepared_memory, "room_of_cgroups", lambda: 10 << 20)
+    monkeypatch.setattr(prepared_memory, "free_bytes_of_cgroups", lambda: 10 << 20)
     assert prepared_memory.touch(SIZE) == 5 << 20

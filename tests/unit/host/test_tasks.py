@@ -243,13 +243,13 @@ def test_a_held_process_runs_nothing_when_a_stranger_thaws_it(group: Group, star
     counter = start("handler")
     group.freeze()
     before = counter.number
-    assert group.hold() == [counter.pid]
+    assert group.queue_stops() == [counter.pid]
     group.thawed_by_a_stranger()
     counter.wait_stopped()
     assert counter.stands_still()
     assert counter.number == before
-    assert not group.still_held([counter.pid])
-    group.release([counter.pid])
+    assert not group.stops_pending([counter.pid])
+    group.take_back_stops([counter.pid])
     counter.wait_running()
     wait_for(lambda: counter.continues == 1, "it was told to go on")
 
@@ -265,9 +265,9 @@ def test_without_a_hold_a_stranger_s_thaw_runs_it(group: Group, start: Start) ->
 def test_a_hold_taken_back_before_the_thaw_stops_nothing(group: Group, start: Start) -> None:
     counters = [start(), start()]
     group.freeze()
-    held = group.hold()
+    held = group.queue_stops()
     assert held == sorted(counter.pid for counter in counters)
-    group.release(held)
+    group.take_back_stops(held)
     assert all(counter.stands_still(0.05) for counter in counters), "taking back is not thawing"
     group.thaw()
     for counter in counters:
@@ -278,8 +278,8 @@ def test_a_hold_taken_back_before_the_thaw_stops_nothing(group: Group, start: St
 def test_a_hold_that_nobody_noted_is_taken_back_all_the_same(group: Group, start: Start) -> None:
     counter = start()
     group.freeze()
-    group.hold()
-    group.release([])
+    group.queue_stops()
+    group.take_back_stops([])
     group.thaw()
     counter.wait_running()
 
@@ -287,9 +287,9 @@ def test_a_hold_that_nobody_noted_is_taken_back_all_the_same(group: Group, start
 def test_holding_twice_and_releasing_twice_is_fine(group: Group, start: Start) -> None:
     counter = start()
     group.freeze()
-    assert group.hold() == group.hold() == [counter.pid]
-    group.release([counter.pid])
-    group.release([counter.pid])
+    assert group.queue_stops() == group.queue_stops() == [counter.pid]
+    group.take_back_stops([counter.pid])
+    group.take_back_stops([counter.pid])
     group.thaw()
     counter.wait_running()
 
@@ -301,9 +301,9 @@ def test_a_process_that_was_stopped_on_purpose_stays_stopped(stops: int, group: 
         os.kill(counter.pid, signal.SIGSTOP)
         counter.wait_stopped()
     group.freeze()
-    held = group.hold()
+    held = group.queue_stops()
     assert held == [other.pid]
-    group.release(held)
+    group.take_back_stops(held)
     group.thaw()
     other.wait_running()
     assert counter.stands_still()
@@ -316,15 +316,15 @@ def test_a_process_that_was_stopped_on_purpose_stays_stopped(stops: int, group: 
 def test_held_is_proved_by_signals_that_are_still_on_their_way(group: Group, start: Start) -> None:
     counters = [start(), start()]
     group.freeze()
-    held = group.hold()
-    assert group.still_held(held)
+    held = group.queue_stops()
+    assert group.stops_pending(held)
     # However short a thaw was, it shows.
     group.thawed_by_a_stranger()
     for counter in counters:
         counter.wait_stopped()
     group.freeze()
     assert group.frozen
-    assert not group.still_held(held)
+    assert not group.stops_pending(held)
 
 
 def test_where_all_were_stopped_on_purpose_the_freezer_alone_holds(group: Group, start: Start) -> None:
@@ -332,25 +332,25 @@ def test_where_all_were_stopped_on_purpose_the_freezer_alone_holds(group: Group,
     os.kill(counter.pid, signal.SIGSTOP)
     counter.wait_stopped()
     group.freeze()
-    assert group.hold() == []
-    assert group.still_held([])
+    assert group.queue_stops() == []
+    assert group.stops_pending([])
     group.thawed_by_a_stranger()
-    assert not group.still_held([])
+    assert not group.stops_pending([])
 
 
 @pytest.mark.parametrize("undone", ["thawed", "one released", "one killed"])
 def test_held_is_not_said_of_a_group_that_is_not(undone: str, group: Group, start: Start) -> None:
     counter, _other = start(), start()
     group.freeze()
-    held = group.hold()
-    assert group.still_held(held)
+    held = group.queue_stops()
+    assert group.stops_pending(held)
     if undone == "thawed":
         group.thawed_by_a_stranger()
     else:
         os.kill(counter.pid, signal.SIGCONT if undone == "one released" else signal.SIGKILL)
         if undone == "one killed":
             counter.process.wait(5)
-    assert not group.still_held(held)
+    assert not group.stops_pending(held)
 
 
 def test_a_timer_that_fires_into_a_frozen_process_is_no_reason_to_doubt(group: Group) -> None:
@@ -362,7 +362,7 @@ def test_a_timer_that_fires_into_a_frozen_process_is_no_reason_to_doubt(group: G
         process.stdout.readline()
         group.put(process.pid)
         group.freeze()
-        held = group.hold()
+        held = group.queue_stops()
         pending = "SigPnd ShdPnd"
 
         def alarm_is_pending() -> bool:
@@ -370,7 +370,7 @@ def test_a_timer_that_fires_into_a_frozen_process_is_no_reason_to_doubt(group: G
             return any(int(line.split()[1], 16) & 1 << 13 for line in lines if line.split(":")[0] in pending)
 
         wait_for(alarm_is_pending, "the timer has fired")
-        assert group.still_held(held)
+        assert group.stops_pending(held)
     finally:
         process.kill()
         process.communicate()
@@ -386,9 +386,9 @@ def test_zombies_are_neither_held_nor_in_the_way(group: Group) -> None:
         process.stdin.flush()
         wait_for(lambda: "Z (zombie)" in _children(process.pid), "the child has ended")
         group.freeze()
-        held = group.hold()
+        held = group.queue_stops()
         assert held == [process.pid]
-        assert group.still_held(held)
+        assert group.stops_pending(held)
     finally:
         process.kill()
         process.communicate()
@@ -481,7 +481,7 @@ def test_all_are_killed_and_none_runs_again(
     elif state != "running":
         group.freeze()
     if state == "held":
-        group.hold()
+        group.queue_stops()
     before = [counter.number for counter in counters]
     if knob == "none":
         # As on kernels before 5.14.

@@ -190,10 +190,10 @@ def refused(make_session: MakeSession, host_roots: dict[str, str], monkeypatch: 
 def test_a_refusal_stays_until_the_source_has_heard_it(refused: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     assert destination.settle(moved.copy(refused)) == REFUSED
     assert refused.ended
-    assert session_stories.story(refused).endswith("which may have to be told still (recover.yml, for both hosts)")
+    assert session_stories.story(refused).endswith("which may not know that yet (recover.yml, for both hosts)")
     # It is told for as long as that takes, and no tidying takes it away.
     assert recovery.decide(refused.id) == {"session": refused.id, "decision": REFUSED}
-    assert session_stories.stories()[0]["unheard"] is True
+    assert session_stories.stories()[0]["unknown_to_source"] is True
 
     class Engine(AnyEngine):
         def containers(self) -> list[dict[str, Any]]:

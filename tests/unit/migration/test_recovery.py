@@ -114,7 +114,7 @@ def test_the_story_says_where_the_container_runs(
             DESTINATION,
             "refused",
             REFUSED,
-            "refused here; the container stayed on beta, which may have to be told still (recover.yml, for both hosts)",
+            "refused here; the container stayed on beta, which may not know that yet (recover.yml, for both hosts)",
         ),
     ],
 )

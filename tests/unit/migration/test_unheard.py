@@ -84,7 +84,7 @@ def test_it_stays_to_be_asked_and_is_seldom_looked_at(half: Half) -> None:
     assert half.may_come_in
     assert half.is_watched, "nobody would ever close it"
     assert 1000 < half.session.lease_left < 3601
-    assert session_stories.story(half.session).endswith(("has still to be told", "or this host to tidy up"))
+    assert session_stories.story(half.session).endswith(("does not know that yet", "left to tidy up"))
     # After it has been asked the watchdog looks again soon, and then seldom.
     half.session.renew()
     assert half.session.lease_left < 31

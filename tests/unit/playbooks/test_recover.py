@@ -55,7 +55,7 @@ def _session(number: int, role: str, phase: str, peer: str, **more: Any) -> dict
         "ended": False,
         "lease_left": 0.0,
     }
-    told.update(decision=None, unheard=False, declared_lost=False)
+    told.update(decision=None, unknown_to_source=False, declared_lost=False)
     return {**told, "role": role, "phase": phase, "peer": peer, **more}
 
 
@@ -183,7 +183,7 @@ def test_a_destination_that_was_not_looked_at_may_be_lost(tmp_path: Path) -> Non
 def test_a_session_that_its_source_has_not_ended_is_not_forgotten(tmp_path: Path) -> None:
     """Its destination has the only word that the source waits for."""
     mine = _session(0, "source", "held", "beta", decision="GO_SENT")
-    theirs = _session(0, "destination", "closed", "alpha", decision="REFUSED", ended=True, unheard=True)
+    theirs = _session(0, "destination", "closed", "alpha", decision="REFUSED", ended=True, unknown_to_source=True)
     said = _play("cleanup.yml", tmp_path, {"alpha": [mine]}, {"beta": [theirs]}, "-e", f"cleanup_session={SESSIONS[0]}")
     assert f"Session {SESSIONS[0]} is not at its end here" in said
     assert not _asked(tmp_path, "alpha", state="cleaned") + _asked(tmp_path, "beta", state="cleaned")

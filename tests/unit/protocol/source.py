@@ -85,7 +85,7 @@ def receive_that_it_is_held(here: At) -> Outcomes:
     return [here.next()] if here.received("held") else []
 
 
-@look("_subjects.container.original.Original.require_still_held")
+@look("_subjects.container.original.Original.require_not_run_since_dump")
 def see_that_it_is_frozen_still(here: At) -> Outcomes:
     """A checkpoint of tasks that have run since is not used."""
     return [here.next()] if here.me.container == HELD else [here.go("settle", note="somebody has thawed it")]

@@ -108,7 +108,7 @@ def test_what_was_noted_is_found_again_by_another_process(make_session: MakeSess
     assert [entry["phase"] for entry in again.journal] == ["opened", "prepared", "arming", "armed"]
     entry = again.reached("arming")
     assert entry is not None
-    assert entry["boot"] == boot.boot_mark()
+    assert entry["boot"] == boot.boot_identity()
     assert again.reached("freezing") is None
     assert again.data("freezing") == {}
 
@@ -125,8 +125,8 @@ def test_a_phase_knows_whether_it_is_of_this_boot(make_session: MakeSession, mon
     assert session.happened_in_this_boot("prepared")
     assert not session.happened_in_this_boot("arming")
     # The same kernel, another start of the host's first process: a container that is a host, started again.
-    kernel, _slash, ticks = boot.boot_mark().rpartition("/")
-    monkeypatch.setattr(boot, "boot_mark", lambda: f"{kernel}/{int(ticks) + 1}")
+    kernel, _slash, ticks = boot.boot_identity().rpartition("/")
+    monkeypatch.setattr(boot, "boot_identity", lambda: f"{kernel}/{int(ticks) + 1}")
     assert not session.happened_in_this_boot("prepared")
     session.enter("arming")
     assert session.happened_in_this_boot("arming")
@@ -134,22 +134,22 @@ def test_a_phase_knows_whether_it_is_of_this_boot(make_session: MakeSession, mon
 
 _PRINT_MARK = (
     f"import sys; sys.path.insert(0, {str(ROOT / '.tree')!r})\n"
-    "from ansible_collections.livemigrate.criu.plugins.module_utils._host.boot import boot_mark\n"
-    "print(boot_mark())"
+    "from ansible_collections.livemigrate.criu.plugins.module_utils._host.boot import boot_identity\n"
+    "print(boot_identity())"
 )
 
 
 def test_the_mark_of_a_boot_is_the_same_in_every_process() -> None:
     other = subprocess.run([sys.executable, "-c", _PRINT_MARK], capture_output=True, text=True, check=True)
-    assert other.stdout.strip() == boot.boot_mark()
-    assert len(boot.boot_mark().split()) == 1, "it is stored between blanks"
+    assert other.stdout.strip() == boot.boot_identity()
+    assert len(boot.boot_identity().split()) == 1, "it is stored between blanks"
 
 
 @pytest.mark.usefixtures("needs_namespaces")
 def test_hosts_that_share_a_kernel_are_told_apart_by_their_first_process() -> None:
     unshare = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", _PRINT_MARK]
     container = subprocess.run(unshare, capture_output=True, text=True, check=True)
-    assert container.stdout.strip() != boot.boot_mark()
+    assert container.stdout.strip() != boot.boot_identity()
     assert container.stdout.startswith(boot.boot_id() + "/")
 
 

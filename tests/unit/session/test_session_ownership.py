@@ -305,10 +305,10 @@ def test_a_lease_runs_out(make_session: MakeSession, monkeypatch: pytest.MonkeyP
 def test_no_lease_outlives_a_reboot(make_session: MakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
     session = make_session()
     assert session.lease_left > 0
-    kernel, _slash, ticks = boot.boot_mark().rpartition("/")
+    kernel, _slash, ticks = boot.boot_identity().rpartition("/")
     for mark in (f"{kernel}/{int(ticks) + 1}", f"00000000-0000-0000-0000-000000000000/{ticks}"):
         with monkeypatch.context() as patch:
-            patch.setattr(boot, "boot_mark", lambda mark=mark: mark)
+            patch.setattr(boot, "boot_identity", lambda mark=mark: mark)
             assert session.lease_left == 0
     assert session.lease_left > 0
 

@@ -15,14 +15,14 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session import t
 
 def test_events_count_from_the_first_moment() -> None:
     line = timeline.Timeline(began=100.0)
-    assert line.mark(timeline.DUMPED, at=100.25) == 0.25
-    line.mark(timeline.FROZEN, at=100.0)
+    assert line.record(timeline.DUMPED, at=100.25) == 0.25
+    line.record(timeline.FROZEN, at=100.0)
     assert line.events == [("frozen", 0.0), ("dumped", 0.25)]
 
 
 def test_now_is_after_the_beginning() -> None:
     line = timeline.Timeline()
-    assert 0.0 <= line.mark(timeline.FROZEN) < 60.0
+    assert 0.0 <= line.record(timeline.FROZEN) < 60.0
 
 
 def test_both_hosts_as_one() -> None:

@@ -91,26 +91,26 @@ def _only(data: t.Mapping[str, t.Any] | None, names: t.Iterable[str]) -> Facts:
 def decisive(inspect: Inspect) -> Facts:
     """The part of inspect data that rules read; it has the same form, and nothing in it is a secret."""
     config, host = inspect.get("Config") or {}, inspect.get("HostConfig") or {}
-    told = _only(inspect, _TOP)
-    told["State"] = _only(inspect.get("State"), _STATE)
-    told["Config"] = _only(config, _CONFIG)
-    told["Config"]["Labels"] = {name: "" for name in config.get("Labels") or {} if name.startswith(_MANAGERS)}
+    kept = _only(inspect, _TOP)
+    kept["State"] = _only(inspect.get("State"), _STATE)
+    kept["Config"] = _only(config, _CONFIG)
+    kept["Config"]["Labels"] = {name: "" for name in config.get("Labels") or {} if name.startswith(_MANAGERS)}
     test = (config.get("Healthcheck") or {}).get("Test") or []
-    told["Config"]["Healthcheck"] = {"Test": test[:1]}
-    told["HostConfig"] = _only(host, _HOST)
-    told["HostConfig"]["RestartPolicy"] = _only(host.get("RestartPolicy"), ("Name",))
-    told["HostConfig"]["LogConfig"] = _only(host.get("LogConfig"), ("Type",))
-    told["HostConfig"]["DeviceRequests"] = [{} for _request in host.get("DeviceRequests") or []]
-    told["HostConfig"]["Annotations"] = dict.fromkeys(set(host.get("Annotations") or {}) & {"org.criu.config"}, "")
-    told["HostConfig"]["Mounts"] = [_only(one, ("Type", "Source", "Target")) for one in host.get("Mounts") or []]
-    told["Mounts"] = [_only(one, _MOUNT) for one in inspect.get("Mounts") or []]
+    kept["Config"]["Healthcheck"] = {"Test": test[:1]}
+    kept["HostConfig"] = _only(host, _HOST)
+    kept["HostConfig"]["RestartPolicy"] = _only(host.get("RestartPolicy"), ("Name",))
+    kept["HostConfig"]["LogConfig"] = _only(host.get("LogConfig"), ("Type",))
+    kept["HostConfig"]["DeviceRequests"] = [{} for _request in host.get("DeviceRequests") or []]
+    kept["HostConfig"]["Annotations"] = dict.fromkeys(set(host.get("Annotations") or {}) & {"org.criu.config"}, "")
+    kept["HostConfig"]["Mounts"] = [_only(one, ("Type", "Source", "Target")) for one in host.get("Mounts") or []]
+    kept["Mounts"] = [_only(one, _MOUNT) for one in inspect.get("Mounts") or []]
     network = inspect.get("NetworkSettings") or {}
     endpoints = network.get("Networks") or {}
-    told["NetworkSettings"] = {
+    kept["NetworkSettings"] = {
         "Ports": network.get("Ports") or {},
         "Networks": {name: _only(endpoint, _ENDPOINT) for name, endpoint in endpoints.items()},
     }
-    return told
+    return kept
 
 
 def options_digest(options: t.Mapping[str, t.Any] | None) -> str:
@@ -185,24 +185,24 @@ def _storage(inspect: Inspect) -> tuple[str, str | None]:
 
 def _unsupported(inspect: Inspect) -> dict[str, list[str]]:
     """What engines of each API could not express of the container; none where all can."""
-    told = {}
+    unsupported = {}
     for api in _APIS:
         # One that cannot be made again at all is another rule's business.
         with contextlib.suppress(MigrationError):
             plan = spec_create.creation_parameters(inspect, image_id="", api_version=api)
             fields = [f"{note['field']}: {note['why']}" for note in plan["unsupported_fields"]]
             if fields:
-                told[api] = fields
-    return told
+                unsupported[api] = fields
+    return unsupported
 
 
 def _networks(asks: Asks, inspect: Inspect) -> list[Facts]:
-    told = []
+    networks = []
     for endpoint in spec_networks.networks(inspect):
         found = asks.find_network(endpoint.name) or {}
         others = [name for container, name in members(found).items() if container != inspect["Id"]]
-        told.append({"name": endpoint.name, **network_facts(found), "neighbours": sorted(others)})
-    return told
+        networks.append({"name": endpoint.name, **network_facts(found), "neighbours": sorted(others)})
+    return networks
 
 
 def members(network: Inspect) -> dict[str, str]:
@@ -233,8 +233,8 @@ def _used_bytes(init: int, places: t.Iterable[str]) -> int:
     total = 0
     for place in places:
         with contextlib.suppress(OSError):
-            room = os.statvfs(f"/proc/{init}/root{place}")
-            total += (room.f_blocks - room.f_bfree) * room.f_frsize
+            filesystem = os.statvfs(f"/proc/{init}/root{place}")
+            total += (filesystem.f_blocks - filesystem.f_bfree) * filesystem.f_frsize
     return total
 
 
@@ -360,14 +360,16 @@ def of_processes(inspect: Inspect, first: network_sockets.Sockets | None = None,
     on_host = (inspect.get("HostConfig") or {}).get("NetworkMode") == "host"
     strangers = [] if on_host else network_fence.lasting_strangers(init, group.pids)
     shares_network = on_host or bool(strangers)
-    held = process_resources.look(pids, init, own_network=not shares_network)
-    memory, taken = held.pop("dump_bytes"), held.pop("taken_bytes")
+    resources = process_resources.look(pids, init, own_network=not shares_network)
+    memory, taken = resources.pop("dump_bytes"), resources.pop("taken_bytes")
     # Programs that have mounts of their own (bwrap, Docker in Docker).
-    inside = [mountinfo.parse(process_resources.read(f"/proc/{pid}/mountinfo")) for pid in held.pop("mount_namespaces")]
+    inside = [
+        mountinfo.parse(process_resources.read(f"/proc/{pid}/mountinfo")) for pid in resources.pop("mount_namespaces")
+    ]
     resident = group.resident_bytes
     facts: Facts = {
         "processes": {
-            **held,
+            **resources,
             "foreign": _lasting_foreign(group, init, _exec_patience(inspect) if patient else 0.0),
             "keys": kernel_keys.count(inspect["Id"]),
             "tied": processors.tied(group),

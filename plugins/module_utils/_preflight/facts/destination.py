@@ -65,19 +65,19 @@ def volumes(asks: Asks, entries: t.Iterable[Wanted], own_data: t.Container[str],
     :param own_data: names and paths that an earlier move of this container left here.
     :param own_ids: ids of the container's own old copies, which may go on using it.
     """
-    told: Facts = {}
+    facts: Facts = {}
     for entry in entries:
         if entry["kind"] != "volume":
             continue
         found = asks.find_volume(entry["name"])
-        told[entry["name"]] = found and {
+        facts[entry["name"]] = found and {
             "driver": found.get("Driver"),
             "options": facts_of_container.options_digest(found.get("Options")),
             "shared": _is_shared(found),
             "has_content": has_content(found["Mountpoint"]) and entry["name"] not in own_data,
             "used_by": _users(asks, entry["name"], own_ids) if entry["travels"] else [],
         }
-    return told
+    return facts
 
 
 def binds(asks: Asks, entries: t.Iterable[Wanted], own_data: t.Container[str], own_ids: t.Container[str]) -> Facts:
@@ -86,7 +86,7 @@ def binds(asks: Asks, entries: t.Iterable[Wanted], own_data: t.Container[str], o
     :param own_data: names and paths that an earlier move of this container left here.
     :param own_ids: ids of the container's own old copies, which may go on using it.
     """
-    told: Facts = {}
+    facts: Facts = {}
     uses: list[mount_users.Use] | None = None
     for entry in entries:
         if entry["kind"] == "bind":
@@ -94,7 +94,7 @@ def binds(asks: Asks, entries: t.Iterable[Wanted], own_data: t.Container[str], o
             travels = bool(entry.get("travels"))
             if travels and uses is None:
                 uses = mount_users.uses(asks, own_ids, running=True)
-            told[path] = {
+            facts[path] = {
                 "exists": os.path.lexists(path),
                 "is_directory": os.path.isdir(path),
                 "is_file": os.path.isfile(path),
@@ -103,7 +103,7 @@ def binds(asks: Asks, entries: t.Iterable[Wanted], own_data: t.Container[str], o
                 "reaches_shared": filesystems.reaches_shared(path),
                 "used_by": mount_users.overwritten(uses or [], path, own=path in own_data) if travels else [],
             }
-    return told
+    return facts
 
 
 def _addresses_in_use(network: Wanted) -> list[str]:
@@ -117,24 +117,24 @@ def _addresses_in_use(network: Wanted) -> list[str]:
 
 
 def _networks(asks: Asks, wanted: t.Iterable[Wanted]) -> Facts:
-    told: Facts = {}
+    facts: Facts = {}
     for network in wanted:
         found = asks.find_network(network["name"])
-        told[network["name"]] = found and {
+        facts[network["name"]] = found and {
             **facts_of_container.network_facts(found),
             "addresses_in_use": _addresses_in_use(found),
             "members": sorted(facts_of_container.members(found).values()),
         }
-    return told
+    return facts
 
 
 def parse_routes(text: str) -> list[str]:
     """The subnets of /proc/net/route, the default route left out."""
     found = []
     for line in text.splitlines()[1:]:
-        words = line.split()
-        if len(words) > 7 and words[1] != "00000000":
-            address, mask = (int.from_bytes(bytes.fromhex(words[n]), "little") for n in (1, 7))
+        fields = line.split()
+        if len(fields) > 7 and fields[1] != "00000000":
+            address, mask = (int.from_bytes(bytes.fromhex(fields[n]), "little") for n in (1, 7))
             with contextlib.suppress(ValueError):
                 found.append(str(ipaddress.ip_network((address, bin(mask).count("1")), strict=False)))
     return sorted(set(found))
@@ -227,7 +227,7 @@ def taken(ports: t.Iterable[Wanted], listening: t.Iterable[Wanted]) -> list[str]
     :param ports: ``port`` ("80/tcp"), ``host_ip``, ``host_port``.
     :param listening: ``protocol``, ``address``, ``port``, and ``container`` where it is one.
     """
-    told = {}
+    taken_by = {}
     for port in ports:
         protocol = str(port["port"]).partition("/")[2] or "tcp"
         for one in listening:
@@ -237,9 +237,9 @@ def taken(ports: t.Iterable[Wanted], listening: t.Iterable[Wanted]) -> list[str]
             if not there or ipaddress.ip_address(there).is_unspecified or here.is_unspecified or str(here) == there:
                 who = f"container {one['container']}" if one.get("container") else "a program of the host"
                 key = f"{protocol} port {port['host_port']}"
-                if key not in told or one.get("container"):
-                    told[key] = f"{key} ({who})"
-    return sorted(told.values())
+                if key not in taken_by or one.get("container"):
+                    taken_by[key] = f"{key} ({who})"
+    return sorted(taken_by.values())
 
 
 def _old_copies_in_use(asks: Asks, past: t.Iterable[sessions.Session]) -> list[Facts]:

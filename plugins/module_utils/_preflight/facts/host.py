@@ -212,12 +212,12 @@ def disk_facts(paths: t.Sequence[str]) -> list[Facts]:
         existing = os.path.realpath(path)
         while not os.path.exists(existing):
             existing = os.path.dirname(existing)
-        room = os.statvfs(existing)
+        filesystem = os.statvfs(existing)
         facts.append(
             {
                 "path": path,
-                "free_bytes": room.f_bavail * room.f_frsize,
-                "total_bytes": room.f_blocks * room.f_frsize,
+                "free_bytes": filesystem.f_bavail * filesystem.f_frsize,
+                "total_bytes": filesystem.f_blocks * filesystem.f_frsize,
                 "filesystem": durable.filesystem_type(existing),
                 # Two paths on one device share their room.
                 "device": os.stat(existing).st_dev,

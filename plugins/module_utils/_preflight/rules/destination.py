@@ -75,9 +75,9 @@ def cannot_recreate(case: Case) -> _Found:
     # What the newest API that both know could not do.
     newest = max(known, key=parse_version, default="")
     if newest and (newest == api or parse_version(api) > (1, 51)):
-        told = "; ".join(container["unsupported_fields"][newest])
+        fields = "; ".join(container["unsupported_fields"][newest])
         yield (
-            f"The destination's engine (API {api}) cannot express all of the container: {told}.",
+            f"The destination's engine (API {api}) cannot express all of the container: {fields}.",
             "Bring a newer engine to the destination.",
         )
 

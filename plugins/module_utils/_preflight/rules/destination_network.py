@@ -176,8 +176,8 @@ def ipv6_missing(case: Case) -> _Found:
     addresses = [
         one for network in networks(case.inspect) for one in (network.ipv6_assigned, network.ipv6_requested) if one
     ]
-    told = container.get("sockets")
-    sockets = network_sockets.of_plain(told).six if told is not None else ()
+    facts = container.get("sockets")
+    sockets = network_sockets.of_plain(facts).six if facts is not None else ()
     if sockets:
         named = ", ".join(str(one) for one in sockets[:_NAMED])
         more = f" and {len(sockets) - _NAMED} more" if len(sockets) > _NAMED else ""

@@ -72,10 +72,10 @@ def shim_registered(case: Case) -> _Found:
 def engine_rootless(case: Case) -> _Found:
     for where, facts in case.hosts():
         kinds = {"rootless": "runs without root", "userns_remap": "remaps user ids"}
-        for key, told in kinds.items():
+        for key, problem in kinds.items():
             if facts["docker"].get(key):
                 yield (
-                    f"The Docker engine on the {where} {told}; runc makes no checkpoints then.",
+                    f"The Docker engine on the {where} {problem}; runc makes no checkpoints then.",
                     "Use an ordinary engine.",
                 )
 

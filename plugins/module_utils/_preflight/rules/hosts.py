@@ -26,8 +26,8 @@ def docker_present(case: Case) -> _Found:
         docker = facts["docker"]
         if not docker.get("running"):
             state = "does not answer" if docker.get("installed") else "is not installed"
-            told = f": {docker['error']}" if docker.get("error") else ""
-            yield f"The Docker engine on the {where} {state}{told}.", _PROVISION
+            cause = f": {docker['error']}" if docker.get("error") else ""
+            yield f"The Docker engine on the {where} {state}{cause}.", _PROVISION
 
 
 @rule(ERROR, "no docker-py for the modules", "run", "source", "destination")

@@ -186,11 +186,11 @@ def host_limits_lower(case: Case) -> _Found:
     here, there = source.get("limits") or {}, destination.get("limits") or {}
     worse = [name for name in here if name in there and _is_worse(name, here[name], there[name])]
     if worse:
-        told = ", ".join(f"{name} = {there[name]} (on the source {here[name]})" for name in worse)
+        limits = ", ".join(f"{name} = {there[name]} (on the source {here[name]})" for name in worse)
         settings = " ".join(f"{name}={here[name]}" for name in worse)
         yield (
             (
-                f"The destination has other limits than the source: {told}. They are the whole host's and do not travel, and a "
+                f"The destination has other limits than the source: {limits}. They are the whole host's and do not travel, and a "
                 "program that needs them fails there later, or when it is started again."
             ),
             f"Set them there (sysctl -w {settings}), and in a file in /etc/sysctl.d for the next boot.",
@@ -207,10 +207,10 @@ def clock_skew(case: Case) -> _Found:
     here, there = _ahead(source["clock"], asked), _ahead(destination["clock"], last)
     least, most = there[0] - here[1], there[1] - here[0]
     if least > _CLOCK_SECONDS or most < -_CLOCK_SECONDS:
-        word = "ahead of" if least > 0 else "behind"
+        direction = "ahead of" if least > 0 else "behind"
         low, high = sorted((abs(least), abs(most)))
         yield (
-            f"The destination's clock is {low:.0f} to {high:.0f} s {word} the source's (as far as the hosts' answers tell).",
+            f"The destination's clock is {low:.0f} to {high:.0f} s {direction} the source's (as far as the hosts' answers tell).",
             "Synchronise both (chrony, systemd-timesyncd); certificates, leases and timers of the container would see the jump.",
         )
 

@@ -146,12 +146,12 @@ def mounts_below_bind(case: Case) -> _Found:
     # Facts of another version may have none.
     below = (case.container or {})["kernel_mounts"].get("below_binds") or []
     if below:
-        told = ", ".join(f"{one['place']} ({one['kind']}, in {one['below']})" for one in below[:_NAMED])
+        places = ", ".join(f"{one['place']} ({one['kind']}, in {one['below']})" for one in below[:_NAMED])
         more = f" and {len(below) - _NAMED} more" if len(below) > _NAMED else ""
         yield (
             (
-                f"File systems are mounted below bind mounts or volumes of the container: {told}{more}. A bind mount brings what "
-                "is mounted below its directory on the host, and CRIU cannot mount that again, or takes the host's for the "
+                f"File systems are mounted below bind mounts or volumes of the container: {places}{more}. A bind mount brings "
+                "what is mounted below its directory on the host, and CRIU cannot mount that again, or takes the host's for the "
                 "container's own."
             ),
             (
@@ -190,6 +190,6 @@ def mount_replaced(case: Case) -> _Found:
 
 @rule(ERROR, "a writable layer that cannot be reached", "docs/support.md", "container")
 def storage_unsupported(case: Case) -> _Found:
-    told = (case.container or {}).get("storage_error")
-    if told:
-        yield str(told), "docs/support.md tells which storage can be moved."
+    error = (case.container or {}).get("storage_error")
+    if error:
+        yield str(error), "docs/support.md tells which storage can be moved."

@@ -52,7 +52,7 @@ def view(container: finding.Facts, there: finding.Facts | None, *, close_connect
             drivers[name] = network["driver"]
     return View(
         network_sockets.of_plain(container["sockets"]),
-        tuple(network_sockets.socket_of(words) for words in container["lasting"]),
+        tuple(network_sockets.socket_of(fields) for fields in container["lasting"]),
         spec_networks.addresses_after(container["inspect"], container["inspect"], drivers).and_made_inside(
             (container.get("network_made") or {}).get("addresses", ())
         ),

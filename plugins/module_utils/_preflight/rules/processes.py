@@ -28,8 +28,8 @@ def _processes(case: Case) -> Facts:
 
 def _holders(case: Case, *kinds: str) -> str:
     """The programs that hold one of these, for a sentence; empty where none does."""
-    held = _processes(case)["held"]
-    return ", ".join(sorted({program for kind in kinds for program in held.get(kind, ())}))
+    users = _processes(case)["held"]
+    return ", ".join(sorted({program for kind in kinds for program in users.get(kind, ())}))
 
 
 @rule(ERROR, "processes of `docker exec`", "run", "processes", volatile=True)
@@ -92,11 +92,11 @@ _UNSUPPORTED = {
 
 @rule(ERROR, "descriptors of a kind that CRIU does not know", "run", "processes", volatile=True)
 def descriptors_unsupported(case: Case) -> _Found:
-    held = _processes(case)["held"]
+    users = _processes(case)["held"]
     for kind, name in _UNSUPPORTED.items():
-        if held.get(kind):
+        if users.get(kind):
             yield (
-                f"These programs hold {name}, which CRIU cannot dump: {', '.join(held[kind])}.",
+                f"These programs hold {name}, which CRIU cannot dump: {', '.join(users[kind])}.",
                 "End them before the move, or have them do without.",
             )
 
@@ -195,11 +195,11 @@ def user_namespace(case: Case) -> _Found:
 def socket_protocol(case: Case) -> _Found:
     protocols = _processes(case)["protocols"]
     if protocols:
-        told = ", ".join(f"{number} {name}" for name, number in protocols.items())
+        names = ", ".join(f"{number} {name}" for name, number in protocols.items())
         remedy = "Have the program use TCP, UDP or unix sockets."
         if any(name.startswith("MPTCP") for name in protocols):
             remedy = "Go from 1.24 on listens with MPTCP: set GODEBUG=multipathtcp=0 in the container's environment."
-        yield f"Sockets are open of protocols that CRIU cannot dump: {told}.", remedy
+        yield f"Sockets are open of protocols that CRIU cannot dump: {names}.", remedy
 
 
 @rule(ERROR, "seccomp filters where CRIU cannot suspend them", "criu#2391", "source", "destination", "processes")

@@ -96,13 +96,13 @@ def load_image(session: Session, engine: Engine, stream: image_stream.Stream) ->
     durable.write_json(session.path("image_brought.json"), {"image": image, "tags": tags, "kept": kept})
     for before, name in kept.items():
         engine.tag_image(before, name)
-    said = engine.load_image(image_stream.only(stream, image))
+    output = engine.load_image(image_stream.only(stream, image))
     loaded = docker_images.find(engine, image)
     if loaded is None or any((engine.find_image(tag) or {}).get("Id") != loaded["Id"] for tag in tags):
         _put_names_back(engine, tags)
         raise MigrationError(
             "image_load_failed",
-            f"The image that was sent is not the container's image {image['id']}: {said or 'nothing was loaded'}",
+            f"The image that was sent is not the container's image {image['id']}: {output or 'nothing was loaded'}",
         )
     return {"loaded": loaded["Id"]}
 

@@ -175,11 +175,11 @@ def take_away(session: Session, engine: Engine) -> list[str]:
     places = list(noted.get("made_directories", ()))
     directories = _noted(places)
     made = created.get("made_directories", {})
-    told = [remove_volume(engine, name, created.get("made_volumes", {}), others) for name in noted.get("volumes", ())]
-    told += [empty(place, others) for place in noted.get("empty_directories", ())]
-    told += [_remove_file(session, entry, directories, made, others) for entry in noted.get("files", ())]
-    told += remove_directories(places, made, others)
-    return [one for one in told if one]
+    left = [remove_volume(engine, name, created.get("made_volumes", {}), others) for name in noted.get("volumes", ())]
+    left += [empty(place, others) for place in noted.get("empty_directories", ())]
+    left += [_remove_file(session, entry, directories, made, others) for entry in noted.get("files", ())]
+    left += remove_directories(places, made, others)
+    return [one for one in left if one]
 
 
 def remove_volume(engine: Engine, name: str, made: t.Mapping[str, t.Any], others: Others) -> str:
@@ -241,14 +241,14 @@ def _parent_of(path: str, places: t.Sequence[_Entry], made: t.Mapping[str, t.Any
 
     :raises OSError: where it does not lead there any more.
     """
-    way = [one for one in places if mount_users.within(path, one["path"])]
-    if not way or way[-1]["path"] != path:
+    chain = [one for one in places if mount_users.within(path, one["path"])]
+    if not chain or chain[-1]["path"] != path:
         raise FileNotFoundError(errno.ENOENT, "it is not noted that this was made", path)
-    top = way[0]
+    top = chain[0]
     with contextlib.ExitStack() as stack:
         parent = stack.enter_context(durable.same_directory(os.path.dirname(top["path"]), top["around"]))
         uppermost = os.path.join(_path_of(parent), os.path.basename(top["path"]))
-        for one in way:
+        for one in chain:
             if one["path"] != path:
                 parent = os.open(os.path.basename(one["path"]), _OPEN_DIRECTORY, dir_fd=parent)
                 stack.callback(os.close, parent)
@@ -267,7 +267,7 @@ def remove_directories(places: t.Iterable[_Place], made: t.Mapping[str, t.Any], 
     :returns: why some were left.
     """
     noted = _noted(places)
-    told = []
+    left = []
     for place in reversed(noted):
         path = place["path"]
         try:
@@ -276,8 +276,8 @@ def remove_directories(places: t.Iterable[_Place], made: t.Mapping[str, t.Any], 
         except OSError:
             why = _ANOTHER if os.path.lexists(path) else ""
         if why:
-            told.append(_left(path, why))
-    return told
+            left.append(_left(path, why))
+    return left
 
 
 def _remove_directory(parent: int, top: str, place: _Entry, known: t.Sequence[int] | None, others: Others) -> str:

@@ -44,17 +44,17 @@ def needed(
     :param has_data: whether a volume of that name, or a path, is on this host.
     """
     found = []
-    told: set[str] = set()
+    noted: set[str] = set()
     for session in reversed(sessions):
         if session.role != SOURCE:
-            keep = session.data("run").get("container_id") in containers or session_stories.must_be_told(session)
+            keep = session.data("run").get("container_id") in containers or session_stories.must_be_reported(session)
         elif session.reached("committed"):
             # The newest move that took the data along says whose they are.
-            left = [name for name in session.facts.get("volumes", ()) if name not in told and has_data(name)]
-            told.update(left)
+            left = [name for name in session.facts.get("volumes", ()) if name not in noted and has_data(name)]
+            noted.update(left)
             keep = bool(left) or session.subject_id in containers
         else:
-            keep = session_stories.must_be_told(session)
+            keep = session_stories.must_be_reported(session)
         if keep:
             found.append(session)
     return found

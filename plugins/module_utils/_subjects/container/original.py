@@ -229,7 +229,7 @@ class Original:
         # CRIU thaws the cgroup while it works and freezes it again (runc leaves it as it was: paused).
         group.wait_frozen(True, FREEZE_TIMEOUT)
         removed_names.give(session, self.images(), self._pid, group.pids())
-        held = group.hold()
+        stopped = group.queue_stops()
         fingerprints = process_fingerprints.take(group.pids())
         durable.write_json(session.memory_path("outbox", "fingerprints.json"), fingerprints)
         size = self._engine.seal(session, [tree.path for tree in self.trees()])
@@ -238,7 +238,7 @@ class Original:
             report["connections"] = {key: found[key] for key in ("kept", "closed")}
             network = connections.Arrangement.of(self._plan, established=found["kept"] > 0).as_data()
             self._for_copy = {"fingerprints": fingerprints, "network": network, "surroundings": surroundings}
-        return Dumped(held, size, dumped - started, report)
+        return Dumped(stopped, size, dumped - started, report)
 
     def patience(self) -> float:
         """The engine copies memory three times."""
@@ -252,9 +252,9 @@ class Original:
         """The names of files that the dump has given, see ``_engines/removed_names.py``."""
         removed_names.take_back(self.session)
 
-    def require_still_held(self) -> None:
+    def require_not_run_since_dump(self) -> None:
         """By the SIGSTOPs that are still on their way."""
-        if not self._group.still_held(self.session.data("dumped")["held"]):
+        if not self._group.stops_pending(self.session.data("dumped")["held"]):
             raise MigrationError(
                 "source_thawed",
                 "Somebody has thawed the container since it was dumped (docker unpause, a restart of the engine?). Its "
@@ -369,5 +369,5 @@ class Original:
             network_lock.lift(self._pid)
         removed_names.take_back(session)
         # A SIGCONT takes back a SIGSTOP only as long as that has not been delivered.
-        self._group.release(session.data("dumped").get("held", []))
+        self._group.take_back_stops(session.data("dumped").get("held", []))
         connections.reopen(self._plan)

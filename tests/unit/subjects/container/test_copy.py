@@ -85,7 +85,7 @@ def test_one_that_ended_with_the_host_is_started_whatever_its_exit_code(
     make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = _run(make_session, "on-failure")
-    monkeypatch.setattr(boot, "boot_mark", lambda: "another/1")
+    monkeypatch.setattr(boot, "boot_identity", lambda: "another/1")
     docker = Docker(running=False)
     _hand_over(session, docker)
     assert docker.starts == 1

@@ -533,7 +533,7 @@ def test_the_record_of_what_was_left_stays_for_people(
             destination.settle(moved.copy(session, host.engine), source_knows=True)
         assert os.path.exists(session.directory) is left
     if left:
-        assert not session_stories.is_unheard(session), "nobody has to hear it any more"
+        assert not session_stories.is_unknown_to_source(session), "nobody has to hear it any more"
         told = session_stories.story(session)
         assert told.startswith("refused here; the container stayed on beta. ")
         assert "mount it (web)" in told
@@ -549,8 +549,8 @@ def test_a_record_that_was_kept_for_a_source_stays_for_people_when_it_has_heard(
     host.has("web", srv / "db")
     with session.locked(alive=False):
         destination.settle(moved.copy(session, host.engine))
-    assert session_stories.is_unheard(session)
+    assert session_stories.is_unknown_to_source(session)
     for _again in range(2):
         destination.settle(moved.copy(session, host.engine), source_knows=True)
-        assert not session_stories.is_unheard(session)
+        assert not session_stories.is_unknown_to_source(session)
         assert "mount it (web)" in session_stories.story(session)
