@@ -17,7 +17,7 @@ description:
     what the source has sent, starts it from the checkpoint, and proves that its processes are those of the source.
   - The proof is the memory layout of every process (where the kernel put stack, heap and code at random), which CRIU restores
     to the byte and which no fresh start can have. An exit code proves nothing, containerd 1.3 and 1.4 start afresh silently.
-  - On any failure what was made is taken away again, and the word V(REFUSED) is written for the source to act on.
+  - On any failure what was made is taken away again, and the decision V(REFUSED) is written, on which the source acts.
   - With O(container) instead of O(session) it starts a container from one of its own checkpoints, without any of that but the
     look whether it runs.
 extends_documentation_fragment:

@@ -18,7 +18,7 @@ description:
   - The role P(livemigrate.criu.migrate#role) and the playbooks C(recover.yml) and C(cleanup.yml) use it; there is seldom a
     reason to call it by hand, apart from O(state=inspected).
   - The decision of the source is V(GO_SENT) or V(ABORT), that of the destination V(RUN) or V(REFUSED). Each is written
-    once. Before V(GO_SENT) the source may give up alone; after it only the word of the destination counts.
+    once. Before V(GO_SENT) the source may give up alone; after it only the decision of the destination counts.
 extends_documentation_fragment:
   - livemigrate.criu.attributes
 attributes:
@@ -37,11 +37,12 @@ options:
       - V(go) (source) decides that the destination may run the container.
       - V(handed_over) (source) does the whole handover with O(engine=runtime) in one step, from the freeze to the end of the old
         copy. A step that fails before the decision lets the container go on at once.
-      - V(committed) (source) asks the destination for its word and acts on it, that is it kills and renames the old copy, or
+      - V(committed) (source) asks the destination for its decision and acts on it, that is it kills and renames the old copy, or
         lets it go on and fails.
       - V(settled) brings unfinished sessions to their end, whatever state they are in.
-      - V(decided) (destination) tells the word of the destination, and decides it if it has not been, also where the session is
-        closed there. Whoever asks carries it to the source with O(destination_word).
+      - V(decided) (destination) returns the decision of the destination in RV(destination_decision). It is made if it has not
+        been made. A session that is closed there has its decision still. A playbook carries it to the source with
+        O(destination_decision).
       - V(cleaned) removes the old copies that finished sessions have kept on the source, and closed sessions' records. An old
         copy that runs again, or has another name by now, is never removed; the module fails then, when all else is done.
     type: str
@@ -122,40 +123,49 @@ options:
         type: list
         elements: str
         required: true
-  abandoned:
+  ignore_lease:
     description:
-      - With O(state=settled), that the caller knows that nobody is at work on O(session) any more, because it was its own.
-      - Without it a session that has shown a sign of life lately is waited for.
+      - With O(state=settled), do not wait for the lease of the session to run out. A session that has shown a sign of life in the
+        last seconds has a lease, and may be at work.
+      - Set it only where you know that nobody is at work on O(session) any more, for example because it was your own.
+      - The alias O(abandoned) is the old name. It is removed in the release after the next one.
     type: bool
     default: false
-  peer_settled:
-    description: With O(state=settled) on the destination, that the half on the source has ended, so that nobody will ask again.
+    aliases: [abandoned]
+  other_half_settled:
+    description:
+      - With O(state=settled), that the half of the session on the other host has come to its end, or knows the outcome. So nobody
+        there will ask again, and nobody there has to know.
+      - The alias O(peer_settled) is the old name. It is removed in the release after the next one.
     type: bool
     default: false
+    aliases: [peer_settled]
   wait:
-    description: Seconds to wait for the word of the destination, and for a live session to be abandoned.
+    description: Seconds to wait for the decision of the destination, and for the lease of a session to run out.
     type: int
     default: 120
   destination_lost:
     description:
       - With O(state=settled) on the source, a session id whose destination is declared dead and fenced by a person.
-      - The source then goes on although the destination may have said V(RUN). If it lives after all, two copies run.
+      - The source then goes on although the destination may have decided V(RUN). If it lives after all, two copies run.
       - Where the outcome is known already the session is closed, and nothing is done to the container.
       - It is refused unless no connection to the destination can be made. One that refuses the key, or whose SSH daemon is down,
         is not lost.
     type: str
-  destination_word:
+  destination_decision:
     description:
-      - With O(state=settled) on the source, what RV(word) was with O(state=decided) on the destination. The source acts on it
-        instead of asking through the channel, whose key may be gone.
+      - With O(state=settled) on the source, what RV(destination_decision) was with O(state=decided) on the destination.
+      - The source acts on it instead of asking through the channel, whose key may be gone.
+      - The alias O(destination_word) is the old name. It is removed in the release after the next one.
     type: dict
+    aliases: [destination_word]
     suboptions:
       session:
-        description: Id of the session whose word it is.
+        description: Id of the session whose decision it is.
         type: str
         required: true
       decision:
-        description: The word.
+        description: The decision.
         type: str
         choices: [RUN, REFUSED]
         required: true
@@ -233,8 +243,15 @@ host_keys:
   returned: O(state=opened) with O(role=destination)
   type: list
   elements: str
+destination_decision:
+  description: The decision of the destination, for the option O(destination_decision) on the source.
+  returned: O(state=decided)
+  type: dict
+  sample: {session: 20261123T034500Z-3f9a1c, decision: REFUSED}
 word:
-  description: The word of the destination.
+  description:
+    - The same as RV(destination_decision), under its old name.
+    - This key is removed in the release after the next one.
   returned: O(state=decided)
   type: dict
   sample: {session: 20261123T034500Z-3f9a1c, decision: REFUSED}
@@ -363,23 +380,20 @@ def _body(params: Params, check_mode: bool) -> Result:
         moved = session_stories.moved(params["container"], _is_here) if params["container"] else None
         return {"sessions": session_stories.stories(**only), "moved": moved}
     if state == "settled":
-        if params["destination_word"] is None:
+        if params["destination_decision"] is None:
             open_ones = session_stories.unsettled(
-                role=params["role"], other_half_settled=params["peer_settled"], **only
+                role=params["role"], other_half_settled=params["other_half_settled"], **only
             )
             if not open_ones:
                 return {"changed": False, "sessions": session_stories.stories(**only)}
-        given = {
-            "ignore_lease": params["abandoned"],
-            "other_half_settled": params["peer_settled"],
-            "destination_decision": params["destination_word"],
-            **{key: params[key] for key in ("role", "wait", "destination_lost")},
-        }
+        names = ("role", "wait", "ignore_lease", "other_half_settled", "destination_lost", "destination_decision")
+        given = {key: params[key] for key in names}
         return step_call.recover(state, {"check_mode": check_mode, **given, **only}, code)
     if state == "decided":
         if check_mode:
             return {"changed": True}
         result = step_call.recover(state, {"session": params["session"]}, code)
+        # The old name of the key, for one release.
         return {**result, "word": result["destination_decision"]}
     return step_call.recover(state, {"check_mode": check_mode, **only}, code)
 
@@ -418,12 +432,13 @@ def main() -> None:
                     "host_keys": {"type": "list", "elements": "str", "required": True, "no_log": False},
                 },
             },
-            "abandoned": {"type": "bool", "default": False},
-            "peer_settled": {"type": "bool", "default": False},
+            "ignore_lease": {"type": "bool", "default": False, "aliases": ["abandoned"]},
+            "other_half_settled": {"type": "bool", "default": False, "aliases": ["peer_settled"]},
             "wait": {"type": "int", "default": 120},
             "destination_lost": {"type": "str"},
-            "destination_word": {
+            "destination_decision": {
                 "type": "dict",
+                "aliases": ["destination_word"],
                 "options": {
                     "session": {"type": "str", "required": True},
                     "decision": {"type": "str", "choices": ["RUN", "REFUSED"], "required": True},

@@ -25,7 +25,7 @@ _MODULE = """\
 import json
 import os
 from ansible.module_utils.basic import AnsibleModule
-names = ("state", "role", "session", "abandoned", "peer_settled", "wait", "destination_lost", "destination_word")
+names = ("state", "role", "session", "ignore_lease", "other_half_settled", "wait", "destination_lost", "destination_decision")
 module = AnsibleModule({name: {"type": "raw"} for name in names}, supports_check_mode=True)
 place = os.environ["HOST_PLACE"]
 asked = {name: str(value) for name, value in module.params.items() if value is not None}
@@ -142,7 +142,7 @@ def recovered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_halves_whose_other_half_was_looked_at_are_closed(recovered: tuple[Path, str]) -> None:
     """The others stay open: their other half may wait to be told, and the channel to it would go with this one."""
     place, _said = recovered
-    closed = [one["session"] for one in _asked(place, "alpha", role="source", peer_settled="True")]
+    closed = [one["session"] for one in _asked(place, "alpha", role="source", other_half_settled="True")]
     assert closed == SESSIONS[:4]
 
 
@@ -159,15 +159,16 @@ def test_what_runs_twice_is_told_and_not_made_to_last(recovered: tuple[Path, str
 def test_what_was_refused_does_not_run_twice(recovered: tuple[Path, str]) -> None:
     place, said = recovered
     assert "web8 RUNS TWICE" not in said
-    assert _asked(place, "beta", role="destination", session=SESSIONS[8], peer_settled="True")
+    assert _asked(place, "beta", role="destination", session=SESSIONS[8], other_half_settled="True")
 
 
 def test_a_destination_that_ansible_reaches_is_not_lost(tmp_path: Path) -> None:
-    """The hosts may have lost each other, and Ansible reach both by another network: the word is carried, and not overridden."""
+    """The hosts may have lost each other, and Ansible reach both by another network: the decision is carried, and not
+    overridden."""
     mine = _session(0, "source", "held", "beta", decision="GO_SENT")
     theirs = _session(0, "destination", "run", "alpha", decision="RUN")
     said = _recover(tmp_path, {"alpha": [mine]}, {"beta": [theirs]}, "-e", f"recover_destination_lost={SESSIONS[0]}")
-    assert "It is not lost; its word is carried to the source" in said
+    assert "It is not lost; its decision is carried to the source" in said
     assert not [one for one in _asked(tmp_path, "alpha") if "destination_lost" in one]
     assert _asked(tmp_path, "beta", state="decided", session=SESSIONS[0])
 
@@ -181,7 +182,7 @@ def test_a_destination_that_was_not_looked_at_may_be_lost(tmp_path: Path) -> Non
 
 
 def test_a_session_that_its_source_has_not_ended_is_not_forgotten(tmp_path: Path) -> None:
-    """Its destination has the only word that the source waits for."""
+    """Its destination has the only decision that the source waits for."""
     mine = _session(0, "source", "held", "beta", decision="GO_SENT")
     theirs = _session(0, "destination", "closed", "alpha", decision="REFUSED", ended=True, unknown_to_source=True)
     said = _play("cleanup.yml", tmp_path, {"alpha": [mine]}, {"beta": [theirs]}, "-e", f"cleanup_session={SESSIONS[0]}")

@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""recover.yml carries the destination's word to a source that cannot ask any more, and nothing else lets that source go on."""
+"""recover.yml carries the destination's decision to a source that cannot ask any more, and nothing else lets that source go
+on."""
 
 from __future__ import annotations
 
@@ -94,10 +95,10 @@ def _recover(
 
 
 @pytest.mark.timeout(300)
-def test_the_word_is_carried_where_the_key_is_gone(hosts: tuple[MountedHost, MountedHost], tmp_path: Path) -> None:
+def test_the_decision_is_carried_where_the_key_is_gone(hosts: tuple[MountedHost, MountedHost], tmp_path: Path) -> None:
     source, destination = hosts
     before = source.sessions()
-    assert {phases[-1] for _word, phases in before.values()} == {"held"}
+    assert {phases[-1] for _decision, phases in before.values()} == {"held"}
 
     # Without the destination nothing is known: a key that is refused is no host that is lost.
     lost = ["--limit", "alpha", "-e", f"recover_destination_lost={REFUSED}"]
@@ -109,7 +110,7 @@ def test_the_word_is_carried_where_the_key_is_gone(hosts: tuple[MountedHost, Mou
 
     done = _recover(hosts, tmp_path)
     assert done.returncode == 0, done.stdout
-    phases = {session: phases[-2:] for session, (_word, phases) in source.sessions().items()}
+    phases = {session: phases[-2:] for session, (_decision, phases) in source.sessions().items()}
     assert phases == {
         REFUSED: ["aborted", "closed"],
         REFUSED_LONG_AGO: ["aborted", "closed"],
