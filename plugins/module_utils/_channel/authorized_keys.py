@@ -6,9 +6,10 @@
 
 """Changing an account's authorized_keys file, in one step and with no more rights than the account has itself.
 
-The file lies in a directory of the account's, who may at any moment put a link into the place of the file or of a directory. What
-root opens, owns or makes there by its path could be any file of the host. So a child process does it that has become the
-account. Only where nobody but root can change the way to the file (``AuthorizedKeysFile /etc/...``, and root's own) it is root.
+The file lies in a directory that the account owns. At any moment the account may put a link in the place of the file or of a
+directory, so what root opens or makes there by its path could be any file of the host. Therefore a child process that has
+become the account changes the file. Root changes it only where nobody but root can change its path (``AuthorizedKeysFile
+/etc/...``, and root's own file).
 """
 
 from __future__ import annotations
@@ -91,9 +92,9 @@ def _failed(path: str, user: str, why: str) -> MigrationError:
 
 
 def _is_roots(path: str) -> bool:
-    """Whether nobody but root can change what the path of a file, which need not be there, leads to.
+    """Whether nobody but root can change where the path of a file leads. The file need not be there.
 
-    Each directory on the way counts, those too through which a link leads to another link.
+    Each directory of the path counts, also those through which a link leads to another link.
     """
     todo, place, links = path.split("/")[::-1], "/", 0
     while todo:
@@ -205,7 +206,7 @@ class _Old(t.NamedTuple):
 
 
 def _read(path: str) -> tuple[bytes, _Old | None]:
-    """Bytes: what the file's owner wrote, line ends included, is none of our business."""
+    """Read the file as bytes: what its owner wrote stays as it is, line ends included."""
     try:
         # Without O_NONBLOCK a named pipe in its place would be waited for.
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -46,7 +46,7 @@ _LOOK_SECONDS = 0.003
 
 
 class _Sha256:
-    """A SHA-256 of much, made while the same bytes are read and written: hashlib lets other threads work meanwhile."""
+    """A SHA-256 of many bytes, which is computed in a thread while the same bytes are read and written."""
 
     # Below this a thread costs more than it saves.
     _WORTHWHILE = 1 << 17
@@ -187,7 +187,7 @@ class Follower:
     """Sends a checkpoint while it is still being written: CRIU's pages as they come, everything else when it is complete.
 
     Pages are nearly all there is to send, and CRIU writes them once, from the beginning to the end and one file after the
-    other. Should it ever do otherwise, the sizes do not fit in the end and the checkpoint is not used.
+    other. If CRIU ever does otherwise, the sizes do not match at the end and the checkpoint is not used.
     """
 
     def __init__(self, stream: t.BinaryIO, directory: str, disconnect: t.Callable[[], None]) -> None:
@@ -289,8 +289,8 @@ def take(stream: messages.Readable, message: messages.Message, directory: str) -
     """Receive the file or link that a ``put`` announces, into a directory that is ours alone.
 
     :returns: what a manifest says of it.
-    :raises MigrationError: ``channel_refused`` for a name that is none, and a link that leads elsewhere; ``checkpoint_corrupt``
-        where the connection ends in it.
+    :raises MigrationError: ``channel_refused`` for a name that is not valid, and for a link that leads elsewhere;
+        ``checkpoint_corrupt`` where the connection ends in the middle of the file.
     """
     name, parts = message["put"], message.get("parts") is True
     if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -322,7 +322,7 @@ def take(stream: messages.Readable, message: messages.Message, directory: str) -
 
 
 def _make_directories(directory: str, name: str) -> None:
-    """Make the directories of a name. A link is none of them: who names one would write through it."""
+    """Make the directories of a name. A link does not count as one: the source could write through it to another place."""
     place = directory
     for part in name.split("/")[:-1]:
         place = os.path.join(place, part)

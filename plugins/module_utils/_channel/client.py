@@ -108,11 +108,12 @@ def make_key(session: Session, runner: Runner = run) -> str:
 def set_peer(session: Session, peer: t.Mapping[str, t.Any]) -> None:
     """Note where the destination is and pin its host keys.
 
-    The addresses that its name has now are noted too: whether it is alive is asked where that name may lead to nowhere.
+    The addresses that its name has now are noted too. They are needed to find out whether the destination is alive when its
+    name does not resolve any more.
 
     :param peer: ``address``, ``port``, ``user``, ``host_keys`` (lines as in /etc/ssh/ssh_host_*_key.pub). The account and the
         keys come from the destination itself.
-    :raises MigrationError: ``invalid_name`` for an account or address that is none; ``channel_failed``.
+    :raises MigrationError: ``invalid_name`` for an account or address that is not valid; ``channel_failed``.
     """
     place: dict[str, t.Any] = {
         "address": valid_names.address(peer["address"]),
@@ -160,7 +161,7 @@ class Channel:
         self._destination = f"{self._user}@{self._address}"
 
     def _ssh(self, *more: str) -> list[str]:
-        """ssh up to where the address and a command follow.
+        """The beginning of a command line of ssh; the address and a command follow it.
 
         :param more: further options.
         """

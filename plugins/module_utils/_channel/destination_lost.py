@@ -4,10 +4,10 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""Whether a destination that a person has declared lost may be taken for that.
+"""Whether a destination that a person has declared lost may be treated as lost.
 
-Only one to which no connection can be made. A destination that refuses the key, whose agent cannot start or whose sshd is down
-is alive: it may have decided RUN, and then the copy runs there. So is one whose firewall turns the connection away.
+It may only when no connection to it can be made. A destination that refuses the key, whose agent cannot start or whose sshd is
+down is alive: it may have decided RUN, and then the copy runs there. So is one whose firewall turns the connection away.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _Connect = t.Callable[[t.Any, float], None]
 
 
 class TurnedAwayError(OSError):
-    """The machine itself has said that it takes no connection."""
+    """The machine itself has refused the connection."""
 
 
 def _turned_away(probe: socket.socket, address: str) -> bool:
     """Whether an error of a socket came from the machine that it was to be connected to.
 
-    To a program that is the same error as that of a router which cannot find the machine, or of a search for it in the own
-    network that nobody has answered. The kernel notes who has sent it: a packet names its sender.
+    A program gets the same error when a router cannot find the machine, or when nobody in the own network answers for its
+    address. The kernel notes who has sent the error: a packet names its sender.
     """
     level, option, place = _ORIGINS[probe.family]
     wanted = ipaddress.ip_address(address.partition("%")[0])
@@ -85,9 +85,9 @@ def _connect(found: t.Any, timeout: float) -> None:
 
 
 def sign_of_life(addresses: t.Iterable[str], port: int, connect: _Connect = _connect) -> tuple[str, str]:
-    """What a machine at one of some addresses does that shows that it is alive.
+    """Find out whether a machine at one of some addresses shows that it is alive.
 
-    ssh tells of the last address alone when a name has several, and does not tell who it was that refused a connection.
+    ssh reports only the last address when a name has several, and does not report who refused a connection.
 
     :param addresses: names, or addresses.
     :returns: the address, as numbers, and what the machine does; both empty where nothing can be reached anywhere.

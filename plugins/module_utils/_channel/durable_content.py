@@ -45,13 +45,14 @@ _PASSING = (INBOX, CHECKPOINT)
 
 
 def send(session: Session, passes: t.Callable[[], int], *, seconds: float) -> int:
-    """On the source: bring the content up to date, and have it flushed on the destination.
+    """On the source: send the content, and have the destination flush it to its disks.
 
     :param passes: sends the content and returns the bytes sent; while the original stands still it has a bound of its own
         (``transfer.send_frozen``), as a destination whose disk hangs answers rsync's and SSH's own questions for ever.
     :param seconds: that the flush may take.
     :returns: the bytes sent.
-    :raises MigrationError: ``flush_failed`` where the destination cannot; ``destination_unreachable``; what *passes* raises.
+    :raises MigrationError: ``flush_failed`` where the destination cannot flush; ``destination_unreachable``; what *passes*
+        raises.
     """
     with Conversation(Channel(session), COMMAND) as conversation:
         with conversation.time_limit(_ANSWER_SECONDS):
@@ -63,7 +64,7 @@ def send(session: Session, passes: t.Callable[[], int], *, seconds: float) -> in
 
 
 def arriving(session: Session) -> Flush:
-    """On the destination: the file systems to flush, open from now on.
+    """On the destination: open the file systems that are to be flushed.
 
     They are those of everything whose content travels, and that of the ``data_root`` of what keeps the copy on this host, where
     there is one: the Docker Engine makes directories there, and files that say of which layers something consists, without

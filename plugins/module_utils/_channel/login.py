@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 # This code is private to the collection: it may change at any time.
-"""Whether an account of this host can be the channel's end: what its shell says at a login, and what sshd lets it do.
+"""Whether the channel can use an account of this host: what its shell prints at a login, and what sshd lets it do.
 
 Nobody logs in for it. The shell is started as sshd starts it for a command, and sshd is asked for its settings.
 """
@@ -26,7 +26,8 @@ _SHOWN = 80
 
 
 def _what_is_printed(run: Runner, account: pwd.struct_passwd) -> tuple[str, str]:
-    """What a command of the account prints that itself prints nothing, and why it cannot be run; each empty where all is well."""
+    """Run a command that prints nothing as the account. Return what is printed all the same, and why it cannot be run; each is
+    empty where all is well."""
     shell = account.pw_shell or "/bin/sh"
     environment = (
         *(f"HOME={account.pw_dir}", f"USER={account.pw_name}", f"LOGNAME={account.pw_name}", f"SHELL={shell}"),
@@ -60,7 +61,7 @@ def parse_sshd(settings: str, user: str) -> str:
 
 
 def look(run: Runner, user: str, address: str | None = None) -> Facts:
-    """What stands in the way of the channel's login, each empty where nothing does.
+    """What prevents the channel's login; each text is empty where nothing does.
 
     :param user: the account.
     :param address: where the login comes from, as this host sees it.

@@ -46,7 +46,8 @@ _SERVER_LONG = re.compile(
 _STALL_SECONDS = 120
 _TRANSFER_PREFIX = "transfer."
 _TARGETS = "targets.json"
-# Which directories the places were when they were named. Who may change a directory above one can put a link in its place.
+# Which directories the places were when they were named. Somebody who may change a directory above one can put a link in its
+# place.
 _IDENTITIES = "identities.json"
 # A name and no path: what it stands for is what the session has prepared under it, see :func:`set_targets`.
 _TARGET = re.compile(r"[a-z]+(/[a-zA-Z0-9][a-zA-Z0-9_.-]*)?/?")
@@ -110,7 +111,7 @@ def authorise(session: Session, user: str, public_key: str, agent: t.Sequence[st
 def _let_become_root(session: Session, user: str, command: str, runner: Runner) -> None:
     """Give an account a sudo rule for the agent's one command, for as long as the key is good for.
 
-    It is checked before it gets to where sudo reads it, or a sudo that does not understand it might serve nobody.
+    The rule is checked before it is put where sudo reads it: a sudo that does not understand it might refuse everybody.
 
     :raises MigrationError: ``channel_failed``.
     """
@@ -151,7 +152,8 @@ def revoke(session: Session, runner: Runner = run) -> None:
         # There is no such account any more.
         return
     except MigrationError:
-        # A session has to come to its end whatever an account makes of its own file. Without the sudo rule its key does nothing.
+        # A session has to come to its end whatever an account does to its own file. Without the sudo rule the key can do
+        # nothing.
         if user == "root":
             raise
 
@@ -167,7 +169,7 @@ def _sudoers_path(session: str) -> str:
 def set_targets(session: Session, targets: t.Mapping[str, str], own: t.Container[str] = ()) -> None:
     """Name the places into which the source may write, replacing what was named before.
 
-    :param own: those that we have made for us alone, in directories that others may change.
+    :param own: the names of places that this session made for itself alone, in directories that others may change.
     """
     for name in targets:
         if not _TARGET.fullmatch(name):
@@ -188,7 +190,8 @@ def _identity(path: str, *, own: bool) -> list[int] | None:
 
 
 def close_targets(session: Session) -> None:
-    """Let nothing in any more, and end what still comes in. It takes no room: what has to be removed may have filled the disk."""
+    """Receive nothing any more, and end the transfers that are running. This writes nothing to the disk, which may be full of
+    what has to be removed."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(session.memory_path(_TARGETS))
     end_transfers(session)
@@ -229,7 +232,8 @@ def _run_rsync(session: Session, argv: t.Sequence[str], target: str) -> int:
     only = tuple(identities.get(target.rstrip("/")) or (0, 0))
     # With this very process's own streams.
     with session.alive(), confinement.start(argv, argv[-1], only=only) as process, _noted(session, process.pid):
-        # Whoever closes the places removes them first, and ends what is noted then. What was started in between ends itself.
+        # close_targets() removes the places first, and then ends the processes that are noted. A process that was started in
+        # between ends itself here.
         if not os.path.exists(os.path.join(session.volatile, _TARGETS)):
             process.kill()
             process.wait()
@@ -251,7 +255,8 @@ def _noted(session: Session, pid: int) -> t.Iterator[None]:
 
 
 def end_transfers(session: Session) -> None:
-    """End what still takes in something for this session: an rsync or a conversation whose source may have lost its power."""
+    """End the processes that still receive something for this session: an rsync or a conversation whose source may have lost
+    its power."""
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(session.volatile):
             if name.startswith(_TRANSFER_PREFIX):

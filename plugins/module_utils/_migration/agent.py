@@ -7,8 +7,9 @@
 """The program that acts for a session: ``settle`` (watchdog), ``serve`` (channel), ``start``; ``open``, ``step`` and ``recover``
 for modules.
 
-It is a zip application in the session's directory, see ``_session/agent_package.py``. Exit codes: 0 done or nothing to do, 75 to
-be tried again (systemd does), anything else a failure that the journal of systemd tells.
+It is a zip application in the session's directory, see ``_session/agent_package.py``. Its exit code is 0 when it is done or has
+nothing to do. It is 75 when it has to be tried again, which systemd does. Any other code is a failure; the journal of systemd
+shows it.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def settle(session: Session) -> int:
         try:
             outcome = _settle(session)
         except MigrationError as exc:
-            # Who is stopped, or hangs, keeps the lock for ever.
+            # A process that is stopped, or hangs, keeps the lock for ever.
             if exc.code != "session_locked" or not session.end_holder():
                 raise
             outcome = _settle(session)
@@ -130,15 +131,15 @@ def _serve_handover(session: Session) -> t.Callable[[], None] | None:
 
 
 def step(session: Session, name: str) -> int:
-    """Do a step for a module (``_session/step_call.py``): parameters on standard input, what became of it on standard output, as
-    JSON."""
+    """Do a step for a module (``_session/step_call.py``). It reads the parameters from standard input and writes the result to
+    standard output, both as JSON."""
     from . import steps
 
     return _answer(lambda params: steps.run(name, session, params))
 
 
 def open_half(own: str, *, check_mode: bool) -> int:
-    """Open a half of a session for a module, as a step is done.
+    """Open a half of a session for a module, with input and output like those of a step.
 
     :param own: this program's file.
     """
@@ -148,7 +149,7 @@ def open_half(own: str, *, check_mode: bool) -> int:
 
 
 def recover(name: str) -> int:
-    """Do something to sessions after the fact for a module, as a step is done.
+    """Settle, decide or clean sessions for a module, with input and output like those of a step.
 
     :param name: see ``_migration/recovery.py``.
     """
@@ -170,14 +171,14 @@ def _answer(work: t.Callable[[dict[str, t.Any]], dict[str, t.Any]]) -> int:
 
 
 def main(argv: t.Sequence[str] | None = None) -> int:
-    """One of the forms that the usage tells."""
+    """Run one of the commands that the usage lists."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if len(arguments) == 2 and arguments[0] == "settle":
             try:
                 session = Session(arguments[1])
             except MigrationError as exc:
-                # Closed and gone while systemd still had the start in its queue, or cut off in the middle of that.
+                # The session was closed while systemd still had this start in its queue, or its closing was cut off.
                 sys.stderr.write(exc.message + "\n")
                 if exc.code == "session_unknown":
                     from .._session import watchdog

@@ -6,8 +6,8 @@
 
 """What a session does on the destination: let the source in, run the copy or refuse it, and take everything away again.
 
-``RUN`` or ``REFUSED``, written once, is the decision on which the source kills its copy or lets it go on. What the copy is of is
-its own to know, see ``_subjects/subject.py``.
+``RUN`` or ``REFUSED``, written once, is the decision on which the source kills its copy or lets it go on. Only the copy knows
+what it is a copy of, see ``_subjects/subject.py``.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def open_session(
 ) -> tuple[Session, list[str]]:
     """Begin the destination's half of a session and let the source's key in.
 
-    :param facts: ``kind``, what that says of the copy (``Kind.facts_of_copy``), and ``peer_name`` and ``ancestry`` of the
-        source's half.
+    :param facts: ``kind``, the facts of the copy that its kind gives (``Kind.facts_of_copy``), and ``peer_name`` and
+        ``ancestry`` of the source's half.
     :param agent: the file of the agent that runs this, and will act for the session.
     :returns: the session and this host's public host keys.
     """
@@ -50,7 +50,7 @@ def open_session(
         inbox = opened.memory_path("inbox")
         os.makedirs(inbox, mode=0o700, exist_ok=True)
         channel_server.set_targets(opened, {"inbox": inbox})
-        # First, so that there is never a key or a sudo rule that nobody takes away.
+        # The watchdog comes first, so that there is never a key or a sudo rule that nobody takes away.
         watchdog.arm(opened.id, (*command, "settle", opened.id))
         channel_server.authorise(opened, channel_user, public_key, command)
     except BaseException:
@@ -106,7 +106,7 @@ def _or_refused(copy: Copy, report: t.Callable[[MigrationError], None] | None = 
 
 
 def start(copy: Copy) -> dict[str, t.Any]:
-    """Restore a copy that runs then, prove that it is a restore, and decide RUN.
+    """Restore a copy that cannot be held, so that it runs at once. Prove that it is a restore, and decide RUN.
 
     :returns: the copy's id, ``processes``, ``recognised``, ``seconds`` of the restore, ``warnings``.
     :raises MigrationError: what went wrong; the session is REFUSED then, and nothing of it runs here.
@@ -133,7 +133,7 @@ def _require_undecided(session: Session) -> None:
 
 
 def serve_handover(copy: Copy, source: t.BinaryIO, answers: t.BinaryIO) -> channel_server.Afterwards | None:
-    """The frozen time of what can be held: take the checkpoint in, hold the copy, let it go. See ``_channel/messages.py``.
+    """The handover of a copy that can be held: receive the checkpoint, hold the copy, let it run. See ``_channel/messages.py``.
 
     A source that closes the connection decides nothing: a copy that is held then stays held until the source asks for the
     decision, or the watchdog refuses it. The same is true of a source that sends nothing any more: only what arrives from it
@@ -199,7 +199,7 @@ def _hold(
             )
         # All of it has come. What is written from here on would be on no disk, or in files of a copy that runs.
         channel_server.close_targets(copy.session)
-        # What was made is taken away with it: nothing of it may be kept busy by us.
+        # The flush ends first: what was made here is taken away afterwards, and we must not keep it busy.
         with _or_refused(copy, failure_report.send), flush:
             return copy.hold(received, request["manifest"], request, flush)
 
@@ -249,10 +249,10 @@ def _decision_answer(session: Session, reason: str = "") -> dict[str, t.Any]:
 
 
 def finish(copy: Copy) -> list[str]:
-    """What follows RUN. May be repeated until the copy has been handed to its keeper, and not after that: see
+    """Do what follows RUN. This may be repeated until the copy has been handed to its keeper, and not after that: see
     :func:`_hand_to_keeper_once`.
 
-    :returns: why an old copy is left alone, for a person; ``cleanup.yml`` says it again.
+    :returns: the reasons why old copies are left alone, as sentences for a person; ``cleanup.yml`` gives them again.
     """
     # The files are the copy's own from here on.
     channel_server.close_targets(copy.session)
@@ -272,7 +272,7 @@ def _remove_secrets(session: Session) -> None:
 def refuse(copy: Copy, reason: str) -> str:
     """Decide REFUSED unless RUN has been decided, and take away what this session made here, once.
 
-    Where it was cut off it begins again. What has to be left is noted with the phase.
+    Where this was cut off, it begins again. What has to be left here is noted with the phase.
 
     The decision is written before the copy is killed, and sent only after that: a source that reads REFUSED through the channel
     may thaw what is moved.
@@ -294,7 +294,7 @@ def refuse(copy: Copy, reason: str) -> str:
 
 
 def _end_copy(copy: Copy) -> None:
-    """REFUSED is decided: let nothing more come in, and leave nothing of the copy that could run.
+    """After REFUSED: receive nothing any more, and leave nothing of the copy that could run.
 
     :raises MigrationError: ``kill_failed``.
     """
@@ -366,7 +366,7 @@ def source_is_done(copy: Copy) -> dict[str, t.Any]:
 
 
 def settle(copy: Copy, *, source_knows: bool = False) -> str | None:
-    """Bring the destination's half to its end. The caller holds its lock.
+    """Bring the destination's half to its end. The caller holds the session's lock.
 
     :param source_knows: whether the source knows the outcome. Until it does, the decision stays here to be asked for. The channel
         and a watchdog that seldom looks stay as well while the key is valid. After that only the decision stays, and recover.yml
@@ -379,7 +379,7 @@ def settle(copy: Copy, *, source_knows: bool = False) -> str | None:
         if source_knows and decision == REFUSED:
             session.close(keep=_has_left(session), other_host_knows=True)
         return decision
-    # A source that was never told that this host is ready can never have handed over: it has nothing to ask.
+    # A source that does not know that this host is ready cannot have handed over: it has nothing to ask.
     may_ask = session.reached("created") is not None
     if _decide(copy, "nobody finished it") == RUN:
         _hand_to_keeper_once(copy)
@@ -396,12 +396,12 @@ def settle(copy: Copy, *, source_knows: bool = False) -> str | None:
 
 
 def _hand_to_keeper_once(copy: Copy) -> bool:
-    """Do what follows RUN, once. From then on the copy is its owner's, who may stop it, update it or move it on.
+    """Do what follows RUN, once. From then on the copy belongs to its owner, who may stop it, update it or move it on.
 
     The half may be looked at for a day after that, until its source knows the decision. If it were handed to its keeper once
     more, that would start what has been moved on by then, or what its owner has stopped.
 
-    :returns: whether it was left to be done.
+    :returns: whether it had not been done before.
     """
     session = copy.session
     if os.path.exists(session.path(WITH_KEEPER)):
@@ -413,10 +413,10 @@ def _hand_to_keeper_once(copy: Copy) -> bool:
 
 
 def finish_arrival(kind: Kind, copy_id: str) -> bool:
-    """Do what follows RUN for the move that has brought something here, before it is moved on.
+    """Finish the move that has brought something here, before it is moved on to another host.
 
     :param copy_id: its id.
-    :returns: whether anything was left to be done.
+    :returns: whether anything had not been done before.
     :raises MigrationError: ``session_locked``; what prevents it.
     """
     done = False
@@ -431,16 +431,17 @@ def finish_arrival(kind: Kind, copy_id: str) -> bool:
 
 
 def _has_left(session: Session) -> bool:
-    """Whether a refusal could not take all away, which somebody should read."""
+    """Whether a refusal had to leave something here, so that a person should read its record."""
     return bool(session.data("refused").get("left"))
 
 
 def close(session: Session, *, keep: bool = False) -> None:
-    """End the session on this host; one that runs here leaves its record, a refused one that its source knows of nothing.
+    """End the session on this host. A session whose copy runs here leaves its record. A refusal that its source knows of leaves
+    nothing.
 
-    Unless something of that had to be left here: then its record stays for a person to read, as others do.
+    Where a refusal had to leave something here, its record stays too, for a person to read.
 
-    The watchdog goes last: it finishes what is cut off before.
+    The watchdog is disarmed last: when this is cut off before that, the watchdog finishes it.
 
     :param keep: whether the record stays in any case, for a source that does not know of it.
     """

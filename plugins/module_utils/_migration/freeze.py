@@ -13,7 +13,7 @@ import time
 from .._session import watchdog
 from .._subjects.subject import Original
 
-# How often a freeze is tried again because something was in the way that may go by itself.
+# How often a freeze is tried again because of something that may end by itself.
 FOREIGN_ATTEMPTS = 20
 _PAUSE_SECONDS = 0.25
 
@@ -24,9 +24,9 @@ def now() -> float:
 
 
 def freeze(original: Original) -> None:
-    """Put aside what would start the original again by itself, and freeze it.
+    """Put aside what would start the original again by itself, then freeze it.
 
-    :raises MigrationError: what :meth:`Original.in_the_way` says when something keeps being in the way.
+    :raises MigrationError: that of :meth:`Original.in_the_way` when something prevents the freeze at every attempt.
     """
     session = original.session
     session.enter("arming", **original.make_ready())

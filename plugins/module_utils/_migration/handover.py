@@ -4,10 +4,10 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""The frozen time of what can be held, on the source: from the freeze to the end of the old copy in one go.
+"""The handover of what can be held, on the source: from the freeze to the end of the old copy in one step.
 
-Everything that can be made ready is ready before: the connection stands, the destination's agent is loaded and waits, the
-call that starts the copy waits for its checkpoint. See ``destination.serve_handover`` for the other end.
+Everything that can be prepared is prepared before the freeze: the connection is open, the destination's agent is loaded and
+waits, and the call that starts the copy waits for its checkpoint. See ``destination.serve_handover`` for the other end.
 """
 
 from __future__ import annotations
@@ -84,12 +84,12 @@ def _of_copy(answer: messages.Message) -> tuple[dict[str, t.Any], timeline.Event
 
 
 def hand_over(original: Original) -> dict[str, t.Any]:
-    """Freeze, dump, send, have it held there, decide, have it let go there, end the old copy.
+    """Freeze the original, dump and send it, have the copy held, decide, have the copy let go, and end the old copy.
 
-    A failure before the decision lets the original go on here at once.
+    When something fails before the decision, the original goes on here at once.
 
     :returns: ``gap``, ``seconds`` of ``dump``, ``transfer``, ``restore`` and ``flush``, ``bytes``, ``checkpoint_bytes``,
-        ``processes``, ``recognised``, ``timeline``, ``warnings``, and what the dump tells more.
+        ``processes``, ``recognised``, ``timeline``, ``warnings``, and the report of the dump.
     :raises MigrationError: what went wrong; ``refused`` when the destination refused after the decision.
     """
     original.require_held(True)

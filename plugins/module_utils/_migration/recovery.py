@@ -4,7 +4,7 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""Sessions after the fact: settling the unfinished; removing what the others have kept. ``_session/stories.py`` finds and tells
+"""Settle sessions that are unfinished, and remove what finished ones have kept. ``_session/stories.py`` finds and describes
 them."""
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from . import destination, source
 # Seconds in which a destination that was declared lost is asked for its decision. More than ssh takes for an attempt to connect,
 # so that it is ssh which tells what became of that.
 _LOST_SECONDS = 20.0
-# Seconds that the keeper of what is moved has to answer, before it is left to itself.
+# Seconds that the keeper of what is moved has to answer, before the session is settled without it.
 _KEEPER_SECONDS = 10.0
 
 
@@ -69,7 +69,7 @@ def settle(
     :param other_half_settled: the other host's half has come to its end: for destination halves, the source knows the outcome.
     :param destination_lost: the id of a session whose destination a person has declared dead.
     :param destination_decision: what :func:`decide` has returned on the destination, carried here.
-    :raises MigrationError: ``session_busy`` for one that is alive; what kept one from being settled.
+    :raises MigrationError: ``session_busy`` for a session at work; the error that kept a session from being settled.
     """
     open_ones = session_stories.unsettled(session, name, role, other_half_settled=other_half_settled)
     _require_decision(destination_decision)
@@ -82,7 +82,7 @@ def settle(
                 carried = destination_decision if (destination_decision or {}).get("session") == found.id else None
                 _settle_one(found, wait, other_half_settled, found.id == destination_lost, carried)
             except MigrationError as exc:
-                # One that cannot be settled must not keep the others from it.
+                # A session that cannot be settled must not keep the others from being settled.
                 failures.append(exc)
     if failures:
         first = failures[0]
@@ -95,7 +95,7 @@ def settle(
 
 def _await_end_of_lease(session: Session, wait: float) -> None:
     deadline = time.monotonic() + wait
-    # Who asks for a session to be settled need not wait as long as the watchdog does where nothing is frozen.
+    # Where nothing is frozen, the watchdog waits longer than a caller of this has to.
     while session.silence < LEASE_SECONDS and not session.ended:
         if time.monotonic() >= deadline:
             raise MigrationError(
@@ -108,7 +108,7 @@ def _await_end_of_lease(session: Session, wait: float) -> None:
 
 
 def _require_decision(carried: t.Mapping[str, t.Any] | None) -> None:
-    """Refuse what is no decision of a destination, before anything is done because of it.
+    """Refuse what is not the decision of a destination, before anything is done because of it.
 
     :raises MigrationError: ``invalid_decision``, ``invalid_session``, ``invalid_id``.
     """
@@ -186,10 +186,10 @@ def decide(session: str) -> dict[str, t.Any]:
 def clean(*, session: str | None, name: str | None, check_mode: bool) -> dict[str, t.Any]:
     """Remove the old copies that finished sessions have kept on their source. Data is left alone.
 
-    The record of a move stays (a few lines without secrets): it is how a later move back knows whose data lies here. It goes when
-    it is not needed any more, which its kind knows. The record of a session that moved nothing goes at once, but for a refusal of
-    which the source does not know, and for a destination that was declared lost, where a copy may have to be removed: these go
-    only when a person names the session.
+    The record of a move stays (a few lines without secrets): from it a later move back knows whose data lies here. It is
+    removed when its kind does not need it any more. The record of a session that moved nothing is removed at once. There are
+    two exceptions: a refusal of which the source does not know, and a destination that was declared lost, where a copy may have
+    to be removed. Their records are removed only when a person names the session.
 
     :raises MigrationError: ``old_copy_in_use`` for old copies that somebody has started again or renamed, when all else is done.
     """

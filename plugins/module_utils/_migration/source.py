@@ -7,7 +7,7 @@
 """What a session does on the source: open, freeze, dump, hand over, and in the end kill the old copy or let it go on.
 
 Each function is one step of the journal (see ``_session/session.py``) and may be repeated. Until ``GO_SENT`` is decided the
-source may give up on its own; after it only the destination's answer counts. What is moved is the original's own to know, see
+source may give up on its own; after it only the destination's answer counts. Only the original knows what is moved, see
 ``_subjects/subject.py``.
 """
 
@@ -39,15 +39,15 @@ _REVOKED_SECONDS = 60.0
 
 
 def find(kind: Kind, params: Params, *, arrived: bool) -> Found:
-    """What is to be moved, looked at and movable as far as this host can tell.
+    """Find what is to be moved, and refuse it where this host can see that it cannot be moved.
 
     :param params: of the module: its name under the noun of the kind, and what the kind reads.
-    :param arrived: whether to do first what the move that has brought it here has left to be done.
-    :raises MigrationError: ``cannot_move`` with all findings; what the kind says of one that is not there.
+    :param arrived: whether to finish first the move that has brought it here.
+    :raises MigrationError: ``cannot_move`` with all findings; the error of its kind when there is none of that name.
     """
     name = valid_names.subject_name(kind.noun, params[kind.noun])
     found = kind.find(name)
-    # That would else be done to what is being moved, or has been.
+    # Else the end of that move would be done to something that is being moved, or has been moved.
     if found is not None and arrived and destination.finish_arrival(kind, found.id):
         found = kind.find(name)
     if found is None:
@@ -115,7 +115,7 @@ def probe(session: Session) -> dict[str, t.Any]:
 
 
 def prepared(original: Original, *, close_connections: bool) -> list[str]:
-    """Note that the destination has made room, and what the move is going to do with the original.
+    """Note that the destination is ready, and what the move is going to do with the original.
 
     :param close_connections: see ``Original.prepare``.
     :returns: what a person should know.
@@ -131,16 +131,17 @@ def prepared(original: Original, *, close_connections: bool) -> list[str]:
 
 
 def dump(original: Original) -> Dumped:
-    """Dump the frozen original, and make sure that nothing can run it before we say so."""
+    """Dump the frozen original, and make sure that nothing can run it until this session lets it."""
     dumped = original.dump()
     original.session.enter("dumped", held=dumped.stopped, bytes=dumped.size)
     return dumped
 
 
 def send_checkpoint(original: Original) -> int:
-    """The last pass while everything stands still, where a copy cannot be held: content, checkpoint, manifest.
+    """Send the last pass where a copy cannot be held: content, checkpoint and manifest, while everything is frozen.
 
-    All of it is on the destination's disk then. The checkpoint need not be, but lies on the same file system as other content.
+    All of it is on the destination's disk when this returns. The checkpoint need not be there, but it lies on the same file
+    system as other content.
 
     :returns: the bytes sent.
     """
@@ -179,7 +180,8 @@ def go(original: Original) -> None:
 
 
 def commit(original: Original, decision: t.Mapping[str, t.Any], times: timeline.Both | None = None) -> None:
-    """The destination runs it: kill the old copy without letting it run again, and keep what is left under another name.
+    """The copy runs on the destination: kill the old copy without letting it run again, and keep what is left under another
+    name.
 
     :param decision: the destination's answer, see ``destination.make_decision``.
     :param times: of the frozen time, where one step has seen all of it.
@@ -201,8 +203,8 @@ def commit(original: Original, decision: t.Mapping[str, t.Any], times: timeline.
 def abort(original: Original, *, destination_lost: bool = False) -> None:
     """Let the source go on as if nothing had happened. May be repeated until it went through.
 
-    Only to be called when ABORT is decided, or when the destination has answered REFUSED, or when a person has declared it
-    dead and fenced.
+    Call this only when ABORT is decided, when the destination has answered REFUSED, or when a person has declared the
+    destination dead and fenced.
     """
     # Before that nothing has been done to it.
     if original.session.reached("arming"):
@@ -212,9 +214,9 @@ def abort(original: Original, *, destination_lost: bool = False) -> None:
 
 
 def reach(original: Original, seconds: float) -> None:
-    """Connect to the keeper of the original. Where that does not answer, do of an abort what cannot wait for it.
+    """Connect to the keeper of the original. Where the keeper does not answer, do the part of an abort that cannot wait for it.
 
-    :param seconds: that the keeper has to answer, and the destination, where its decision is needed.
+    :param seconds: the time that the keeper has to answer, and also the destination where its decision is needed.
     :raises MigrationError: ``engine_unreachable`` ...
     """
     try:
@@ -226,7 +228,7 @@ def reach(original: Original, seconds: float) -> None:
 
 
 def abort_alone(original: Original, timeout: float) -> None:
-    """What of an abort cannot wait for the keeper of the original, which does not answer: the service goes on, if it may.
+    """Do the part of an abort that cannot wait for a keeper which does not answer: the service goes on, if it may.
 
     :param timeout: seconds to wait for the destination's decision, where that is needed.
     :raises MigrationError: when that decision cannot be had now, or is RUN.
@@ -263,7 +265,7 @@ def close_destination_half(session: Session) -> bool:
 def close(session: Session) -> None:
     """End the session on this host: channel, secrets and watchdog go; the record stays.
 
-    The watchdog goes last: it finishes what is cut off before.
+    The watchdog is disarmed last: when this is cut off before that, the watchdog finishes it.
     """
     with contextlib.suppress(MigrationError):
         Channel(session).disconnect()
@@ -310,7 +312,7 @@ def settle(
     other_half_settled: bool = False,
     decision: t.Mapping[str, t.Any] | None = None,
 ) -> str | None:
-    """Bring a session to its end, whatever state it is in. The caller holds its lock.
+    """Bring a session to its end, whatever state it is in. The caller holds the session's lock.
 
     The original, or its copy, is where it belongs when this returns; the session itself stays open, in the watchdog's care, until
     the destination knows the outcome, so that nothing is left there either.

@@ -4,7 +4,7 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""What modules do with a session that is open: each step by its name.
+"""The steps that modules do with an open session, by their names.
 
 The session's agent runs them (``_migration/agent.py``), asked by ``_session/step_call.py``. Each works under the session's lock.
 Parameters and results are those of the module, plain data.
