@@ -6,8 +6,8 @@
 
 """The code that an agent is made of: packed on the control node, sent with a module's arguments, unpacked on the host.
 
-Ansible would send the same code as utils of the module, but look for them again in every run of a playbook (1.2 s of a processor
-for 135 files), and the module would carry them whether it needs them or not.
+Ansible could send the same code as utils of the module. But it would look for them again in every run of a playbook (1.2 s of a
+processor for 135 files), and the module would carry them even when it does not need them.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def of_directory(directory: str) -> Sources:
 
 
 def pack(sources: Sources) -> str:
-    """As a text for a module's arguments."""
+    """Pack sources into a text for a module's arguments."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for part, source in sorted(sources.items()):
@@ -59,9 +59,9 @@ def pack(sources: Sources) -> str:
 
 
 def unpack(packed: str) -> Sources:
-    """Back from :func:`pack`.
+    """Unpack what :func:`pack` has packed.
 
-    :raises ValueError: for what is no such text.
+    :raises ValueError: for any other text.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(base64.b64decode(packed, validate=True))) as archive:
@@ -71,7 +71,7 @@ def unpack(packed: str) -> Sources:
 
 
 def imported_parts(part: str, source: str, folders: t.Container[str]) -> set[str]:
-    """The collection's own utils that a source text imports anywhere in it, within functions as well.
+    """The collection's own utils that a source text imports, at its top or within functions.
 
     :param part: its own name, ``_host.tasks``.
     :param folders: the names of all folders, see :func:`folders_of`.

@@ -6,9 +6,9 @@
 
 """The agent's code as one file, and in the session's directory.
 
-The watchdog and the channel's forced command outlive every Ansible task and must not depend on what Ansible leaves behind,
-nor on another version of the collection coming along in mid-session. So the session carries its own copy, as a zip
-application for the interpreter that runs the modules.
+The watchdog and the channel's forced command outlive every Ansible task. They must not depend on files that Ansible leaves
+behind, nor change when another version of the collection is used in the middle of a session. So each session has its own copy,
+as a zip application for the interpreter that runs the modules.
 """
 
 from __future__ import annotations
@@ -42,14 +42,15 @@ raise SystemExit(main(sys.argv[1:]))
 
 
 def keep(directory: str, packed: str) -> str:
-    """The agent as a file, made where there is none yet of this code for this interpreter: that takes 0.4 s of a processor.
+    """Return the agent as a file. It is made when there is none yet of this code for this interpreter, which takes 0.4 s of a
+    processor.
 
-    A session copies it, and opening a half needs it no longer than that.
+    A session makes its own copy of it; after that the file is not needed for the session any more.
 
     :param directory: of root alone, in memory; made if need be. Agents of other versions go when nobody has used them for a day.
     :param packed: its code, see ``_session/agent_code.py``.
     :returns: the file.
-    :raises ValueError: where that is no such code.
+    :raises ValueError: where *packed* is not such code.
     """
     key = hashlib.sha256(importlib.util.MAGIC_NUMBER + packed.encode("ascii", "replace"))
     for needed in (os.path.dirname(directory), directory):
@@ -78,7 +79,7 @@ def build(sources: Sources) -> bytes:
         for folder in sorted(agent_code.folders_of(f"{PACKAGE}.{part}" for part in sources)):
             archive.writestr(f"{folder.replace('.', '/')}/__init__.py", "")
         for part, source in sorted(sources.items()):
-            # Compiled: nothing caches the code of a zip, and every word through the channel is a start of the agent
+            # Compiled: nothing caches the code of a zip, and every command through the channel is a start of the agent
             # (measured on the lab: 141 ms from source, 62 ms compiled). The interpreter is the one that will run it.
             archive.writestr(f"{PACKAGE}.{part}".replace(".", "/") + ".pyc", _compiled(part, source))
     return buffer.getvalue()
@@ -93,10 +94,10 @@ def _compiled(part: str, source: str) -> bytes:
 
 
 def install(session: Session, agent: str) -> tuple[str, ...]:
-    """Give a session the agent that runs this.
+    """Give a session its own copy of the agent that runs this.
 
     :param agent: its file.
-    :returns: the command line of the session's own.
+    :returns: the command line of the session's own agent.
     """
     with open(agent, "rb") as handle:
         durable.write(session.path(AGENT), handle.read())

@@ -4,7 +4,7 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""Who owns a thing that is moved: the one session of this host that is at work on it."""
+"""Which session of this host owns a thing that is moved. There is only one."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Claims:
 
     @contextlib.contextmanager
     def _one_at_a_time(self) -> t.Iterator[None]:
-        """One at a time changes who owns what: looking at an old claim and replacing it are two steps."""
+        """Only one process at a time changes claims: to look at an old claim and to replace it are two steps."""
         durable.make_directory(self._directory)
         fd = os.open(os.path.join(self._directory, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

@@ -4,10 +4,10 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""Who holds a session's lock: noted by the holder, and ended by the watchdog where it shows no sign of life any more.
+"""The process that holds a session's lock. It notes itself, and the watchdog ends it when it shows no sign of life any more.
 
-The kernel drops a lock with its holder, but one that is stopped (SIGSTOP, a debugger) or hangs does not die by itself, and the
-service that it has frozen would stand still for ever.
+The kernel releases a lock when its holder ends. But a holder that is stopped (SIGSTOP, a debugger) or hangs does not end by
+itself, and the service that it has frozen would stay frozen for ever.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def _look(pid: int) -> _Process | None:
 
 
 def note(path: str, *, step: bool) -> None:
-    """Note that this process has got the lock.
+    """Note that this process holds the lock.
 
-    :param path: in memory: what holds a lock does not outlive the boot.
-    :param step: one that shows signs of life, and not somebody who settles what such a one has left.
+    :param path: a file in memory: the holder of a lock does not outlive the boot.
+    :param step: whether this process does a step, and so shows signs of life. Else it settles what a step has left.
     """
     own = _look(os.getpid())
     # Of a session that is closed there is no directory any more; and without a note nobody is ended.
@@ -49,7 +49,8 @@ def note(path: str, *, step: bool) -> None:
 
 
 def _holders(lock: str) -> set[int]:
-    """The processes that hold a lock, by the kernel's word. Devices are left out: some file systems show others in stat()."""
+    """The processes that hold a lock, as /proc/locks lists them. Numbers of devices are not compared: some file systems show
+    others in stat()."""
     inode = str(os.stat(lock).st_ino)
     found = set()
     with open("/proc/locks", encoding="ascii") as handle:
@@ -62,14 +63,15 @@ def _holders(lock: str) -> set[int]:
 
 
 def end(lock: str, path: str, alive: t.Callable[[], bool]) -> bool:
-    """End the holder of a lock whose lease is over: a step that is stopped or silent, or one who settles and is stopped.
+    """End the holder of a lock whose lease has run out. That is a step that is stopped or silent, or a process that settles and
+    is stopped.
 
-    Only a process of ours: that of the note, holding the lock now, and not another of its number. CRIU and the engine are no
-    children of it and go on; what they do is waited for by whoever settles.
+    Only our own process is ended: the one in the note, if it holds the lock now and its number has not been used again. CRIU
+    and the engine are not its children and go on; whoever settles waits for them.
 
     :param lock: the file of the lock.
     :param path: of the note.
-    :param alive: whether there is a sign of life after all. Asked for some time, unless the holder is stopped.
+    :param alive: waits for some time whether there is a sign of life after all. It is not called when the holder is stopped.
     :returns: whether it was ended.
     """
     try:

@@ -4,7 +4,7 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""The moves that a thing has behind it: the ids that it had on other hosts, and what it left here."""
+"""Earlier moves of a thing: the ids that it had on other hosts, and what it left on this host."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .session import Session, id_key
 
 
 def ancestry(subject_id: str) -> list[str]:
-    """The ids under which a thing of this host lived before, on whatever host: newest first."""
+    """The ids that a thing of this host had before, on any host; the newest comes first."""
     for session in reversed(Session.all()):
         if session.role == DESTINATION and session.data("run").get(id_key(session.kind)) == subject_id:
             return [session.subject_id, *session.facts.get("ancestry", [])]
@@ -23,7 +23,7 @@ def ancestry(subject_id: str) -> list[str]:
 
 
 def past_of(ids: t.Collection[str]) -> list[Session]:
-    """Earlier sessions that moved a thing away from this host: what they left here is its own.
+    """Earlier sessions that moved a thing away from this host. What they left here belongs to that thing.
 
     :param ids: all ids that it has ever had.
     """

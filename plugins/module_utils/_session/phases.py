@@ -4,7 +4,7 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""The phases of a session on each of the two hosts, which may follow which, and the words that decide. Pure."""
+"""The phases of a session on each of the two hosts, which phase may follow which, and the decisions. Pure."""
 
 from __future__ import annotations
 

@@ -4,10 +4,11 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""Memory and disk that the sessions of this host are going to use: one reserves them before another one looks what is free.
+"""Memory and disk space that the sessions of this host are going to use. A session reserves it before another one looks how
+much is free.
 
-Several sessions may be under way at once. Each looks for room before it freezes anything, and uses it seconds or minutes later. A
-reservation is a file in the session's directory in memory: it ends with the session, and with the host.
+Several sessions may be at work at once. Each looks for space before it freezes anything, and uses it seconds or minutes later.
+A reservation is a file in the session's directory in memory: it ends with the session, and with the host.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _FILE = "reserved.json"
 
 
 class Reserved(t.NamedTuple):
-    """Bytes that are going to be used and are not yet."""
+    """Bytes that are going to be used and are not used yet."""
 
     memory: int
     disks: t.Mapping[int, int]
@@ -37,7 +38,7 @@ class Reserved(t.NamedTuple):
 
 @contextlib.contextmanager
 def in_turns(session: Session) -> t.Iterator[Reserved]:
-    """Look what is free, and reserve it, with no other session doing so.
+    """In this block, look how much is free and reserve it. No other session does so meanwhile.
 
     :returns: what the other sessions of this host have reserved and not yet used.
     """
@@ -54,11 +55,11 @@ def in_turns(session: Session) -> t.Iterator[Reserved]:
 def reserve(
     session: Session, *, memory: int = 0, disk: int = 0, directory: str = "", used_in: t.Sequence[str] = ()
 ) -> None:
-    """Reserve for a session, instead of what it had reserved before. To be called in the block of :func:`in_turns`.
+    """Reserve space for a session; this replaces what it had reserved before. Call it in the block of :func:`in_turns`.
 
     :param memory: bytes.
     :param disk: bytes on the file system of a directory.
-    :param used_in: directories: what lies in them has been taken out of the reservation.
+    :param used_in: directories: what lies in them counts as used already.
     """
     device = os.stat(directory).st_dev if directory else 0
     entry = {"memory": memory, "disk": disk, "device": device, "used_in": list(used_in)}

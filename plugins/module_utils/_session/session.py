@@ -8,12 +8,13 @@
 
 A session has two directories, both 0700:
 
-* ``/var/lib/livemigrate/SESSION`` on a real disk: ``session.json`` (what it is about, written once), ``journal`` (one
-  JSON line per phase), ``decision`` (one word, written once), the channel's key, the agent;
+* ``/var/lib/livemigrate/SESSION`` on a real disk: ``session.json`` (what it is about, written once), ``journal`` (one JSON line
+  per phase), ``decision`` (written once), the channel's key, the agent;
 * ``/run/livemigrate/SESSION`` in memory: what must not reach a disk (what describes the thing that is moved, fingerprints).
 
 The decision is what makes a migration atomic. The source's is ``GO_SENT`` or ``ABORT``, the destination's is ``RUN`` or
-``REFUSED``; each is published with link(), so that of two that decide at the same moment one learns that it lost.
+``REFUSED``; each is published with link(), so that when two processes decide at the same moment, one of them learns that the
+other was first.
 """
 
 from __future__ import annotations
@@ -64,12 +65,12 @@ _KEPT_AFTER_CLOSE = frozenset({"session.json", "journal", "decision"})
 
 
 def id_key(kind: str) -> str:
-    """Under which key records, words between the hosts and results of modules have the id of something of a kind."""
+    """The key of the id of a thing of this kind, in records, in messages between the hosts and in results of modules."""
     return f"{kind}_id"
 
 
 def name_key(kind: str) -> str:
-    """The same for its name."""
+    """The key of its name, in the same places."""
     return f"{kind}_name"
 
 
@@ -136,7 +137,7 @@ class Session:
             shutil.rmtree(self.directory)
             shutil.rmtree(self.volatile, ignore_errors=True)
             raise
-        # Room that is given up when the disk is full: the word that lets a frozen service go on must find a place.
+        # Space that is given up when the disk is full: the decision that lets a frozen service go on must find a place.
         durable.write(self.path("ballast"), os.urandom(_BALLAST_BYTES))
         self.renew()
         self._append("opened", {})
@@ -158,7 +159,7 @@ class Session:
 
     @property
     def kind(self) -> str:
-        """What kind of thing is moved: the word by which people call it, see ``_subjects/by_kind.py``."""
+        """The noun of the kind of thing that is moved, see ``_subjects/by_kind.py``."""
         return str(self.facts.get("kind", FIRST_KIND))
 
     @property
@@ -187,7 +188,7 @@ class Session:
             return None
 
     def release_claim(self) -> None:
-        """Let another session have what this one has moved."""
+        """Release the claim, so that another session may move the same thing."""
         self._claims.release(self.subject_id, self.id)
 
     # -- places ------------------------------------------------------------------------------------------------
@@ -197,7 +198,8 @@ class Session:
         return os.path.join(self.directory, *parts)
 
     def keep_out_of_swap(self) -> None:
-        """Have the kernel never swap out what is kept in memory for it, where it can. To be called once, first of all."""
+        """Keep the session's files in memory out of swap, where the kernel can do that. Call it once, before anything is
+        written there."""
         if memory_filesystem.keep_out_of_swap(self.volatile):
             # What was in the directory is below it.
             self.renew()
@@ -251,7 +253,7 @@ class Session:
         return dict(entry["data"]) if entry else {}
 
     def enter(self, phase: str, **data: t.Any) -> None:
-        """Note a phase durably. Entering the phase one is in changes nothing, so that every step can be repeated.
+        """Note a phase durably. To enter the current phase again changes nothing, so that every step can be repeated.
 
         :raises MigrationError: ``illegal_transition``.
         """
@@ -344,9 +346,11 @@ class Session:
 
     @contextlib.contextmanager
     def locked(self, timeout: float = 30.0, *, alive: bool = True) -> t.Iterator[None]:
-        """Only one at a time works on a session. The kernel drops the lock with its holder, however that dies.
+        """Hold the session's lock: only one process at a time works on a session. The kernel releases the lock when its holder
+        ends, however that happens.
 
-        :param alive: whether holding it is a sign of life. The watchdog's own attempts are none, or it would wait for itself.
+        :param alive: whether to hold the lock is a sign of life. The watchdog's own attempts are none, else it would wait for
+            itself.
         :raises MigrationError: ``session_locked`` after *timeout* seconds.
         """
         fd = os.open(self.path(_LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -373,9 +377,11 @@ class Session:
             os.close(fd)
 
     def end_holder(self) -> bool:
-        """End who holds the lock and has shown no sign of life until the lease was over; returns whether there was one.
+        """End the process that holds the lock, if it has shown no sign of life until the lease had run out.
 
-        A step says that it is alive every quarter of a lease: one that is only slow gets the time for that once more.
+        A step renews the lease every quarter of it. A step that is only slow gets that time once more.
+
+        :returns: whether there was such a process.
         """
 
         def shows_life() -> bool:
@@ -390,7 +396,7 @@ class Session:
 
     @contextlib.contextmanager
     def alive(self) -> t.Iterator[None]:
-        """Renew the lease meanwhile: a long dump or transfer must not look like an abandoned session."""
+        """Renew the lease while this block runs: a long dump or transfer must not look like an abandoned session."""
         stop = threading.Event()
 
         def beat() -> None:
@@ -417,13 +423,13 @@ class Session:
         return LEASE_SECONDS if self.phase in ("run", "refused") else PREPARING_LEASE_SECONDS
 
     def renew(self) -> None:
-        """A sign of life: the watchdog leaves the session alone for some time from now."""
+        """Give a sign of life: the watchdog leaves the session alone for some time from now on."""
         self._lease(self._lease_seconds())
 
     def rest(self, seconds: float) -> None:
         """Let the watchdog leave the session alone for that time, or until this host starts again.
 
-        It is no sign of life: nobody is at work on the session, and who wants to settle it need not wait.
+        This is no sign of life: nobody is at work on the session, and somebody who wants to settle it need not wait.
         """
         self._lease(seconds, rests=True)
 
@@ -457,7 +463,7 @@ class Session:
 
     @property
     def silence(self) -> float:
-        """Seconds since its last sign of life; a reboot counts as for ever."""
+        """Seconds since its last sign of life; infinite after a reboot."""
         if self.lease_left == 0:
             return float("inf")
         with contextlib.suppress(FileNotFoundError):
@@ -474,7 +480,8 @@ class Session:
     # -- the end -----------------------------------------------------------------------------------------------
 
     def close(self, *, keep: bool, other_host_knows: bool = False) -> None:
-        """End it: secrets and tools go, the claim is released. Cut off anywhere, it may be repeated: see :meth:`close_again`.
+        """End the session: delete secrets and tools, and release the claim. If this is cut off, it may be repeated: see
+        :meth:`close_again`.
 
         :param keep: whether session.json, journal and decision stay, as the record of what happened (no secrets in it).
         :param other_host_knows: whether the other host knows the outcome, so that a record which stays is for people alone.
@@ -505,11 +512,11 @@ class Session:
         _remove_all_but(self.directory, _KEPT_AFTER_CLOSE)
 
     def close_again(self) -> None:
-        """Finish the closing of a session that is closed by its journal."""
+        """Finish the closing of a session whose journal says that it is closed."""
         self.close(keep=self.data("closed").get("keep", True))
 
     def summary(self) -> dict[str, t.Any]:
-        """What a person or playbook may know of it."""
+        """The facts of the session for a person or a playbook."""
         return {
             "session": self.id,
             "role": self.role,
@@ -539,7 +546,7 @@ def _remove_all_but(directory: str, names: t.Container[str]) -> None:
 
 
 def remove_remains(session: str, *, state_root: str = STATE_ROOT, volatile_root: str = VOLATILE_ROOT) -> None:
-    """Remove what is left of a session that is none any more, because it has no session.json."""
+    """Remove what is left of a session that has no session.json any more."""
     directory = os.path.join(state_root, valid_names.session_id(session))
     memory_filesystem.remove(os.path.join(volatile_root, session))
     if os.path.isdir(directory) and not os.path.exists(os.path.join(directory, "session.json")):

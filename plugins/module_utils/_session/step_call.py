@@ -4,13 +4,13 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""How a module has a session opened, or a step of an open one done: by the session's own agent.
+"""How a module opens a session, or does a step of an open one: it calls an agent.
 
-The agent has all the code, compiled, and the version of it that has opened the session. A module that carried that code itself
-would be packed by Ansible, sent and compiled again for each step: 0.3 to 0.5 s of a processor on the host and as much on the
-control node (measured; nine steps are a move). Who opens a session gets all of the code as an argument, from the action plugin,
-and makes the agent of it, once for all sessions of this version. It runs none of it but by the agent, which so has shown that it
-works. What is done to sessions after the fact is done by an agent of the caller's version as well.
+The agent has all the code, compiled, in the version that has opened the session. If a module carried that code itself, Ansible
+would pack it, send it and compile it again for each step: 0.3 to 0.5 s of a processor on the host and as much on the control
+node (measured; a move has nine steps). The module that opens a session gets all of the code as an argument, from the action
+plugin, and makes the agent from it, once for all sessions of this version. It runs that code only by the agent, and so finds
+out whether the agent works. An agent of the caller's version also settles, decides and cleans sessions.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .session import Session
 def call(session: Session, name: str, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     """Do a step of a session.
 
-    The agent goes on when its caller is ended: half a step is harder to tidy up than a whole one.
+    The agent goes on when its caller is ended: after half a step there is more to tidy up than after a whole one.
 
     :param name: see ``_migration/steps.py``.
     :param params: plain data.
@@ -71,7 +71,7 @@ def open_half(params: t.Mapping[str, t.Any], code: str | None, *, check_mode: bo
 
 
 def recover(name: str, params: t.Mapping[str, t.Any], code: str | None) -> dict[str, t.Any]:
-    """Have an agent of the caller's version do something to sessions after the fact.
+    """Have an agent of the caller's version settle, decide or clean sessions.
 
     :param name: see ``_migration/recovery.py``.
     :param params: plain data.
@@ -112,9 +112,9 @@ def _run(command: t.Sequence[str], params: t.Mapping[str, t.Any]) -> subprocess.
 
 
 def _answer(done: subprocess.CompletedProcess[bytes]) -> dict[str, t.Any] | None:
-    """What the agent has answered; None where it has not.
+    """The agent's answer; None where there is none.
 
-    :raises MigrationError: what it tells of.
+    :raises MigrationError: the failure in the answer.
     """
     try:
         answer = json.loads(done.stdout)

@@ -4,10 +4,10 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""What sessions a host has, and what became of them in words.
+"""The sessions of a host, each with a sentence that says what became of it.
 
-Apart from ``_migration/recovery.py``, which acts on them: nearly every playbook looks at the sessions first, and most find
-nothing to do.
+``_migration/recovery.py`` acts on them. That is another module, because nearly every playbook looks at the sessions first, and
+most find nothing to do.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def must_be_reported(session: Session) -> bool:
 
 
 def left(session: Session) -> list[str]:
-    """What a refusal has not taken away, and why, a sentence each."""
+    """What a refusal has not taken away, and why: a sentence for each thing."""
     return [str(one) for one in session.data("refused").get("left", ())]
 
 
@@ -123,7 +123,7 @@ def chosen(session: str | None, name: str | None, kind: str = FIRST_KIND) -> lis
 
 
 def _is_of(session: Session, name: str) -> bool:
-    """Whether a session is about what a person calls by its name, its id, or the beginning of that."""
+    """Whether a session moves the thing that has this name, this id, or an id that begins so."""
     return session.subject_name == name or (len(name) >= 12 and session.subject_id.startswith(name))
 
 
@@ -147,9 +147,9 @@ def stories(session: str | None = None, name: str | None = None) -> list[dict[st
 
 
 def moved(name: str, is_here: t.Callable[[str], bool], kind: str = FIRST_KIND) -> dict[str, t.Any] | None:
-    """Where a thing that is not here any more has been moved to by the newest session of its name, or None.
+    """Where the newest session of a name has moved the thing that is not here any more; None where there is no such session.
 
-    :param is_here: whether there is one of that name on this host; asked only where one has been moved away.
+    :param is_here: whether there is a thing of that name on this host. It is called only when one has been moved away.
     :returns: ``peer``, ``session``, ``story``, and the id that it has there.
     """
     name = valid_names.subject_name(kind, name)

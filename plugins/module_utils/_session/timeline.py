@@ -4,10 +4,10 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""What happened when in the frozen time, on both hosts.
+"""The events of the frozen time on both hosts, with their times.
 
-It is noted in memory, and written into the journal when nothing stands still any more: a line of the journal is a flush of the
-disk, which would be measured with the rest.
+Events are noted in memory, and written into the journal when nothing is frozen any more. Each line of the journal is a flush of
+the disk, which would be measured with the rest.
 """
 
 from __future__ import annotations
@@ -80,10 +80,10 @@ class Both(t.NamedTuple):
 
     source: Events
     destination: Events
-    """It begins when the source has sent all, but for the way of one message."""
+    """It begins when the source has sent all, apart from the time that one message takes."""
 
     def report(self, running: float) -> list[dict[str, t.Any]]:
-        """Both as one, by the clock of the source.
+        """Both timelines as one, by the clock of the source.
 
         :param running: seconds until the copy ran.
         :returns: ``event``, ``host`` (``source`` or ``destination``) and ``seconds`` since the freeze began, by time.

@@ -4,20 +4,23 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""The watchdog of a host: systemd units that settle its sessions when nobody else does any more.
+"""The watchdog of a host: systemd units that settle its sessions when nobody else does.
 
-One timer looks for all sessions of the host, every few seconds, now and after every boot, as long as there is one. A look is a
-small shell program that reads leases (``Session.renew``) and starts no process while all sessions show signs of life. For each
-other one it starts an instance of a template service, which runs what that session has put down for it: the agent's ``settle``,
-of the version that the session began with. So sessions of different versions of this collection share nothing but
+One timer looks at all sessions of the host every few seconds, now and after every boot, as long as there is a session. Each
+time a small shell program reads the leases (``Session.renew``); while all sessions show signs of life it starts no process. For
+each session whose lease has run out it starts an instance of a template service. That runs the program which the session has
+left for it: the ``settle`` of the agent, in the version that the session began with. So sessions of different versions of this
+collection share only
 
 * the names below, and that a file of a session's id in SESSIONS_DIRECTORY is a shell program that settles it;
-* what a lease is: ``/run/livemigrate/SESSION/lease`` with the mark of the boot and the CLOCK_BOOTTIME of its end in seconds.
+* what a lease is: ``/run/livemigrate/SESSION/lease`` with the identity of the boot and the CLOCK_BOOTTIME of its end in
+  seconds.
 
-Whoever changes one of these takes other names for the units and the directory: both kinds can be at work side by side.
+Whoever changes one of these has to take other names for the units and the directory, because both versions can be at work side by
+side.
 
-The units are real files and not ``systemd-run`` ones, because what has to act after a reboot must outlive it. The services have
-no Restart= of their own: systemd before 244 refuses that for oneshot services, and one way to try again is enough.
+The units are real files and not made by ``systemd-run``: they have to act after a reboot, so they must outlive it. The services
+have no Restart= of their own: systemd before 244 refuses that for oneshot services, and one way to try again is enough.
 """
 
 from __future__ import annotations
@@ -145,12 +148,12 @@ def _sessions() -> str:
 
 
 def _place(session: str) -> str:
-    """What is run to settle a session. That it is there is what makes the watchdog look after it."""
+    """The file that is run to settle a session. The watchdog looks after a session when this file is there."""
     return os.path.join(_sessions(), session)
 
 
 def texts() -> dict[str, str]:
-    """What all sessions share: path to content."""
+    """The files that all sessions share: their content by their path."""
     look = os.path.join(WATCHDOG_DIRECTORY, "look")
     return {
         look: _LOOK_TEXT.format(sessions=_sessions(), pattern=_PATTERN, leases=VOLATILE_ROOT),
@@ -162,7 +165,7 @@ def texts() -> dict[str, str]:
 
 @contextlib.contextmanager
 def _one_at_a_time() -> t.Iterator[None]:
-    """The last session takes the units away; none may come meanwhile and rely on them."""
+    """The last session removes the units. No other session may begin meanwhile and rely on them."""
     fd = os.open(os.path.join(WATCHDOG_DIRECTORY, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
@@ -200,7 +203,7 @@ def _read(path: str) -> str | None:
 
 
 def _state(runner: Runner) -> dict[str, str]:
-    """What systemd says of the timer."""
+    """The state of the timer, from systemd."""
     answer = runner(["systemctl", "show", "--property=ActiveState,UnitFileState", TIMER])
     return dict(line.split("=", 1) for line in answer.stdout.splitlines() if "=" in line)
 
@@ -227,9 +230,9 @@ def prove(session: str, runner: Runner = run) -> None:
 
 
 def disarm(session: str, runner: Runner = run) -> None:
-    """Let the watchdog forget a session; with the last one it goes. Doing it twice is fine.
+    """Let the watchdog forget a session. With the last session the watchdog is removed. It is no error to do this twice.
 
-    The settling service may be the caller: it is left to end by itself.
+    The settling service may be the caller, so it is not stopped: it ends by itself.
     """
     _remove_former(session, runner)
     if not os.path.isdir(_sessions()):

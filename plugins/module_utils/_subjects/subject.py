@@ -4,15 +4,15 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""What the machine of a migration asks of the thing that is moved.
+"""The interface between the machine of a migration and the thing that is moved.
 
 The machine (``_migration/``, with ``_session/`` and ``_channel/`` below it) opens sessions, freezes, hands over, decides and
 recovers. It knows no containers. What it moves is an :class:`Original` on the source and a :class:`Copy` on the destination; a
-:class:`Kind` makes them. Each is made once, at the beginning of a step, and handed on: it may keep what does not change while the
-step goes on. Where something may have changed and must be looked at again, the name of the method says so.
+:class:`Kind` makes them. Each is made once, at the beginning of a step, and passed on: it may keep what does not change during
+the step. Where something may have changed and must be read again, the name of the method says so.
 
-Whatever may fail raises ``MigrationError``; where the machine does something of its own about an error, its code is named here.
-An order that is given here is part of the promise that nothing is lost and nothing runs twice.
+Every method may raise ``MigrationError``. Where the machine handles an error itself, the code of that error is named here.
+Where an order of actions is given here, it is needed so that nothing is lost and nothing runs twice.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ UNREACHABLE = "engine_unreachable"
 
 
 class Prepared(t.NamedTuple):
-    """What :meth:`Original.prepare` found out."""
+    """The result of :meth:`Original.prepare`."""
 
     data: dict[str, t.Any]
     """Plain data for the journal, with phase ``prepared``: whoever settles the session after a crash has it."""
@@ -44,7 +44,7 @@ class Prepared(t.NamedTuple):
 
 
 class Dumped(t.NamedTuple):
-    """What came of :meth:`Original.dump`."""
+    """The result of :meth:`Original.dump`."""
 
     stopped: list[int]
     """The processes that do not run when somebody else thaws them, see :meth:`Original.require_not_run_since_dump`."""
@@ -53,15 +53,15 @@ class Dumped(t.NamedTuple):
     seconds: float
     """That the dump itself took."""
     report: dict[str, t.Any]
-    """More that a module returns of it, plain data."""
+    """What else the module returns about the dump: plain data."""
 
 
 class Found(t.Protocol):
-    """Something that runs on this host, looked at once, before there is a session about it."""
+    """Something that runs on this host, as it was when it was looked at once, before there is a session for it."""
 
     @property
     def id(self) -> str:
-        """No two things of this host have the same, whatever their kinds. It can be the name of a file."""
+        """Its id. No two things of this host have the same id, whatever their kinds. It can be the name of a file."""
 
     @property
     def name(self) -> str:
@@ -75,15 +75,15 @@ class Found(t.Protocol):
         """
 
     def facts(self, params: Params) -> Result:
-        """What ``session.json`` says of it: id and name under the keys of its kind (``_session/session.py``), and whatever else a
-        later step needs. Plain data without secrets, it stays until cleanup.
+        """What ``session.json`` notes about it: its id and name under the keys of its kind (``_session/session.py``), and
+        everything else that a later step needs. This is plain data without secrets; it stays until cleanup.
 
         The machine itself reads ``data_root`` where it is there: a directory of this host that is flushed together with what the
         source sends, because the keeper notes things about the copy in it. And ``volumes``: names of data that stay behind.
         """
 
     def describe(self, session: Session) -> None:
-        """Write what the destination has to know into the directory ``outbox`` in the session's memory, which is sent to it."""
+        """Write what the destination has to know into the directory ``outbox`` in the session's memory, which is sent there."""
 
 
 class Original(t.Protocol):
@@ -95,8 +95,8 @@ class Original(t.Protocol):
 
     @property
     def can_be_held(self) -> bool:
-        """Whether its copy can be restored and held, with nothing of it having run, until RUN is decided. Else the copy runs from
-        the moment of its restore, and RUN is decided when it does."""
+        """Whether its copy can be held: restored, but without having run anything until RUN is decided. Else the copy runs from
+        the moment of its restore, and RUN is decided then."""
 
     def require_held(self, held: bool) -> None:
         """Refuse a step that is not for a copy of this sort.
@@ -117,64 +117,66 @@ class Original(t.Protocol):
         """The directories that travel with it, without its checkpoint; they stay the same for the whole session."""
 
     def prepare(self, *, close_connections: bool) -> Prepared:
-        """Look how it is now, and decide what the move is going to do with it. The copy is made by then, and not started.
+        """Read its state, and decide what the move is going to do with it. The copy has been made by then, and is not started.
 
-        :param close_connections: whether the user takes it that connections which cannot be kept are closed.
+        :param close_connections: whether the user accepts that connections which cannot be kept are closed.
         :raises MigrationError: ``cannot_move``.
         """
 
     def look_ahead(self) -> None:
-        """Read what need not be read while it stands still. After ``prepared`` is in the journal."""
+        """Read what need not be read while it is frozen. This comes after ``prepared`` is in the journal."""
 
     def make_ready(self) -> dict[str, t.Any]:
-        """Look once more at what may have changed since, and make room for the dump.
+        """Read once more what may have changed since then, and reserve space for the dump.
 
-        :returns: plain data for the journal, with phase ``arming``: whoever settles the session finds its tasks and what was put
-            aside by that alone. ``bytes``: what the dump may take.
-        :raises MigrationError: ``cannot_move``; what it has become that was not prepared for.
+        :returns: plain data for the journal, with phase ``arming``: whoever settles the session needs nothing else to find its
+            tasks and what was put aside. ``bytes``: what the dump may take.
+        :raises MigrationError: ``cannot_move``; an error for a change that was not prepared for.
         """
 
     def put_aside(self) -> None:
-        """Take from it what would start it again by itself once it has been frozen or killed; on the disk when this returns.
+        """Put aside what would start it again by itself after it has been frozen or killed. That is on the disk when this
+        returns.
 
-        After ``arming`` is in the journal, so that it can be given back.
+        This comes after ``arming`` is in the journal, so that it can be given back.
         """
 
     # -- freezing it; all of it once for each attempt
 
     def look_last(self) -> None:
-        """The last look at what need not be read while it stands still."""
+        """Read for the last time what need not be read while it is frozen."""
 
     def keep_newcomers_out(self) -> None:
-        """Let nothing new begin that the freeze would cut off; all else goes on."""
+        """Let nothing new begin that the freeze would cut off. Everything else goes on."""
 
     def stop(self) -> list[str]:
-        """Freeze it, and have nobody answer for it.
+        """Freeze it, and make sure that nobody answers in its place.
 
-        :returns: what was found in it that cannot be moved and may go by itself: then another attempt is made. Empty when it
-            stands still as it is to be.
+        :returns: what was found in it that cannot be moved and may end by itself: then another attempt is made. It is empty
+            when the freeze has succeeded.
         :raises MigrationError: ``freeze_failed``.
         """
 
     def step_back(self) -> None:
-        """After an attempt that has found something: let it go on until the next one."""
+        """Let it go on until the next attempt, after one that has found something."""
 
     def in_the_way(self, found: t.Sequence[str]) -> MigrationError:
-        """What to tell when that does not go by itself."""
+        """The error when what was found does not end by itself."""
 
     # -- while it stands still
 
     def dump_ready(self) -> t.ContextManager[t.Any]:
-        """Around the freeze: what can be started beforehand so that the dump begins at once. Only where a copy can be held."""
+        """In this block, which is around the freeze, everything is started that lets the dump begin at once. Only where a copy
+        can be held."""
 
     def images(self) -> str:
         """The directory in which the checkpoint lies, or comes to lie."""
 
     def files_stand_still(self) -> bool:
-        """Whether nobody but the dump writes its files while it stands still, so that they may be sent beside that."""
+        """Whether only the dump writes into its files while it is frozen, so that they may be sent beside the dump."""
 
     def dump(self) -> Dumped:
-        """Dump it, and make sure that nothing can run it before we say so: not even a thaw by somebody else.
+        """Dump it, and make sure that nothing can run it until the session lets it: not even a thaw by somebody else.
 
         It is frozen before and after. What the destination has to know lies in ``outbox`` when this returns.
 
@@ -182,13 +184,14 @@ class Original(t.Protocol):
         """
 
     def patience(self) -> float:
-        """Seconds that its memory may take on its way, or to be restored, besides what everything takes. After the dump."""
+        """Seconds that its memory may take to be sent, or to be restored, in addition to the time that every move takes. After
+        the dump."""
 
     def for_copy(self) -> dict[str, t.Any]:
         """What :meth:`Copy.hold` gets beside the manifest: plain data. In the same step as the dump."""
 
     def all_sent(self) -> None:
-        """The last of its files have left: take away what the dump has put among them. May be repeated."""
+        """After the last of its files has been sent: take away what the dump has put among them. This may be repeated."""
 
     def require_not_run_since_dump(self) -> None:
         """Make sure that nothing of it has run since the dump.
@@ -199,26 +202,27 @@ class Original(t.Protocol):
     # -- the end. Each may be repeated from wherever it was cut off, by another process and after a boot of this host.
 
     def end(self) -> None:
-        """RUN is heard: end it without letting it run again, and keep what is left under another name.
+        """After the decision RUN: end it without letting it run again, and keep what is left under another name.
 
-        First all that could start it is taken from it, on the disk. One that somebody has removed meanwhile is fine.
+        First everything that could start it is taken from it, on the disk. It is no error if somebody has removed it meanwhile.
         """
 
     def go_on(self) -> None:
-        """Let it go on as if nothing had happened: ABORT is decided, or REFUSED heard, or the destination lost. It gets back what
-        was put aside, and where it has ended meanwhile it is started.
+        """Let it go on as if nothing had happened: after ABORT or REFUSED, or when the destination is lost. It gets back what
+        was put aside. If it has ended meanwhile, it is started.
 
-        Where its keeper does not answer, or refuses, its tasks go on all the same, and this fails after that.
+        When its keeper does not answer, or refuses, its tasks go on all the same, and after that this raises an error.
         """
 
     def may_go_on_alone(self) -> bool:
-        """Whether it has tasks on this host that may be frozen, as the kernel says."""
+        """Whether the kernel shows tasks of it on this host that may be frozen."""
 
     def go_on_alone(self) -> None:
-        """Of :meth:`go_on` what can be done while its keeper does not answer: its tasks run. The rest follows later."""
+        """Do the part of :meth:`go_on` that needs no keeper: its tasks run. The rest follows later."""
 
     def forget(self) -> None:
-        """Delete the checkpoint, after either end. Also where the thing itself is gone: its memory must not stay."""
+        """Delete the checkpoint, whatever the end of the move was, and also when the thing itself is gone: its memory must not
+        stay."""
 
 
 class Copy(t.Protocol):
@@ -269,7 +273,7 @@ class Copy(t.Protocol):
         """
 
     def prepare_announcement(self) -> None:
-        """While the source decides: get ready to tell the neighbours where it is. It is no error if that cannot be done."""
+        """Prepare the announcement to the neighbours, while the source decides. It is no error if that cannot be done."""
 
     def run(self) -> None:
         """Decide RUN and let it go; the phase ``run`` is entered, with the copy's id, when it runs.
@@ -278,7 +282,7 @@ class Copy(t.Protocol):
         """
 
     def announce_again(self) -> None:
-        """Some time after: tell the neighbours once more."""
+        """Tell the neighbours once more, some time later."""
 
     # -- a copy that runs from its restore on
 
@@ -294,35 +298,38 @@ class Copy(t.Protocol):
     # -- settling. Each may be repeated, by another process and after a boot of this host.
 
     def decide_interrupted(self) -> str | None:
-        """Decide RUN where an interrupted start has to count as one, because the copy may have run.
+        """Decide RUN when an interrupted start has to count as a start, because the copy may have run.
 
         :returns: why it has not been decided, else None.
         :raises MigrationError: when it cannot be known now.
         """
 
     def let_go(self) -> None:
-        """RUN is decided: see to it that it runs, and enter ``run``. Without its keeper."""
+        """After RUN is decided: make sure that it runs, and enter ``run``. This does not need its keeper."""
 
     def end(self) -> None:
-        """REFUSED is decided: leave nothing of it that could run. Without its keeper, which may be waiting for it.
+        """After REFUSED is decided: leave nothing of it that could run. This does not need its keeper, which may be waiting for
+        it.
 
         :raises MigrationError: ``kill_failed``.
         """
 
     def take_away(self) -> list[str]:
-        """After :meth:`end`: take away all that was made.
+        """After :meth:`end`: take away everything that was made for it.
 
-        :returns: what had to be left, and why, a sentence each.
+        :returns: what had to be left, and why: a sentence for each thing.
         """
 
     def finish(self) -> list[str]:
-        """What follows RUN: it gets what was put aside on the source, the checkpoint goes, and old copies that it supersedes.
+        """Do what follows RUN: give it what was put aside on the source, delete the checkpoint, and remove old copies that it
+        supersedes.
 
-        :returns: why such an old copy is left alone, a sentence each.
+        :returns: why old copies are left alone: a sentence for each.
         """
 
     def hand_to_keeper(self) -> None:
-        """After :meth:`finish`: from here on its keeper answers for it, and what that would have done by now is done."""
+        """After :meth:`finish`: hand it to its keeper, which answers for it from now on. What the keeper would have done by now
+        is done."""
 
 
 class Kind(t.Protocol):
@@ -336,16 +343,16 @@ class Kind(t.Protocol):
         """See :meth:`Original.reach`."""
 
     def find(self, name: str) -> Found | None:
-        """The one of that name or id as it is now; None where there is none.
+        """Look for the thing of that name or id; None where there is none.
 
         :param name: valid by ``valid_names.subject_name``.
         """
 
     def unknown(self, name: str) -> MigrationError:
-        """What to tell where there is none of that name."""
+        """The error when there is none of that name."""
 
     def facts_of_copy(self, params: Params) -> Result:
-        """What ``session.json`` says on the destination: see :meth:`Found.facts`.
+        """What ``session.json`` notes on the destination: see :meth:`Found.facts`.
 
         :param params: of the module that opens that half.
         """
@@ -369,7 +376,7 @@ class Kind(t.Protocol):
         """Remove what is left of sessions of this kind that nobody needs any more, and their records."""
 
     def tidy_beside(self, session: Session) -> None:
-        """The same while a session is opened: what stands in the way is left for the next time."""
+        """Do the same while a session is opened. What cannot be removed then is left for the next time."""
 
     def remove_old_copy(self, session: Session, *, check_mode: bool) -> list[str]:
         """Remove what a move has left on its source, not its data.

@@ -25,8 +25,8 @@ from ..._session.session import Session
 from ..subject import Params, Result
 from .keeper import Keeper
 
-# The making of a copy and the taking away of what was made are imported within functions: a start of the agent that gives a word
-# needs neither.
+# The making of a copy and the taking away of what was made are imported within functions: a start of the agent that sends a
+# decision needs neither.
 
 
 class Copy:
@@ -40,7 +40,7 @@ class Copy:
 
     @property
     def can_be_held(self) -> bool:
-        """By the engine ``runtime``."""
+        """Whether its engine is ``runtime``."""
         return engines.can_hold(self.session)
 
     def require_held(self, held: bool) -> None:
@@ -54,7 +54,7 @@ class Copy:
     # -- making it -----------------------------------------------------------------------------------------------
 
     def make(self, params: Params) -> Result:
-        """Make it where its image is here or can be pulled; else the source has to send that, and nothing is made yet.
+        """Make it, if its image is here or can be pulled. Else nothing is made yet, and the source has to send the image first.
 
         :param params: ``overwrite_data``.
         """
@@ -68,7 +68,7 @@ class Copy:
         return {"changed": True, "image": image, **made}
 
     def images(self) -> str:
-        """Where the shim looks for them."""
+        """The directory in which the shim looks for them."""
         return engine_runtime.checkpoint_place(self.session)
 
     # -- engine runtime ------------------------------------------------------------------------------------------
@@ -76,7 +76,7 @@ class Copy:
     def hold(self, received: Manifest, sent: Manifest, for_copy: t.Mapping[str, t.Any], flush: Flush) -> Result:
         """Have the shim restore it.
 
-        :raises KeyError: ValueError: where the source says what nobody can understand.
+        :raises KeyError: ValueError: where what the source has sent cannot be read.
         """
         network = connections.Arrangement.parse(for_copy["network"])
         return engine_runtime.hold(
@@ -92,7 +92,7 @@ class Copy:
         engine_runtime.run(self.session, self._announcer)
 
     def announce_again(self) -> None:
-        """Nobody acknowledges an announcement."""
+        """Announce its addresses once more: nobody acknowledges an announcement, so the first may be lost."""
         connections.repeat(self._announcer)
 
     # -- engine api ----------------------------------------------------------------------------------------------
@@ -112,11 +112,11 @@ class Copy:
     # -- RUN -----------------------------------------------------------------------------------------------------
 
     def decide_interrupted(self) -> str | None:
-        """As its engine can tell."""
+        """Let its engine find out whether it may have run."""
         return self._engine.decide_interrupted(self.session, self._keeper.engine)
 
     def let_go(self) -> None:
-        """As its engine does."""
+        """Let its engine do it."""
         self._engine.let_go(self.session)
 
     @property
@@ -124,7 +124,7 @@ class Copy:
         return str(self.session.data("run")["container_id"])
 
     def finish(self) -> list[str]:
-        """Its restart policy, the checkpoint, and the old copies that earlier moves have left here."""
+        """Give it its restart policy, delete the checkpoint, and remove the old copies that earlier moves have left here."""
         from . import restart_policy
 
         session, engine, container = self.session, self._keeper.engine, self._running
@@ -157,10 +157,10 @@ class Copy:
         return left
 
     def hand_to_keeper(self) -> None:
-        """From here on Docker answers for it, by the restart policy that it has got.
+        """From now on Docker answers for it, by its restart policy.
 
-        One that has ended before, with this host or with a Docker Engine without live-restore, stayed down, because a copy is
-        created without a policy: do what Docker would have done.
+        A copy that ended before that, with this host or with a Docker Engine without live-restore, stayed down, because a copy
+        is created without a policy. So this does what Docker would have done.
         """
         engine = self._keeper.engine
         # After the policy has been put: what has ended since is Docker's to start.
@@ -209,7 +209,7 @@ class Copy:
         return left
 
     def _remove(self, container: str) -> str | None:
-        """Take the copy away and make sure, without taking Docker's word for it, that none of its tasks is left.
+        """Take the copy away, and make sure by the kernel, not only by Docker's answer, that none of its tasks is left.
 
         :returns: its id, if there was one.
         :raises MigrationError: ``kill_failed``.

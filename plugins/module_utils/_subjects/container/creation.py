@@ -4,7 +4,8 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""Making room on the destination: the image, networks, volumes and the container, not started."""
+"""Making what the container needs on the destination: its image, networks and volumes, and the container itself, not
+started."""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ _NEVER_IGNORED = (
 
 
 def read_spec(session: Session) -> dict[str, t.Any]:
-    """What the source has sent about the container.
+    """Read the description of the container that the source has sent.
 
     :raises MigrationError: ``spec_missing``.
     """
@@ -74,12 +75,13 @@ def image_state(session: Session, engine: Engine) -> str:
 
 
 def load_image(session: Session, engine: Engine, stream: image_stream.Stream) -> dict[str, t.Any]:
-    """Take the container's image in from the channel, and nothing else. The caller holds the session's lock.
+    """Load the container's image from the channel, and nothing else. The caller holds the session's lock.
 
-    Where it is here by now nothing is taken: what is loaded besides could not be told from it by looking for it afterwards.
+    When the image is here already, nothing is loaded: a look afterwards could not show whether the stream held that image or
+    another one.
 
     :param stream: what ``docker save`` wrote.
-    :raises MigrationError: ``image_load_failed``; ``channel_refused`` where it is not the time for it.
+    :raises MigrationError: ``image_load_failed``; ``channel_refused`` in a phase in which no image may come.
     """
     if session.phase != "opened" or session.decision is not None:
         raise MigrationError("channel_refused", f"Session {session.id} takes no image in phase {session.phase}.")
@@ -108,7 +110,7 @@ def load_image(session: Session, engine: Engine, stream: image_stream.Stream) ->
 
 
 def _put_names_back(engine: Engine, tags: t.Mapping[str, str | None]) -> None:
-    """Another image has come under these names than the container's: they go back to whatever had them before."""
+    """Give names back to the images that had them before: another image than the container's has come under them."""
     for tag, before in tags.items():
         now = engine.find_image(tag)
         if now is not None and now["Id"] != before:
@@ -118,14 +120,14 @@ def _put_names_back(engine: Engine, tags: t.Mapping[str, str | None]) -> None:
 
 
 def own_past(session: Session) -> list[Session]:
-    """Earlier sessions of this container that began on this host: what they left here is the container's own."""
+    """Earlier sessions that moved this container away from this host: what they left here belongs to the container."""
     return lineage.past_of(session.facts.get("ancestry", []))
 
 
 def _require_free(session: Session, engine: Engine, spec: t.Mapping[str, t.Any], overwrite: bool) -> dict[str, t.Any]:
-    """What this host has for the container, by the same rules as the preflight, which may have looked a while ago.
+    """Refuse what this host cannot give the container, by the same rules as the preflight, which may have looked a while ago.
 
-    :raises MigrationError: with the id of the first rule that has something to say; all of them are told.
+    :raises MigrationError: its code is the id of the first rule that has a finding; its message has all findings.
     """
     wanted = facts_of_container.of_spec(spec, session.facts["container_name"], session.facts.get("ancestry", []))
     there = facts_of_destination.gather(engine, wanted)
@@ -239,14 +241,15 @@ def _make_bound_places(session: Session, spec: t.Mapping[str, t.Any]) -> None:
 
 
 def _addresses_of(engine: Engine, source: t.Mapping[str, t.Any], created: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Which of its addresses the copy will have, see ``spec_networks.after``."""
+    """The addresses that the copy will have, see ``spec_networks.after``."""
     found = (engine.find_network(network.name) for network in spec_networks.networks(created))
     drivers = {network["Name"]: network["Driver"] for network in found if network}
     return spec_networks.addresses_after(source, created, drivers).as_data()
 
 
 def addresses(session: Session) -> dict[str, t.Any]:
-    """What the source asks about the copy that is created and not started: its addresses, and whether they keep connections."""
+    """The answer to the source about the copy that is created and not started: its addresses, and whether connections are
+    kept."""
     return {**session.data("created")["addresses"], "keeps": engines.functions_of(session).keeps_connections()}
 
 
@@ -297,7 +300,8 @@ def _missing_networks(spec: t.Mapping[str, t.Any], there: t.Mapping[str, t.Any])
 
 
 def _seed_layer(engine: Engine, past: t.Sequence[Session], created: t.Mapping[str, t.Any]) -> None:
-    """Begin with the writable layer that the container left here when it went: only what changed since has to travel."""
+    """Begin with the writable layer that the container left here when it was moved away: then only what has changed since has
+    to travel."""
     for earlier in reversed(past):
         old = engine.find(earlier.facts["container_id"])
         if old is not None and old["Image"] == created["Image"]:
@@ -305,7 +309,7 @@ def _seed_layer(engine: Engine, past: t.Sequence[Session], created: t.Mapping[st
             argv = ["rsync", *channel_client.RSYNC_ARCHIVE, *layer.options, layer.path + "/", target + "/"]
             with Flush([target], host="destination") as flush:
                 run_checked(run, argv, "seed_failed", "copy the layer of the old copy", timeout=3600)
-                # At once: an error would not be told to who flushes the rest of the layer later.
+                # At once: the flush of the rest of the layer, later, would not report an error of this file.
                 flush.now(durable_content.RUNNING_SECONDS)
             return
 

@@ -25,10 +25,10 @@ Inspect = t.Mapping[str, t.Any]
 def examine(
     engine: Engine, inspect: Inspect, *, ignore_rules: t.Container[str] = (), volatile: bool = False
 ) -> list[Finding]:
-    """Why a running container cannot be moved; nothing where it can.
+    """The findings why a running container cannot be moved; empty where it can.
 
-    :param inspect: what the engine has just told of it.
-    :param ignore_rules: ids of rules that the user does not heed.
+    :param inspect: its inspect data, read just now.
+    :param ignore_rules: ids of rules that the user ignores.
     :param volatile: whether to ask only what may have changed since it was asked last.
     :raises MigrationError: ``container_not_running``.
     """

@@ -28,7 +28,7 @@ Inspect = t.Mapping[str, t.Any]
 class Found:
     """A container of this host, as it was when it was looked at.
 
-    :param inspect: what the engine told of it then.
+    :param inspect: its inspect data of that moment.
     """
 
     def __init__(self, keeper: Keeper, inspect: Inspect) -> None:

@@ -16,9 +16,10 @@ from ..._docker.engine import CALL_TIMEOUT, Engine
 
 
 class Keeper:
-    """A step's connection to the engine. Many steps do without one: importing docker-py takes longer than what they do.
+    """A step's connection to the engine. It is made when it is first needed: many steps need none, and to import docker-py
+    takes longer than what they do.
 
-    :param engine: one that is connected.
+    :param engine: an engine that is connected already.
     """
 
     def __init__(self, engine: Engine | None = None) -> None:

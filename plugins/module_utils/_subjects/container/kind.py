@@ -38,14 +38,14 @@ class Containers:
         self._keeper.reach()
 
     def find(self, name: str) -> Found | None:
-        """By the engine."""
+        """Look for it in the engine."""
         from .found import Found as FoundContainer
 
         inspect = self._keeper.engine.find(name)
         return None if inspect is None else FoundContainer(self._keeper, inspect)
 
     def unknown(self, name: str) -> MigrationError:
-        """With the names that look alike."""
+        """The error names those that have similar names."""
         sentence = valid_names.unknown(name, self._keeper.engine.names())
         return MigrationError("container_not_found", sentence, container=name)
 
@@ -108,7 +108,7 @@ class Containers:
         return creation.addresses(session)
 
     def start_when_ready(self, session: Session) -> None:
-        """The one call that starts the copy."""
+        """Make the one call that starts the copy."""
         from ..._engines import armed_start
 
         armed_start.serve(session)

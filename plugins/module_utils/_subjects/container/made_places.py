@@ -7,11 +7,13 @@
 """Directories, files and volumes that a session makes on the destination, and how a refusal takes them away again.
 
 A refusal may come a quarter of an hour after they were made. By then others may use the same places: a container that was moved
-or started into a directory below the one that was made, or a person who has put a backup there. So what is taken away with its
-content is only the container's own directory, and only where it is the very directory that was made, no other container of this
-host mounts it, and nothing is mounted below it. The directories above it go where they are empty. Whatever stays is told.
+or started into a directory below the one that was made, or a person who has put a backup there. So only the container's own
+directory is taken away with its content, and only under three conditions: it is the same directory that was made, no other
+container of this host mounts it, and nothing is mounted below it. The directories above it are removed where they are empty.
+What stays is reported.
 
-Directories are held on to by their numbers and taken away by descriptors: who may change one above them leads us nowhere else.
+Directories are recognised by their numbers and removed by descriptors, so that somebody who may change a directory above them
+cannot lead us to another place.
 """
 
 from __future__ import annotations
@@ -47,8 +49,8 @@ def missing_directories(binds: t.Iterable[_Entry]) -> list[dict[str, t.Any]]:
     """All directories that have to be made for bind mounts that travel, those further up first.
 
     :param binds: entries of ``docker_volumes.of_container``.
-    :returns: ``path``; ``around``, which directory it is made in, where that is there already; ``leaf``, whether it is the
-        directory of a mount, whose content is the container's, and not one on the way to it.
+    :returns: ``path``; ``around``, the directory in which it is made, if that is there already; ``leaf``, whether it is the
+        directory of a mount, whose content is the container's, and not a directory above one.
     """
     found: dict[str, dict[str, t.Any]] = {}
     for entry in binds:
@@ -75,7 +77,8 @@ def _noted(places: t.Iterable[_Place]) -> list[_Entry]:
 
 
 def make_directories(places: t.Iterable[_Entry]) -> dict[str, list[int] | None]:
-    """Make what :func:`missing_directories` has found. One that somebody else has made meanwhile is not ours.
+    """Make what :func:`missing_directories` has found. A directory that somebody else has made meanwhile does not count as
+    ours.
 
     :returns: which directories those are that were made, by their paths.
     """
@@ -88,7 +91,7 @@ def make_directories(places: t.Iterable[_Entry]) -> dict[str, list[int] | None]:
 
 
 def empty_places(engine: Engine, spec: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
-    """Directories that are there and empty, and which ones they are: a refusal empties them again."""
+    """Directories that are there and empty, with their numbers: a refusal empties them again."""
     places = []
     for entry in spec["volumes"]:
         if entry["travels"]:
@@ -106,7 +109,7 @@ def empty_places(engine: Engine, spec: t.Mapping[str, t.Any]) -> list[dict[str, 
 
 
 class Others:
-    """Who else uses what a session wants to take away. The engine is asked when that is first of interest."""
+    """Who else uses what a session wants to take away. The engine is asked when that is first needed."""
 
     def __init__(self, session: Session, engine: Engine) -> None:
         self._session = session
@@ -123,10 +126,11 @@ class Others:
         return mount_users.uses(self._engine, own)
 
     def of_path(self, path: str, top: str = "") -> str:
-        """Why what lies at a path has to be left; empty where nothing speaks against taking it away.
+        """Why what lies at a path has to be left; empty where it may be taken away.
 
         :param path: with all links followed.
-        :param top: the uppermost directory that was made on the way to it: who mounts one from there on sees the content too.
+        :param top: the uppermost directory that was made for it. A container that mounts that one, or one below it, sees the
+            content too.
         """
         users = {
             one.container
@@ -150,7 +154,7 @@ def _mounted_by(users: t.Collection[str]) -> str:
 
 
 def _is_mounted_in(path: str) -> bool:
-    """Whether anything is mounted below a directory, an automounter too: to look into that mounts what it stands for."""
+    """Whether anything is mounted below a directory. An automounter counts too: to look into it would mount something."""
     return any(one.place != path and mount_users.within(one.place, path) for one in mountinfo.of_host())
 
 
@@ -162,12 +166,12 @@ _ANOTHER = "it is not the one any more that this session has made or found"
 
 
 def take_away(session: Session, engine: Engine) -> list[str]:
-    """Take away what a session has made and sent, but for its copy. May be repeated.
+    """Take away what a session has made and received, apart from its copy. This may be repeated.
 
-    What cannot be removed is left: the source may be waiting for the end of the refusal, and whose the directory is can mount
-    something in there that keeps out root too.
+    What cannot be removed is left: the source may be waiting for the end of the refusal, and the owner of a directory can mount
+    something in it that even root cannot remove.
 
-    :returns: a sentence for each that had to be left.
+    :returns: a sentence for each thing that had to be left.
     :raises MigrationError: where the engine does not tell who uses what; nothing of that has been removed then.
     """
     noted, created = session.data("creating"), session.data("created")
@@ -237,7 +241,7 @@ def _clear(directory: int) -> None:
 def _parent_of(path: str, places: t.Sequence[_Entry], made: t.Mapping[str, t.Any]) -> t.Iterator[tuple[int, str]]:
     """The directory around one that was made: a descriptor of it, and where the uppermost one that was made lies.
 
-    The way leads from the directory that was there before, by descriptors, through those that were made.
+    It is opened by descriptors, from the directory that was there before, through those that were made.
 
     :raises OSError: where it does not lead there any more.
     """
@@ -261,9 +265,10 @@ def _parent_of(path: str, places: t.Sequence[_Entry], made: t.Mapping[str, t.Any
 def remove_directories(places: t.Iterable[_Place], made: t.Mapping[str, t.Any], others: Others) -> list[str]:
     """Remove directories of :func:`missing_directories`, innermost first: those of mounts with what is in them, others if empty.
 
-    An older session noted the uppermost one alone, and not which one it is: that goes if it is empty.
+    An older session noted only the uppermost directory, and not its numbers: that one is removed if it is empty.
 
-    :param made: what :func:`make_directories` told. A session that was cut off before it could note that has sent nothing.
+    :param made: what :func:`make_directories` returned. A session that was cut off before it could note that has received
+        nothing.
     :returns: why some were left.
     """
     noted = _noted(places)
@@ -281,7 +286,7 @@ def remove_directories(places: t.Iterable[_Place], made: t.Mapping[str, t.Any], 
 
 
 def _remove_directory(parent: int, top: str, place: _Entry, known: t.Sequence[int] | None, others: Others) -> str:
-    """Remove one of them; returns why it was left, where that has to be told.
+    """Remove one of them; returns why it was left, where that has to be reported.
 
     :param parent: a descriptor of the directory around it.
     :param top: where the uppermost one that was made lies.
@@ -298,7 +303,7 @@ def _remove_directory(parent: int, top: str, place: _Entry, known: t.Sequence[in
             return _ANOTHER
         content = os.listdir(directory)
         if content and not place.get("leaf", True):
-            # That is what others have put there, or what is told of already.
+            # That is what others have put there, or what is reported already.
             return ""
         if content and not known:
             return "it has content that may be somebody else's"

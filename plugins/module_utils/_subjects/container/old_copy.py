@@ -4,7 +4,7 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""The old copy that a move leaves on its source: how it is ended, the name under which it is kept, and when it may be removed."""
+"""The old copy that a move leaves on its source: how it is ended, under which name it is kept, and when it may be removed."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _NOTICE_SECONDS = 20.0
 def end(session: Session, engine: Engine, inspect: Inspect | None) -> None:
     """End the old copy without letting it run again. May be repeated, from wherever it was cut off.
 
-    First all that could start it again is taken from it, on the disk: the restart policy (put aside before the freeze; somebody
-    may have set one since) and the name, by which units and scripts start it. Cut off there, it is frozen under another name,
-    and ended when this is repeated. Then it is killed. Then it is looked at again, because who has its id can start it at any
-    moment.
+    First everything that could start it again is taken from it, on the disk. That is the restart policy (it was put aside
+    before the freeze, but somebody may have set one since) and the name, by which units and scripts start it. If this is cut
+    off there, the old copy is frozen under another name, and is ended when this is repeated. Then it is killed. Then it is
+    looked at again, because somebody who has its id can start it at any moment.
 
-    :param inspect: what the engine has just told of it. None for one that this very step has frozen: what could start it again is
-        taken from it without a look.
+    :param inspect: its inspect data, read just now. None for an old copy that this same step has frozen: then everything that
+        could start it again is taken from it without a look.
     :raises MigrationError: ``kill_failed``; ``engine_error`` for one that was not looked at and is gone.
     """
     container = session.subject_id
@@ -74,7 +74,8 @@ def _wait_stopped(engine: Engine, container: str) -> None:
 
 
 def give_name_back(session: Session, engine: Engine, inspect: Inspect) -> None:
-    """Undo the renaming of :func:`end`, for a source that goes on after all: the destination that had said RUN is lost."""
+    """Undo the renaming of :func:`end`, for a source that goes on after all because the destination that had decided RUN is
+    lost."""
     if old_copy_names.name_now(inspect) == old_copy_names.name_of(session):
         engine.rename(session.subject_id, session.subject_name)
         restart_policy.flush(session, session.subject_id)

@@ -99,6 +99,7 @@ def prune(engine: Engine, *, state_root: str = STATE_ROOT, volatile_root: str = 
 
 
 def prune_beside(engine: Engine, session: Session) -> None:
-    """:func:`prune` while a session is opened, which matters more: what stands in its way is left for the next time."""
+    """:func:`prune` while a session is opened. The opening matters more, so what cannot be removed is left for the next
+    time."""
     with contextlib.suppress(MigrationError, OSError):
         prune(engine, state_root=session.state_root, volatile_root=session.volatile_root)

@@ -95,7 +95,7 @@ class Original:
 
     @functools.cached_property
     def _trees(self) -> list[Tree]:
-        # Where its files lie a container is told when it is made: what the session has noted at its opening is so still.
+        # A container gets the paths of its files when it is made: they are still as the session has noted them at its opening.
         spec = durable.read_json(self.session.memory_path("outbox", "spec.json"))
         return trees.content(spec["inspect"], self.session.facts["data_root"], spec["volumes"])
 
@@ -253,7 +253,7 @@ class Original:
         removed_names.take_back(self.session)
 
     def require_not_run_since_dump(self) -> None:
-        """By the SIGSTOPs that are still on their way."""
+        """The SIGSTOPs that were queued must still be pending."""
         if not self._group.stops_pending(self.session.data("dumped")["held"]):
             raise MigrationError(
                 "source_thawed",
@@ -346,7 +346,7 @@ class Original:
         connections.announce_again(self._plan)
 
     def may_go_on_alone(self) -> bool:
-        """What has ended has nothing to go on with."""
+        """Whether it has not ended: else there is nothing that could go on."""
         return os.path.isdir(self.session.data("arming").get("cgroup") or "")
 
     def go_on_alone(self) -> None:
