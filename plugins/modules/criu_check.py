@@ -48,7 +48,7 @@ options:
       - seccomp_filters
   container:
     description:
-      - Name or id of a container of this host. What of it decides a move is told in RV(container), without its environment,
+      - Name or id of a container of this host. What of it decides a move is returned in RV(container), without its environment,
         arguments, values of labels, and options of volumes.
       - A container that is not there is a fact like any other.
     type: str
@@ -59,11 +59,11 @@ options:
     default: []
   for_container:
     description:
-      - What this module told of a container on another host (RV(container)), from which that is to come here.
-      - What this host has for it is told in RV(for_container). Nothing is made.
+      - What this module returned for a container on another host (RV(container)), from which that is to come here.
+      - What this host has for it is returned in RV(for_container). Nothing is made.
     type: dict
   peer:
-    description: Another host, whose SSH daemon is to be greeted; whether and how fast it answers is told in RV(peer).
+    description: Another host, whose SSH daemon is to be greeted; whether and how fast it answers is returned in RV(peer).
     type: dict
     suboptions:
       address:
@@ -544,11 +544,11 @@ docker:
       type: int
       sample: 3
     containerd_version:
-      description: Version of containerd, told by the engine or else by its program.
+      description: Version of containerd, from the engine or else from its program.
       type: str
       sample: 1.7.24
     runc_version:
-      description: Version of runc, told by the engine or else by its program.
+      description: Version of runc, from the engine or else from its program.
       type: str
       sample: 1.1.15
     swarm:

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: engine_settings
-short_description: Read what a Docker Engine and CRIU are told on a host
+short_description: Read how a Docker Engine and CRIU are configured on a host
 version_added: 1.0.0
 author:
   - The livemigrate.criu authors (@livemigrate)
@@ -17,7 +17,7 @@ description:
     started.
   - It is what the role P(livemigrate.criu.checkpointing#role) has to know before it changes anything, in one step. As separate
     tasks it took ten times as long.
-  - A file that is not there is told and is no error, and so is an engine that is not installed.
+  - A file that is not there is reported and is no error, and so is an engine that is not installed.
 extends_documentation_fragment:
   - livemigrate.criu.attributes.read_only
   - livemigrate.criu.attributes
@@ -40,7 +40,7 @@ seealso:
 
 EXAMPLES = r"""
 ---
-- name: Read what the engine is told
+- name: Read how the engine is configured
   livemigrate.criu.engine_settings:
   become: true
   register: settings
@@ -62,7 +62,7 @@ daemon:
       type: str
       sample: "Expecting ',' delimiter: line 3 column 3 (char 27)"
     refused:
-      description: Why dockerd does not take it, in its own words. Empty where it does, and where that cannot be asked.
+      description: Why dockerd does not take it: its own message. Empty where it does, and where that cannot be asked.
       type: str
       sample: ""
 criu:

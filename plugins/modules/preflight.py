@@ -49,7 +49,7 @@ options:
     choices: [error, warning]
     default: error
   ignore_rules:
-    description: Ids of rules whose findings do not count. They are told all the same.
+    description: Ids of rules whose findings do not count. They are listed all the same.
     type: list
     elements: str
     default: []

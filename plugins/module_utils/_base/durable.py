@@ -117,7 +117,7 @@ def lasting_identity(path: str | int) -> list[int] | None:
 def same_directory(path: str, known: t.Sequence[int] | None) -> t.Iterator[int]:
     """The directory that was at a path before; a descriptor of it. Who may change one above it leads us nowhere else.
 
-    :param known: what :func:`identity` or :func:`lasting_identity` told of it.
+    :param known: what :func:`identity` or :func:`lasting_identity` returned for it.
     :raises OSError: where it is not there any more.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

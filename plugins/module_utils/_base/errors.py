@@ -14,13 +14,13 @@ import typing as t
 
 from . import printable
 
-# What is told has lines where programs' words are quoted. Nothing else that is invisible gets into it.
+# A message has line breaks where the output of a program is quoted. No other invisible character gets into it.
 _KEPT = "\n\t"
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,60}")
 
 
 class MigrationError(Exception):
-    """Something that cannot be done, told for people and for programs.
+    """Something that cannot be done, described for people and for programs.
 
     What containers and programs have put into its texts is made visible here, whoever shows them later (see
     ``_base/printable.py``).
@@ -52,7 +52,7 @@ class MigrationError(Exception):
 
     @classmethod
     def from_failure(cls, failure: t.Any) -> MigrationError:
-        """The error that another process, perhaps of the other host, has told with :meth:`as_failure`; it may be anything."""
+        """The error that another process, perhaps of the other host, has sent with :meth:`as_failure`. It may be anything."""
         fields = failure if isinstance(failure, dict) else {}
         code, message, details = fields.get("code"), fields.get("message"), fields.get("details")
         if not isinstance(code, str) or not _CODE.fullmatch(code) or not isinstance(message, str):

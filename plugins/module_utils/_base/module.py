@@ -38,7 +38,7 @@ def run_module(body: Body, **module_arguments: t.Any) -> None:
         result = body(module.params, module.check_mode)
     except MigrationError as exc:
         _fail(module, exc)
-    except Exception as exc:  # noqa: BLE001 (a defect of ours, told with its traceback)
+    except Exception as exc:  # noqa: BLE001 (a defect of ours, reported with its traceback)
         _fail(module, MigrationError.unexpected(exc))
     else:
         for warning in result.pop("warnings", []):

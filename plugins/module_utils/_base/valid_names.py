@@ -22,7 +22,8 @@ from .errors import MigrationError
 NAME_PATTERN = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 ID_PATTERN = re.compile(r"[0-9a-f]{64}")
 SESSION_PATTERN = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
-# What other hosts tell of themselves becomes an argument of programs: it may look like no option, and like no second word.
+# What other hosts send about themselves becomes an argument of programs: it must not look like an option, or like two
+# arguments.
 _ACCOUNT = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,63}")
 _HOST_NAME = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,252}")
 _SCOPE = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]*")

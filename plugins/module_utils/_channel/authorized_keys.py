@@ -8,8 +8,8 @@
 
 The file lies in a directory that the account owns. At any moment the account may put a link in the place of the file or of a
 directory, so what root opens or makes there by its path could be any file of the host. Therefore a child process that has
-become the account changes the file. Root changes it only where nobody but root can change its path (``AuthorizedKeysFile
-/etc/...``, and root's own file).
+become the account changes the file. Root changes it only where nobody but root can change its path
+(``AuthorizedKeysFile /etc/...``, and root's own file).
 """
 
 from __future__ import annotations

@@ -10,10 +10,10 @@ A database was told on the source that its write is on the disk. The destination
 the kernel leaves it for 30 seconds. So the file systems on which the content arrives are flushed twice: after the pass in which
 it is sent ahead, while the original runs, and after the last pass. The second time there is little left to write.
 
-Both hosts have a conversation (see ``_channel/messages.py``) around a pass, named ``transfer``. The destination sends ``{"ready":
-true}`` when it has the file systems open (see ``_host/flush.py`` for why that comes first). The source lets rsync do the pass,
-sends ``{"flush": SECONDS}`` and receives ``{"seconds": SECONDS}``. The last pass of what can be held has the conversation
-``handover`` around it instead: there the flush is beside the restore.
+Both hosts have a conversation (see ``_channel/messages.py``) around a pass, named ``transfer``. The destination sends
+``{"ready": true}`` when it has the file systems open (see ``_host/flush.py`` for why that comes first). The source lets rsync do
+the pass, sends ``{"flush": SECONDS}`` and receives ``{"seconds": SECONDS}``. The last pass of what can be held has the
+conversation ``handover`` around it instead: there the flush is beside the restore.
 """
 
 from __future__ import annotations

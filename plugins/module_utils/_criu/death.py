@@ -32,7 +32,7 @@ _MOST_RECORDS = 100_000
 
 
 def ended_without_answer(output: str) -> bool:
-    """Whether runc's words mean that CRIU ended before it had answered."""
+    """Whether runc's output means that CRIU ended before it had answered."""
     return bool(_NO_ANSWER.search(output))
 
 
@@ -61,7 +61,7 @@ def kernel_message(since: float, messages: str = _MESSAGES) -> str:
 
 
 def about_criu(record: str, since: float) -> str:
-    """The words of a record of the kernel's log, if they are about the end of a CRIU and not older than *since*."""
+    """The text of a record of the kernel's log, if it is about the end of a CRIU and not older than *since*."""
     head, _semicolon, message = record.partition(";")
     fields = head.split(",")
     if len(fields) < 3 or not fields[2].isdecimal() or int(fields[2]) < (since - 1) * 1e6:

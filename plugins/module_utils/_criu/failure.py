@@ -4,7 +4,7 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""What is told of a dump or a restore that failed: the cause in the first sentence, once, and where CRIU's whole log is.
+"""The message of a dump or a restore that failed: the cause in the first sentence, once, and where CRIU's whole log is.
 
 That log is about processes, files and addresses, and holds nothing of their memory. It is kept for root alone, outlives the
 session, and goes after some days.
@@ -38,7 +38,7 @@ def explain(kind: str, output: str, log: str, began: float) -> str:
     """Why it failed.
 
     :param kind: :data:`DUMP` or :data:`RESTORE`.
-    :param output: what runc said.
+    :param output: the output of runc.
     :param log: CRIU's log, as far as it came.
     :param began: when it began, in seconds since 1970.
     """
@@ -55,10 +55,10 @@ def explain(kind: str, output: str, log: str, began: float) -> str:
 def explain_start(output: str, log: str, began: float, action_script: str) -> str:
     """Why the engine did not start a copy.
 
-    :param output: what the engine said: its own reason, or that of the runtime shim within it.
+    :param output: the error of the engine: its own reason, or that of the runtime shim within it.
     :param log: CRIU's log, as far as it came.
     :param began: when it began, in seconds since 1970.
-    :param action_script: what the action script said, if it was that which failed.
+    :param action_script: the error of the action script, if that has failed.
     """
     text, before = output.strip(), ""
     while text != before:

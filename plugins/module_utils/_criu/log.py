@@ -24,7 +24,7 @@ _LINES = 5
 _ERROR = re.compile(r"\bError \([^)]*\): (?P<words>.*)")
 # What CRIU calls an error and goes on after.
 _HARMLESS = re.compile(r"RLIMIT_NOFILE")
-# What it says after an error that it has told already, or before one that it tells better.
+# What it logs after an error that it has logged already, or before one that it describes better.
 _CONSEQUENCE = re.compile(
     r"(Dumping|Restoring) FAILED|^exited, status=|One o[fr] more action scripts failed|^----|^===="
 )

@@ -7,7 +7,7 @@
 """CRIU's options for the dump of one container and for its restore, found by looking at it instead of asking a person for them.
 
 Those of the dump go into a file that runc reads in place of ``/etc/criu/runc.conf`` (see ``runc.dump``): what stands in a file
-beats what runc is told by flags. Lines of the host's own file stay, but for those that are decided here.
+overrides the flags of runc. Lines of the host's own file stay, but for those that are decided here.
 
 One option has to go another way. CRIU up to 4.2 dies (SIGSEGV) when it meets ``network-lock`` in the file that runc names: having
 read it, it compares the command with "restore", and there are no arguments in a request of runc. The file that the environment
@@ -33,7 +33,7 @@ SKIP_LOCK = "network-lock=skip"
 
 
 def skips_network_lock(criu_version: str | None) -> bool:
-    """Whether this CRIU can be told that it need not lock the network, which the fence has done."""
+    """Whether this CRIU has an option not to lock the network, which the fence has done."""
     return at_least(parse_version(criu_version), _NETWORK_LOCK_SKIP)
 
 
@@ -131,6 +131,6 @@ def _kept_lines(host: str, decided: t.Sequence[str]) -> list[str]:
 
 
 def _name(line: str) -> str:
-    """The option in a line of CRIU's configuration; "no-x" is a word about x, too. Empty for a comment."""
+    """The option in a line of CRIU's configuration; "no-x" is about the option x, too. Empty for a comment."""
     found = re.match(r"\s*(?:no-)?([a-zA-Z][a-zA-Z0-9-]*)", line)
     return found.group(1) if found else ""

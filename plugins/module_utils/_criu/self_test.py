@@ -219,7 +219,7 @@ def _remove_places(log: str) -> None:
 def _unit(unit: str, criu: str, place: str) -> list[str]:
     return [
         *("systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--unit={unit}", "--slice=system.slice"),
-        # Its end takes everything with it at once: the container's init would not hear of SIGTERM.
+        # Its end takes everything with it at once: the container's init would ignore SIGTERM.
         *("--property=KillSignal=SIGKILL", f"--property=RuntimeMaxSec={_SECONDS}", "--property=Delegate=yes"),
         *("--property=PrivateMounts=yes", "--property=UMask=0077"),
         f"--setenv=PATH={os.path.dirname(criu)}:{SYSTEM_PATH}",

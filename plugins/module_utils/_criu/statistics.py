@@ -13,7 +13,7 @@ import struct
 # Two magic numbers, then one length and one message (CRIU criu/include/magic.h, lib/pycriu/images).
 _MAGIC = struct.pack("<II", 0x55105940, 0x57093306)
 
-# dump_stats_entry's fields that are told. Times are in microseconds.
+# dump_stats_entry's fields that are returned. Times are in microseconds.
 _TIMES = {1: "freezing_seconds", 2: "frozen_seconds", 3: "memory_seconds", 4: "write_seconds"}
 _COUNTS = {5: "pages_scanned", 7: "pages_written"}
 

@@ -117,10 +117,10 @@ def dump(
     :param images: an empty directory for CRIU's images.
     :param work: a directory for CRIU's log and statistics.
     :param options: a file with CRIU's options for this dump. It lies in the place of the host's own for this one unit, because
-        what stands there beats what runc is told by flags. Beside it :func:`by_environment`.
+        what stands there overrides the flags of runc. Beside it :func:`by_environment`.
     :param timeout: seconds; after them the dump is given up as failed, but not killed (see :func:`await_end`).
     :returns: CRIU's statistics.
-    :raises MigrationError: ``dump_failed`` with CRIU's own words.
+    :raises MigrationError: ``dump_failed`` with CRIU's own errors.
     """
     runner = runner or _units.get(session, run)
     argv = [*_systemd(session, options), "runc", "--root", root_of(container_id), "checkpoint", "--leave-running"]
@@ -130,7 +130,7 @@ def dump(
     statistics: bytes | None = None
     with contextlib.suppress(FileNotFoundError), open(os.path.join(work, "stats-dump"), "rb") as handle:
         statistics = handle.read()
-    # The last that CRIU writes. systemd calls it a success when a program is told to end (SIGTERM, `systemctl stop`) and does.
+    # The last that CRIU writes. systemd calls it a success when a program gets SIGTERM (`systemctl stop`) and ends.
     if done.rc != 0 or statistics is None:
         log = criu_log.text(work, began)
         output = _own_output(done.output) or "it was ended before it was through"

@@ -77,7 +77,7 @@ def of(inspect: Inspect, runner: Runner = run) -> list[dict[str, str]]:
     try:
         text = runner(argv, timeout=_TIMEOUT).stdout
     except MigrationError:
-        # No systemd, or one that does not answer: nothing is told rather than that there is none.
+        # No systemd, or one that does not answer: then nothing is reported, and not that there is no such unit.
         return []
     wanted = _Wanted.of(inspect)
     found = []
@@ -132,7 +132,7 @@ def calls(text: str, directory: str, wanted: _Wanted) -> str:
 
 
 def _verb(words: list[str]) -> tuple[str, list[str]]:
-    """What ``docker`` is told to do, and the words behind that; its own options stand before it."""
+    """The command of ``docker``, and the words after it; the options of ``docker`` itself stand before it."""
     rest = list(words)
     while rest:
         word = rest.pop(0)

@@ -64,7 +64,7 @@ def keeps_connections() -> bool:
 def dump(session: Session, engine: Engine, group: TaskGroup) -> dict[str, t.Any]:
     """Dump the frozen container; returns nothing more to tell.
 
-    :raises MigrationError: ``dump_failed`` with CRIU's own words.
+    :raises MigrationError: ``dump_failed`` with CRIU's own errors.
     """
     with criu_log.explain_errors("dump_failed"):
         engine.checkpoint(

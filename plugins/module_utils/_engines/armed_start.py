@@ -7,9 +7,9 @@
 """The one call that starts a copy, made by a process of its own that waits for the checkpoint.
 
 The engine answers a start only when the shim lets the tasks go, and it gives the start up when its caller hangs up. So the
-caller is neither an Ansible task nor a word through the channel but a systemd unit, armed while the source still runs: it has
-nothing left to load when the checkpoint is there. It speaks HTTP over the engine's socket itself; importing docker-py
-alone takes longer than the restore of a small container.
+caller is neither an Ansible task nor a command through the channel but a systemd unit, armed while the source still runs: it
+has nothing left to load when the checkpoint is there. It speaks HTTP over the engine's socket itself; importing docker-py alone
+takes longer than the restore of a small container.
 """
 
 from __future__ import annotations

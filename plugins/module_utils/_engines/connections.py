@@ -4,7 +4,8 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""What becomes of a container's connections, step by step: judged, fenced in, kept or closed, told, announced.
+"""What is done with a container's connections, step by step: they are judged, fenced in, kept or closed, reported and
+announced.
 
 The parts know nothing of sessions: ``_network/fence.py`` (who may speak), ``_network/sockets.py`` (what is open),
 ``_preflight/rules/network.py`` (what a move would break), ``_network/announce.py`` (where an address is from now on). Here they
@@ -232,12 +233,12 @@ class Arrangement(t.NamedTuple):
         return cls(plan.fence is not None, established, plan.addresses, plan.after)
 
     def as_data(self) -> dict[str, t.Any]:
-        """For the talk between the hosts."""
+        """As plain data, for the conversation between the hosts."""
         return {**self._asdict(), "addresses": list(self.addresses), "after": self.after.as_data()}
 
     @classmethod
     def parse(cls, data: t.Mapping[str, t.Any]) -> Arrangement:
-        """What was heard. It reaches commands as addresses, so that it has to consist of some.
+        """Read what the other host has sent. It becomes arguments of commands, so it has to consist of addresses.
 
         :raises ValueError: for anything else.
         """
@@ -249,7 +250,7 @@ class Arrangement(t.NamedTuple):
         )
 
     def end_what_stays_behind(self, init: int) -> None:
-        """Tell the programs of a held copy which of its connections are over. The other end is told by the source, after RUN.
+        """Tell the programs of a held copy which of its connections are over. The source informs the other end, after RUN.
 
         :param init: a process of the copy.
         """

@@ -141,7 +141,7 @@ def dump(session: Session, engine: Engine, group: TaskGroup) -> dict[str, t.Any]
     """Dump the frozen container with the options that it needs.
 
     :returns: ``criu``, its statistics, and ``found``: how many connections are ``kept`` and ``closed``, and ``deleted_files``.
-    :raises MigrationError: ``dump_failed`` with CRIU's own words.
+    :raises MigrationError: ``dump_failed`` with CRIU's own errors.
     """
     plan = connections.Plan.of(session)
     pids = group.pids()
@@ -272,7 +272,7 @@ def hold(
 ) -> dict[str, t.Any]:
     """Restore the copy with every task frozen, prove that it is the source's, and let it have the surroundings that it had there.
 
-    Beside that its files are written to the disk: what was durable on the source is so here before it may be told to run.
+    Meanwhile its files are written to the disk: what was durable on the source is durable here before the copy may run.
 
     :param received: what arrived.
     :param sent: what the source says it has sent.
@@ -282,7 +282,7 @@ def hold(
     :param flush: the file systems of the copy's files, open since before the last pass.
     :returns: ``processes``, ``recognised``, ``seconds`` of all of it, ``flush_seconds``, and ``flush_waited``: for how many of
         ``seconds`` nothing was left to be done but to wait for the disk. ``timeline``: its events, see ``_session/timeline.py``.
-    :raises MigrationError: ``checkpoint_corrupt``, ``restore_failed`` with CRIU's own words, ``not_a_restore``,
+    :raises MigrationError: ``checkpoint_corrupt``, ``restore_failed`` with CRIU's own errors, ``not_a_restore``,
         ``surroundings_differ``, ``flush_failed``.
     """
     line = timeline.Timeline()

@@ -147,7 +147,7 @@ class Mark:
 
     @property
     def waiting(self) -> bool:
-        """Whether the engine has done its part too, its network included, and only our word is missing."""
+        """Whether the engine has done its part too, its network included, so that the copy waits only for our decision."""
         return os.path.exists(self.path(_WAITING))
 
     @property

@@ -14,7 +14,7 @@ By syncfs(2), called through ctypes, and not by:
   The kernel tells an error of its own writing (a full thin volume, a broken disk) to each descriptor that was open when it
   happened, and besides only to the first that asks (Linux 5.8, ``errseq_t``). When another program has asked in between,
   ``sync -f`` reports success, and the file is damaged. So descriptors are opened here before the first byte is written.
-  Before Linux 5.8 such errors are not told by any of these calls.
+  Before Linux 5.8 none of these calls reports such errors.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def parse_config(text: str) -> dict[str, bool]:
 
 
 def kernel_config(release: str) -> dict[str, bool]:
-    """The running kernel's configuration, as far as it is told; empty where no file tells it."""
+    """The running kernel's configuration, as far as a file shows it; empty where no file does."""
     with contextlib.suppress(OSError, EOFError), gzip.open("/proc/config.gz", "rt") as handle:
         return parse_config(handle.read())
     for path in (f"/boot/config-{release}", f"/lib/modules/{release}/config"):
@@ -115,7 +115,7 @@ def parse_cpuinfo(text: str) -> Facts:
 
 
 def parse_criu_options(text: str) -> dict[str, str]:
-    """The options in a configuration file of CRIU, the last word on each; ``no-x`` takes x back."""
+    """The options in a configuration file of CRIU. The last line of each counts; ``no-x`` takes x back."""
     options: dict[str, str] = {}
     for line in text.splitlines():
         match = re.match(r"\s*(?:--)?([A-Za-z][A-Za-z0-9-]*)\s*[=\s]?\s*([^#]*)", line)
@@ -133,8 +133,8 @@ class ClockReading:
     """One look at this host's wall clock, for a comparison with the clock of another host.
 
     Who asks knows when it asked and when it had the answer. The clock was read somewhere in between, so a slow answer leaves it
-    open when; it must not look like a clock that goes wrong. How long this host went on after the reading is told too: by that
-    much the reading was earlier than the answer.
+    open when; it must not look like a clock that goes wrong. The time that this host went on after the reading is reported too:
+    by that much the reading was earlier than the answer.
     """
 
     def __init__(self, asked_at: float | None) -> None:

@@ -6,9 +6,9 @@
 
 """Named pipes (FIFOs) that a container reads and into which none of its programs writes.
 
-CRIU opens such a pipe again with a writer beside it for a moment, because an open for reading alone would wait for one. To
-the reader that is a writer that came and went: from then on poll(2) reports the end of file at once and for ever, where before
-the move it waited. A reader whose writers have come and gone before is told so already, and loses nothing.
+CRIU opens such a pipe again with a writer beside it for a moment, because an open for reading alone would wait for one. To the
+reader that is a writer that came and went: from then on poll(2) reports the end of file at once and for ever, where before the
+move it waited. A reader whose writers have come and gone before has got an end of file already, and loses nothing.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Pipes:
 
 
 def _has_ended(reader: Reader) -> bool:
-    """Whether the reader is told of an end of file already; asked of its own open file, which a copy of the descriptor shares.
+    """Whether the reader gets an end of file already. A copy of its descriptor shows that, because both share the open file.
 
     Nothing of the pipe or of its position changes. Where the kernel cannot be asked (before Linux 5.6) the answer is no.
     """

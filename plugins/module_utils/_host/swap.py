@@ -55,7 +55,7 @@ def _is_safe(block: str, sys: str) -> bool:
 
 
 def _block_of(path: str, kind: str, sys: str) -> str:
-    """The name in /sys/class/block of what a swap space lies on; empty where it cannot be told."""
+    """The name in /sys/class/block of the device of a swap space; empty where it is not known."""
     with contextlib.suppress(OSError):
         status = os.stat(path)
         number = status.st_rdev if kind == "partition" else status.st_dev
@@ -67,7 +67,7 @@ def _block_of(path: str, kind: str, sys: str) -> str:
 def in_the_clear(swaps: str = "/proc/swaps", sys: str = "/sys") -> list[str]:
     """The swap spaces of this host from which what was swapped out can be read without a key.
 
-    One whose device cannot be told counts as such.
+    A swap space whose device is not known counts as such.
     """
     found = []
     for line in _read(swaps).splitlines()[1:]:

@@ -4,7 +4,7 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""A systemd unit that is started before the container is frozen, and told afterwards what to run.
+"""A systemd unit that is started before the container is frozen, and gets its command afterwards.
 
 systemd takes longer to make a unit (0.03 s, 0.1 s where it is busy) and to notice its end than CRIU to dump a small container.
 The unit's shell reads one line from whoever holds it. When that ends without one, the line never comes and the unit ends.
@@ -24,7 +24,7 @@ import typing as t
 from .._base.command import Completed, run
 from .._base.errors import MigrationError
 
-# The end is told by the shell: systemd-run would wait until systemd has tidied up behind the unit.
+# The shell reports the end: systemd-run would wait until systemd has tidied up after the unit.
 _SHELL = (
     'echo waiting; IFS= read -r line || exit 0; eval "set -- $line"; "$@" </dev/null; rc=$?; echo; echo "ended $rc"'
 )
@@ -68,7 +68,7 @@ class WaitingUnit:
         self._end()
 
     def _end(self) -> None:
-        """Let go of it. A unit that was told nothing ends by that; one that works is not disturbed."""
+        """Let go of the unit. A unit that got no command ends by that; one that works is not disturbed."""
         stdin, stdout = self._process.stdin, self._process.stdout
         with contextlib.suppress(OSError):
             t.cast("t.IO[bytes]", stdin).close()
@@ -117,7 +117,8 @@ class WaitingUnit:
     ) -> Completed:
         """Run a program in the unit, once.
 
-        :param argv: the same words of systemd-run, then the program. With others, or a second time, it is run as it says.
+        :param argv: the same arguments of systemd-run, then the program. With other arguments, or a second time, it is run as
+            it is.
         :raises MigrationError: as :func:`command.run`.
         """
         border = len(self._systemd)

@@ -46,7 +46,7 @@ TABLE = "livemigrate"
 NEW, ALL, RESET = "new", "all", "reset"
 
 _LOOK_SECONDS = 0.1
-# Connections that one call of ss(8) is told of.
+# The connections that one call of ss(8) gets.
 _AT_ONCE = 50
 
 # soccr/soccr.h of CRIU: the packets by which it brings a connection into a closing state.
@@ -55,7 +55,7 @@ _CRIU_MARK = "0xc114"
 # Before all that the container's own rules may do, connection tracking (-200) and defragmentation (-400) included.
 _HOOK = "type filter hook {hook} priority -450; policy {policy};"
 
-# Whatever lies there goes. `destroy` would say the same in one word, but needs Linux 6.3 and nft 1.0.7.
+# Whatever lies there is removed. `destroy` would do the same with one command, but needs Linux 6.3 and nft 1.0.7.
 LIFT = "".join(f"{verb} table {family} {TABLE}\n" for family in ("inet", "arp") for verb in ("add", "delete"))
 
 _FROM_CRIU = f"meta mark {_CRIU_MARK} accept"

@@ -33,7 +33,7 @@ from .rules import room as rules_room
 from .rules import surroundings as rules_surroundings
 from .rules import surroundings_network as rules_surroundings_network
 
-# In this order the rules of one severity are told: who reads them begins with the hosts.
+# The order in which the findings of one severity are shown: it begins with the hosts.
 TOPICS = {
     "The hosts": rules_hosts,
     "Their engines": rules_engines,
@@ -104,7 +104,7 @@ def require_known(ids: t.Iterable[str]) -> None:
 
 
 def case_of(source: Facts, destination: Facts, settings: Settings) -> Case:
-    """The case out of what criu_check told on both hosts."""
+    """The case, from the facts of criu_check on both hosts."""
     asked = source.get("container") or {}
     container = asked if asked.get("found") else None
     there = destination.get("for_container") if container else None

@@ -6,9 +6,10 @@
 
 """The cgroup of a container: limits that are in force in it, and the cgroups that its programs have made below it.
 
-The engine sets the limits that it was told when it creates the copy. Those that were changed by hand or by systemctl(1) it does
-not know, and its way of counting processor shares differs between versions. A restore puts all tasks into the container's cgroup
-itself (manage-cgroups=ignore), so the cgroups below it are made here, and the tasks moved into them while they are frozen.
+The engine sets the limits that the container was created with, when it creates the copy. Those that were changed by hand or by
+systemctl(1) it does not know, and its way of counting processor shares differs between versions. A restore puts all tasks into
+the container's cgroup itself (manage-cgroups=ignore), so the cgroups below it are made here, and the tasks moved into them
+while they are frozen.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _SETTINGS = (
 _LIMITS = ("cpu.max", "cpuset.cpus", "memory.max", "pids.max")
 _HUGE = re.compile(r"hugetlb\.\w+(\.rsvd)?\.max", re.ASCII)
 _CONTROLLER = re.compile(r"[a-z0-9_]+")
-# Lines with the numbers that this host gives its disks: only whether there are as many can be told.
+# Lines with the numbers that this host gives its disks: only their count can be compared.
 _OF_DISKS = ("io.max", "io.latency")
 # Who has these may make cgroups there and move tasks.
 _DELEGATED = ("", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control")

@@ -10,8 +10,8 @@ They lie beside the container, not in its layer, and the engine of the destinati
 is written into these, in place: processes may have the files open, and the mounts are of these inodes. At its next start the
 engine writes them anew, on the copy as on the source.
 
-Whether one was edited is told by what it says, not by its times: a program may have edited it before the engine had noted the
-container's start.
+The content of a file shows whether it was edited, and not its times: a program may have edited it before the engine had noted
+the container's start.
 """
 
 from __future__ import annotations

@@ -324,7 +324,8 @@ def _checked_values(kind: t.Any, values: t.Any) -> Values:
 def compare(side: Side, source: t.Any) -> list[str]:
     """The options that were special on the source and are not the same on the copy.
 
-    Of a copy that runs already nothing is set, so all of them are told; what its programs have closed meanwhile is not.
+    On a copy that runs already nothing is set, so all differences are reported, but not those of sockets that its programs have
+    closed meanwhile.
     """
     found: list[str] = []
     frozen = side.group.frozen

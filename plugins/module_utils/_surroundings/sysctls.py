@@ -67,7 +67,7 @@ _HAVE_DEFAULT = ("net/ipv4/conf/", "net/ipv6/conf/")
 # is off anyway. Docker sets this where a network has no IPv6, which is nearly everywhere, and of IPv6 nothing else.
 _IPV6_OFF = re.compile(r"net/ipv6/conf/[^/]+/disable_ipv6")
 _SAFE_NAME = re.compile(r"net/[a-zA-Z0-9_./-]+")
-# A file of secrets is among the settings: it is carried, and its value told nobody. (No message tells values.)
+# A file of secrets is among the settings. It is carried, and its value is shown to nobody: no message has values.
 _USUAL = 1 << 16
 # More than 64 Ki ports take, in ip_local_reserved_ports.
 _LARGEST = 1 << 20
@@ -254,7 +254,7 @@ def carry(side: Side, source: t.Any) -> None:
         found, written = {}, False
         for name in wanted:
             now = _read(name)
-            # A kernel that does not have it cannot be told.
+            # A kernel that does not have the setting cannot take it.
             if now is not None:
                 found[name] = now
                 if not _same(now, values[name]):
@@ -295,7 +295,7 @@ def compare(side: Side, source: t.Any) -> list[str]:
 
 
 def differences(names: t.Iterable[str], source: Values, copy: Values) -> list[str]:
-    """Those settings that differ, by name; no value is told, for there are keys among them.
+    """The names of the settings that differ. Their values are left out, because keys are among them.
 
     :param names: what is compared.
     """

@@ -40,7 +40,7 @@ from . import network as facts_of_network
 Facts = dict[str, t.Any]
 Inspect = t.Mapping[str, t.Any]
 
-# What rules read of inspect data. Nested where only a part of an object may be told.
+# What rules read of inspect data. Nested where only a part of an object may be reported.
 _TOP = ("Id", "Name", "Image", "Platform", "HostnamePath", "HostsPath", "ResolvConfPath", "LogPath", "AppArmorProfile")
 _STATE = ("Status", "Running", "Paused", "Restarting", "Dead", "Pid")
 _CONFIG = ("Image", "Tty", "OpenStdin", "AttachStdin", "NetworkDisabled", "MacAddress", "ExposedPorts")
@@ -71,7 +71,7 @@ _HOST = (
 )
 _MOUNT = ("Type", "Name", "Source", "Destination", "Driver", "RW", "Propagation", "Mode")
 _ENDPOINT = ("NetworkID", "IPAddress", "GlobalIPv6Address", "MacAddress", "IPAMConfig", "Links")
-# Labels by which others manage a container: that they are there is told, not what they say.
+# Labels by which others manage a container: it is reported that they are there, but not their content.
 _MANAGERS = ("com.docker.swarm.", "io.kubernetes.", "com.docker.compose.project")
 # Engines whose API is asked for, to see which fields of the container each of them would not know.
 _APIS = ("1.40", "1.41", "1.42", "1.43", "1.44", "1.45", "1.46", "1.47", "1.48", "1.49", "1.50", "1.51")
@@ -400,7 +400,7 @@ def of_processes(inspect: Inspect, first: network_sockets.Sockets | None = None,
         facts["sockets"] = network_sockets.plain(now)
         facts["lasting"] = [list(map(str, one)) for one in network_sockets.lasting(first or now, now)]
     if network_fence.refusal(inspect) is None:
-        # Where it cannot be told the comparison with the copy decides.
+        # Where it is not known, the comparison with the copy decides.
         with contextlib.suppress(OSError):
             facts["network_made"] = facts_of_network.look(init, inspect)
     return facts
@@ -441,7 +441,7 @@ def of_inspect(
 ) -> Facts:
     """A container.
 
-    :param inspect: what the engine has just told of it.
+    :param inspect: its inspect data, read just now.
     :param bind_mounts: host paths of bind mounts whose content is to move.
     :param sizes: whether to count what its files take, for a second at most, and to ask systemd who starts it.
     :param lasting: whether to look twice at its connections, 0.3 s apart.

@@ -256,7 +256,7 @@ def _old_copies_in_use(asks: Asks, past: t.Iterable[sessions.Session]) -> list[F
 def gather(asks: Asks, wanted: Wanted) -> Facts:
     """What this host has for a container.
 
-    :param wanted: what ``facts_of_container.gather`` told on the source.
+    :param wanted: what ``facts_of_container.gather`` returned on the source.
     """
     past = lineage.past_of(wanted["ancestry"])
     own_ids = {one.subject_id for one in past}

@@ -39,7 +39,8 @@ class View(t.NamedTuple):
 
 
 def view(container: finding.Facts, there: finding.Facts | None, *, close_connections: bool) -> View | None:
-    """The view out of what criu_check told of a container and of the destination; None where the sockets could not be seen.
+    """The view, from the facts of criu_check about a container and about the destination; None where the sockets could not be
+    read.
 
     The copy asks for the same addresses as the container did. On a network that the destination does not have it is made
     as it is on the source.
