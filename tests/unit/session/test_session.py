@@ -167,16 +167,16 @@ def test_a_decision_is_made_once(role: str, make_session: MakeSession, roots: di
         assert Session(session.id, **roots).decision == first
 
 
-def test_a_host_decides_its_own_words_only(make_session: MakeSession) -> None:
+def test_a_host_makes_only_its_own_decisions(make_session: MakeSession) -> None:
     source, destination = make_session(SOURCE), make_session(DESTINATION, container=OTHER_CONTAINER)
-    for session, words in (
+    for session, decisions in (
         (source, DECISIONS[DESTINATION]),
         (destination, DECISIONS[SOURCE]),
         (source, ("", "GO_SENT\n", "../x")),
     ):
-        for word in words:
-            with pytest.raises(ValueError, match="is not for the"):
-                session.decide(word)
+        for decision in decisions:
+            with pytest.raises(ValueError, match="is no decision of a"):
+                session.decide(decision)
         assert session.decision is None
 
 
