@@ -7,7 +7,7 @@
 """What a rule is, what it says, and the list of all of them.
 
 A rule is a small pure function over a :class:`Case`. The decorator :func:`rule` gives it an id (its name), a severity, a
-title and where it comes from; the modules ``_preflight/rules/`` hold the rules by topic, ``_preflight/judge.py`` evaluates them, and
+title and where it comes from; ``_preflight/rules/`` holds the rules by topic, ``_preflight/judge.py`` evaluates them, and
 ``docs/rules.md`` is written from this list.
 """
 
