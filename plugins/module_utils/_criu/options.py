@@ -40,7 +40,7 @@ def skips_network_lock(criu_version: str | None) -> bool:
 def can_skip_network_lock(host: t.Mapping[str, t.Any]) -> bool:
     """The same for a host of which more is known: what its CRIU refused when it was tried is not asked of it.
 
-    :param host: what ``facts_of_host.host_facts`` tells of it, ``criu`` and ``self_test`` of it at least.
+    :param host: what ``host_facts`` in ``_preflight/facts/host.py`` tells of it, ``criu`` and ``self_test`` of it at least.
     """
     refused = (host.get("self_test") or {}).get("refused_options") or ()
     return skips_network_lock((host.get("criu") or {}).get("version")) and SKIP_LOCK not in refused
@@ -96,7 +96,7 @@ def _decided(*, kept: bool, deleted: Deleted) -> list[str]:
         "file-locks",
         "link-remap",
         "ext-unix-sk",
-        # Connections that the kernel has made and no program has accepted: see network_sockets.left_behind.
+        # Connections that the kernel has made and no program has accepted: see left_behind in _network/sockets.py.
         "skip-in-flight",
         f"ghost-limit={max(GHOST_LIMIT, _with_reserve(deleted.largest))}",
         of_connections(kept=kept),

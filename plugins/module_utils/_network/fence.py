@@ -24,7 +24,7 @@ The order, and why:
   between the freeze and the close is acknowledged, but it is in the sockets' queues and travels.
 * abort: lift, then thaw, for the same reason; then announce, because a switch may have learned the copy's place.
 * the source after RUN, address kept: :meth:`Fence.reset` for the connections that CRIU leaves behind
-  (``network_sockets.left_behind``), then kill behind the closed fence; the namespace takes both with it.
+  (``left_behind`` in ``_network/sockets.py``), then kill behind the closed fence; the namespace takes both with it.
 * the source after RUN, address changed: :meth:`Fence.reset` for all, then kill; clients connect again at once.
 """
 
@@ -215,7 +215,7 @@ class Fence(t.NamedTuple):
 
         Without it their clients wait for answers that never come: what they sent was acknowledged. Only after RUN.
 
-        :param connections: those to reset: what ``network_sockets.left_behind`` saw after the close, where the address is kept.
+        :param connections: those to reset: what ``sockets.left_behind`` saw after the close, where the address is kept.
             All where it is not.
         :returns: how many were reset; 0 where the kernel cannot do that (no CONFIG_INET_DIAG_DESTROY).
         :raises MigrationError: as :meth:`set`.

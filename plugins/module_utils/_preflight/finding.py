@@ -7,7 +7,7 @@
 """What a rule is, what it says, and the list of all of them.
 
 A rule is a small pure function over a :class:`Case`. The decorator :func:`rule` gives it an id (its name), a severity, a
-title and where it comes from; the modules ``_rules_*.py`` hold the rules by topic, ``_preflight/judge.py`` evaluates them, and
+title and where it comes from; ``_preflight/rules/`` holds the rules by topic, ``_preflight/judge.py`` evaluates them, and
 ``docs/rules.md`` is written from this list.
 """
 
@@ -82,7 +82,7 @@ class Case(t.NamedTuple):
     container: Facts | None = None
     #: what the destination has for it, see ``_preflight/facts/destination.py``
     there: Facts | None = None
-    #: what it has open on the network and what becomes of its addresses: ``rules_network.View``
+    #: what it has open on the network and what becomes of its addresses: ``View`` of ``_preflight/rules/network.py``
     network: t.Any = None
     settings: Settings = Settings()
     #: the control node's wall clock when both hosts had answered

@@ -28,6 +28,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases i
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container.original import Original
 from tests.unit.helpers import moved, netns
+from tests.unit.helpers.moved import AnyEngine
 from tests.unit.helpers.support import CONTAINER, bring_to
 
 NOBODY = "ssh: connect to host 127.0.0.1 port 22: No route to host"
@@ -45,7 +46,7 @@ ALIVE = [
 ]
 
 
-class Engine:
+class Engine(AnyEngine):
     """The engine of a source: its container is paused under its own name."""
 
     def find(self, _container: str) -> dict[str, Any]:

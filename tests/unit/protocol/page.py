@@ -29,7 +29,7 @@ _HEAD = """\
 
 Each host has a half of the session: a journal of phases, and one decision, written once. The source's is `GO_SENT` or `ABORT`,
 the destination's `RUN` or `REFUSED`. Until `GO_SENT` the source may give up on its own; after it the destination's decision
-counts. The tables of `_session/session.py` say which phase may follow which. The steps are those of the model in
+counts. The tables of `_session/phases.py` say which phase may follow which. The steps are those of the model in
 `tests/unit/protocol/`, which `make test` explores: every state that can be reached when a host loses its power, a process is
 killed, a message is lost, late or doubled, dockerd ends, or a person uses docker, between any two steps.
 """
@@ -66,7 +66,7 @@ def _diagram(role: str) -> Iterator[str]:
 
 def _is_of(role: str, write: Write) -> bool:
     """Both halves have a phase "held"."""
-    return write.value != "held" or (write.function.startswith("_handover") == (role == SOURCE))
+    return write.value != "held" or (write.function.startswith("_migration.handover") == (role == SOURCE))
 
 
 def _writers(role: str) -> Iterator[str]:
@@ -75,7 +75,7 @@ def _writers(role: str) -> Iterator[str]:
     for value in [*TRANSITIONS[role], *DECISIONS[role]]:
         functions = sorted(f"`{write.function}`" for write in writes() if write.value == value and _is_of(role, write))
         if value == "opened":
-            functions = ["`sessions.Session.open`"]
+            functions = ["`_session.session.Session.open`"]
         yield f"| `{value}` | {', '.join(functions)} |"
 
 

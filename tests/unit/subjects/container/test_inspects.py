@@ -50,12 +50,13 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings imp
 from tests.unit.docker.spec.samples import IMAGE, container
 from tests.unit.helpers import moved
 from tests.unit.helpers.groups import Group, unified
+from tests.unit.helpers.moved import AnyEngine
 from tests.unit.helpers.support import CONTAINER, OTHER_CONTAINER
 
 MakeSession = Callable[..., Session]
 
 
-class Engine:
+class Engine(AnyEngine):
     """An engine with one container of real tasks; it counts how often it is asked for the inspect data of one."""
 
     api_version = "1.51"
@@ -155,7 +156,7 @@ class PlayedConversation:
         if "hold" in message:
             assert set(message["hold"]) == {"manifest", "fingerprints", "network", "surroundings"}
             numbers = dict.fromkeys(("seconds", "flush_seconds", "flush_waited"), 0.0)
-            return {**numbers, "processes": 1, "recognised": 1, "warnings": []}
+            return {**numbers, "processes": 1, "recognised": 1, "warnings": [], "timeline": []}
         self.meanwhile()
         return {"decision": RUN, "container_id": OTHER_CONTAINER, "running_for": 0.0}
 
@@ -210,7 +211,7 @@ def engine(
     (quick / "docker").mkdir()
     found = Engine(quick / "docker", tasks, init)
     monkeypatch.setattr(tasks_of_host, "_CGROUPS", str(unified()))
-    monkeypatch.setattr(keeper, "Engine", lambda: found)
+    monkeypatch.setattr(keeper, "Engine", lambda **_settings: found)
     for name in ("arm", "prove", "disarm"):
         monkeypatch.setattr(watchdog, name, lambda *_words: None)
     monkeypatch.setattr(Session, "keep_out_of_swap", lambda _self: None)

@@ -22,12 +22,13 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.contain
 from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container.kind import Containers
 from tests.unit.docker.spec.samples import container
 from tests.unit.helpers import moved
+from tests.unit.helpers.moved import AnyEngine
 from tests.unit.helpers.support import CONTAINER
 
 MakeSession = Callable[..., Session]
 
 
-class Engine:
+class Engine(AnyEngine):
     """An engine with one container and its image."""
 
     def __init__(self) -> None:
@@ -50,7 +51,7 @@ class Engine:
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
     found = Engine()
-    monkeypatch.setattr(keeper, "Engine", lambda: found)
+    monkeypatch.setattr(keeper, "Engine", lambda **_settings: found)
     return found
 
 
