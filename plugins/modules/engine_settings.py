@@ -62,7 +62,7 @@ daemon:
       type: str
       sample: "Expecting ',' delimiter: line 3 column 3 (char 27)"
     refused:
-      description: Why dockerd does not take it, as dockerd itself reports it. Empty where it does, and where that cannot be asked.
+      description: Why dockerd does not take it, as it reports itself. Empty where it does, and where that cannot be asked.
       type: str
       sample: ""
 criu:

@@ -129,8 +129,8 @@ class TaskGroup:
             raise MigrationError(
                 "cgroup_unknown",
                 f"The first process of container {inspect['Name'].lstrip('/')} is in the cgroup {path}, which is not below one "
-                "that bears the container's id: which tasks are the container's cannot be told. It has been moved there, by "
-                "itself or by somebody; start the container anew.",
+                "that bears the container's id. So it is not known which tasks belong to the container. The container, or "
+                "somebody, has moved the process there; start the container anew.",
                 cgroup=path,
             )
         return cls(found)

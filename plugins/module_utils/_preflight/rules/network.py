@@ -124,7 +124,7 @@ def multicast_unknown(case: Case) -> _Found:
         yield (
             (
                 "In the network that the container shares with others somebody has joined multicast groups: "
-                f"{', '.join(sorted(str(group) for group in groups))}. It could not be told whether that was a program of the "
+                f"{', '.join(sorted(str(group) for group in groups))}. It is not known whether that was a program of the "
                 "container, some of which hold UDP or raw sockets. A checkpoint holds no such membership."
             ),
             (

@@ -302,8 +302,8 @@ class Original:
             self.go_on_alone()
             raise MigrationError(
                 exc.code,
-                f"{exc.message} The processes of the container go on all the same; what Docker has to be told about that is "
-                "tried again.",
+                f"{exc.message} The processes of the container go on all the same. Docker does not know that yet; the watchdog "
+                "tries again.",
                 **exc.details,
             ) from exc
         old_copy.give_name_back(session, engine, inspect)
