@@ -109,11 +109,15 @@ def wait_settled(moving: Moving, host: Host, *, seconds: float = SETTLED_WITHIN)
 
 def with_a_word_unheard(moving: Moving, source: Host, destination: Host) -> tuple[Migration, Meeting]:
     """A handover in which the destination has said RUN and nobody has heard it: the source's step is stopped."""
-    # The word to run follows the decision at once, and the farewell when the old copy has been ended.
     meeting = Meeting(source, moving.name, "decision", "STOP")
     migration = moving.move(source, destination)
-    meeting.happened(migration)
-    assert session_on(destination, moving.name)["phases"][-1] == "run"
+    step = meeting.happened(migration)
+    # It may have been stopped before it has said so to the destination, whose answer takes many times a slice.
+    deadline = time.monotonic() + SETTLED_WITHIN
+    while session_on(destination, moving.name)["phases"][-1] != "run":
+        assert time.monotonic() < deadline, "the destination has not heard the decision"
+        source.run(["sh", "-c", f"kill -CONT {step}; sleep 0.002; kill -STOP {step}"])
+        time.sleep(0.3)
     return migration, meeting
 
 

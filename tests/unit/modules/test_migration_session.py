@@ -6,14 +6,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ansible_collections.livemigrate.criu.plugins.action import migration_session as action
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import agent_code
-from tests.unit.helpers.support import MODULE_UTILS
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import agent_code, step_call
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
+from ansible_collections.livemigrate.criu.plugins.modules import migration_session as module
+from tests.unit.helpers.support import MODULE_UTILS, OTHER_CONTAINER, bring_to
 
 
 def _given(arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -53,3 +57,21 @@ def test_where_an_agent_may_be_made_its_code_is_sent(state: str, monkeypatch: py
 @pytest.mark.parametrize("arguments", [{}, {"state": "inspected"}, {"state": "handed_over", "session": "x"}])
 def test_elsewhere_it_is_not(arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     assert _given({**arguments, "agent_code": "somebody else's"}, monkeypatch) == arguments
+
+
+def test_a_watchdog_that_settles_it_at_this_moment_is_no_failure(
+    make_session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = bring_to(make_session(), "sent")
+
+    def settled(*_arguments: object) -> dict[str, Any]:
+        session.decide("GO_SENT")
+        session.enter("committed", destination_container_id=OTHER_CONTAINER, gap=1.5)
+        raise MigrationError("session_over", "It has been brought to its end meanwhile.")
+
+    monkeypatch.setattr(step_call, "call", settled)
+    params = {"state": "committed", "peer": None, "wait": 5}
+    assert module._step(session, params) == {"changed": True, "outcome": "RUN", "gap": 1.5}
+    monkeypatch.setattr(step_call, "call", lambda *_arguments: pytest.fail("it was asked"))
+    session.close(keep=True)
+    assert module._step(session, params)["outcome"] == "RUN"
