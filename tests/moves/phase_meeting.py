@@ -60,7 +60,7 @@ exit 5
 
 
 class Meeting:
-    """Waits on a host, from now on, for a session of a container to reach a phase; `decision` means its word is written.
+    """Waits on a host, from now on, for a session of a container to reach a phase; `decision` means that its decision is written.
 
     :param signal: for the process that works on the session then; `none` leaves it alone, where it may have ended by then.
     :param file: a pattern of a name that has to be there as well, for moments between two phases.
@@ -107,13 +107,17 @@ def wait_settled(moving: Moving, host: Host, *, seconds: float = SETTLED_WITHIN)
         time.sleep(1)
 
 
-def with_a_word_unheard(moving: Moving, source: Host, destination: Host) -> tuple[Migration, Meeting]:
-    """A handover in which the destination has said RUN and nobody has heard it: the source's step is stopped."""
-    # The message to run follows the decision at once, and the command to close when the old copy has been ended.
+def with_run_unknown_to_source(moving: Moving, source: Host, destination: Host) -> tuple[Migration, Meeting]:
+    """A handover in which the destination has decided RUN and its source does not know it: the source's step is stopped."""
     meeting = Meeting(source, moving.name, "decision", "STOP")
     migration = moving.move(source, destination)
-    meeting.happened(migration)
-    assert session_on(destination, moving.name)["phases"][-1] == "run"
+    step = meeting.happened(migration)
+    # It may have been stopped before it has said so to the destination, whose answer takes many times a slice.
+    deadline = time.monotonic() + SETTLED_WITHIN
+    while session_on(destination, moving.name)["phases"][-1] != "run":
+        assert time.monotonic() < deadline, "the destination has not heard the decision"
+        source.run(["sh", "-c", f"kill -CONT {step}; sleep 0.002; kill -STOP {step}"])
+        time.sleep(0.3)
     return migration, meeting
 
 

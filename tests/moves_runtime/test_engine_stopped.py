@@ -14,7 +14,12 @@ import pytest
 
 from tests.moves.moving_counter import Moving
 from tests.moves.pair import Pair
-from tests.moves.phase_meeting import SETTLED_WITHIN, wait_settled, with_a_held_copy, with_a_word_unheard
+from tests.moves.phase_meeting import (
+    SETTLED_WITHIN,
+    wait_settled,
+    with_a_held_copy,
+    with_run_unknown_to_source,
+)
 from tests.workloads.host import Host
 from tests.workloads.probe import wait_for_answer
 
@@ -125,7 +130,7 @@ def test_the_engine_of_the_destination_restarts_before_the_copy_has_its_policy(
     source, destination = newer.alpha, newer.beta
     with _live_restore(destination, live_restore):
         moving = start(source, [source, destination], "--restart", "always")
-        migration, meeting = with_a_word_unheard(moving, source, destination)
+        migration, meeting = with_run_unknown_to_source(moving, source, destination)
         assert destination.inspect(moving.name)["HostConfig"]["RestartPolicy"]["Name"] == "no"
         destination.run(["sh", "-c", "systemctl reset-failed docker; systemctl restart docker"])
         assert bool(destination.docker("ps", "-q", "--filter", f"name=^{moving.name}$")) == live_restore

@@ -21,7 +21,7 @@ from tests.moves.phase_meeting import (
     Meeting,
     wait_settled,
     with_a_held_copy,
-    with_a_word_unheard,
+    with_run_unknown_to_source,
 )
 from tests.moves.playbook_run import Migration
 from tests.workloads.probe import wait_for_answer
@@ -134,7 +134,7 @@ def test_the_source_loses_power_after_the_hand_over(newer: Pair, start: Start) -
     """Nobody comes to say that the source knows: the destination tidies up by itself all the same, and soon."""
     source, destination = newer.alpha, newer.beta
     moving = start(source, [source, destination], "--restart", "unless-stopped")
-    migration, _meeting = with_a_word_unheard(moving, source, destination)
+    migration, _meeting = with_run_unknown_to_source(moving, source, destination)
     newer.lab.power_cut(source.name)
     migration.kill()
     deadline = time.monotonic() + SETTLED_WITHIN
@@ -154,7 +154,7 @@ def test_the_word_is_carried_to_a_source_whose_key_is_gone(newer: Pair, start: S
     """RUN was said and never heard: the source waits for it, whatever a person declares, and recover.yml brings it."""
     source, destination = newer.alpha, newer.beta
     moving = start(source, [source, destination], "--restart", "unless-stopped")
-    migration, _meeting = with_a_word_unheard(moving, source, destination)
+    migration, _meeting = with_run_unknown_to_source(moving, source, destination)
     migration.kill()
     session = session_on(source, moving.name)["id"]
     keys = f"sed -i '/ livemigrate:{session}$/d' /root/.ssh/authorized_keys /home/*/.ssh/authorized_keys"

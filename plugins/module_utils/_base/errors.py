@@ -19,6 +19,10 @@ _KEPT = "\n\t"
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,60}")
 
 
+#: the code of a defect of ours
+UNEXPECTED = "unexpected"
+
+
 class MigrationError(Exception):
     """Something that cannot be done, described for people and for programs.
 
@@ -45,7 +49,7 @@ class MigrationError(Exception):
     def unexpected(cls, exc: BaseException) -> MigrationError:
         """A defect of ours, while it is handled: with its traceback among the details."""
         return cls(
-            "unexpected",
+            UNEXPECTED,
             f"Unexpected error, please report it: {type(exc).__name__}: {exc}",
             traceback="".join(traceback.format_exception(type(exc), exc, exc.__traceback__)),
         )

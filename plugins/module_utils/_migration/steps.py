@@ -114,10 +114,19 @@ def run(name: str, session: Session, params: Params) -> Result:
     :returns: what the module returns; ``warnings`` where there are any.
     :raises MigrationError: as the step does; ``session_locked``.
     """
+    # Before the lock: who had it may have closed the session, and then the file is gone from which more could be loaded.
+    do = _step(name, session, params)
     with session.locked():
-        kind = by_kind.of(session)
-        if name in _ON_SOURCE:
-            return _ON_SOURCE[name](kind.original(session), params)
-        if name in _ON_DESTINATION:
-            return _ON_DESTINATION[name](kind.copy(session), params)
-        return kind.steps()[name](session, params)
+        return do()
+
+
+def _step(name: str, session: Session, params: Params) -> t.Callable[[], Result]:
+    kind = by_kind.of(session)
+    if name in _ON_SOURCE:
+        original = kind.original(session)
+        return lambda: _ON_SOURCE[name](original, params)
+    if name in _ON_DESTINATION:
+        copy = kind.copy(session)
+        return lambda: _ON_DESTINATION[name](copy, params)
+    step = kind.steps()[name]
+    return lambda: step(session, params)

@@ -23,7 +23,7 @@ import subprocess
 import sys
 import typing as t
 
-from .._base.errors import MigrationError
+from .._base.errors import UNEXPECTED, MigrationError
 from . import agent_package
 from . import session as sessions
 from .session import Session
@@ -40,7 +40,13 @@ def call(session: Session, name: str, params: t.Mapping[str, t.Any]) -> dict[str
     """
     _require_open(session)
     done = _run([*session.agent, "step", session.id, name], params)
-    answer = _answer(done)
+    try:
+        answer = _answer(done)
+    except MigrationError as exc:
+        if exc.code == UNEXPECTED:
+            # An agent whose file is gone cannot load what it needs.
+            _require_open(session)
+        raise
     if answer is None:
         # The end of a session takes its agent away.
         _require_open(session)

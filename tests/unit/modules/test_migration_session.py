@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,9 +14,11 @@ import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ansible_collections.livemigrate.criu.plugins.action import migration_session as action
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import agent_code, step_call, stories
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from ansible_collections.livemigrate.criu.plugins.modules import migration_session as module
-from tests.unit.helpers.support import MODULE_UTILS
+from tests.unit.helpers.support import MODULE_UTILS, OTHER_CONTAINER, bring_to
 
 
 def _given(arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -104,3 +107,21 @@ def test_the_decision_is_returned_by_its_old_name_too(monkeypatch: pytest.Monkey
     answer = {"changed": True, "destination_decision": _DECISION}
     monkeypatch.setattr(step_call, "recover", lambda _state, _params, _code: dict(answer))
     assert _run({"state": "decided", "session": "x"}, monkeypatch) == {**answer, "word": _DECISION}
+
+
+def test_a_watchdog_that_settles_it_at_this_moment_is_no_failure(
+    make_session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = bring_to(make_session(), "sent")
+
+    def settled(*_arguments: object) -> dict[str, Any]:
+        session.decide("GO_SENT")
+        session.enter("committed", destination_container_id=OTHER_CONTAINER, gap=1.5)
+        raise MigrationError("session_over", "It has been brought to its end meanwhile.")
+
+    monkeypatch.setattr(step_call, "call", settled)
+    params = {"state": "committed", "peer": None, "wait": 5}
+    assert module._step(session, params) == {"changed": True, "outcome": "RUN", "gap": 1.5}
+    monkeypatch.setattr(step_call, "call", lambda *_arguments: pytest.fail("it was asked"))
+    session.close(keep=True)
+    assert module._step(session, params)["outcome"] == "RUN"

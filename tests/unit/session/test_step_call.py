@@ -21,6 +21,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session import a
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import session as sessions
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import SOURCE
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._subjects import by_kind
 from tests.unit.helpers.support import MODULE_UTILS
 
 ECHO = "import json, sys; json.dump({'result': {'argv': sys.argv[1:], **json.load(sys.stdin)}}, sys.stdout)"
@@ -86,6 +87,49 @@ def test_one_that_ends_while_its_agent_is_started(session: Session, monkeypatch:
     with pytest.raises(MigrationError) as caught:
         step_call.call(session, "go", {})
     assert caught.value.code == "session_over"
+
+
+CANNOT_LOAD = """
+import json, sys
+failure = {"code": "unexpected", "message": "FileNotFoundError: agent.pyz", "details": {}}
+print(json.dumps({"failure": failure}))
+"""
+
+
+@pytest.mark.parametrize(("over", "code"), [(True, "session_over"), (False, "unexpected")])
+def test_one_that_ends_while_its_agent_loads(
+    over: bool, code: str, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It finds its own file gone; where the session goes on that is a defect like any other."""
+    _agent_is(session, CANNOT_LOAD)
+    answers = iter([False, over])
+    monkeypatch.setattr(Session, "ended", property(lambda _self: next(answers)))
+    with pytest.raises(MigrationError) as caught:
+        step_call.call(session, "go", {})
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize("name", ["go", "created", "image_sent"])
+def test_a_step_has_all_that_it_loads_before_it_waits_for_the_session(
+    name: str, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has the lock may close the session, and take the agent's file away."""
+    done: list[str] = []
+
+    def kind_of(one: Session) -> Any:
+        done.append("made")
+        return real(one)
+
+    def locked(_self: Session) -> None:
+        done.append("locked")
+        raise MigrationError("session_locked", "Somebody has it.")
+
+    real = by_kind.of
+    monkeypatch.setattr(by_kind, "of", kind_of)
+    monkeypatch.setattr(Session, "locked", locked)
+    with pytest.raises(MigrationError, match="Somebody has it"):
+        steps.run(name, session, {})
+    assert done == ["made", "locked"]
 
 
 @pytest.mark.parametrize(
