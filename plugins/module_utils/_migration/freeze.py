@@ -10,17 +10,12 @@ from __future__ import annotations
 
 import time
 
-from .._session import watchdog
+from .._session import timeline, watchdog
 from .._subjects.subject import Original
 
 # How often a freeze is tried again because of something that may end by itself.
 FOREIGN_ATTEMPTS = 20
 _PAUSE_SECONDS = 0.25
-
-
-def now() -> float:
-    """The clock of the freeze: it goes on while the host is suspended, and nobody sets it."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def freeze(original: Original) -> None:
@@ -37,7 +32,7 @@ def freeze(original: Original) -> None:
     for _attempt in range(FOREIGN_ATTEMPTS):
         original.look_last()
         original.keep_newcomers_out()
-        session.enter("freezing", at=now())
+        session.enter("freezing", at=timeline.now())
         found = original.stop()
         if not found:
             return

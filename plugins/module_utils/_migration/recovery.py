@@ -21,7 +21,7 @@ from .._channel.destination_lost import require
 from .._criu import failure as criu_failure
 from .._session import stories as session_stories
 from .._session.phases import DECISIONS, DESTINATION, GO_SENT, RUN, SOURCE
-from .._session.session import FIRST_KIND, LEASE_SECONDS, STATE_ROOT, Session, id_key
+from .._session.session import FIRST_KIND, LEASE_SECONDS, LOCK_SECONDS, STATE_ROOT, Session, id_key
 from .._subjects import by_kind
 from .._subjects.subject import Original
 from . import destination, source
@@ -134,7 +134,7 @@ def _settle_one(
 ) -> None:
     if not os.path.isdir(session.directory):
         return
-    with session.locked(timeout=max(wait, 30), alive=False):
+    with session.locked(timeout=max(wait, LOCK_SECONDS), alive=False):
         if session.ended and not (other_half_settled and session_stories.is_unknown_to_source(session)):
             return
         kind = by_kind.of(session)

@@ -29,7 +29,7 @@ from .._session import agent_package, lineage, timeline, watchdog
 from .._session.phases import ABORT, GO_SENT, RUN, SOURCE
 from .._session.session import Session, id_key
 from .._subjects.subject import UNREACHABLE, Dumped, Found, Kind, Original, Params
-from . import destination, freeze, transfer
+from . import destination, transfer
 
 # How often the watchdog asks a destination that does not let this session in.
 _REVOKED_SECONDS = 60.0
@@ -187,7 +187,7 @@ def commit(original: Original, decision: t.Mapping[str, t.Any], times: timeline.
     :param times: of the frozen time, where one step has seen all of it.
     """
     # Before anything else: "running_for" counts until the answer.
-    now = freeze.now()
+    now = timeline.now()
     session = original.session
     original.end()
     # Also where somebody has removed the original: its memory must not stay.

@@ -16,7 +16,7 @@ import time
 import typing as t
 
 from .._channel import client as channel_client
-from .._session.session import Session
+from .._session.session import LOCK_SECONDS, Session
 from .._subjects import by_kind
 from .._subjects.subject import Copy, Original, Params, Result
 from . import destination, freeze, handover, source, transfer
@@ -116,8 +116,17 @@ def run(name: str, session: Session, params: Params) -> Result:
     """
     # Before the lock: who had it may have closed the session, and then the file is gone from which more could be loaded.
     do = _step(name, session, params)
-    with session.locked():
+    with session.locked(timeout=_lock_seconds(name, params)):
         return do()
+
+
+def _lock_seconds(name: str, params: Params) -> float:
+    """The time that a step waits for who is at work on its session.
+
+    After the handover that is the watchdog, which does what the step wants. On a slow host that takes longer than half a minute
+    (an emulated one: connect, ask, end the old copy), and a move that went well must not be called a failure for it.
+    """
+    return max(LOCK_SECONDS, float(params["wait"])) if name == "committed" else LOCK_SECONDS
 
 
 def _step(name: str, session: Session, params: Params) -> t.Callable[[], Result]:

@@ -47,6 +47,8 @@ _NO_SIGN = 0
 PREPARING_LEASE_SECONDS = 900.0
 # The same for a copy that is restored and held: what keeps it on its host may have it locked meanwhile.
 HELD_LEASE_SECONDS = 120.0
+# The time that somebody waits for who is at work on a session.
+LOCK_SECONDS = 30.0
 
 _HOLDER = "holder"
 _LOCK = "lock"
@@ -345,7 +347,7 @@ class Session:
     # -- who works on it ---------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def locked(self, timeout: float = 30.0, *, alive: bool = True) -> t.Iterator[None]:
+    def locked(self, timeout: float = LOCK_SECONDS, *, alive: bool = True) -> t.Iterator[None]:
         """Hold the session's lock: only one process at a time works on a session. The kernel releases the lock when its holder
         ends, however that happens.
 

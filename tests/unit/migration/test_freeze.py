@@ -13,7 +13,7 @@ import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import freeze
-from ansible_collections.livemigrate.criu.plugins.module_utils._session import watchdog
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import timeline, watchdog
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.subject import Original
 
@@ -82,7 +82,7 @@ def test_what_is_done_is_noted_before_it_is_done(session: Session) -> None:
     assert original.calls == [("make ready", "prepared"), ("put aside", "arming"), *ATTEMPT]
     # Who settles it after a crash finds there what was put aside.
     assert session.data("arming") == {"aside": "a policy", "bytes": 7}
-    assert freeze.now() - session.data("freezing")["at"] < 5
+    assert timeline.now() - session.data("freezing")["at"] < 5
 
 
 def test_nothing_is_put_aside_or_frozen_without_a_watchdog(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,7 @@ print("docker" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr == ""
-    assert done.stdout.splitlines() == ["[]", "['keeper', 'kind']", "['copy', 'keeper', 'kind']", "False"]
+    assert done.stdout.splitlines() == ["[]", "['keeper', 'kind']", "['by_engine', 'copy', 'keeper', 'kind']", "False"]
 
 
 def _members(protocol: type) -> list[str]:

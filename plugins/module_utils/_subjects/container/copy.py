@@ -14,7 +14,6 @@ import typing as t
 from ..._base.errors import MigrationError
 from ..._criu.images import Manifest
 from ..._engines import api as engine_api
-from ..._engines import by_name as engines
 from ..._engines import connections
 from ..._engines import runtime as engine_runtime
 from ..._host.flush import Flush
@@ -23,33 +22,19 @@ from ..._network.announce import Announcer
 from ..._session import lineage
 from ..._session.session import Session
 from ..subject import Params, Result
+from .by_engine import ByEngine
 from .keeper import Keeper
 
 # The making of a copy and the taking away of what was made are imported within functions: a start of the agent that sends a
 # decision needs neither.
 
 
-class Copy:
+class Copy(ByEngine):
     """The copy of a container, for one step of a session."""
 
     def __init__(self, session: Session, keeper: Keeper | None = None) -> None:
-        self.session = session
-        self._keeper = keeper or Keeper()
-        self._engine = engines.functions_of(session)
+        super().__init__(session, keeper)
         self._announcer: Announcer | None = None
-
-    @property
-    def can_be_held(self) -> bool:
-        """Whether its engine is ``runtime``."""
-        return engines.can_hold(self.session)
-
-    def require_held(self, held: bool) -> None:
-        """Refuse a step of the other engine."""
-        engines.require(self.session, engines.RUNTIME if held else engines.API)
-
-    def reach(self, seconds: float | None = None) -> None:
-        """Connect to the Docker Engine."""
-        self._keeper.reach(seconds)
 
     # -- making it -----------------------------------------------------------------------------------------------
 

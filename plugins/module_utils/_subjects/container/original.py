@@ -21,7 +21,6 @@ from ..._criu import network_lock
 from ..._docker import directories, runc
 from ..._docker.engine import memory_timeout
 from ..._docker.spec import create as spec_create
-from ..._engines import by_name as engines
 from ..._engines import connections, removed_names
 from ..._engines import runtime as engine_runtime
 from ..._host import deleted_files
@@ -33,6 +32,7 @@ from ..._surroundings import surroundings as surroundings_module
 from ..._surroundings.side import Side
 from ..subject import Dumped, Prepared
 from . import examine, old_copy, restart_policy, trees
+from .by_engine import ByEngine
 from .keeper import Keeper
 
 # Seconds. Docker's pause returns when the kernel has frozen everything; more than this means a task stuck in the kernel.
@@ -45,7 +45,7 @@ _OF_THE_ENGINE = frozenset({"engine_unreachable", "engine_error", "thaw_failed",
 Inspect = t.Mapping[str, t.Any]
 
 
-class Original:
+class Original(ByEngine):
     """A container that is moved, for one step of a session.
 
     What stands still while a step goes on is looked at once: the plan of its connections, its tasks, the directories that travel.
@@ -53,26 +53,11 @@ class Original:
     """
 
     def __init__(self, session: Session, keeper: Keeper | None = None) -> None:
-        self.session = session
-        self._keeper = keeper or Keeper()
-        self._engine = engines.functions_of(session)
+        super().__init__(session, keeper)
         # Whether this step has seen it under its own name, and has put its restart policy aside itself.
         self._known = False
         self._inspect: Inspect = {}
         self._for_copy: dict[str, t.Any] = {}
-
-    @property
-    def can_be_held(self) -> bool:
-        """By the engine ``runtime``."""
-        return engines.can_hold(self.session)
-
-    def require_held(self, held: bool) -> None:
-        """Refuse a step of the other engine."""
-        engines.require(self.session, engines.RUNTIME if held else engines.API)
-
-    def reach(self, seconds: float | None = None) -> None:
-        """Connect to the Docker Engine."""
-        self._keeper.reach(seconds)
 
     @property
     def _id(self) -> str:
@@ -330,18 +315,17 @@ class Original:
         self._make_ready_to_thaw()
         engine = self._keeper.engine
         # Afresh: a dump may have been waited for.
-        if engine.inspect(self._id)["State"]["Paused"]:
-            if not group.frozen:
+        paused = engine.inspect(self._id)["State"]["Paused"]
+        try:
+            if paused and not group.frozen:
                 # CRIU thaws the tasks while it works, and one that was killed has left them so. Docker believes that they are
                 # paused, and cannot be told otherwise: `container not paused`.
                 group.freeze(FREEZE_TIMEOUT)
-            try:
+            if paused:
                 engine.unpause(self._id)
-            finally:
-                if group.exists and group.frozen:
-                    group.thaw()
-        elif group.exists and group.frozen:
-            group.thaw()
+        finally:
+            if group.exists and group.frozen:
+                group.thaw()
         group.wait_frozen(False, FREEZE_TIMEOUT)
         connections.announce_again(self._plan)
 
