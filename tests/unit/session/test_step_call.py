@@ -120,7 +120,7 @@ def test_a_step_has_all_that_it_loads_before_it_waits_for_the_session(
         done.append("made")
         return real(one)
 
-    def locked(_self: Session, timeout: float) -> None:
+    def locked(_self: Session, **_options: float) -> None:
         done.append("locked")
         raise MigrationError("session_locked", "Somebody has it.")
 
@@ -133,7 +133,8 @@ def test_a_step_has_all_that_it_loads_before_it_waits_for_the_session(
 
 
 @pytest.mark.parametrize(
-    ("name", "wait", "seconds"), [("go", 120, 30), ("committed", 120, 120), ("committed", 1, 30), ("connected", 120, 30)]
+    ("name", "wait", "seconds"),
+    [("go", 120, 30), ("committed", 120, 120), ("committed", 1, 30), ("connected", 120, 30)],
 )
 def test_the_last_step_waits_as_long_as_it_may_for_the_watchdog(
     name: str, wait: int, seconds: float, session: Session, monkeypatch: pytest.MonkeyPatch
