@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""dockerd is stopped, and not started again, on one side of a handover: with live-restore and without."""
+"""dockerd is stopped, and not started again, or hangs, on one side of a handover: with live-restore and without."""
 
 from __future__ import annotations
 
@@ -120,6 +120,36 @@ def test_the_engine_of_the_source_stops_with_live_restore_while_its_copy_is_held
         moving.assert_runs_on(destination)
         assert not source.docker("ps", "-a", "--filter", f"name=^{moving.name}$", "--format", "{{.Names}}")
         assert destination.inspect(moving.name)["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
+
+
+@contextmanager
+def _hanging_engine(host: Host) -> Iterator[None]:
+    """Its socket takes every question, and no answer comes."""
+    host.run(["systemctl", "kill", "--kill-whom=main", "--signal=STOP", "docker.service"])
+    try:
+        yield
+    finally:
+        host.run(["systemctl", "kill", "--kill-whom=main", "--signal=CONT", "docker.service"])
+
+
+def test_a_container_that_is_not_moved_goes_on_while_its_engine_hangs(newer: Pair, start: Start) -> None:
+    """The rest of the thaw, its restart policy among it, follows when the engine answers again."""
+    source, destination = newer.alpha, newer.beta
+    moving = start(source, [source, destination], "--restart", "unless-stopped")
+    migration, meeting = with_a_held_copy(moving, source, destination)
+    try:
+        with _hanging_engine(source):
+            # It is refused for that.
+            _stop_engine(destination)
+            meeting.go_on()
+            assert wait_for_answer(moving.url(source), timeout=60).token == moving.first.token
+            assert migration.end() != 0
+    finally:
+        _start_engine(destination)
+    wait_settled(moving, source)
+    _wait_nothing_left(moving, destination)
+    moving.assert_runs_on(source)
+    assert source.inspect(moving.name)["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
 
 
 @pytest.mark.parametrize("live_restore", [False, pytest.param(True, marks=pytest.mark.long)])
