@@ -30,7 +30,7 @@ BEFORE_HANDING_OVER = (
 )
 AFTER_HANDING_OVER = (
     "Restore the container on the destination and prove it",
-    "End the old copy on the destination's word",
+    "End the old copy as the destination has decided",
 )
 # The lease of a session, the watchdog's interval, a restart of it, and room for a busy machine.
 SETTLED_WITHIN = 30 + 5 + 5 + 60
