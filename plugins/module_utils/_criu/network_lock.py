@@ -33,7 +33,8 @@ def lift(init: int, runner: Runner = run) -> bool:
         if os.path.samefile(f"/proc/{init}/ns/net", "/proc/self/ns/net"):
             # CRIU locks no network that the container shares with its host.
             return False
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError, ProcessLookupError):
+        # It has ended. As long as its parent has not noticed that, the kernel says that permission is denied.
         return False
     inside = ["nsenter", f"--net=/proc/{init}/ns/net"]
     lifted = False

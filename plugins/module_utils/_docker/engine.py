@@ -55,9 +55,10 @@ def _import_docker() -> t.Any:
 @contextlib.contextmanager
 def _explain_errors(doing: str, code: str = "engine_error") -> t.Iterator[None]:
     """Turn docker-py's and requests' exceptions into sentences."""
+    docker = _import_docker()
+    # docker-py has imported it.
     import requests
 
-    docker = _import_docker()
     try:
         yield
     except docker.errors.APIError as exc:
@@ -77,9 +78,16 @@ class Engine:
     ``engine_unreachable`` when it does not answer.
     """
 
-    def __init__(self, base_url: str = "unix:///var/run/docker.sock", *, seconds: float = CALL_TIMEOUT) -> None:
+    def __init__(
+        self,
+        base_url: str = "unix:///var/run/docker.sock",
+        *,
+        seconds: float = CALL_TIMEOUT,
+        afterwards: float | None = None,
+    ) -> None:
         """
         :param seconds: to wait for the answer to each call, where it has no time of its own.
+        :param afterwards: the same for all calls but those that connect; *seconds* if left out.
         """
         docker = _import_docker()
         with _explain_errors("connect to the Docker engine"):
@@ -88,6 +96,7 @@ class Engine:
             if tuple(int(part) for part in client._version.split(".")) > _HIGHEST_API:
                 newest = ".".join(str(part) for part in _HIGHEST_API)
                 client = docker.APIClient(base_url=base_url, version=newest, timeout=seconds)
+            client.timeout = seconds if afterwards is None else afterwards
             self._client = client
         self._base_url = base_url
         self._errors = docker.errors

@@ -123,6 +123,7 @@ def bring_back(session: Session, engine: Engine) -> bool:
 
 def forget(session: Session, engine: Engine) -> None:
     """Delete the checkpoint, if need be behind the engine's back (experimental features may be off by now)."""
+    reservations.release(session)
     with contextlib.suppress(MigrationError):
         engine.remove_checkpoint(session.facts["container_id"], session.id)
     shutil.rmtree(images(session), ignore_errors=True)
@@ -274,6 +275,7 @@ def let_go(session: Session) -> None:
 
 def finish(session: Session, engine: Engine, container: str) -> None:
     """After RUN: no checkpoint stays."""
+    reservations.release(session)
     if engine.find(container) is not None:
         engine.remove_checkpoint(container, session.id)
     criu_images.remove_leftovers(durable.read_json(session.path("manifest.json")) or {})
@@ -286,4 +288,5 @@ def give_up(session: Session, container: str) -> str:
 
 def discard(session: Session, container: str) -> None:
     """After the copy is gone, and its checkpoint with it: containerd's own copies of that."""
+    reservations.release(session)
     criu_images.remove_leftovers(durable.read_json(session.path("manifest.json")) or {})

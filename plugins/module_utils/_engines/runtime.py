@@ -193,7 +193,8 @@ def forget(session: Session, engine: Engine) -> None:
 
 
 def _delete(session: Session, *names: str) -> None:
-    """Remove directories of :func:`place_for`, wherever they were put."""
+    """Remove directories of :func:`place_for`, wherever they were put, and give back what was reserved for them."""
+    reservations.release(session)
     for name in names:
         shutil.rmtree(session.memory_path(name), ignore_errors=True)
         shutil.rmtree(session.path(name), ignore_errors=True)
@@ -446,12 +447,14 @@ def _let_go(session: Session, announcer: Announcer | None) -> float:
         group = TaskGroup(held.cgroup)
         with contextlib.suppress(MigrationError):
             group.wait_frozen(False, 2)
-        if group.frozen:
+        if group.freeze_requested:
             # The shim is gone (killed by somebody); it is RUN all the same.
             with contextlib.suppress(MigrationError):
                 network_fence.Fence.of(held.init).lift()
             group.thaw()
     since = time.clock_gettime(time.CLOCK_BOOTTIME)
+    # Its memory is in use by now.
+    reservations.release(session)
     if held is not None and session.happened_in_this_boot("created"):
         connections.let_speak(held.init, announcer or connections.announcer(session, held.init))
     if session.phase != "run":

@@ -165,6 +165,21 @@ class TaskGroup:
         return bool(self._event("frozen"))
 
     @property
+    def freeze_requested(self) -> bool:
+        """Whether its tasks are to stand still. That is so before all of them do: a task in an uninterruptible sleep (a disk or
+        a network file system that hangs) is frozen when it comes out of that, however late."""
+        try:
+            with open(os.path.join(self.path, "cgroup.freeze"), encoding="ascii") as handle:
+                return handle.read().strip() == "1"
+        except OSError:
+            return False
+
+    @property
+    def is_dumped_now(self) -> bool:
+        """Whether a CRIU is at work on its tasks. It thaws their cgroup meanwhile and stops them by ptrace(2)."""
+        return any(_tracer(pid) == "criu" for pid in self.pids())
+
+    @property
     def populated(self) -> bool:
         """Whether any task is left in it."""
         return bool(self._event("populated"))
@@ -308,6 +323,15 @@ def _state(pid: int) -> str:
 
 def _parent(pid: int) -> int:
     return int(procfs.stat_fields(pid)[procfs.PARENT])
+
+
+def _tracer(pid: int) -> str:
+    """The name of the program that traces a process; empty where none does."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for line in read(f"/proc/{pid}/status").splitlines():
+            if line.startswith("TracerPid:") and line.split()[1] != "0":
+                return read(f"/proc/{line.split()[1]}/comm").strip()
+    return ""
 
 
 def _stop_pending(pid: int) -> bool:

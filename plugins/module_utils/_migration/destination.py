@@ -406,10 +406,16 @@ def _hand_to_keeper_once(copy: Copy) -> bool:
     session = copy.session
     if os.path.exists(session.path(WITH_KEEPER)):
         return False
-    finish(copy)
-    copy.hand_to_keeper()
+    # In memory as well: a disk that is full may not take the note for a long time.
+    noted = session.memory_path(WITH_KEEPER)
+    was_done = os.path.exists(noted)
+    if not was_done:
+        finish(copy)
+        copy.hand_to_keeper()
+        with open(noted, "wb"):
+            pass
     session.write_even_when_full(lambda: durable.publish(session.path(WITH_KEEPER), b""))
-    return True
+    return not was_done
 
 
 def finish_arrival(kind: Kind, copy_id: str) -> bool:

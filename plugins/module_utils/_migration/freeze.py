@@ -21,9 +21,10 @@ _PAUSE_SECONDS = 0.25
 def freeze(original: Original) -> None:
     """Put aside what would start the original again by itself, then freeze it.
 
-    :raises MigrationError: that of :meth:`Original.in_the_way` when something prevents the freeze at every attempt.
+    :raises MigrationError: ``no_space``; that of :meth:`Original.in_the_way` when something prevents the freeze at every attempt.
     """
     session = original.session
+    session.keep_ballast()
     session.enter("arming", **original.make_ready())
     watchdog.prove(session.id)
     original.put_aside()

@@ -29,8 +29,6 @@ from . import destination, source
 # Seconds in which a destination that was declared lost is asked for its decision. More than ssh takes for an attempt to connect,
 # so that it is ssh which tells what became of that.
 _LOST_SECONDS = 20.0
-# Seconds that the keeper of what is moved has to answer, before the session is settled without it.
-_KEEPER_SECONDS = 10.0
 
 
 def act(name: str, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
@@ -140,11 +138,11 @@ def _settle_one(
         kind = by_kind.of(session)
         if session.role != SOURCE:
             copy = kind.copy(session)
-            copy.reach(_KEEPER_SECONDS)
+            copy.reach(source.KEEPER_SECONDS)
             destination.settle(copy, source_knows=other_half_settled)
             return
         original = kind.original(session)
-        source.reach(original, _KEEPER_SECONDS)
+        source.reach(original, source.KEEPER_SECONDS)
         over = session.reached("aborted") or session.reached("committed")
         if destination_lost and not carried and session.decision == GO_SENT and not over:
             _override(original)

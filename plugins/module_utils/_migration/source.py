@@ -28,9 +28,11 @@ from .._host.boot import host_identity
 from .._session import agent_package, lineage, timeline, watchdog
 from .._session.phases import ABORT, GO_SENT, RUN, SOURCE
 from .._session.session import Session, id_key
-from .._subjects.subject import UNREACHABLE, Dumped, Found, Kind, Original, Params
+from .._subjects.subject import Dumped, Found, Kind, Original, Params
 from . import destination, transfer
 
+#: seconds that a keeper has to answer whoever settles a session, before its tasks go on without it
+KEEPER_SECONDS = 10.0
 # How often the watchdog asks a destination that does not let this session in.
 _REVOKED_SECONDS = 60.0
 
@@ -221,9 +223,9 @@ def reach(original: Original, seconds: float) -> None:
     """
     try:
         original.reach(seconds)
-    except MigrationError as exc:
-        if exc.code == UNREACHABLE:
-            abort_alone(original, seconds)
+    except MigrationError:
+        # Whatever it is: a keeper that does not answer, or a library that was taken away while the service stands still.
+        abort_alone(original, seconds)
         raise
 
 

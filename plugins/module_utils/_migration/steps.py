@@ -74,9 +74,11 @@ def _go(original: Original, _params: Params) -> Result:
 
 
 def _committed(original: Original, params: Params) -> Result:
-    original.reach()
-    # What came of it the module reads in the journal, as it does of a session that the watchdog has settled.
-    source.settle(original, timeout=params["wait"])
+    # What came of it the module reads in the journal, as it does of a session that the watchdog has settled: perhaps while this
+    # step waited for it.
+    if not original.session.ended:
+        source.reach(original, source.KEEPER_SECONDS)
+        source.settle(original, timeout=params["wait"])
     return {"changed": True}
 
 

@@ -8,7 +8,8 @@
 much is free.
 
 Several sessions may be at work at once. Each looks for space before it freezes anything, and uses it seconds or minutes later.
-A reservation is a file in the session's directory in memory: it ends with the session, and with the host.
+A reservation is a file in the session's directory in memory: it ends when nothing more is going to be used, with the session, and
+with the host.
 """
 
 from __future__ import annotations
@@ -64,6 +65,15 @@ def reserve(
     device = os.stat(directory).st_dev if directory else 0
     entry = {"memory": memory, "disk": disk, "device": device, "used_in": list(used_in)}
     durable.write_json(session.memory_path(_FILE), entry)
+
+
+def release(session: Session) -> None:
+    """Give back what a session has reserved: it is not going to use more than it does now. This may be repeated.
+
+    A session may stay open for a day after that, until the other host knows its end.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(session.volatile, _FILE))
 
 
 def _of_others(session: Session) -> Reserved:

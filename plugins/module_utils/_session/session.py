@@ -53,6 +53,7 @@ LOCK_SECONDS = 30.0
 _HOLDER = "holder"
 _LOCK = "lock"
 _BALLAST_BYTES = 256 << 10
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 #: the program that acts for a session, see ``_session/agent_package.py``
 AGENT = "agent.pyz"
@@ -139,8 +140,7 @@ class Session:
             shutil.rmtree(self.directory)
             shutil.rmtree(self.volatile, ignore_errors=True)
             raise
-        # Space that is given up when the disk is full: the decision that lets a frozen service go on must find a place.
-        durable.write(self.path("ballast"), os.urandom(_BALLAST_BYTES))
+        self.keep_ballast()
         self.renew()
         self._append("opened", {})
         return self
@@ -298,12 +298,33 @@ class Session:
         line = json.dumps(entry, sort_keys=True)
         self.write_even_when_full(lambda: durable.append_line(journal, line))
 
+    def keep_ballast(self) -> None:
+        """Have space on the disk that is given up when that is full.
+
+        The decision that lets a frozen service go on must find a place. A disk that was full for a moment may have taken this
+        space already, so call this before anything is frozen.
+
+        :raises MigrationError: ``no_space``.
+        """
+        if os.path.exists(self.path("ballast")):
+            return
+        try:
+            durable.write(self.path("ballast"), os.urandom(_BALLAST_BYTES))
+        except OSError as exc:
+            if exc.errno not in _DISK_FULL:
+                raise
+            raise MigrationError(
+                "no_space",
+                f"The disk of {self.directory} is full, so that decisions about what stands still could not be noted there. "
+                "Nothing has been frozen. Make room.",
+            ) from None
+
     def write_even_when_full(self, write: t.Callable[[], t.Any]) -> None:
         """Write something that must get onto the journal's disk even when that is full: then the ballast makes room for it."""
         try:
             write()
         except OSError as exc:
-            if exc.errno not in (errno.ENOSPC, errno.EDQUOT) or not os.path.exists(self.path("ballast")):
+            if exc.errno not in _DISK_FULL or not os.path.exists(self.path("ballast")):
                 raise
             os.unlink(self.path("ballast"))
             write()

@@ -30,9 +30,6 @@ Result = dict[str, t.Any]
 Step = t.Callable[[Session, Params], Result]
 Answer = t.Callable[[], Result]
 
-#: the code of the error that the keeper of a thing (the Docker Engine of a container) does not answer
-UNREACHABLE = "engine_unreachable"
-
 
 class Prepared(t.NamedTuple):
     """The result of :meth:`Original.prepare`."""
@@ -108,7 +105,7 @@ class Original(t.Protocol):
         """Connect to its keeper, where it has one that can fail to answer.
 
         :param seconds: that the keeper has to answer; its usual time if left out.
-        :raises MigrationError: ``engine_unreachable``: see :meth:`go_on_alone`.
+        :raises MigrationError: ``engine_unreachable``, or another reason why it cannot be asked: see :meth:`go_on_alone`.
         """
 
     # -- while it runs

@@ -18,8 +18,9 @@ import pytest
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines import runtime as engine_runtime
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines.shim_files import Mark
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, RUN
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
+from tests.unit.helpers import moved
 
 MakeSession = Callable[..., Session]
 
@@ -152,3 +153,50 @@ def test_a_checkpoint_too_large_for_memory_lies_on_the_disk(
     Path(session.memory_path("inbox", "spec.json")).write_text(json.dumps({"memory_bytes": 40 * MIB}))
     assert engine_runtime.receive(session, "c" * 64) == session.path("images")
     assert os.path.realpath(Mark.of(session, "c" * 64).images) == session.path("images")
+
+
+def _room_for_another(session: Session) -> bool:
+    """Whether all that is free is there for another session (see the fixture ``free``: 1000 MiB of memory)."""
+    return engine_runtime.place_for(400 * MIB, session, "here", memory=0) == session.memory_path("here")
+
+
+def test_what_is_not_going_to_be_used_is_given_back_before_the_session_ends(
+    session: Session, make_session: MakeSession, free: dict[str, int]
+) -> None:
+    """The other host may be gone: its half cannot be closed for a day then."""
+    free["available"] = 1000 * MIB
+    given_up = make_session(engine="runtime", container="d" * 64)
+    engine_runtime.place_for(100 * MIB, given_up, "images", memory=600 * MIB)
+    assert not _room_for_another(session)
+    moved.original(given_up, moved.AnyEngine()).forget()
+    assert _room_for_another(session)
+
+
+@pytest.mark.parametrize("end", [engine_runtime.finish, engine_runtime.discard], ids=["RUN", "REFUSED"])
+def test_so_it_is_on_the_destination(
+    end: Callable[..., None], session: Session, make_session: MakeSession, free: dict[str, int]
+) -> None:
+    free["available"] = 1000 * MIB
+    copy = make_session(DESTINATION, engine="runtime", container="d" * 64)
+    engine_runtime.place_for(100 * MIB, copy, "images", memory=600 * MIB)
+    assert not _room_for_another(session)
+    end(copy, *([moved.AnyEngine()] if end is engine_runtime.finish else []), "e" * 64)
+    assert _room_for_another(session)
+
+
+def test_memory_that_is_in_use_is_not_reserved_any_more(
+    session: Session, make_session: MakeSession, free: dict[str, int]
+) -> None:
+    """A copy that runs has its memory; the kernel counts that."""
+    free["available"] = 1000 * MIB
+    copy = make_session(DESTINATION, engine="runtime", container="d" * 64)
+    copy.enter("creating")
+    copy.enter("created", container_id="e" * 64)
+    engine_runtime.place_for(100 * MIB, copy, "images", memory=600 * MIB)
+    copy.enter("starting")
+    copy.enter("held")
+    assert not _room_for_another(session)
+    assert copy.decide(RUN) == RUN
+    engine_runtime.let_go(copy)
+    assert copy.phase == "run"
+    assert _room_for_another(session)

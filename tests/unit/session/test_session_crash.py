@@ -14,10 +14,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import freeze
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import (
     ABORT,
     DECISIONS,
@@ -211,3 +214,36 @@ def test_an_opening_that_fails_for_a_claim_leaves_nothing_of_itself(
     assert [session.id for session in Session.all(**roots)] == [first.id]
     assert os.listdir(roots["volatile_root"]) == [first.id]
     assert set(os.listdir(roots["state_root"])) == {first.id, "locks"}
+
+
+def test_a_ballast_that_was_given_up_is_there_again_before_a_freeze(make_session: MakeSession) -> None:
+    session = make_session()
+    os.unlink(session.path("ballast"))
+    session.keep_ballast()
+    assert os.path.getsize(session.path("ballast")) > 100_000
+
+
+def test_nothing_is_frozen_on_a_host_whose_disk_is_full(make_session: MakeSession) -> None:
+    """A decision that cannot be written would keep it frozen."""
+    session = make_session()
+    session.enter("prepared")
+    os.unlink(session.path("ballast"))
+    done: list[str] = []
+
+    class Ready:
+        def __init__(self) -> None:
+            self.session = session
+
+        def make_ready(self) -> dict[str, Any]:
+            done.append("made ready")
+            return {}
+
+    def full(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(durable, "write", full)
+        with pytest.raises(MigrationError, match=r"Nothing has been frozen\. Make room") as caught:
+            freeze.freeze(Ready())  # type: ignore[arg-type]
+    assert caught.value.code == "no_space"
+    assert (done, session.phase) == ([], "prepared")

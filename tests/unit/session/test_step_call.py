@@ -11,12 +11,13 @@ import json
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._migration import agent, steps
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import agent, source, steps
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import agent_code, agent_package, step_call
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import session as sessions
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import SOURCE
@@ -150,6 +151,18 @@ def test_the_last_step_waits_as_long_as_it_may_for_the_watchdog(
     with pytest.raises(MigrationError, match="Somebody has it"):
         steps.run(name, session, {"wait": wait})
     assert waits == [seconds]
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_keeper_is_not_needed_for_a_session_that_the_watchdog_has_settled_meanwhile(
+    ended: bool, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached: list[float] = []
+    original = SimpleNamespace(session=session, reach=reached.append)
+    monkeypatch.setattr(Session, "ended", ended)
+    monkeypatch.setattr(source, "settle", lambda *_arguments, **_options: None)
+    steps._committed(original, {"wait": 120})  # type: ignore[arg-type]
+    assert reached == ([] if ended else [source.KEEPER_SECONDS])
 
 
 @pytest.mark.parametrize(

@@ -147,21 +147,18 @@ class Copy(ByEngine):
         A copy that ended before that, with this host or with a Docker Engine without live-restore, stayed down, because a copy
         is created without a policy. So this does what Docker would have done.
         """
+        from . import restart_policy
+
         engine = self._keeper.engine
         # After the policy has been put: what has ended since is Docker's to start.
         inspect = engine.find(self._running)
-        if inspect is not None and self._would_be_started(inspect["State"]):
-            engine.start(self._running)
-
-    def _would_be_started(self, state: t.Mapping[str, t.Any]) -> bool:
-        """Whether Docker would start a container in this state, had it had its policy when it ended."""
-        if state["Running"]:
-            return False
-        policy = self.session.data("created")["policy"].get("Name")
-        if policy == "on-failure":
+        if inspect is not None and restart_policy.would_start(
+            self.session.data("created")["policy"],
+            inspect["State"],
             # Not the boot of "run": a host may go down between the decision and its note.
-            return bool(state["ExitCode"]) or not self.session.happened_in_this_boot("starting")
-        return policy in ("always", "unless-stopped")
+            ended_with_host=not self.session.happened_in_this_boot("starting"),
+        ):
+            engine.start(self._running)
 
     # -- REFUSED -------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ class Keeper:
     """
 
     def __init__(self, engine: Engine | None = None) -> None:
+        # That the engine has to be connected.
         self._seconds: float = CALL_TIMEOUT
         if engine is not None:
             self.engine = engine
@@ -33,7 +34,7 @@ class Keeper:
 
         :raises MigrationError: ``engine_unreachable``, ``docker_py_missing``.
         """
-        return Engine(seconds=self._seconds)
+        return Engine(seconds=self._seconds, afterwards=CALL_TIMEOUT)
 
     def reach(self, seconds: float | None = None) -> None:
         """Connect to the engine, if that has not been done.

@@ -39,8 +39,16 @@ from .keeper import Keeper
 FREEZE_TIMEOUT = 15.0
 # Seconds that the Docker Engine has for each of the answers that a thaw asks of it. A service stands still meanwhile.
 _THAW_SECONDS = 10.0
-# The errors of an engine that does not answer, or does not do what it is asked for.
-_OF_THE_ENGINE = frozenset({"engine_unreachable", "engine_error", "thaw_failed", "container_not_found"})
+# The same for a freeze, in which runc alone waits up to ten seconds for the tasks.
+_FREEZE_SECONDS = 30.0
+# Seconds in which tasks that run are frozen once more, for Docker to thaw them. They run a service.
+_REFREEZE_SECONDS = 0.5
+# The errors of an engine that does not answer, or does not do what it is asked for, and of tasks that it needs frozen for that.
+_OF_THE_ENGINE = frozenset(
+    {"engine_unreachable", "engine_error", "thaw_failed", "freeze_failed", "container_not_found", "docker_py_missing"}
+)
+
+_WENT_ON_ALONE = "went_on_alone"
 
 Inspect = t.Mapping[str, t.Any]
 
@@ -172,7 +180,8 @@ class Original(ByEngine):
         :returns: what was entered by ``docker exec``: not a descendant of the container's init, so CRIU would leave it behind or
             fail. Health checks come and go that way; they are given the moment they need.
         """
-        self._keeper.engine.pause(self._id)
+        with self._keeper.within(_FREEZE_SECONDS) as engine:
+            engine.pause(self._id)
         self._group.wait_frozen(True, FREEZE_TIMEOUT)
         connections.close(self._plan)
         return self._group.foreign(self._pid)
@@ -180,7 +189,8 @@ class Original(ByEngine):
     def step_back(self) -> None:
         """Open the fence, and thaw it."""
         connections.reopen(self._plan)
-        self._keeper.engine.unpause(self._id)
+        with self._keeper.within(_THAW_SECONDS) as engine:
+            engine.unpause(self._id)
 
     def in_the_way(self, found: t.Sequence[str]) -> MigrationError:
         """Of ``docker exec``."""
@@ -295,7 +305,9 @@ class Original(ByEngine):
         # Before the look: what ends the container from here on (a restart of dockerd) starts it again by this policy.
         restart_policy.put(session, engine, self._id, inspect, policy)
         # A reboot ends it, and so does a restart of dockerd without live-restore.
-        if not engine.inspect(self._id)["State"]["Running"]:
+        state = engine.inspect(self._id)["State"]
+        # One that was let go while its engine did not answer may have ended by itself, and may have been meant to.
+        if not state["Running"] and (not self._went_on_alone or restart_policy.would_start(policy, state)):
             self._bring_back(inspect)
 
     def _bring_back(self, inspect: Inspect) -> None:
@@ -317,14 +329,15 @@ class Original(ByEngine):
         # Afresh: a dump may have been waited for.
         paused = engine.inspect(self._id)["State"]["Paused"]
         try:
-            if paused and not group.frozen:
+            if paused and not group.freeze_requested:
                 # CRIU thaws the tasks while it works, and one that was killed has left them so. Docker believes that they are
                 # paused, and cannot be told otherwise: `container not paused`.
-                group.freeze(FREEZE_TIMEOUT)
+                group.freeze(_REFREEZE_SECONDS)
             if paused:
                 engine.unpause(self._id)
         finally:
-            if group.exists and group.frozen:
+            # Also where a freeze has not got to its end: it would be brought to it by the task that it waits for.
+            if group.freeze_requested:
                 group.thaw()
         group.wait_frozen(False, FREEZE_TIMEOUT)
         connections.announce_again(self._plan)
@@ -333,14 +346,29 @@ class Original(ByEngine):
         """Whether it has not ended: else there is nothing that could go on."""
         return os.path.isdir(self.session.data("arming").get("cgroup") or "")
 
+    @property
+    def _went_on_alone(self) -> bool:
+        """Whether its tasks have been let go in this boot without the engine."""
+        return os.path.exists(self.session.memory_path(_WENT_ON_ALONE))
+
     def go_on_alone(self) -> None:
         """Thaw the tasks; what Docker thinks of them is for :meth:`thaw` to mend.
 
         :raises MigrationError: as :meth:`thaw`.
         """
         group = self._group
-        if group.exists and group.frozen:
-            self._make_ready_to_thaw()
+        if not group.exists:
+            return
+        if group.is_dumped_now:
+            raise MigrationError(
+                "dump_running", "CRIU is still dumping the container; nothing may thaw it before that has ended."
+            )
+        # Also where its tasks run: an engine that hangs has not frozen them, a CRIU that was killed has thawed them, or somebody
+        # else has. They may be stopped still, and their network closed.
+        self._make_ready_to_thaw()
+        with open(self.session.memory_path(_WENT_ON_ALONE), "wb"):
+            pass
+        if group.freeze_requested:
             group.thaw(FREEZE_TIMEOUT)
             connections.announce_again(self._plan)
 

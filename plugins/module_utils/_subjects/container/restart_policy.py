@@ -44,6 +44,19 @@ def put(
     flush(session, container)
 
 
+def would_start(policy: t.Mapping[str, t.Any], state: t.Mapping[str, t.Any], *, ended_with_host: bool = False) -> bool:
+    """Whether Docker would start a container, had it had this policy when it ended.
+
+    :param state: of its inspect data.
+    :param ended_with_host: whether it has not ended by itself: its exit code tells nothing.
+    """
+    if state["Running"]:
+        return False
+    if policy.get("Name") == "on-failure":
+        return bool(state["ExitCode"]) or ended_with_host
+    return policy.get("Name") in ("always", "unless-stopped")
+
+
 def flush(session: Session, container: str) -> None:
     """Have what the engine notes of a container on the disk: its name, state and settings. Logs are not waited for.
 

@@ -6,16 +6,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._host import boot
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import destination
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, RUN
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import WITH_KEEPER, Session
 from tests.unit.helpers import moved
 from tests.unit.helpers.support import OTHER_CONTAINER
 
@@ -110,3 +112,24 @@ def test_what_an_engine_does_not_do_is_done_later(make_session: MakeSession) -> 
     docker.answers = True
     _hand_over(session, docker)
     assert docker.starts == 1
+
+
+def test_a_disk_that_does_not_take_the_note_changes_nothing_of_that(
+    make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is full, and has no ballast left: the watchdog tries to note it at every look."""
+    session = _run(make_session, "always")
+    docker = Docker(running=True)
+
+    def full(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "publish", full)
+        for _look in range(2):
+            with pytest.raises(OSError, match="No space left"):
+                _hand_over(session, docker)
+            docker.state["Running"] = False
+    _hand_over(session, docker)
+    assert docker.starts == 0
+    assert os.path.exists(session.path(WITH_KEEPER))

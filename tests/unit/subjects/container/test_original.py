@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,13 +22,25 @@ import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._docker.engine import Engine
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines import connections
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import procfs
 from ansible_collections.livemigrate.criu.plugins.module_utils._host.tasks import TaskGroup
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import source
+from ansible_collections.livemigrate.criu.plugins.module_utils._network.addresses import NO_ADDRESSES
+from ansible_collections.livemigrate.criu.plugins.module_utils._network.fence import NEW, Fence
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import ABORT, GO_SENT, SOURCE
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
-from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import keeper, original
+from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import (
+    keeper,
+    old_copy,
+    original,
+    restart_policy,
+)
 from tests.unit.helpers import moved
+from tests.unit.helpers.disks import Disk, require_disks, with_own_mounts
 from tests.unit.helpers.groups import Group
+from tests.unit.helpers.netns import namespaces
+from tests.unit.helpers.support import wait_for
 
 
 @pytest.fixture
@@ -152,3 +166,157 @@ def test_an_engine_that_cannot_unpause_it_keeps_nothing_frozen(frozen: Session, 
             source.settle(moved.original(frozen, Refusing()))
         assert not group.frozen
     assert frozen.phase == "freezing"
+
+
+class Pausing(moved.AnyEngine):
+    """An engine that answers at once. It believes about its container what it is told."""
+
+    def __init__(self, *, paused: bool, running: bool = True, exit_code: int = 0) -> None:
+        super().__init__()
+        self.state = {"Paused": paused, "Running": running, "Status": "running", "ExitCode": exit_code}
+        self.calls: list[str] = []
+
+    def find(self, container: str) -> dict[str, Any]:
+        return {
+            "Id": container,
+            "Name": "/web",
+            "State": self.state,
+            "HostConfig": {"RestartPolicy": {"Name": "no", "MaximumRetryCount": 0}},
+        }
+
+    inspect = find
+
+    def unpause(self, _container: str) -> None:
+        self.calls.append("unpause")
+        self.state["Paused"] = False
+
+    def start(self, _container: str) -> None:
+        self.calls.append("start")
+
+
+@pytest.fixture
+def as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name and its restart policy are what they were, and no checkpoint is there."""
+    monkeypatch.setattr(restart_policy, "put", lambda *_arguments: None)
+    monkeypatch.setattr(old_copy, "give_name_back", lambda *_arguments: None)
+    monkeypatch.setattr(original.Original, "forget", lambda _self: None)
+
+
+@pytest.fixture
+def running(make_session: Callable[..., Session], group: Group, init: int) -> Session:
+    """A session whose freeze has not got anywhere."""
+    session = make_session(SOURCE, engine="api")
+    session.enter("prepared")
+    session.enter("arming", policy={"Name": "no"}, pid=init, cgroup=group.path, bytes=0)
+    session.enter("armed")
+    session.enter("freezing", at=0.0)
+    return session
+
+
+# Opens a file when it is told to, and writes into it.
+_WRITER = "import sys; sys.stdin.readline(); open(sys.argv[1], 'wb', 0).write(b'x'); sys.stdin.readline()"
+
+
+@pytest.mark.parametrize("paused", [False, True], ids=["docker has given up", "docker believes that it is paused"])
+@pytest.mark.usefixtures("needs_namespaces", "as_it_was")
+def test_one_that_waits_for_a_disk_is_not_frozen_when_the_disk_answers(
+    paused: bool, running: Session, group: Group, tmp_path: Path
+) -> None:
+    """A task in an uninterruptible sleep is frozen when it wakes up: minutes after the move has been given up."""
+    require_disks()
+
+    def work() -> list[object]:
+        place = tmp_path / "disk"
+        Disk(tmp_path, place)
+        with subprocess.Popen([sys.executable, "-c", _WRITER, str(place / "file")], stdin=subprocess.PIPE) as writer:
+            assert writer.stdin is not None
+            group.put(writer.pid)
+            subprocess.run(["fsfreeze", "--freeze", str(place)], check=True)
+            try:
+                writer.stdin.write(b"\n")
+                writer.stdin.flush()
+                wait_for(lambda: procfs.stat_fields(writer.pid)[procfs.STATE] == "D", "it waits for the disk")
+                if not paused:
+                    # runc has waited for all tasks, and has failed.
+                    (Path(group.path) / "cgroup.freeze").write_text("1")
+                try:
+                    source.abort(moved.original(running, Pausing(paused=paused)))
+                    told = ""
+                except MigrationError as exc:
+                    told = exc.code
+                seen: list[object] = [told, group.freeze_requested]
+            finally:
+                subprocess.run(["fsfreeze", "--unfreeze", str(place)], check=True)
+                if sys.exc_info()[0] is not None:
+                    group.kill()
+            wait_for(lambda: procfs.stat_fields(writer.pid)[procfs.STATE] == "S", "it goes on")
+            seen.append(group.frozen)
+            writer.kill()
+        return seen
+
+    # What Docker believes is put right when the tasks can be frozen once more; the watchdog tries that.
+    assert with_own_mounts(work) == ["freeze_failed" if paused else "", False, False]
+
+
+@pytest.mark.usefixtures("hanging")
+@pytest.mark.parametrize("hanging", [True], indirect=True, ids=["answers nothing about a container"])
+def test_an_engine_that_hangs_before_it_freezes_anything_leaves_no_fence(
+    make_session: Callable[..., Session], group: Group
+) -> None:
+    with namespaces() as net:
+        plan = connections.Plan(Fence.of(net.container), NO_ADDRESSES, (), skip_lock=False)
+        session = make_session(SOURCE, engine="api")
+        session.enter("prepared", **plan.as_data())
+        session.enter("arming", policy={"Name": "no"}, pid=net.container, cgroup=group.path, bytes=0)
+        session.enter("armed")
+        session.enter("freezing", at=0.0)
+        connections.keep_new_ones_out(plan)
+        assert plan.fence is not None
+        assert plan.fence.level() == NEW
+        one = original.Original(session)
+
+        def settle() -> None:
+            source.reach(one, 0.5)
+            source.settle(one)
+
+        with pytest.raises(MigrationError, match="does not answer"):
+            settle()
+        assert plan.fence.level() is None
+        assert session.decision == ABORT
+
+
+@pytest.mark.parametrize(
+    ("policy", "exit_code", "calls"),
+    [("no", 0, []), ("no", 1, []), ("on-failure", 0, []), ("on-failure", 1, ["start"]), ("always", 0, ["start"])],
+)
+@pytest.mark.usefixtures("as_it_was")
+def test_one_that_ends_after_it_was_let_go_is_started_only_if_docker_would(
+    policy: str, exit_code: int, calls: list[str], frozen: Session, group: Group
+) -> None:
+    """A job that is done must not be done again because its engine has hung for a while."""
+    frozen._append("arming", {**frozen.data("arming"), "policy": {"Name": policy}})
+    source.abort_alone(moved.original(frozen), 1)
+    group.kill()
+    engine = Pausing(paused=False, running=False, exit_code=exit_code)
+    moved.original(frozen, engine).go_on()
+    assert engine.calls == calls
+
+
+@pytest.mark.usefixtures("as_it_was")
+def test_one_that_ends_while_it_is_frozen_is_started(frozen: Session, group: Group) -> None:
+    """By a restart of dockerd: it was to run."""
+    group.kill()
+    engine = Pausing(paused=False, running=False)
+    moved.original(frozen, engine).go_on()
+    assert engine.calls == ["start"]
+
+
+def test_what_a_dump_has_in_its_hand_is_left_alone(
+    running: Session, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CRIU thaws the cgroup while it works. The watchdog tries it again."""
+    monkeypatch.setattr(TaskGroup, "is_dumped_now", True)
+    with pytest.raises(MigrationError) as caught:
+        source.abort_alone(moved.original(running), 1)
+    assert caught.value.code == "dump_running"
+    assert not group.frozen
