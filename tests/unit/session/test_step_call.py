@@ -161,7 +161,7 @@ def test_a_keeper_is_not_needed_for_a_session_that_the_watchdog_has_settled_mean
     original = SimpleNamespace(session=session, reach=reached.append)
     monkeypatch.setattr(Session, "ended", ended)
     monkeypatch.setattr(source, "settle", lambda *_arguments, **_options: None)
-    steps._committed(original, {"wait": 120})  # type: ignore[arg-type]
+    steps._committed(original, {"wait": 120})
     assert reached == ([] if ended else [source.KEEPER_SECONDS])
 
 
