@@ -262,6 +262,15 @@ def test_every_part_of_it_is_in_it_and_can_be_imported(python: str, built: Calla
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_it_has_no_docstrings(built: Callable[[str], str]) -> None:
+    """Nobody reads them there, and each command through the channel loads them."""
+    script = f"import sys; sys.path.insert(0, sys.argv[1]); import {PACKAGE}._session.session as one; print(one.Session.__doc__)"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", script, built(sys.executable)], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("None\n", "")
+
+
 def test_nothing_around_it_gets_into_it(built: Callable[[str], str], tmp_path: Path) -> None:
     for name in ("json", "_session", "_base", "ansible_collections", "sitecustomize", "usercustomize", "shlex"):
         (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'pwned')!r}, 'w')\nraise SystemExit(99)\n")
