@@ -36,8 +36,8 @@ LONGEST = ("forky", "trixie", TOGETHER, "images")
 # These begin when nothing else is left: emulated processors keep all of the machine's busy.
 LAST = "vm"
 # These begin with it, where there is such a test. One move has two emulated machines wait for each other, so that a processor has
-# time; and static checks are the only long lane in which nobody looks at a clock.
-BESIDE_LAST = TOGETHER
+# time; and static checks and unit tests use no host that could be slow.
+BESIDE_LAST = (TOGETHER, "unit")
 
 
 def is_worker() -> bool:
@@ -56,8 +56,17 @@ def hosts_used(item: pytest.Item) -> list[str]:
     return found or (["trixie"] if "lab" in names else [])
 
 
-def lane_of(item: pytest.Item) -> str:
-    """The lane of a test, "" for one that has none."""
+def lanes_of(items: Sequence[pytest.Item]) -> dict[str, str]:
+    """The lanes of tests by the tests' ids, "" for one that has none."""
+    lanes = {item.nodeid: _lane_of(item) for item in items}
+    if LAST in lanes.values():
+        # Else they run file by file, wherever there is room.
+        units = BESIDE_LAST[1]
+        lanes.update({item.nodeid: units for item in items if not lanes[item.nodeid] and units in item.path.parts})
+    return lanes
+
+
+def _lane_of(item: pytest.Item) -> str:
     mark = item.get_closest_marker("lane")
     if mark:
         return str(mark.args[0])
@@ -67,19 +76,20 @@ def lane_of(item: pytest.Item) -> str:
 
 def arrange(items: list[pytest.Item]) -> None:
     """Put the first tests of the long lanes before all others, and the last lanes behind them."""
+    lanes = lanes_of(items)
     first: dict[str, pytest.Item] = {}
     for item in items:
-        first.setdefault(lane_of(item), item)
+        first.setdefault(lanes[item.nodeid], item)
     lanes_last = _last(first)
     ahead = [first[lane] for lane in LONGEST if lane in first and lane not in lanes_last]
-    last = [item for lane in lanes_last for item in items if lane_of(item) == lane]
+    last = [item for lane in lanes_last for item in items if lanes[item.nodeid] == lane]
     apart = {*ahead, *last}
     items[:] = [*ahead, *(item for item in items if item not in apart), *last]
 
 
 def _last(lanes: Iterable[str]) -> tuple[str, ...]:
     """The lanes that begin when nothing else is left, in this order."""
-    return (LAST, BESIDE_LAST) if LAST in lanes else ()
+    return (LAST, *BESIDE_LAST) if LAST in lanes else ()
 
 
 class Scheduler(LoadScopeScheduling):
@@ -128,7 +138,7 @@ class Scheduler(LoadScopeScheduling):
 def write_plan(items: Sequence[pytest.Item], plan: Path) -> None:
     """Tell the scheduler the lanes of the collected tests."""
     writing = plan.with_suffix(f".{os.getpid()}")
-    writing.write_text(json.dumps({item.nodeid: lane_of(item) for item in items}))
+    writing.write_text(json.dumps(lanes_of(items)))
     writing.replace(plan)
 
 
