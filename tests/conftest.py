@@ -42,7 +42,7 @@ LANES = LOCKS / "lanes.json"
 LAB_OWNER = LOCKS / "lab-owner"
 SESSION = "LIVEMIGRATE_TEST_SESSION"
 ORDER = ("static", "unit", "lab", "workloads", "modules", "scenarios", "moves_api", "preflight", "moves_runtime", "vm")
-UNIT_SECONDS = 60
+UNIT_SECONDS = 180
 TAIL_LINES = 150
 
 _COLOURS = re.compile(r"\x1b(\[[0-9;]*m|\]8;;.*?(\x1b\\\\|\x07))")
