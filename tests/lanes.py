@@ -37,7 +37,8 @@ LONGEST = ("forky", "trixie", TOGETHER, "images")
 LAST = "vm"
 # These begin with it, where there is such a test. One move has two emulated machines wait for each other, so that a processor has
 # time; and static checks and unit tests use no host that could be slow.
-BESIDE_LAST = (TOGETHER, "unit")
+UNITS = "unit"
+BESIDE_LAST = (TOGETHER, UNITS)
 
 
 def is_worker() -> bool:
@@ -61,8 +62,7 @@ def lanes_of(items: Sequence[pytest.Item]) -> dict[str, str]:
     lanes = {item.nodeid: _lane_of(item) for item in items}
     if LAST in lanes.values():
         # Else they run file by file, wherever there is room.
-        units = BESIDE_LAST[1]
-        lanes.update({item.nodeid: units for item in items if not lanes[item.nodeid] and units in item.path.parts})
+        lanes.update({item.nodeid: UNITS for item in items if not lanes[item.nodeid] and UNITS in item.path.parts})
     return lanes
 
 

@@ -78,16 +78,9 @@ class Engine:
     ``engine_unreachable`` when it does not answer.
     """
 
-    def __init__(
-        self,
-        base_url: str = "unix:///var/run/docker.sock",
-        *,
-        seconds: float = CALL_TIMEOUT,
-        afterwards: float | None = None,
-    ) -> None:
+    def __init__(self, base_url: str = "unix:///var/run/docker.sock", *, seconds: float = CALL_TIMEOUT) -> None:
         """
-        :param seconds: to wait for the answer to each call, where it has no time of its own.
-        :param afterwards: the same for all calls but those that connect; *seconds* if left out.
+        :param seconds: to wait for each answer while it is connected. Later calls have their usual time, see :meth:`within`.
         """
         docker = _import_docker()
         with _explain_errors("connect to the Docker engine"):
@@ -96,7 +89,7 @@ class Engine:
             if tuple(int(part) for part in client._version.split(".")) > _HIGHEST_API:
                 newest = ".".join(str(part) for part in _HIGHEST_API)
                 client = docker.APIClient(base_url=base_url, version=newest, timeout=seconds)
-            client.timeout = seconds if afterwards is None else afterwards
+            client.timeout = CALL_TIMEOUT
             self._client = client
         self._base_url = base_url
         self._errors = docker.errors

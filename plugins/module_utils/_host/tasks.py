@@ -328,15 +328,19 @@ def _parent(pid: int) -> int:
 def _tracer(pid: int) -> str:
     """The name of the program that traces a process; empty where none does."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        for line in read(f"/proc/{pid}/status").splitlines():
-            if line.startswith("TracerPid:") and line.split()[1] != "0":
-                return read(f"/proc/{line.split()[1]}/comm").strip()
+        tracer = _status_field(pid, "TracerPid")
+        if tracer != "0":
+            return read(f"/proc/{tracer}/comm").strip()
     return ""
 
 
 def _stop_pending(pid: int) -> bool:
-    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as handle:
-        for line in handle:
-            if line.startswith("ShdPnd:"):
-                return bool(int(line.split()[1], 16) >> (signal.SIGSTOP - 1) & 1)
-    return False
+    return bool(int(_status_field(pid, "ShdPnd"), 16) >> (signal.SIGSTOP - 1) & 1)
+
+
+def _status_field(pid: int, name: str) -> str:
+    """The first word of a field of /proc/PID/status; "0" where it has no such field."""
+    for line in read(f"/proc/{pid}/status").splitlines():
+        if line.startswith(f"{name}:"):
+            return line.split()[1]
+    return "0"

@@ -34,7 +34,7 @@ class Keeper:
 
         :raises MigrationError: ``engine_unreachable``, ``docker_py_missing``.
         """
-        return Engine(seconds=self._seconds, afterwards=CALL_TIMEOUT)
+        return Engine(seconds=self._seconds)
 
     def reach(self, seconds: float | None = None) -> None:
         """Connect to the engine, if that has not been done.

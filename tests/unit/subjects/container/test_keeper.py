@@ -6,45 +6,21 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
-import json
-import socketserver
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._docker.engine import CALL_TIMEOUT, Engine
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.engine import CALL_TIMEOUT
 from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import keeper
-
-
-class _Call(http.server.BaseHTTPRequestHandler):
-    # A Unix socket's peer has no address.
-    client_address = ("nobody", 0)
-
-    def do_GET(self) -> None:
-        body = json.dumps({"ApiVersion": "1.45", "MinAPIVersion": "1.24"}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_arguments: Any) -> None:
-        pass
+from tests.unit.helpers.engine_socket import hanging_engine
 
 
 @pytest.fixture(autouse=True)
 def _engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A socket that tells the version of an engine."""
-    server = socketserver.ThreadingUnixStreamServer(str(tmp_path / "docker.sock"), _Call)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(keeper, "Engine", functools.partial(Engine, f"unix://{tmp_path / 'docker.sock'}"))
-    yield
-    server.shutdown()
-    server.server_close()
+    """An engine that can be connected."""
+    with hanging_engine(tmp_path, monkeypatch, tells_its_version=True):
+        yield
 
 
 def test_a_time_to_connect_is_not_the_time_of_all_calls_after_that() -> None:

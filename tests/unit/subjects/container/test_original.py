@@ -6,22 +6,16 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from socketserver import ThreadingUnixStreamServer
 from typing import Any
 
 import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._docker.engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines import connections
 from ansible_collections.livemigrate.criu.plugins.module_utils._host import procfs
 from ansible_collections.livemigrate.criu.plugins.module_utils._host.tasks import TaskGroup
@@ -31,29 +25,35 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._network.fence im
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import ABORT, GO_SENT, SOURCE
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import (
-    keeper,
     old_copy,
     original,
     restart_policy,
 )
 from tests.unit.helpers import moved
 from tests.unit.helpers.disks import Disk, require_disks, with_own_mounts
+from tests.unit.helpers.engine_socket import Hanging, hanging_engine
 from tests.unit.helpers.groups import Group
 from tests.unit.helpers.netns import namespaces
 from tests.unit.helpers.support import wait_for
 
 
 @pytest.fixture
-def frozen(make_session: Callable[..., Session], group: Group, init: int) -> Session:
-    """A session whose container stands still, not dumped yet."""
+def running(make_session: Callable[..., Session], group: Group, init: int) -> Session:
+    """A session whose freeze has not got anywhere."""
     session = make_session(SOURCE, engine="api")
     session.enter("prepared")
     session.enter("arming", policy={"Name": "no"}, pid=init, cgroup=group.path, bytes=0)
     session.enter("armed")
     session.enter("freezing", at=0.0)
+    return session
+
+
+@pytest.fixture
+def frozen(running: Session, group: Group) -> Session:
+    """A session whose container stands still, not dumped yet."""
     group.freeze()
     TaskGroup(group.path).wait_frozen(True, 5)
-    return session
+    return running
 
 
 def test_what_is_not_decided_goes_on(frozen: Session, group: Group) -> None:
@@ -71,50 +71,12 @@ def test_what_is_handed_over_waits_for_the_word(frozen: Session, group: Group) -
     assert group.frozen
 
 
-class Hanging(ThreadingUnixStreamServer):
-    """A Docker Engine that takes every call. Most of them it does not answer."""
-
-    daemon_threads = True
-    block_on_close = False
-
-    def __init__(self, path: Path, *, tells_its_version: bool) -> None:
-        self.tells_its_version = tells_its_version
-        self.ends = threading.Event()
-        super().__init__(str(path), _Call)
-
-
-class _Call(BaseHTTPRequestHandler):
-    # A Unix socket's peer has no address.
-    client_address = ("nobody", 0)
-
-    def do_GET(self) -> None:
-        server = self.server
-        assert isinstance(server, Hanging)
-        if not (server.tells_its_version and self.path.endswith("/version")):
-            server.ends.wait(60)
-            return
-        body = json.dumps({"ApiVersion": "1.45", "MinAPIVersion": "1.24"}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_arguments: object) -> None:
-        pass
-
-
 @pytest.fixture(params=[False, True], ids=["answers nothing", "answers nothing about a container"])
 def hanging(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
     """The engine of this host hangs: by SIGSTOP, or because of a lock that somebody in it holds."""
-    server = Hanging(tmp_path / "docker.sock", tells_its_version=request.param)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    monkeypatch.setattr(keeper, "Engine", functools.partial(Engine, f"unix://{tmp_path / 'docker.sock'}"))
     monkeypatch.setattr(original, "_THAW_SECONDS", 0.5)
-    yield server
-    server.ends.set()
-    server.shutdown()
-    server.server_close()
+    with hanging_engine(tmp_path, monkeypatch, tells_its_version=request.param) as server:
+        yield server
 
 
 @pytest.mark.usefixtures("hanging")
@@ -200,17 +162,6 @@ def as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restart_policy, "put", lambda *_arguments: None)
     monkeypatch.setattr(old_copy, "give_name_back", lambda *_arguments: None)
     monkeypatch.setattr(original.Original, "forget", lambda _self: None)
-
-
-@pytest.fixture
-def running(make_session: Callable[..., Session], group: Group, init: int) -> Session:
-    """A session whose freeze has not got anywhere."""
-    session = make_session(SOURCE, engine="api")
-    session.enter("prepared")
-    session.enter("arming", policy={"Name": "no"}, pid=init, cgroup=group.path, bytes=0)
-    session.enter("armed")
-    session.enter("freezing", at=0.0)
-    return session
 
 
 # Opens a file when it is told to, and writes into it.

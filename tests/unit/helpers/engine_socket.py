@@ -1,0 +1,70 @@
+# Copyright (c) 2026, the livemigrate.criu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A Docker Engine that takes every call and does not answer: a real socket, for docker-py."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import ThreadingUnixStreamServer
+
+import pytest
+
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.engine import Engine
+from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import keeper
+
+
+class Hanging(ThreadingUnixStreamServer):
+    """A Docker Engine that takes every call. Most of them it does not answer."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, path: Path, *, tells_its_version: bool) -> None:
+        self.tells_its_version = tells_its_version
+        self.ends = threading.Event()
+        super().__init__(str(path), _Call)
+
+
+class _Call(BaseHTTPRequestHandler):
+    # A Unix socket's peer has no address.
+    client_address = ("nobody", 0)
+
+    def do_GET(self) -> None:
+        server = self.server
+        assert isinstance(server, Hanging)
+        if not (server.tells_its_version and self.path.endswith("/version")):
+            server.ends.wait(60)
+            return
+        body = json.dumps({"ApiVersion": "1.45", "MinAPIVersion": "1.24"}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def hanging_engine(directory: Path, monkeypatch: pytest.MonkeyPatch, *, tells_its_version: bool) -> Iterator[Hanging]:
+    """The engine of this host hangs, in this block.
+
+    :param tells_its_version: whether it can be connected.
+    """
+    server = Hanging(directory / "docker.sock", tells_its_version=tells_its_version)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(keeper, "Engine", functools.partial(Engine, f"unix://{directory / 'docker.sock'}"))
+    try:
+        yield server
+    finally:
+        server.ends.set()
+        server.shutdown()
+        server.server_close()
