@@ -10,18 +10,28 @@ set -e -u -o pipefail
 
 lib=/usr/local/lib/livemigrate
 images=$(mktemp -d)
-trap 'docker rm --force role-source role-copy >/dev/null 2>&1 || :; rm -rf "$images" "$mark" "$work"' EXIT
-mark=/nonexistent work=/nonexistent
+mark='' work='' pid=''
+trap tidy EXIT
+
+# Docker answers nothing about a copy that is held, not even its removal: a copy that an error has left so is given up first.
+tidy() {
+    if [ -n "$pid" ] && [ -d "$work" ]; then
+        touch "$work/refused"
+        wait "$pid" || :
+    fi
+    docker rm --force role-source role-copy >/dev/null 2>&1 || :
+    rm -rf "$images" ${mark:+"$mark"} ${work:+"$work"}
+}
 
 # shellcheck disable=SC2016 # for the container's shell
 counter='i=0; while :; do i=$((i + 1)); echo $i; sleep 1; done'
 
 until_there() {
-    for _ in $(seq 100); do
+    for _ in $(seq 600); do
         [ -e "$1" ] && return
         sleep 0.1
     done
-    echo "$1 did not come" >&2
+    echo "$1 did not come within a minute" >&2
     cat "$work/start" >&2
     return 1
 }
@@ -33,7 +43,12 @@ start_held() {
     until_there "$work/waiting"
     cgroup=$(sed -n 2p "$work/held")
     grep -q 'frozen 1' "$cgroup/cgroup.events"
-    [ "$(cat "$work/waiting")" = "$(pgrep --full "^/bin/sh $lib/livemigrate-runc .* start ")" ]
+    # Looked at by its number: for a moment after each fork the child has the same command line.
+    shim=$(tr '\0' ' ' <"/proc/$(cat "$work/waiting")/cmdline")
+    if [[ $shim != "/bin/sh $lib/livemigrate-runc "*" start "* ]]; then
+        echo "not the runtime waits, but $shim" >&2
+        return 1
+    fi
 }
 
 docker rm --force role-source role-copy >/dev/null 2>&1 || :
@@ -69,6 +84,7 @@ if wait "$pid"; then
     echo 'a copy that was given up was started' >&2
     exit 1
 fi
+pid=''
 grep -q 'was given up' "$work/start"
 [ ! -e "$cgroup" ]
 [ "$(docker logs role-copy 2>&1)" = '' ]
@@ -85,6 +101,7 @@ sleep 2
 [ "$(grep usage_usec "$cgroup/cpu.stat")" = "$before" ]
 touch "$mark/consumed"
 wait "$pid"
+pid=''
 sleep 2
 [ ! -e "$work/images" ]
 first=$(docker logs role-copy | sed -n 1p)
