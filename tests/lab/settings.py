@@ -97,18 +97,18 @@ def load_settings() -> Settings:
         raise LabError(
             f"the lab's directory {directory} must not contain blanks, quotes, % or colons: set LIVEMIGRATE_LAB_DIR"
         )
-    told = {
+    reported = {
         "bridge": os.environ.get("LIVEMIGRATE_LAB_BRIDGE", ""),
         "network": os.environ.get("LIVEMIGRATE_LAB_NET", ""),
     }
     stored = _stored(directory / "lab.json")
-    for key, value in told.items():
+    for key, value in reported.items():
         if value and stored.get(key) and value != stored[key]:
             raise LabError(
                 f"the lab in {directory} has {key} {stored[key]}, the environment says {value}: run `down` first"
             )
-    bridge = told["bridge"] or stored.get("bridge") or "lmlab0"
-    network = told["network"] or stored.get("network") or ""
+    bridge = reported["bridge"] or stored.get("bridge") or "lmlab0"
+    network = reported["network"] or stored.get("network") or ""
     if not _BRIDGE_NAME.match(bridge):
         raise LabError(f"bridge name {bridge!r}: at most ten small letters and digits")
     if network and (not _NETWORK.match(network) or any(int(part) > 255 for part in network.split("."))):

@@ -79,7 +79,7 @@ def exclusive(path: Path, timeout: float = 900) -> Iterator[None]:
     """Hold the lock file at path. It is removed at the end, so that no trace of the lab stays on the machine."""
     path.parent.mkdir(parents=True, exist_ok=True)
     limit = time.monotonic() + timeout
-    told = False
+    reported = False
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -87,9 +87,9 @@ def exclusive(path: Path, timeout: float = 900) -> Iterator[None]:
         except BlockingIOError:
             holder = os.read(handle, 32).decode(errors="replace").strip()
             os.close(handle)
-            if not told:
+            if not reported:
                 note(f"waiting for process {holder or '?'}, which holds {path}")
-                told = True
+                reported = True
             if time.monotonic() > limit:
                 raise LabError(f"process {holder or '?'} still holds {path} after {timeout:.0f} s") from None
             time.sleep(0.2)

@@ -56,7 +56,7 @@ class Moving:
         return answer
 
 
-def gap_told(output: str) -> float:
+def gap_reported(output: str) -> float:
     """The gap in seconds that the playbook's summary tells."""
     found = re.search(r"Gap ([0-9.]+) s", output)
     assert found, "the summary tells no gap"

@@ -159,12 +159,12 @@ def nothing_left(
         forget(hosts, names, inventory)
         if also is not None:
             also()
-        told = []
+        reported = []
         for host in hosts:
             left = _new(host, before[host.name], seconds)
             if left:
                 sessions = sorted(set(_SESSION.findall("\n".join(left))))
                 host.run(["sh", "-c", _TAKE_AWAY, "sh", *sessions])
-                told += [f"{host.name} was left with: {line}" for line in left]
-                told += [f"{host.name} cannot be rid of: {line}" for line in _new(host, before[host.name], 5)]
-        assert not told, "\n".join(told)
+                reported += [f"{host.name} was left with: {line}" for line in left]
+                reported += [f"{host.name} cannot be rid of: {line}" for line in _new(host, before[host.name], 5)]
+        assert not reported, "\n".join(reported)

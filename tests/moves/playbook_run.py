@@ -33,7 +33,7 @@ class Migration:
         self.container = container
         self.log: Path = LOGS / f"migration-{container}-{playbook}-{time.monotonic_ns()}.log"
         self._lines: list[str] = []
-        self._told = threading.Condition()
+        self._reported = threading.Condition()
         self._ended = False
         self._process = subprocess.Popen(
             # A process of tests that is interrupted may be ended while it waits for this.
@@ -63,17 +63,17 @@ class Migration:
             for line in self._process.stdout:
                 log.write(line)
                 log.flush()
-                with self._told:
+                with self._reported:
                     self._lines.append(line)
-                    self._told.notify_all()
-        with self._told:
+                    self._reported.notify_all()
+        with self._reported:
             self._ended = True
-            self._told.notify_all()
+            self._reported.notify_all()
 
     @property
     def output(self) -> str:
         """All that it has printed so far."""
-        with self._told:
+        with self._reported:
             return "".join(self._lines)
 
     @property
@@ -87,8 +87,8 @@ class Migration:
         def begun() -> bool:
             return any((found := _TASK.match(line)) and found.group(1).startswith(name) for line in self._lines)
 
-        with self._told:
-            self._told.wait_for(lambda: begun() or self._ended, timeout)
+        with self._reported:
+            self._reported.wait_for(lambda: begun() or self._ended, timeout)
             assert begun(), f"the task {name!r} never began:\n{''.join(self._lines)}"
 
     def kill(self) -> None:
@@ -107,8 +107,8 @@ class Migration:
     def end(self, timeout: float = 300) -> int:
         """Its exit code."""
         code = self._process.wait(timeout)
-        with self._told:
-            self._told.wait_for(lambda: self._ended, 10)
+        with self._reported:
+            self._reported.wait_for(lambda: self._ended, 10)
         return code
 
     def succeed(self, timeout: float = 300) -> str:
@@ -121,8 +121,8 @@ class Migration:
         """Its output; the test fails when it succeeds, or says none of the texts."""
         code = self.end(timeout)
         # Ansible folds no lines, but a message in YAML has its newlines.
-        said = " ".join(self.output.split())
+        printed = " ".join(self.output.split())
         assert code != 0, f"it should have failed:\n{self.output[-6000:]}"
         for text in texts:
-            assert text in said, f"{text!r} is not in:\n{self.output[-6000:]}"
+            assert text in printed, f"{text!r} is not in:\n{self.output[-6000:]}"
         return self.output

@@ -143,8 +143,8 @@ def test_every_setting_and_every_kind_of_file_moves(pair: Pair, all_sorts: dict[
     assert [beta.run(["bash", "-c", _LIST_FILES, "bash", place]).stdout for place in places] == files
     assert beta.run(["cat", f"{BIND}/file"]).stdout == "bound\n"
     assert beta.docker("exec", NAME, "cat", "/etc/app.conf") == "alone"
-    told = ["stat", "-c", "%n %a %u:%g %s %Y", BIND_FILE]
-    assert beta.run(told).stdout == alpha.run(told).stdout
+    reported = ["stat", "-c", "%n %a %u:%g %s %Y", BIND_FILE]
+    assert beta.run(reported).stdout == alpha.run(reported).stdout
     assert beta.run(["ls", "-A", str(Path(BIND_FILE).parent)]).stdout.split() == ["app.conf"]
     assert beta.docker("volume", "inspect", "--format", "{{.Labels.kept}}", f"{NAME}-data") == "yes"
     assert beta.docker("network", "inspect", "--format", "{{.Labels.kept}}", f"{NAME}-two") == "yes"

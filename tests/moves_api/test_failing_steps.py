@@ -52,7 +52,7 @@ def test_dump_fails(counter: Counter, pair: Pair) -> None:
     counter.assert_untouched()
 
 
-def test_criu_that_fails_is_told_before_anything_is_touched(counter: Counter, pair: Pair) -> None:
+def test_criu_that_fails_is_reported_before_anything_is_touched(counter: Counter, pair: Pair) -> None:
     """The same option, in the file from the beginning: the preflight has tried CRIU with it."""
     with _option_unknown_to_criu(pair.beta):
         counter.migrate().fail_with("[criu_works]", "no-such-option", "Nothing has been touched")

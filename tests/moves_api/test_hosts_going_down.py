@@ -68,10 +68,10 @@ def test_operator_declares_the_destination_dead(counter: Counter, pair: Pair) ->
     migration.kill()
     session = str(counter.sessions(pair.alpha)[-1]["session"])
     try:
-        told = Migration("", ["--limit", "localhost,alpha", "-e", "migrate_wait=40"], playbook="recover.yml").fail_with(
-            "frozen here until beta says whether it runs there"
-        )
-        assert session in told
+        reported = Migration(
+            "", ["--limit", "localhost,alpha", "-e", "migrate_wait=40"], playbook="recover.yml"
+        ).fail_with("frozen here until beta says whether it runs there")
+        assert session in reported
         assert pair.alpha.inspect(counter.name)["State"]["Paused"]
         Migration(
             "", ["--limit", "localhost,alpha", "-e", f"recover_destination_lost={session}"], playbook="recover.yml"

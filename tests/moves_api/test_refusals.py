@@ -137,11 +137,11 @@ def test_disk_is_full(counter: Counter, pair: Pair, side: str, place: str) -> No
     host.run(["mount", "-t", "tmpfs", "-o", "size=640m", "small", place])
     try:
         host.run(["fallocate", "--length", "600m", f"{place}/filling"])
-        said = counter.migrate().fail_with(
+        printed = counter.migrate().fail_with(
             f"[disk_free] {place} on the {side} has ", "Make room", "Nothing has been touched"
         )
         # The module that looks is itself unpacked there while it runs.
-        found = re.search(rf"{place} on the {side} has (\d+) MiB left", said)
+        found = re.search(rf"{place} on the {side} has (\d+) MiB left", printed)
         assert found
         assert 30 < int(found.group(1)) <= 40, "it is not this file system that was looked at"
         assert host.run(["ls", "-A", place]).stdout.split() == ["filling"]

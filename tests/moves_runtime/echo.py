@@ -108,7 +108,7 @@ class Client:
     def end(self) -> None:
         """Stop sending, and wait for what is still on its way."""
         self._stop.set()
-        if not self.is_told(60):
+        if not self.is_informed(60):
             self.error = self.error or "the connection does not end"
             # Not close(), which waits for nobody, while a thread reads from it.
             self._connection.shutdown(socket.SHUT_RDWR)
@@ -116,7 +116,7 @@ class Client:
             thread.join()
         self._connection.close()
 
-    def is_told(self, timeout: float) -> bool:
+    def is_informed(self, timeout: float) -> bool:
         """Whether the connection ends, by a reset or otherwise, within so many seconds."""
         deadline = time.monotonic() + timeout
         for thread in self._threads[::-1]:

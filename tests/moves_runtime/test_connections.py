@@ -108,7 +108,7 @@ def test_on_docker_26_with_both_engines(older: Pair, neighbour: Callable[..., Ne
         client.assert_whole()
 
 
-def test_what_no_program_has_accepted_is_told(newer: Pair, neighbour: Callable[..., Neighbour]) -> None:
+def test_what_no_program_has_accepted_is_reported(newer: Pair, neighbour: Callable[..., Neighbour]) -> None:
     """The kernel has acknowledged it and it is in no checkpoint: its client must not wait for ever."""
     hosts = [newer.alpha, newer.beta]
     moving = neighbour(hosts[0], hosts)
@@ -123,7 +123,7 @@ def test_what_no_program_has_accepted_is_told(newer: Pair, neighbour: Callable[.
     waiting = [Client(moving.address) for dummy in range(3)]
     moving.move(hosts[0], hosts[1]).succeed()
     for client in waiting:
-        assert client.is_told(10), "nobody told a client whose data had been acknowledged"
+        assert client.is_informed(10), "nobody told a client whose data had been acknowledged"
         assert client.received == 0
     served.assert_whole()
     hosts[1].docker("exec", moving.name, "sh", "-c", stop.replace("STOP", "CONT"))
@@ -148,7 +148,7 @@ def test_an_address_that_changes(newer: Pair, start: Start) -> None:
     source.docker("exec", moving.name, "sh", "-c", "echo before >/tmp/words")
     output = moving.move(source, destination).succeed()
     assert "2 connection(s) went on, 1 were closed" in output
-    assert client.is_told(5)
+    assert client.is_informed(5)
     assert client.error.startswith("ConnectionResetError")
     moving.assert_runs_on(destination)
     destination.docker("exec", moving.name, "sh", "-c", "echo after >/tmp/words; sleep 1")

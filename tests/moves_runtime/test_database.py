@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.moves.moving_counter import Moving, gap_told, remove
+from tests.moves.moving_counter import Moving, gap_reported, remove
 from tests.moves.pair import Pair
 from tests.workloads.database_client import Writer
 from tests.workloads.host import Host
@@ -117,7 +117,7 @@ def test_a_database_moves_while_a_client_writes(newer: Pair, database: Open, aio
     assert len(numbers) <= written.acknowledged + 1
     assert "crash recovery" not in _log(destination, base.name)
     base.sql(destination, "CHECK TABLE written")
-    print(f"{aio}: gap {gap_told(output):.2f} s, {written}")
+    print(f"{aio}: gap {gap_reported(output):.2f} s, {written}")
 
 
 def test_a_database_with_io_uring_is_refused(newer: Pair, database: Open) -> None:

@@ -150,7 +150,7 @@ def test_the_source_loses_power_after_the_hand_over(newer: Pair, start: Start) -
     moving.assert_runs_on(destination)
 
 
-def test_the_word_is_carried_to_a_source_whose_key_is_gone(newer: Pair, start: Start, tmp_path: Path) -> None:
+def test_the_decision_is_carried_to_a_source_whose_key_is_gone(newer: Pair, start: Start, tmp_path: Path) -> None:
     """RUN was said and never heard: the source waits for it, whatever a person declares, and recover.yml brings it."""
     source, destination = newer.alpha, newer.beta
     moving = start(source, [source, destination], "--restart", "unless-stopped")

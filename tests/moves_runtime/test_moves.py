@@ -19,7 +19,7 @@ from tests import matrix
 from tests.moves.container_state import assert_as_before, before
 from tests.moves.host_conditions import containerd_store, criu_fails
 from tests.moves.inventories import write_inventory
-from tests.moves.moving_counter import Moving, gap_told, remove
+from tests.moves.moving_counter import Moving, gap_reported, remove
 from tests.moves.pair import Pair
 from tests.moves.playbook_run import Migration
 from tests.workloads.host import Host
@@ -290,7 +290,7 @@ def test_a_gibibyte_with_both_engines(older: Pair, start: Start) -> None:
         moving = start(source, [source, destination], "--env", "COUNTER_BALLAST_MB=1024")
         began = time.monotonic()
         output = moving.move(source, destination, "-e", json.dumps({"migrate_engine": engine})).succeed()
-        gaps[engine] = gap_told(output)
+        gaps[engine] = gap_reported(output)
         print(f"{engine}: gap {gaps[engine]:.1f} s, the whole move {time.monotonic() - began:.1f} s")
         after = moving.assert_runs_on(destination)
         assert after.details["memory"] == moving.first.details["memory"]

@@ -20,7 +20,7 @@ import pytest
 
 from tests import matrix
 from tests.moves.host_conditions import containerd_store
-from tests.moves.moving_counter import Moving, gap_told, remove
+from tests.moves.moving_counter import Moving, gap_reported, remove
 from tests.moves.pair import Pair
 from tests.workloads import database, wordpress_state
 from tests.workloads.host import Host
@@ -128,7 +128,7 @@ def _moves(pair: Pair, path: Path, flags: list[str], *ways: tuple[Host, Host], e
                 assert visitors.pages[moving.site(here)] > before, "there was no load"
                 moving.assert_runs_on(there)
                 assert_all_there(moving.site(there), noted)
-                print(f"{here.name} to {there.name}: gap {gap_told(output):.2f} s")
+                print(f"{here.name} to {there.name}: gap {gap_reported(output):.2f} s")
                 matrix.note(here, there, engine=engine, what="WordPress (Apache and PHP), under load")
         report = watch.report()
         assert not report.violations

@@ -53,11 +53,11 @@ class Verdict:
 
     def of_severity(self, *severities: str) -> dict[str, list[str]]:
         """The messages of these severities, by rule."""
-        told: dict[str, list[str]] = {}
+        reported: dict[str, list[str]] = {}
         for one in self.data["findings"]:
             if one["severity"] in severities:
-                told.setdefault(one["rule"], []).append(one["message"])
-        return told
+                reported.setdefault(one["rule"], []).append(one["message"])
+        return reported
 
 
 def preflight(container: str, inventory: str, *arguments: str) -> tuple[int, Verdict]:

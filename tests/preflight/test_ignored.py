@@ -233,16 +233,16 @@ def test_the_move_fails_and_the_process_goes_on(clean: Pair, inventory: str, rul
         traces = [snapshot(host) for host in clean.hosts]
         # Begun, so that no other rule has refused it, and given up.
         stayed = f"not moved to {clean.beta.name}; the container stayed here"
-        said = Migration(NAME, [*ignoring(rule)], inventory=inventory).fail_with(stayed)
+        printed = Migration(NAME, [*ignoring(rule)], inventory=inventory).fail_with(stayed)
         now = look(clean.alpha, NAME)
         assert now == was
         if was["State"]["Status"] == "running":
             assert_counts(clean.alpha, NAME, at_least=counted)
         assert_unchanged(clean.alpha, traces[0], ignore=RECORDS)
         assert_unchanged(clean.beta, traces[1])
-        told = " ".join(said.split())
-        missing = [word for word in case.words if word not in told]
-        assert not missing, f"{missing} is not in:\n{said[-6000:]}"
+        reported = " ".join(printed.split())
+        missing = [word for word in case.words if word not in reported]
+        assert not missing, f"{missing} is not in:\n{printed[-6000:]}"
     finally:
         # Containers go before the devices of their networks.
         clean.alpha.remove(NAME)

@@ -77,19 +77,19 @@ def _made(pair: Pair, scene: Scene) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_all_that_is_bad_is_told_and_nothing_is_touched(clean: Pair, inventory: str, name: str) -> None:
+def test_all_that_is_bad_is_reported_and_nothing_is_touched(clean: Pair, inventory: str, name: str) -> None:
     scene = SCENES[name]
     with _made(clean, scene):
         traces = [snapshot(host) for host in clean.hosts]
         was = look(clean.alpha, NAME) if scene.exists else {}
         counted = count(clean.alpha, NAME) if scene.exists else 0
-        _assert_told(clean, inventory, scene.errors, "-e", scene.options, warnings=scene.warnings)
+        _assert_reported(clean, inventory, scene.errors, "-e", scene.options, warnings=scene.warnings)
         if scene.api:
             errors = {**scene.errors, **scene.api}
-            _assert_told(clean, inventory, errors, "-e", '{"migrate_engine": "api"}', warnings=scene.api_warnings)
+            _assert_reported(clean, inventory, errors, "-e", '{"migrate_engine": "api"}', warnings=scene.api_warnings)
         if scene.moved:
-            said = Migration(NAME, ["-e", scene.options], inventory=inventory).fail_with("Nothing has been touched")
-            assert refusals(said) == sorted(scene.errors)
+            printed = Migration(NAME, ["-e", scene.options], inventory=inventory).fail_with("Nothing has been touched")
+            assert refusals(printed) == sorted(scene.errors)
         for host, before in zip(clean.hosts, traces, strict=True):
             assert_unchanged(host, before)
         if scene.exists:
@@ -99,7 +99,7 @@ def test_all_that_is_bad_is_told_and_nothing_is_touched(clean: Pair, inventory: 
             assert_counts(clean.alpha, NAME, at_least=counted)
 
 
-def _assert_told(
+def _assert_reported(
     pair: Pair, inventory: str, expected: Told, *arguments: str, warnings: Mapping[str, str] = MappingProxyType({})
 ) -> None:
     """These rules and no others say that it cannot move, each of what is really there; these are among those that warn."""
@@ -108,11 +108,11 @@ def _assert_told(
     for rule, text in warnings.items():
         assert text in "\n".join(warned.get(rule, [])), warned
     found = verdict.of_severity("error")
-    told = "\n".join(f"{rule}: {message}" for rule, messages in found.items() for message in messages)
-    assert sorted(found) == sorted(expected), told
+    reported = "\n".join(f"{rule}: {message}" for rule, messages in found.items() for message in messages)
+    assert sorted(found) == sorted(expected), reported
     for rule, text in expected.items():
         telling = text.format(**_addresses(pair))
-        assert telling in "\n".join(found[rule]), told
+        assert telling in "\n".join(found[rule]), reported
         # As people read it.
         assert f"error     {rule} " in verdict.output
     assert code != 0

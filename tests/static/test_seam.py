@@ -80,7 +80,7 @@ def another_house(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "reported"),
     [
         ("from .._docker.engine import Engine", "_docker/engine"),
         ("from .._engines import by_name as engines", "_engines/by_name"),
@@ -89,10 +89,10 @@ def another_house(tmp_path: Path) -> Path:
     ],
 )
 @pytest.mark.parametrize("file", ["_migration/freeze", "_session/stories", "_channel/server"])
-def test_an_import_that_is_put_back_is_found(file: str, line: str, told: str, another_house: Path) -> None:
+def test_an_import_that_is_put_back_is_found(file: str, line: str, reported: str, another_house: Path) -> None:
     path = another_house / f"{file}.py"
     path.write_text(f"{path.read_text()}\n\ndef _late() -> None:\n    {line}\n")
-    assert imports_through_the_seam(another_house) == [f"{file} -> {told}"]
+    assert imports_through_the_seam(another_house) == [f"{file} -> {reported}"]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_an_import_that_is_put_back_is_found(file: str, line: str, told: str, an
         "if_container = None",
     ],
 )
-def test_a_word_that_is_put_back_is_found(line: str, another_house: Path) -> None:
+def test_a_word_of_containers_that_is_put_back_is_found(line: str, another_house: Path) -> None:
     path = another_house / "_migration" / "freeze.py"
     path.write_text(f"{path.read_text()}\n{line}\n")
     assert set(words_of_a_container(another_house)) - _ALLOWED == {("_migration/freeze", line.splitlines()[-1])}

@@ -62,7 +62,7 @@ class Writer:
         self._host, self._password = host, password
         self._stop = f"/run/database-client-{port}.stop"
         self._command = ["python3", "-c", _CLIENT, self._stop, str(port), *addresses]
-        self._said = ""
+        self._printed = ""
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Writer:
@@ -79,10 +79,10 @@ class Writer:
         self._thread.join(30)
 
     def _run(self) -> None:
-        self._said = self._host.run(self._command, text_input=f"{self._password}\n", timeout=600).stdout
+        self._printed = self._host.run(self._command, text_input=f"{self._password}\n", timeout=600).stdout
 
     def written(self) -> Written:
         """What it tells; after its end. HostError when it told nothing."""
-        if not self._said:
+        if not self._printed:
             raise HostError(f"{self._host.name}: the client of the database ended without a word")
-        return Written(**json.loads(self._said))
+        return Written(**json.loads(self._printed))

@@ -69,7 +69,7 @@ def _watched(places: tuple[Place, Place], happening: Callable[[], None], expecte
     return watch.report()
 
 
-def test_a_good_move_is_ok_and_its_gap_is_told(places: tuple[Place, Place]) -> None:
+def test_a_good_move_is_ok_and_its_gap_is_reported(places: tuple[Place, Place]) -> None:
     here, there = places
     moving = here.process = Process()
 

@@ -136,7 +136,7 @@ def test_docker_is_what_the_host_says(hosts: Hosts) -> None:
             assert result["docker"]["error"]
 
 
-def test_failure_is_told_for_people_and_for_programs(hosts: Hosts) -> None:
+def test_a_failure_is_reported_for_people_and_for_programs(hosts: Hosts) -> None:
     """gamma has no engine and no docker-py; where somebody gave it both, it still has no such container."""
     result = hosts.run(f"{COLLECTION}.docker_checkpoint", "gamma", container="no-such", checkpoint="one")["gamma"]
     assert result["failed"] is True

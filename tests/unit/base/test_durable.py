@@ -187,7 +187,7 @@ def test_a_replaced_file_loses_a_mode_that_was_too_wide(tmp_path: Path) -> None:
 # -- several writers -------------------------------------------------------------------------------------------------
 
 
-def test_of_several_who_publish_at_once_one_wins_and_all_see_its_word(disk: Path) -> None:
+def test_of_several_who_publish_at_once_one_wins_and_all_see_its_decision(disk: Path) -> None:
     for attempt in range(10):
         path = disk / f"word{attempt}"
 

@@ -64,8 +64,8 @@ def test_it_becomes_visible_and_stays_what_it_became(hostile: str, shown: str) -
 
 
 def test_data_of_any_shape(hostile: str, shown: str) -> None:
-    told = {hostile: [hostile, (hostile, 1), {"a": {"b": hostile}}], "n": None, "f": 1.5, "t": True}
-    assert printable.data(told) == {shown: [shown, [shown, 1], {"a": {"b": shown}}], "n": None, "f": 1.5, "t": True}
+    reported = {hostile: [hostile, (hostile, 1), {"a": {"b": hostile}}], "n": None, "f": 1.5, "t": True}
+    assert printable.data(reported) == {shown: [shown, [shown, 1], {"a": {"b": shown}}], "n": None, "f": 1.5, "t": True}
 
 
 def test_a_finding_is_one_visible_line(hostile: str, shown: str) -> None:
@@ -89,9 +89,9 @@ def test_an_error_is_visible_and_keeps_its_lines(hostile: str, shown: str) -> No
 def test_the_table_of_a_preflight(hostile: str, shown: str) -> None:
     case = Case(container={"processes": {"held": {"io_uring": [hostile]}, "foreign": [hostile + "\nok: [alpha]"]}})
     findings = [
-        Finding(rule.__name__, *told)
+        Finding(rule.__name__, *reported)
         for rule in (rules_processes.io_uring, rules_processes.exec_session_running)
-        for told in rule(case)
+        for reported in rule(case)
     ]
     assert len(findings) == 2
     verdict = Verdict("runtime", f"the host {hostile}", findings, [], None)
@@ -126,18 +126,18 @@ def test_a_process_that_names_itself(hostile: str, shown: str) -> None:
 
 
 def test_the_other_host_s_failures(hostile: str, shown: str) -> None:
-    told = {
+    reported = {
         "code": "restore_failed",
         "message": f"CRIU: {hostile}",
         "details": {"code": 1, "message": 2, "at": hostile},
     }
-    heard = MigrationError.from_failure(told)
-    assert (heard.code, heard.message) == ("restore_failed", f"CRIU: {shown}")
-    assert heard.details == {"code": 1, "message": 2, "at": shown}
+    known = MigrationError.from_failure(reported)
+    assert (known.code, known.message) == ("restore_failed", f"CRIU: {shown}")
+    assert known.details == {"code": 1, "message": 2, "at": shown}
 
 
 @pytest.mark.parametrize(
-    "told",
+    "reported",
     [
         {"code": "x"},
         {"message": "x"},
@@ -150,11 +150,11 @@ def test_the_other_host_s_failures(hostile: str, shown: str) -> None:
     ],
     ids=str,
 )
-def test_failures_that_are_none(told: Any, hostile: str, shown: str) -> None:
-    heard = MigrationError.from_failure([told, hostile])
-    assert heard.code == "channel_failed"
-    assert heard.message.isprintable()
-    assert MigrationError.from_failure(told).code == "channel_failed"
+def test_failures_that_are_none(reported: Any, hostile: str, shown: str) -> None:
+    known = MigrationError.from_failure([reported, hostile])
+    assert known.code == "channel_failed"
+    assert known.message.isprintable()
+    assert MigrationError.from_failure(reported).code == "channel_failed"
     assert shown
 
 
@@ -172,10 +172,10 @@ def test_an_answer_through_the_channel(hostile: str, shown: str, make_session: M
         assert caught.value.message.replace("\n", "").isprintable()
 
 
-def test_what_is_told_of_the_copy(hostile: str, shown: str) -> None:
+def test_what_is_reported_of_the_copy(hostile: str, shown: str) -> None:
     numbers = {"seconds": 1.5, "flush_seconds": 0.25, "flush_waited": 0.0, "processes": 2, "recognised": 2}
-    told = {**numbers, "warnings": [hostile, 3], "timeline": [["restored", 0.5]], "phase": "x", hostile: hostile}
-    assert handover._of_copy(told) == ({**numbers, "warnings": [shown, "3"]}, [("restored", 0.5)])
+    reported = {**numbers, "warnings": [hostile, 3], "timeline": [["restored", 0.5]], "phase": "x", hostile: hostile}
+    assert handover._of_copy(reported) == ({**numbers, "warnings": [shown, "3"]}, [("restored", 0.5)])
     for wrong in (
         {"seconds": hostile},
         {"processes": [hostile]},
@@ -184,7 +184,7 @@ def test_what_is_told_of_the_copy(hostile: str, shown: str) -> None:
         {"timeline": [[hostile, 0.5]]},
     ):
         with pytest.raises(MigrationError) as caught:
-            handover._of_copy({**told, **wrong})
+            handover._of_copy({**reported, **wrong})
         assert caught.value.code == "channel_failed"
         assert caught.value.message.isprintable()
 
@@ -193,11 +193,11 @@ def test_what_is_told_of_the_copy(hostile: str, shown: str) -> None:
 def test_stories(hostile: str, shown: str, make_session: MakeSession) -> None:
     session = bring_to(make_session(peer_name=f"beta{hostile}"), "held")
     session.enter("committed", destination_container_id=hostile, gap=None)
-    [told] = session_stories.stories(session.id)
-    assert told["peer"] == f"beta{shown}"
-    assert told["data"]["committed"]["destination_container_id"] == shown
-    assert told["story"].isprintable()
-    assert told["session"] == session.id
+    [reported] = session_stories.stories(session.id)
+    assert reported["peer"] == f"beta{shown}"
+    assert reported["data"]["committed"]["destination_container_id"] == shown
+    assert reported["story"].isprintable()
+    assert reported["session"] == session.id
 
 
 _MODULE = """
@@ -219,9 +219,13 @@ def test_a_module_s_warnings_and_unexpected_errors(hostile: str, shown: str, fai
     arguments = json.dumps({"ANSIBLE_MODULE_ARGS": {"text": hostile, "fail": fail}})
     argv = [sys.executable, "-c", _MODULE.format(tree=str(ROOT / ".tree"))]
     done = subprocess.run(argv, input=arguments, capture_output=True, text=True, check=False)
-    told = json.loads(done.stdout)
+    reported = json.loads(done.stdout)
     # What a warning looks like differs between versions of ansible-core.
-    texts = [told["msg"], told["failure"]["message"]] if fail else [json.dumps(told["warnings"], ensure_ascii=False)]
+    texts = (
+        [reported["msg"], reported["failure"]["message"]]
+        if fail
+        else [json.dumps(reported["warnings"], ensure_ascii=False)]
+    )
     for text in texts:
         assert text.isprintable()
         assert (shown if fail else json.dumps(shown)[1:-1]) in text

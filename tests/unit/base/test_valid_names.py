@@ -145,11 +145,11 @@ def test_good_and_bad(check: Check, good: list[str], bad: list[str], code: str) 
             check(value)
         except MigrationError as exc:
             # The message has to show what was given, made visible.
-            told = (exc.code, repr(value) in exc.message)
+            reported = (exc.code, repr(value) in exc.message)
         else:
-            told = ("let through", True)
-        if told != (code, True):
-            let_through.append((value, told))
+            reported = ("let through", True)
+        if reported != (code, True):
+            let_through.append((value, reported))
     assert let_through == []
 
 

@@ -64,17 +64,17 @@ def _take_all(stream: BinaryIO, inbox: Path) -> Manifest:
 
 
 def test_a_directory_arrives_as_it_left(images: Path, inbox: Path, pipe: Pipe) -> None:
-    told: list[tuple[Manifest, int]] = []
+    reported: list[tuple[Manifest, int]] = []
 
     def send() -> None:
-        told.append(checkpoint_stream.put(pipe.writing, str(images)))
+        reported.append(checkpoint_stream.put(pipe.writing, str(images)))
         messages.send(pipe.writing, {"hold": {}})
 
     sender = threading.Thread(target=send, daemon=True)
     sender.start()
     received = _take_all(pipe.reading, inbox)
     sender.join(10)
-    [(manifest, total)] = told
+    [(manifest, total)] = reported
     assert received == json.loads(json.dumps(manifest)), "what arrives is compared with what travelled as JSON"
     assert {path.name: path.read_bytes() for path in inbox.iterdir()} == {
         path.name: path.read_bytes() for path in images.iterdir()
@@ -129,17 +129,17 @@ def rounds(images: Path) -> Path:
 
 
 def test_rounds_of_memory_arrive_with_their_parents(rounds: Path, inbox: Path, pipe: Pipe) -> None:
-    told: list[Any] = []
+    reported: list[Any] = []
 
     def send() -> None:
-        told.append(checkpoint_stream.put(pipe.writing, str(rounds)))
+        reported.append(checkpoint_stream.put(pipe.writing, str(rounds)))
         pipe.writing.close()
 
     thread = threading.Thread(target=send)
     thread.start()
     received = _take_all(pipe.reading, inbox)
     thread.join()
-    manifest, _sent = told[0]
+    manifest, _sent = reported[0]
     assert received == manifest == criu_images.manifest(str(rounds))
     criu_images.verify(str(inbox), manifest)
     assert (inbox / "parent" / "parent" / "pages-1.img").stat().st_size == 4096
@@ -194,7 +194,7 @@ class _Shrinking(io.BytesIO):
         return super().write(data)
 
 
-def test_a_file_that_becomes_shorter_on_its_way_is_told(images: Path) -> None:
+def test_a_file_that_becomes_shorter_on_its_way_is_reported(images: Path) -> None:
     with pytest.raises(MigrationError, match=r"pages-1\.img has become shorter") as caught:
         checkpoint_stream.put(_Shrinking(images / "pages-1.img"), str(images))
     assert caught.value.code == "checkpoint_incomplete"
@@ -263,7 +263,7 @@ def test_half_an_announcement_is_not_taken(message: dict[str, Any], inbox: Path)
 
 
 @pytest.mark.parametrize("length", [0, 1, PAGES - 1])
-def test_a_file_that_is_cut_off_on_its_way_is_told(length: int, inbox: Path) -> None:
+def test_a_file_that_is_cut_off_on_its_way_is_reported(length: int, inbox: Path) -> None:
     with pytest.raises(MigrationError, match=r"in the middle of pages-1\.img") as caught:
         checkpoint_stream.take(io.BytesIO(b"x" * length), {"put": "pages-1.img", "size": PAGES}, str(inbox))
     assert caught.value.code == "checkpoint_corrupt"
@@ -347,10 +347,10 @@ class Following:
             self.received = _take_all(self._reading, self._inbox)
 
     def finish(self) -> tuple[Manifest, int]:
-        told = self.follower.finish()
+        reported = self.follower.finish()
         messages.send(self._writing, {"hold": {}})
         self.receiver.join(10)
-        return told
+        return reported
 
     def close(self) -> None:
         self.disconnect()
@@ -429,7 +429,7 @@ def test_a_checkpoint_that_was_complete_at_once_arrives(images: Path, inbox: Pat
 
 
 @pytest.mark.parametrize("how", ["longer", "shorter"])
-def test_pages_that_were_written_to_after_they_had_been_sent_are_told(
+def test_pages_that_were_written_to_after_they_had_been_sent_are_reported(
     how: str, growing: Path, inbox: Path, follow: Follow
 ) -> None:
     following = follow(growing)
@@ -455,7 +455,7 @@ def test_a_dump_that_failed_ends_it_although_nobody_reads(growing: Path, follow:
     assert following.hung_up.is_set()
 
 
-def test_a_destination_that_hangs_up_is_told_when_the_dump_has_ended(growing: Path, follow: Follow) -> None:
+def test_a_destination_that_hangs_up_is_reported_when_the_dump_has_ended(growing: Path, follow: Follow) -> None:
     following = follow(growing)
     following.disconnect()
     with following.follower:
@@ -491,9 +491,9 @@ PARTS = {
 }
 
 
-@pytest.mark.parametrize("said", PARTS)
-def test_parts_that_make_no_file_are_not_taken(said: str, inbox: Path) -> None:
-    content, code = PARTS[said]
+@pytest.mark.parametrize("printed", PARTS)
+def test_parts_that_make_no_file_are_not_taken(printed: str, inbox: Path) -> None:
+    content, code = PARTS[printed]
     with pytest.raises(MigrationError) as caught:
         checkpoint_stream.take(io.BytesIO(content), {"put": "pages-1.img", "parts": True}, str(inbox))
     assert caught.value.code == code

@@ -106,14 +106,14 @@ def _override(session: Session) -> str:
     return session.phase
 
 
-@pytest.mark.parametrize(("said", "code", "heard"), ALIVE)
+@pytest.mark.parametrize(("printed", "code", "known"), ALIVE)
 def test_whoever_answers_in_any_way_is_not_lost(
-    said: str, code: int, heard: str, handed_over: Session, thawed: list[str], ssh: Callable[[str, int], None]
+    printed: str, code: int, known: str, handed_over: Session, thawed: list[str], ssh: Callable[[str, int], None]
 ) -> None:
-    ssh(said, code)
+    ssh(printed, code)
     with pytest.raises(MigrationError) as caught:
         Channel(handed_over).call("decision")
-    assert caught.value.code == heard
+    assert caught.value.code == known
     # Not even where no connection can be made by now.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(destination_lost, "sign_of_life", lambda *_words: ("", ""))
@@ -126,17 +126,21 @@ def test_its_own_failure_is_an_answer_too(
     handed_over: Session, thawed: list[str], tmp_path: Path, ssh: Callable[[str, int], None]
 ) -> None:
     ssh("", 1)
-    said = '{"failure": {"code": "session_locked", "message": "A step is at work.", "details": {}}}'
-    (tmp_path / "bin" / "ssh").write_text(f"#!/bin/sh\necho '{said}'\nexit 1\n")
+    printed = '{"failure": {"code": "session_locked", "message": "A step is at work.", "details": {}}}'
+    (tmp_path / "bin" / "ssh").write_text(f"#!/bin/sh\necho '{printed}'\nexit 1\n")
     assert _override(handed_over) == "destination_not_lost"
     assert thawed == []
 
 
-@pytest.mark.parametrize("said", [NOBODY, "ssh: Could not resolve hostname beta: Name or service not known"])
+@pytest.mark.parametrize("printed", [NOBODY, "ssh: Could not resolve hostname beta: Name or service not known"])
 def test_one_that_cannot_be_connected_is_lost(
-    said: str, handed_over: Session, thawed: list[str], ssh: Callable[[str, int], None], monkeypatch: pytest.MonkeyPatch
+    printed: str,
+    handed_over: Session,
+    thawed: list[str],
+    ssh: Callable[[str, int], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ssh(said, 255)
+    ssh(printed, 255)
     monkeypatch.setattr(destination_lost, "sign_of_life", lambda *_words: ("", ""))
     assert _override(handed_over) == "closed"
     assert thawed == [handed_over.id]
@@ -269,8 +273,8 @@ def test_a_machine_whose_firewall_turns_connections_away_is_alive(
     family = "ip" if version == 4 else "ip6"
     hook = "type filter hook input priority 0;"
     _firewall(two_hosts, f"table {family} f {{\n chain i {{\n {hook}\n tcp dport 22 reject with {rejected}\n }}\n}}\n")
-    told = two_hosts.inside(two_hosts.client, lambda: _looked(LIVING[version]))
-    assert told == f"{LIVING[version]} refuses connections to port 22"
+    reported = two_hosts.inside(two_hosts.client, lambda: _looked(LIVING[version]))
+    assert reported == f"{LIVING[version]} refuses connections to port 22"
 
 
 @pytest.mark.usefixtures("needs_namespaces")

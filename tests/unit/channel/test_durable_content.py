@@ -199,7 +199,7 @@ def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper, "Engine", engine)
 
 
-def _told(answers: io.BytesIO) -> list[dict[str, Any]]:
+def _reported(answers: io.BytesIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in answers.getvalue().splitlines()]
 
 
@@ -225,7 +225,7 @@ def test_it_is_flushed_beside_the_restore_and_before_the_copy_counts_as_held(
     with Shim(mark, group, init):
         destination.serve_handover(Copy(session), _asked_to_hold(group), answers)
     assert seen == [("begun", "starting", True), ("ended", "starting", True)], "once, and beside the restore"
-    [ready, held] = _told(answers)
+    [ready, held] = _reported(answers)
     assert ready == {"ready": True}
     assert session.phase == "held"
     assert 0.5 <= held["flush_seconds"] <= held["seconds"]
@@ -247,7 +247,7 @@ def test_a_flush_that_fails_is_refused_and_the_copy_is_killed(
     assert session.decision == REFUSED
     assert (session.phase, session.reached("held")) == ("starting", None)
     assert not copy.populated
-    failure = _told(answers)[-1]["failure"]
+    failure = _reported(answers)[-1]["failure"]
     assert failure["code"] == "flush_failed"
     assert os.strerror(number) in failure["message"]
 
@@ -272,14 +272,14 @@ def test_the_last_pass_on_a_real_disk(room: int, session: Session, group: Group,
             patch.setattr(durable_content, "arriving", arriving_then_sent)
             destination.serve_handover(Copy(session), _asked_to_hold(group), answers)
         left = list(there.after_a_power_cut().iterdir()) if session.decision is None else []
-        return _told(answers)[-1], session.decision, [path.stat().st_size for path in left]
+        return _reported(answers)[-1], session.decision, [path.stat().st_size for path in left]
 
-    told, decision, sizes = with_own_mounts(work)
+    reported, decision, sizes = with_own_mounts(work)
     if room > 48 * _MIB:
         assert (decision, sizes) == (None, [48 * _MIB])
-        assert told["recognised"] == 1
+        assert reported["recognised"] == 1
     else:
-        assert (told["failure"]["code"], decision) == ("flush_failed", REFUSED)
+        assert (reported["failure"]["code"], decision) == ("flush_failed", REFUSED)
 
 
 @pytest.mark.usefixtures("no_images", "no_engine")
@@ -289,7 +289,7 @@ def test_a_destination_that_cannot_open_them_says_so_before_anything_is_frozen(
     (disk / "volume").rmdir()
     answers = io.BytesIO()
     destination.serve_handover(Copy(session), _asked_to_hold(group), answers)
-    assert [message["failure"]["code"] for message in _told(answers)] == ["flush_failed"]
+    assert [message["failure"]["code"] for message in _reported(answers)] == ["flush_failed"]
     assert (session.phase, session.decision) == ("created", None)
 
 
@@ -365,14 +365,14 @@ def test_with_api_the_last_pass_has_a_bound_where_the_destination_s_disk_hangs(
             goes_on.start()
         try:
             source.send_checkpoint(moved.original(wire.source))
-            told = "sent"
+            reported = "sent"
         except MigrationError as exc:
-            told = f"{exc.code}: {exc.message}"
+            reported = f"{exc.code}: {exc.message}"
         in_time = time.monotonic() - began < 10
         if hangs:
             goes_on.cancel()
             subprocess.run(["fsfreeze", "--unfreeze", there.place], check=False)
-        return told, in_time, len(hung_up), wire.source.phase
+        return reported, in_time, len(hung_up), wire.source.phase
 
     late = (
         "transfer_failed: The last changes of the container's files did not reach the destination within 1.5 seconds."

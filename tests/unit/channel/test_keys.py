@@ -53,10 +53,10 @@ class Host:
         self.sudoers.mkdir()
         self.sudo_says: Callable[[str], Completed] = lambda _rule: Completed(0, "", "")
         self.rules: list[str] = []
-        self.said: list[Sequence[str]] = []
+        self.printed: list[Sequence[str]] = []
 
     def run(self, argv: Sequence[str], **keywords: Any) -> Completed:
-        self.said.append(argv)
+        self.printed.append(argv)
         if argv[0] == "sshd":
             if self.daemon_says is None:
                 raise MigrationError("program_missing", "no sshd")
@@ -136,7 +136,7 @@ def test_paths_with_blanks_reach_the_shell_as_they_are(host: Host, sessions: Ite
         ("something else", False),
     ],
 )
-def test_a_daemon_that_does_not_know_an_expiry_is_not_told_one(
+def test_a_daemon_that_does_not_know_an_expiry_is_not_reported_one(
     version: str, expires: bool, host: Host, sessions: Iterator[Session]
 ) -> None:
     host.version = version
@@ -170,7 +170,7 @@ def test_only_the_key_itself_is_taken(host: Host, sessions: Iterator[Session]) -
     assert "admin" not in host.file.read_text()
 
 
-def test_an_unknown_user_is_told(host: Host, sessions: Iterator[Session]) -> None:
+def test_an_unknown_user_is_reported(host: Host, sessions: Iterator[Session]) -> None:
     with pytest.raises(MigrationError) as caught:
         _authorise(host, next(sessions), user="livemigrate-nobody")
     assert caught.value.code == "channel_failed"
@@ -430,7 +430,7 @@ def test_whatever_an_account_puts_into_the_way_it_gets_nothing_of_root_s(
 @pytest.mark.parametrize(
     "kind", ["a pipe", "a directory", "another's", "a file of root's", "too large", "not to be written"]
 )
-def test_what_cannot_be_changed_as_the_account_is_told_and_nothing_hangs(
+def test_what_cannot_be_changed_as_the_account_is_reported_and_nothing_hangs(
     kind: str, host: Host, make_session: MakeSession, disk: Path
 ) -> None:
     account = pwd.getpwnam("nobody")
@@ -557,10 +557,10 @@ HOME = pwd.getpwnam(ME).pw_dir
 def test_the_file_is_the_one_that_the_daemon_reads(says: str | None, path: str, host: Host) -> None:
     host.daemon_says = says
     assert authorized_keys.path_of(ME, host.run) == path
-    assert host.said == [["sshd", "-T", "-C", f"user={ME},host=localhost,addr=127.0.0.1"]]
+    assert host.printed == [["sshd", "-T", "-C", f"user={ME},host=localhost,addr=127.0.0.1"]]
 
 
-def test_a_daemon_that_reads_no_file_is_told(host: Host) -> None:
+def test_a_daemon_that_reads_no_file_is_reported(host: Host) -> None:
     host.daemon_says = "authorizedkeysfile none"
     with pytest.raises(MigrationError) as caught:
         authorized_keys.path_of(ME, host.run)
@@ -587,11 +587,11 @@ def test_another_user_gets_a_sudo_rule_for_the_one_command_that_goes_with_the_se
     assert stat.S_IMODE(rule.stat().st_mode) == 0o440
     day = r"NOTAFTER=(\d{14})Z"
     command = f"{' '.join(AGENT)} serve {session.id} *"
-    told = re.fullmatch(
+    reported = re.fullmatch(
         rf"Defaults:nobody !requiretty\nnobody ALL=\(root\) {day} NOPASSWD: {re.escape(command)}\n", rule.read_text()
     )
-    assert told, rule.read_text()
-    ends = calendar.timegm(time.strptime(told.group(1), "%Y%m%d%H%M%S"))
+    assert reported, rule.read_text()
+    ends = calendar.timegm(time.strptime(reported.group(1), "%Y%m%d%H%M%S"))
     assert 0 <= time.time() + 24 * 3600 - ends < 60, "as long as the key"
     assert not Path(session.path("sudoers")).exists()
     assert (
@@ -611,7 +611,7 @@ def test_a_sudo_rule_that_sudo_does_not_take_is_taken_away(host: Host, make_sess
     assert caught.value.code == "channel_failed"
     assert "syntax error" in caught.value.message
     assert list((disk / "sudoers.d").iterdir()) == []
-    assert not Path(host.said[-1][-1]).exists()
+    assert not Path(host.printed[-1][-1]).exists()
     assert not host.file.exists()
 
 
@@ -630,7 +630,7 @@ def test_a_sudo_that_knows_no_end_of_a_rule_gets_one_without(host: Host, make_se
 @pytest.mark.skipif(shutil.which("visudo") is None, reason="sudo is not installed")
 def test_this_host_s_sudo_takes_the_rule(host: Host, make_session: MakeSession, disk: Path) -> None:
     """Every sudo does with or without an end; the rule that it gets is one that it takes."""
-    host.sudo_says = lambda _rule: run(["visudo", "-c", "-q", "-f", host.said[-1][-1]])
+    host.sudo_says = lambda _rule: run(["visudo", "-c", "-q", "-f", host.printed[-1][-1]])
     _home_of_nobody(host)
     _authorise(host, make_session(DESTINATION, channel_user="nobody"), user="nobody")
     (rule,) = (disk / "sudoers.d").iterdir()

@@ -17,12 +17,12 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._channel import m
 from tests.unit.channel.conftest import Pipe
 
 
-def test_what_is_said_is_heard_in_its_order_and_then_the_end(pipe: Pipe) -> None:
-    said: list[dict[str, Any]] = [{"ready": True}, {"text": "two\nlines, \u2028, \udcff"}, {}]
-    for message in said:
+def test_messages_arrive_in_their_order_and_then_the_end(pipe: Pipe) -> None:
+    printed: list[dict[str, Any]] = [{"ready": True}, {"text": "two\nlines, \u2028, \udcff"}, {}]
+    for message in printed:
         messages.send(pipe.writing, message)
     pipe.writing.close()
-    assert [messages.receive(pipe.reading) for _message in said] == said
+    assert [messages.receive(pipe.reading) for _message in printed] == printed
     assert messages.receive(pipe.reading) is None
 
 
@@ -33,7 +33,7 @@ def test_a_line_is_sent_at_once(pipe: Pipe) -> None:
 
 
 @pytest.mark.parametrize("cut", [b"", b'{"run": tru', b'{"run": true}'])
-def test_a_line_without_an_end_was_not_said(cut: bytes, pipe: Pipe) -> None:
+def test_a_line_without_an_end_was_not_sent(cut: bytes, pipe: Pipe) -> None:
     """A word on which a container is let go must not be one that was cut off."""
     pipe.writing.write(cut)
     pipe.writing.close()

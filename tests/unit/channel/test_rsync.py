@@ -280,7 +280,7 @@ def test_named_files_travel_whatever_their_times_say(wire: Wire, content: Path, 
     assert (place / "sub" / "na\udcffme\n").read_text() == "ODD"
 
 
-def test_a_place_that_was_not_prepared_is_told(wire: Wire, content: Path) -> None:
+def test_a_place_that_was_not_prepared_is_reported(wire: Wire, content: Path) -> None:
     wire.prepare("layer")
     with pytest.raises(MigrationError) as caught:
         wire.channel.rsync(str(content), "volume/data")
@@ -384,7 +384,7 @@ def test_another_command_is_refused(command: str, wire: Wire) -> None:
     assert caught.value.code in ("channel_refused", "channel_failed")
 
 
-def test_no_answer_is_told_with_what_there_was(wire: Wire) -> None:
+def test_no_answer_is_reported_with_what_there_was(wire: Wire) -> None:
     with pytest.raises(MigrationError) as caught:
         wire.channel.call("stumble")
     assert caught.value.code == "destination_unreachable"
@@ -425,7 +425,7 @@ def test_a_stream_that_fails_on_our_side_leaves_no_program_behind(wire: Wire, mo
     assert [process.returncode for process in ended] == [-signal.SIGKILL]
 
 
-def test_a_channel_that_was_never_opened_is_told(wire: Wire) -> None:
+def test_a_channel_that_was_never_opened_is_reported(wire: Wire) -> None:
     os.unlink(wire.source.path("peer.json"))
     with pytest.raises(MigrationError) as caught:
         channel_client.Channel(wire.source)

@@ -245,7 +245,7 @@ def test_the_destination_may_go_by_any_address(address: str, connect: Connect, d
     channel.disconnect()
 
 
-def test_nobody_there_is_told_in_time(connect: Connect) -> None:
+def test_nobody_there_is_reported_in_time(connect: Connect) -> None:
     line = connect()
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
@@ -274,7 +274,9 @@ def test_a_stream_that_nobody_reads_to_its_end_is_answered(connect: Connect) -> 
     assert sent <= 64 << 16
 
 
-def test_an_ordinary_user_may_say_to_sudo_what_the_channel_may_and_no_more(connect: Connect, ssh_host: SshHost) -> None:
+def test_an_ordinary_user_may_ask_sudo_for_what_the_channel_may_and_no_more(
+    connect: Connect, ssh_host: SshHost
+) -> None:
     line = connect("ops")
     agent = line.opened["agent"]
 
@@ -399,8 +401,8 @@ def test_what_sshd_itself_forbids_is_found_beforehand(
 
 
 def test_the_keys_that_a_host_shows_tell_which_it_is(connect: Connect, ssh_host: SshHost) -> None:
-    told = connect().opened["host_keys"]
+    reported = connect().opened["host_keys"]
     seen = machine.peer_facts(run, "localhost", ssh_host.port)
     assert seen["error"] is None
-    assert set(seen["host_keys"]) & set(told)
+    assert set(seen["host_keys"]) & set(reported)
     assert seen["is_own"]

@@ -25,8 +25,8 @@ NUMBERS = {name: number for number, name in enumerate(NAMES, 1)}
 
 
 def _registers(**changes: int) -> dict[int, int]:
-    told = {**dict.fromkeys(NAMES, 0), "ax": EINTR, "ip": IP, "mode": 1, "flags": 0x246, **changes}
-    return {NUMBERS[name]: value for name, value in told.items()}
+    reported = {**dict.fromkeys(NAMES, 0), "ax": EINTR, "ip": IP, "mode": 1, "flags": 0x246, **changes}
+    return {NUMBERS[name]: value for name, value in reported.items()}
 
 
 SIGUSR1, SIGSTOP, SIGUSR2, SIGCHLD = 10, 19, 12, 17
@@ -105,13 +105,13 @@ def _changed(image: bytes) -> dict[str, int]:
 )
 def test_an_interrupted_call_is_made_again(registers: dict[int, int], again: dict[str, int]) -> None:
     image = _image(registers)
-    told = core_image.with_sleep_made_again(image)
-    assert told is not None
+    reported = core_image.with_sleep_made_again(image)
+    assert reported is not None
     before = {NAMES[number - 1]: value for number, value in registers.items()}
-    assert _changed(told) == {**before, **again, "ip": IP - 2}
+    assert _changed(reported) == {**before, **again, "ip": IP - 2}
     # The same file but for that.
-    restored = _changed(told)
-    assert _image({NUMBERS[name]: value for name, value in restored.items()}) == told
+    restored = _changed(reported)
+    assert _image({NUMBERS[name]: value for name, value in restored.items()}) == reported
 
 
 @pytest.mark.parametrize(
@@ -158,8 +158,8 @@ def test_other_calls_are_left_alone(registers: dict[int, int]) -> None:
 def test_a_signal_that_is_handled_ends_a_sleep_as_it_would_have(
     core: list[tuple[int, int, int | bytes]], again: bool
 ) -> None:
-    told = core_image.with_sleep_made_again(_image(_registers(orig_ax=35, di=STACK, si=OTHER), core=core))
-    assert (told is not None) == again
+    reported = core_image.with_sleep_made_again(_image(_registers(orig_ax=35, di=STACK, si=OTHER), core=core))
+    assert (reported is not None) == again
 
 
 def test_what_is_not_as_expected_is_left_as_it_is(tmp_path: Path) -> None:

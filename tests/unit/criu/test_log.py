@@ -39,7 +39,7 @@ def _fail(configuration: Path, code: str = "restore_failed") -> MigrationError:
     return caught.value
 
 
-def test_the_errors_are_told_and_nothing_else(configuration: Path) -> None:
+def test_the_errors_are_reported_and_nothing_else(configuration: Path) -> None:
     failure = _fail(configuration)
     assert failure.message.startswith("Cannot restore it. CRIU says: ")
     assert "Can't remount" in failure.message

@@ -136,9 +136,9 @@ def test_a_program_that_has_the_kernel_write_for_it_is_seen(holder: int) -> None
         [sys.executable, "-c", _AIO], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        said = process.stdout.readline()
+        printed = process.stdout.readline()
         found = deleted_files.has_kernel_aio([holder, process.pid])
         process.kill()
-    if said != "ready\n":
+    if printed != "ready\n":
         pytest.skip("no io_setup(2) here")
     assert found

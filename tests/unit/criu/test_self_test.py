@@ -85,12 +85,12 @@ def _left(tmp_path: Path) -> list[str]:
 
 
 def test_what_works_is_tried_once_until_something_changes(host: Host, tmp_path: Path) -> None:
-    told = _ask(host, tmp_path)
-    assert told["ok"] is True
-    assert told["steps"] == {"run": 0.108, "dump": 0.234, "restore": 0.154}
-    assert (told["error"], told["refused_options"], told["from_note"]) == (None, [], False)
+    reported = _ask(host, tmp_path)
+    assert reported["ok"] is True
+    assert reported["steps"] == {"run": 0.108, "dump": 0.234, "restore": 0.154}
+    assert (reported["error"], reported["refused_options"], reported["from_note"]) == (None, [], False)
     assert _left(tmp_path) == ["self-test.json"]
-    assert _ask(host, tmp_path) == {**told, "from_note": True}
+    assert _ask(host, tmp_path) == {**reported, "from_note": True}
     assert len(host.tries) == 1
     (tmp_path / "criu").write_text("another")
     assert _ask(host, tmp_path)["from_note"] is False
@@ -109,75 +109,77 @@ def test_it_is_tried_with_the_options_of_a_move(host: Host, tmp_path: Path) -> N
     assert host.tries[-1]["options.environment"] == "", "it does not know that option"
 
 
-def test_a_dump_that_fails_is_told_by_its_cause_and_noted_nowhere(host: Host, tmp_path: Path) -> None:
+def test_a_dump_that_fails_is_reported_by_its_cause_and_noted_nowhere(host: Host, tmp_path: Path) -> None:
     _ask(host, tmp_path)
     (tmp_path / "criu").write_text("another")
     host.answer, host.log = (lambda _options: FAILED), LOG
-    told = _ask(host, tmp_path)
-    assert told["ok"] is False
-    assert told["error"] == (
+    reported = _ask(host, tmp_path)
+    assert reported["ok"] is False
+    assert reported["error"] == (
         "A small container of its own cannot be dumped: sockets: Can't get 1:16 opt: Operation not supported."
     )
-    assert told["steps"] == {"run": 0.108}
+    assert reported["steps"] == {"run": 0.108}
     assert _left(tmp_path) == []
     assert _ask(host, tmp_path)["from_note"] is False
 
 
 def test_an_option_that_can_be_done_without_is_found(host: Host, tmp_path: Path) -> None:
     host.answer = lambda options: CRASHED if options["options.environment"] else GOOD
-    told = _ask(host, tmp_path)
-    assert (told["ok"], told["error"], told["refused_options"]) == (True, None, ["network-lock=skip"])
-    assert "network-lock=skip" not in str(told["options"])
+    reported = _ask(host, tmp_path)
+    assert (reported["ok"], reported["error"], reported["refused_options"]) == (True, None, ["network-lock=skip"])
+    assert "network-lock=skip" not in str(reported["options"])
     assert (self_test_note.read() or {})["refused_options"] == ["network-lock=skip"]
 
 
 def test_lines_of_the_host_that_break_every_dump_are_named(host: Host, tmp_path: Path) -> None:
     host.answer, host.log = (lambda options: FAILED if "nonsense" in options["options.dump"] else GOOD), LOG
-    told = _ask(host, tmp_path, "nonsense\ntcp-close\n")
-    assert told["ok"] is False
-    assert str(told["error"]).endswith("It succeeds without these lines of /etc/criu/runc.conf: nonsense.")
-    assert told["host_lines"] == ["nonsense"]
+    reported = _ask(host, tmp_path, "nonsense\ntcp-close\n")
+    assert reported["ok"] is False
+    assert str(reported["error"]).endswith("It succeeds without these lines of /etc/criu/runc.conf: nonsense.")
+    assert reported["host_lines"] == ["nonsense"]
 
 
-def test_a_file_of_the_host_that_kills_criu_is_told(host: Host, tmp_path: Path) -> None:
+def test_a_file_of_the_host_that_kills_criu_is_reported(host: Host, tmp_path: Path) -> None:
     """With the engine api it is used as it is."""
     host.answer, host.log = (lambda options: CRASHED if "network-lock" in options["options.dump"] else GOOD), LOG[:20]
-    told = _ask(host, tmp_path, "tcp-close\nnetwork-lock nftables\n")
-    assert (told["ok"], told["error"]) == (True, None)
-    assert "crashed or was killed" in str(told["host_file_error"])
+    reported = _ask(host, tmp_path, "tcp-close\nnetwork-lock nftables\n")
+    assert (reported["ok"], reported["error"]) == (True, None)
+    assert "crashed or was killed" in str(reported["host_file_error"])
     assert _ask(host, tmp_path, "tcp-close\n")["host_file_error"] is None
 
 
 def test_a_crash_is_called_one(host: Host, tmp_path: Path) -> None:
     host.answer, host.log = (lambda _options: CRASHED), LOG.splitlines()[0]
-    told = _ask(host, tmp_path)
-    assert told["ok"] is False
-    assert f"CRIU 4.1.1 ended on kernel {os.uname().release} while it dumped a small container" in str(told["error"])
-    assert "crashed or was killed" in str(told["error"])
+    reported = _ask(host, tmp_path)
+    assert reported["ok"] is False
+    assert f"CRIU 4.1.1 ended on kernel {os.uname().release} while it dumped a small container" in str(
+        reported["error"]
+    )
+    assert "crashed or was killed" in str(reported["error"])
 
 
 @pytest.mark.parametrize(("seconds", "ok"), [(5.0, None), (0.1, False)], ids=["slow", "hangs"])
 def test_what_does_not_end_is_cut_off(host: Host, tmp_path: Path, seconds: float, ok: bool | None) -> None:
     """On a host that hardly gets on nothing is known then; on another one CRIU hangs."""
     host.answer = lambda _options: f"step run 1.0\nended 0 {1 + seconds}\nstep dump {2 + seconds}\n"
-    told = _ask(host, tmp_path)
-    assert told["ok"] is ok
-    assert "cannot be dumped: it does not end within" in str(told["error"])
+    reported = _ask(host, tmp_path)
+    assert reported["ok"] is ok
+    assert "cannot be dumped: it does not end within" in str(reported["error"])
     assert _left(tmp_path) == []
 
 
 def test_a_container_that_does_not_run_says_nothing_of_criu(host: Host, tmp_path: Path) -> None:
     host.answer = lambda _options: NO_RUN
-    told = _ask(host, tmp_path)
-    assert told["ok"] is None
-    assert "runc create failed: no such device" in str(told["error"])
+    reported = _ask(host, tmp_path)
+    assert reported["ok"] is None
+    assert "runc create failed: no such device" in str(reported["error"])
 
 
 def test_without_its_tools_nothing_is_tried(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(self_test, "_NEEDS", ("sh", "no-such-runc"))
-    told = _ask(host, tmp_path)
-    assert told["ok"] is None
-    assert "no-such-runc" in str(told["error"])
+    reported = _ask(host, tmp_path)
+    assert reported["ok"] is None
+    assert "no-such-runc" in str(reported["error"])
     assert host.tries == []
 
 
@@ -222,24 +224,24 @@ def test_the_kernels_words_about_this_crash_and_no_other(record: str, words: str
     assert criu_death.about_criu(record, 90.0) == words
 
 
-def test_the_kernels_words_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kernels_words_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(criu_death, "kernel_message", lambda _since: "criu[812]: segfault at 48")
-    said = criu_death.sentence("while it dumped the container", LOG, 0.0)
-    assert said.startswith(f"CRIU 4.1.1 crashed on kernel {os.uname().release} while it dumped the container")
-    assert "criu[812]: segfault at 48" in said
-    assert "livemigrate.criu.criu" in said
+    printed = criu_death.sentence("while it dumped the container", LOG, 0.0)
+    assert printed.startswith(f"CRIU 4.1.1 crashed on kernel {os.uname().release} while it dumped the container")
+    assert "criu[812]: segfault at 48" in printed
+    assert "livemigrate.criu.criu" in printed
 
 
-def test_its_own_words_are_told_where_the_kernel_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_own_words_are_reported_where_the_kernel_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """Debian 12's CRIU 3.17.1, restoring with an action script in the options file."""
     monkeypatch.setattr(criu_death, "kernel_message", lambda _since: "")
     log = (
         "(00.000429) Version: 3.17.1 (gitid 0)\n"
         "(00.049893) Error (criu/action-scripts.c:172): BUG at criu/action-scripts.c:172\n"
     )
-    said = criu_death.sentence("while it restored a small container", log, 0.0)
-    assert said.startswith(f"CRIU 3.17.1 crashed on kernel {os.uname().release} while it restored a small container")
-    assert "its log ends with: BUG at criu/action-scripts.c:172. " in said
+    printed = criu_death.sentence("while it restored a small container", log, 0.0)
+    assert printed.startswith(f"CRIU 3.17.1 crashed on kernel {os.uname().release} while it restored a small container")
+    assert "its log ends with: BUG at criu/action-scripts.c:172. " in printed
 
 
 def test_its_config_is_json(tmp_path: Path) -> None:

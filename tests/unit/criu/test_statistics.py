@@ -83,10 +83,10 @@ def test_garbage_tells_nothing(content: bytes) -> None:
 
 def test_no_noise_in_the_message_is_an_error() -> None:
     for _attempt in range(500):
-        told = dump_statistics(_file(os.urandom(33)))
-        assert set(told) <= set(TOLD)
-        told = dump_statistics(_file(b"\x0a\x21" + os.urandom(33)))
-        assert set(told) <= set(TOLD)
+        reported = dump_statistics(_file(os.urandom(33)))
+        assert set(reported) <= set(TOLD)
+        reported = dump_statistics(_file(b"\x0a\x21" + os.urandom(33)))
+        assert set(reported) <= set(TOLD)
 
 
 def test_a_field_of_another_kind_or_that_is_missing_is_left_out() -> None:

@@ -61,7 +61,7 @@ def test_a_criu_that_works(version: str, kernel: str, machine: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "kernel", "machine", "told"),
+    ("version", "kernel", "machine", "reported"),
     [
         (None, "6.12.0", "x86_64", "not installed"),
         ("3.16.1", "6.1.0", "x86_64", "3.17 is the oldest"),
@@ -73,18 +73,18 @@ def test_a_criu_that_works(version: str, kernel: str, machine: str) -> None:
         ("3.17", "3.10.0-1160.el7.x86_64", "x86_64", "TCP sockets"),
     ],
 )
-def test_a_criu_that_does_not(version: str | None, kernel: str, machine: str, told: str) -> None:
+def test_a_criu_that_does_not(version: str | None, kernel: str, machine: str, reported: str) -> None:
     reasons = criu_verdict(version, None, True, GOOD, kernel, machine).reasons
     assert len(reasons) == 1
-    assert told in reasons[0]
+    assert reported in reasons[0]
 
 
-def test_all_reasons_are_told_at_once() -> None:
+def test_all_reasons_are_reported_at_once() -> None:
     assert len(criu_verdict("3.16", None, False, "Error (x): bad", "3.10.0", "x86_64").reasons) == 3
 
 
 @pytest.mark.parametrize(
-    ("output", "told"),
+    ("output", "reported"),
     [
         (
             "Warn (a): one\nError (criu/cr-check.c:1): no such syscall\nLooks bad.",
@@ -94,9 +94,9 @@ def test_all_reasons_are_told_at_once() -> None:
         ("", "no output"),
     ],
 )
-def test_a_check_that_fails_says_why(output: str, told: str) -> None:
+def test_a_check_that_fails_says_why(output: str, reported: str) -> None:
     (reason,) = criu_verdict("4.2", None, False, output, "6.12.0", "x86_64").reasons
-    assert reason.endswith(told)
+    assert reason.endswith(reported)
 
 
 def test_a_check_that_could_not_be_run_is_no_verdict() -> None:

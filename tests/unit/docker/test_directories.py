@@ -34,7 +34,7 @@ def test_the_writable_layer_of_overlay2() -> None:
 
 
 @pytest.mark.parametrize(
-    ("driver", "told"),
+    ("driver", "reported"),
     [
         ({"Name": "btrfs", "Data": None}, "btrfs"),
         ({"Name": "vfs", "Data": {"UpperDir": "/x"}}, "vfs"),
@@ -43,11 +43,11 @@ def test_the_writable_layer_of_overlay2() -> None:
         (None, "containerd"),
     ],
 )
-def test_other_storage_is_refused(driver: Any, told: str) -> None:
+def test_other_storage_is_refused(driver: Any, reported: str) -> None:
     with pytest.raises(MigrationError) as caught:
         directories.upper_directory(_inspect(GraphDriver=driver))
     assert caught.value.code == "storage_unsupported"
-    assert told in caught.value.message
+    assert reported in caught.value.message
 
 
 def test_places_are_made_of_checked_names_only() -> None:

@@ -130,8 +130,8 @@ def test_another_content_is_another_image(part: str, value: Any) -> None:
 
 
 def test_the_description_of_a_containers_image() -> None:
-    told = described(CONTAINERD, IN_CONTAINERD)
-    assert told == {
+    reported = described(CONTAINERD, IN_CONTAINERD)
+    assert reported == {
         "id": MANIFEST,
         "identity": docker_images.identity(IN_CONTAINERD),
         "store": "containerd",
@@ -140,7 +140,7 @@ def test_the_description_of_a_containers_image() -> None:
         "digests": [f"app@{MANIFEST}"],
         "size": 2192680,
     }
-    assert SECRET not in str(told)
+    assert SECRET not in str(reported)
     gone = docker_images.describe(Host(OWN_STORE).engine, {"Image": CONFIG_DIGEST, "Config": {"Image": "app:1"}})
     assert (gone["id"], gone["identity"], gone["tags"]) == (CONFIG_DIGEST, None, [])
 

@@ -131,8 +131,8 @@ def test_a_place_that_was_named_by_a_link(start: Start) -> None:
     text = process_resources.read(f"/proc/{init}/mountinfo").replace("- tmpfs disk ", "- ext4 /dev/x ")
     mounts = mountinfo.parse(text)
     assert [one.place for one in mounts if one.kind == "ext4"] == ["/host/outer", "/run/x"]
-    told = facts_of_container._foreign_mounts([mounts], places)
-    assert told == ["/host/outer (ext4)"]
+    reported = facts_of_container._foreign_mounts([mounts], places)
+    assert reported == ["/host/outer (ext4)"]
     assert _below(init, "/var/run/x") == [("/run/x/inner", "/run/x")]
 
 

@@ -91,7 +91,7 @@ def test_a_network_that_is_there_fits(destination: dict[str, Any], addresses: li
 
 
 @pytest.mark.parametrize(
-    ("destination", "addresses", "told"),
+    ("destination", "addresses", "reported"),
     [
         ({**APP, "Driver": "macvlan"}, [], "driver bridge on the source and macvlan"),
         (
@@ -106,7 +106,7 @@ def test_a_network_that_is_there_fits(destination: dict[str, Any], addresses: li
         ({**APP, "IPAM": None}, ["172.20.0.9"], "(no subnet)"),
     ],
 )
-def test_a_network_that_is_there_does_not_fit(destination: dict[str, Any], addresses: list[str], told: str) -> None:
+def test_a_network_that_is_there_does_not_fit(destination: dict[str, Any], addresses: list[str], reported: str) -> None:
     (finding,) = _found(destination, addresses)
     assert finding.rule == "network_differs"
-    assert told in finding.message
+    assert reported in finding.message

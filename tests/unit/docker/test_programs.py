@@ -81,13 +81,13 @@ def test_a_mount_of_a_link_is_seen(tmp_path: Path) -> None:
         # By the place where the kernel has it.
         assert host_files.links({"/x": path}, {"/x": "/usr/x", "/y": "/z"}) == {"/usr/x": str(target)}
         unasked: Any = None
-        told = facts_of_destination.binds(unasked, [{"kind": "bind", "path": path}], (), ())[path.rstrip("/")]
-        assert told["exists"]
-        assert told["leads_to"] == str(target)
+        reported = facts_of_destination.binds(unasked, [{"kind": "bind", "path": path}], (), ())[path.rstrip("/")]
+        assert reported["exists"]
+        assert reported["leads_to"] == str(target)
 
 
 @pytest.mark.parametrize("name", ["with blank", "with#sign", 'with"quote', "line\nbreak", "bracket]"])
-def test_what_cannot_be_told_to_criu_is_refused(tmp_path: Path, name: str) -> None:
+def test_what_cannot_be_given_to_criu_is_refused(tmp_path: Path, name: str) -> None:
     """A link of an image could say anything, and each line of the options is an order."""
     (tmp_path / "link").symlink_to("/etc/hostname")
     with pytest.raises(MigrationError) as caught:

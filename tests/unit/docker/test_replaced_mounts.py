@@ -67,7 +67,7 @@ def mounting(place: Path, source: Path) -> Iterator[Callable[[], int]]:
         process.communicate()
 
 
-def _told(init: int, place: Path, source: Path) -> list[replaced_mounts.Replaced]:
+def _reported(init: int, place: Path, source: Path) -> list[replaced_mounts.Replaced]:
     mounts = mountinfo.parse(process_resources.read(f"/proc/{init}/mountinfo"))
     sources = {str(place): str(source)}
     return [*replaced_mounts.deleted(mounts, sources), *replaced_mounts.renamed(mounts, sources, init)]
@@ -77,15 +77,15 @@ def _told(init: int, place: Path, source: Path) -> list[replaced_mounts.Replaced
 def test_what_was_mounted_is_replaced(kind: str, place: Path, source: Path, mounting: Callable[[], int]) -> None:
     _make(kind, source)
     init = mounting()
-    assert _told(init, place, source) == []
+    assert _reported(init, place, source) == []
     if kind == "directory":
         shutil.rmtree(source)
     else:
         source.unlink()
     gone = [replaced_mounts.Replaced(str(place), str(source), gone=True)]
-    assert _told(init, place, source) == gone
+    assert _reported(init, place, source) == gone
     _make(kind, source)
-    assert _told(init, place, source) == gone
+    assert _reported(init, place, source) == gone
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -95,19 +95,19 @@ def test_what_was_mounted_is_renamed(kind: str, place: Path, source: Path, mount
     init = mounting()
     source.rename(source.with_name("source~"))
     renamed = [replaced_mounts.Replaced(str(place), str(source), gone=False)]
-    assert _told(init, place, source) == renamed
+    assert _reported(init, place, source) == renamed
     _make(kind, source)
-    assert _told(init, place, source) == renamed
+    assert _reported(init, place, source) == renamed
 
 
 def test_a_file_that_is_written_in_place_is_the_same(place: Path, source: Path, mounting: Callable[[], int]) -> None:
     _make("file", source)
     init = mounting()
     source.write_text("other content")
-    assert _told(init, place, source) == []
+    assert _reported(init, place, source) == []
 
 
 def test_a_link_as_a_source_is_what_it_leads_to(place: Path, source: Path, mounting: Callable[[], int]) -> None:
     _make("file", source.with_name("real"))
     source.symlink_to("real")
-    assert _told(mounting(), place, source) == []
+    assert _reported(mounting(), place, source) == []

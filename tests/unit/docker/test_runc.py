@@ -109,8 +109,8 @@ def test_nothing_but_a_full_id_is_looked_for(name: str, roots: Path) -> None:
 def test_the_dump_runs_in_a_unit_of_its_own_and_leaves_the_container_paused(roots: Path, work: Path) -> None:
     runner = Runner(Completed(0, "", ""))
     (work / "stats-dump").write_bytes(SAMPLE)
-    told = _dump(work, runner)
-    assert (told["frozen_seconds"], told["pages_written"]) == (0.1226, 52)
+    reported = _dump(work, runner)
+    assert (reported["frozen_seconds"], reported["pages_written"]) == (0.1226, 52)
     [argv] = runner.calls
     assert runner.timeouts == [77.0]
     border = argv.index("runc")
@@ -142,7 +142,7 @@ def test_a_dump_whose_statistics_cannot_be_read_is_a_dump(work: Path) -> None:
 
 
 @pytest.mark.usefixtures("roots")
-def test_a_dump_that_was_told_to_end_is_none_though_systemd_calls_it_a_success(work: Path) -> None:
+def test_a_dump_that_was_reported_to_end_is_none_though_systemd_calls_it_a_success(work: Path) -> None:
     with pytest.raises(MigrationError) as caught:
         _dump(work, Runner(Completed(0, "", "")))
     assert caught.value.code == "dump_failed"
@@ -150,7 +150,7 @@ def test_a_dump_that_was_told_to_end_is_none_though_systemd_calls_it_a_success(w
 
 
 @pytest.mark.usefixtures("roots")
-def test_a_process_that_was_in_the_hand_of_a_killed_criu_and_has_ended_is_told(work: Path) -> None:
+def test_a_process_that_was_in_the_hand_of_a_killed_criu_and_has_ended_is_reported(work: Path) -> None:
     ended = subprocess.Popen(["true"])
     here = f"(00.020000) Dumping task (pid: {os.getpid()} comm: python3)\n"
     # Not waited for yet: a zombie.
@@ -171,7 +171,7 @@ def test_a_process_that_was_in_the_hand_of_a_killed_criu_and_has_ended_is_told(w
 
 
 @pytest.mark.usefixtures("roots")
-def test_a_failed_dump_is_told_in_runc_s_and_criu_s_words(work: Path) -> None:
+def test_a_failed_dump_is_reported_in_runc_s_and_criu_s_words(work: Path) -> None:
     (work / "dump.log").write_bytes(LOG.encode() + b"\xff\n")
     with pytest.raises(MigrationError) as caught:
         _dump(work, Runner(Completed(1, "", "criu failed: type NOTIFY errno 0\n")))
@@ -184,7 +184,7 @@ def test_a_failed_dump_is_told_in_runc_s_and_criu_s_words(work: Path) -> None:
 
 
 @pytest.mark.usefixtures("roots")
-def test_a_dump_that_fails_before_criu_is_told_without_it(work: Path) -> None:
+def test_a_dump_that_fails_before_criu_is_reported_without_it(work: Path) -> None:
     with pytest.raises(MigrationError) as caught:
         _dump(work, Runner(Completed(1, "", "Failed to start transient service unit")))
     assert caught.value.message == "CRIU cannot dump the container: Failed to start transient service unit."
@@ -237,7 +237,7 @@ def test_a_dump_that_is_at_work_is_waited_for() -> None:
 
 
 @pytest.mark.parametrize("state", ["active\n", "deactivating\n", ""])
-def test_a_dump_that_is_not_known_to_have_ended_is_told_and_not_passed_over(state: str) -> None:
+def test_a_dump_that_is_not_known_to_have_ended_is_reported_and_not_passed_over(state: str) -> None:
     """No word at all is systemctl's when its bus does not answer."""
     with pytest.raises(MigrationError) as caught:
         await_end(SESSION, 0.15, Runner(Completed(1, state, "Failed to connect to bus")))

@@ -149,7 +149,7 @@ def test_a_place_in_the_table_that_is_not_there_is_not_believed(
     assert snapshots.upper_directory(CONTAINER, Ctr({sockets[0]: found})) == str(tmp_path)
 
 
-def test_the_error_says_what_containerd_said(sockets: list[str]) -> None:
+def test_the_error_has_the_message_of_containerd(sockets: list[str]) -> None:
     with pytest.raises(MigrationError) as caught:
         snapshots.upper_directory(CONTAINER, Ctr(dict.fromkeys(sockets, NOT_FOUND)))
     assert caught.value.code == "snapshot_not_found"

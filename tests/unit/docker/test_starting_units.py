@@ -92,7 +92,7 @@ def test_a_unit_that_does_something_else_is_not(command: str) -> None:
     assert _found(_shown("other.service", command)) == []
 
 
-def test_of_many_units_those_are_told_that_start_it() -> None:
+def test_of_many_units_those_are_reported_that_start_it() -> None:
     units = [
         _shown("b.service", "/usr/bin/docker pull nginx", "/usr/bin/docker start web"),
         _shown("nothing.service"),
@@ -120,8 +120,8 @@ def test_of_many_units_those_are_told_that_start_it() -> None:
     ],
 )
 def test_a_unit_of_its_compose_project_starts_it(command: str, directory: str, found: bool) -> None:
-    told = _found(_shown("shop.service", command, directory=directory), labels=COMPOSE)
-    assert told == ([("shop.service", "docker compose")] if found else [])
+    reported = _found(_shown("shop.service", command, directory=directory), labels=COMPOSE)
+    assert reported == ([("shop.service", "docker compose")] if found else [])
     assert _found(_shown("shop.service", command, directory=directory)) == [], "no project has made it"
 
 
@@ -135,7 +135,7 @@ def test_a_script_that_a_unit_runs_is_read(tmp_path: Path) -> None:
         assert _found(_shown("web.service", str(path))) == []
 
 
-def test_without_systemd_nothing_is_told() -> None:
+def test_without_systemd_nothing_is_reported() -> None:
     def missing(*_words: Any, **_keywords: Any) -> Any:
         raise MigrationError("program_missing", "The program systemctl is not installed on this host.")
 
@@ -143,8 +143,8 @@ def test_without_systemd_nothing_is_told() -> None:
     assert starting_units.of(_inspect(), _answers("System has not been booted with systemd", 1)) == []
 
 
-def test_no_argument_is_told() -> None:
+def test_no_argument_is_reported() -> None:
     """Arguments may be secrets."""
     shown = _shown("web.service", "/usr/bin/docker run --name web --env PASSWORD=hunter2 nginx")
-    [told] = starting_units.of(_inspect(), _answers(shown))
-    assert told == {"unit": "web.service", "command": "docker run --name"}
+    [reported] = starting_units.of(_inspect(), _answers(shown))
+    assert reported == {"unit": "web.service", "command": "docker run --name"}

@@ -54,7 +54,7 @@ def _of(
     return volumes.of_container(cast(Asks, Engine(found or {}, list(others))), inspect, binds)
 
 
-def test_a_local_volume_travels_and_who_else_uses_it_is_told(tmp_path: Path) -> None:
+def test_a_local_volume_travels_and_who_else_uses_it_is_reported(tmp_path: Path) -> None:
     [found] = _of(
         [_mount("volume", tmp_path, "/data", Name="data", Driver="local")],
         found={"data": {"Driver": "local", "Options": None, "Labels": {"of": "web"}}},
@@ -114,7 +114,7 @@ def test_a_bind_mount_on_a_file_system_of_the_network_is_shared(
     assert found["shared"]
 
 
-def test_what_is_named_and_no_bind_mount_of_it_is_told(tmp_path: Path) -> None:
+def test_what_is_named_and_no_bind_mount_of_it_is_reported(tmp_path: Path) -> None:
     with pytest.raises(
         MigrationError, match=r"/srv/none is to be moved but is not a bind mount of container web"
     ) as caught:

@@ -124,7 +124,7 @@ def test_a_start_that_worked(status: int, session: Session, engine: Engine) -> N
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "told"),
+    ("status", "body", "reported"),
     [
         (409, b'{"message": "container is paused"}\n', "container is paused"),
         (500, json.dumps({"message": "livemigrate: \u00fcbel"}).encode(), "livemigrate: \u00fcbel"),
@@ -140,17 +140,17 @@ def test_a_start_that_worked(status: int, session: Session, engine: Engine) -> N
     ],
 )
 def test_a_start_that_failed_is_noted_in_the_engine_s_words(
-    status: int, body: bytes, told: str, session: Session, engine: Engine
+    status: int, body: bytes, reported: str, session: Session, engine: Engine
 ) -> None:
     engine.answer = (status, body)
-    assert _start(session, engine) == told
+    assert _start(session, engine) == reported
 
 
 def test_an_engine_that_hangs_up(session: Session, engine: Engine) -> None:
     engine.answer = (0, b"")
-    told = _start(session, engine)
-    assert told is not None
-    assert "does not answer" in told
+    reported = _start(session, engine)
+    assert reported is not None
+    assert "does not answer" in reported
     assert len(engine.requests) == 1, "who knows what came of it: it is not called again"
 
 
@@ -163,9 +163,9 @@ def test_an_engine_that_is_not_there(there: bool, session: Session, disk: Path) 
             left.bind(path)
     Mark.of(session).set_ready()
     armed_start.serve(session, path)
-    told = armed_start.outcome(session)
-    assert told is not None
-    assert "does not answer" in told
+    reported = armed_start.outcome(session)
+    assert reported is not None
+    assert "does not answer" in reported
 
 
 def test_the_answer_may_take_its_time(session: Session, engine: Engine) -> None:
@@ -246,7 +246,7 @@ def test_arming_starts_the_agent_in_a_unit(session: Session) -> None:
     assert "--wait" not in argv
 
 
-def test_arming_that_fails_is_told(session: Session) -> None:
+def test_arming_that_fails_is_reported(session: Session) -> None:
     with pytest.raises(MigrationError) as caught:
         armed_start.arm(session, ["/agent"], Runner(Completed(1, "", "no bus")))
     assert caught.value.code == "start_failed"

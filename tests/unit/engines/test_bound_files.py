@@ -167,8 +167,8 @@ def test_a_file_that_somebody_else_has_put_there_stays_when_it_is_refused(adopte
     restored = ends.place.with_name("restored")
     restored.write_text("of a backup")
     restored.rename(ends.place)
-    [told] = ends.discard()
-    assert told.startswith(f"{ends.place} was left as it is: it is none that this session has made or sent")
+    [reported] = ends.discard()
+    assert reported.startswith(f"{ends.place} was left as it is: it is none that this session has made or sent")
     assert ends.place.read_text() == "of a backup"
     assert [path.name for path in ends.place.parent.iterdir()] == ["app.conf"]
 

@@ -47,18 +47,18 @@ def test_a_session_that_made_no_plan_closes_nothing(make_session: Callable[..., 
 
 
 def test_what_the_source_says_arrives(net: Namespaces) -> None:
-    said = Arrangement.of(_plan(net, STAYS), established=True)
-    assert Arrangement.parse(said.as_data()) == said
-    assert said.fenced
+    printed = Arrangement.of(_plan(net, STAYS), established=True)
+    assert Arrangement.parse(printed.as_data()) == printed
+    assert printed.fenced
 
 
 @pytest.mark.parametrize("key", ["addresses", "after"])
 def test_what_is_no_address_is_refused(key: str) -> None:
     """It would reach a command on the destination."""
-    said = Arrangement(True, True, ("192.0.2.7",), STAYS).as_data()
-    said[key] = ["192.0.2.7; reboot"] if key == "addresses" else {"there": ["x"], "reachable": []}
+    printed = Arrangement(True, True, ("192.0.2.7",), STAYS).as_data()
+    printed[key] = ["192.0.2.7; reboot"] if key == "addresses" else {"there": ["x"], "reachable": []}
     with pytest.raises(ValueError, match="does not appear to be an IPv4 or IPv6 address"):
-        Arrangement.parse(said)
+        Arrangement.parse(printed)
 
 
 def test_a_connection_goes_on_where_its_address_stays(net: Namespaces) -> None:
@@ -95,7 +95,7 @@ def _is_reset(client: socket.socket) -> bool:
         return False
 
 
-def test_clients_of_an_address_that_changes_are_told(net: Namespaces) -> None:
+def test_clients_of_an_address_that_changes_are_informed(net: Namespaces) -> None:
     plan = _plan(net, NO_ADDRESSES)
     with net.listener() as listener, net.connect() as client, listener.accept()[0] as _server:
         connections.close(plan)
@@ -105,7 +105,7 @@ def test_clients_of_an_address_that_changes_are_told(net: Namespaces) -> None:
         assert plan.fence.level() == network_fence.ALL, "it opens no more"
 
 
-def test_only_what_is_lost_is_told_where_the_address_stays(net: Namespaces) -> None:
+def test_only_what_is_lost_is_reported_where_the_address_stays(net: Namespaces) -> None:
     plan = _plan(net, STAYS)
     with net.listener() as listener, net.connect() as kept, net.connect() as waiting, listener.accept()[0] as _server:
         connections.close(plan)

@@ -159,9 +159,9 @@ def test_the_copy_runs_under_the_shim_or_not_at_all() -> None:
 
 def test_a_copy_is_held_and_proved(session: Session, mark: Mark, shim: Shim, group: Group) -> None:
     with shim:
-        told = _hold(session, group)
-    assert (told["processes"], told["recognised"]) == (1, 1)
-    assert 0 < told["seconds"] < 10
+        reported = _hold(session, group)
+    assert (reported["processes"], reported["recognised"]) == (1, 1)
+    assert 0 < reported["seconds"] < 10
     assert (session.phase, session.decision) == ("held", None)
     assert [entry["phase"] for entry in session.journal][-2:] == ["starting", "held"]
     assert group.frozen
@@ -245,28 +245,28 @@ def _engine_says(session: Session, error: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("printed", "reported"),
     [
         ("container web: no such network", "no such network"),
         # A runtime in between that is not the shim: the copy may run. It is refused and killed.
         ("", "nothing holds it"),
     ],
 )
-def test_a_start_that_comes_to_nothing_is_told_with_criu_s_words(
-    said: str, told: str, session: Session, mark: Mark
+def test_a_start_that_comes_to_nothing_is_reported_with_criu_s_words(
+    printed: str, reported: str, session: Session, mark: Mark
 ) -> None:
     os.mkdir(mark.path("work"))
     Path(mark.path("work", "restore.log")).write_text("(00.1) fine\n(00.2) Error (criu/files.c:1): no such file\n")
-    _engine_says(session, said)
+    _engine_says(session, printed)
     with pytest.raises(MigrationError) as caught:
         engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {}, FLUSH)
     assert caught.value.code == "restore_failed"
-    assert told in caught.value.message
+    assert reported in caught.value.message
     assert "CRIU says: no such file." in caught.value.message
     assert session.phase == "starting"
 
 
-def test_a_restore_that_fails_is_told_by_its_cause_and_its_log_is_kept(session: Session, mark: Mark) -> None:
+def test_a_restore_that_fails_is_reported_by_its_cause_and_its_log_is_kept(session: Session, mark: Mark) -> None:
     log = "(00.1) fine\n(00.2) Error (criu/files.c:1): no such file\n(00.3) Error (criu/cr-restore.c:1): Restoring FAILED.\n"
     os.mkdir(mark.path("work"))
     Path(mark.path("work", "restore.log")).write_text(log)
@@ -370,15 +370,19 @@ def test_a_copy_that_sees_something_else_is_not_held(
     assert (session.phase, session.decision) == ("starting", None)
 
 
-def test_who_does_not_heed_that_is_told_so(session: Session, shim: Shim, group: Group, unlike: dict[str, str]) -> None:
+def test_who_does_not_heed_that_gets_an_error(
+    session: Session, shim: Shim, group: Group, unlike: dict[str, str]
+) -> None:
     os.makedirs(session.memory_path("inbox"), exist_ok=True)
     Path(session.memory_path("inbox", "spec.json")).write_text('{"ignore_rules": ["surroundings_differ"]}')
     with shim:
-        told = engine_runtime.hold(
+        reported = engine_runtime.hold(
             session, MANIFEST, MANIFEST, process_fingerprints.take(group.pids()), NETWORK, unlike, FLUSH
         )
         assert session.phase == "held"
-    assert told["warnings"] == ["The copy does not see what the original saw: /dev/stdout belongs to somebody else."]
+    assert reported["warnings"] == [
+        "The copy does not see what the original saw: /dev/stdout belongs to somebody else."
+    ]
 
 
 def test_a_copy_of_which_a_process_is_missing_is_not_held(session: Session, shim: Shim, group: Group) -> None:
@@ -393,7 +397,7 @@ def test_a_copy_of_which_a_process_is_missing_is_not_held(session: Session, shim
 # -- letting go --------------------------------------------------------------------------------------------------------
 
 
-def test_the_word_lets_the_copy_go(held: Session, mark: Mark, group: Group, programs: Programs) -> None:
+def test_the_decision_lets_the_copy_go(held: Session, mark: Mark, group: Group, programs: Programs) -> None:
     before = time.clock_gettime(time.CLOCK_BOOTTIME)
     since = engine_runtime.run(held)
     assert before <= since <= time.clock_gettime(time.CLOCK_BOOTTIME)

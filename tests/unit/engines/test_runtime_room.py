@@ -53,9 +53,9 @@ def free(session: Session, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return found
 
 
-def test_the_available_memory_is_the_kernel_s_word() -> None:
-    told = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    assert abs(engine_runtime._available_memory() - (int(told["MemAvailable"].split()[0]) << 10)) < 1 << 30
+def test_the_available_memory_is_what_the_kernel_reports() -> None:
+    reported = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    assert abs(engine_runtime._available_memory() - (int(reported["MemAvailable"].split()[0]) << 10)) < 1 << 30
 
 
 def test_images_lie_in_memory_where_there_is_room(session: Session, free: dict[str, int]) -> None:
@@ -88,7 +88,7 @@ def test_images_lie_on_the_disk_where_memory_would_not_do_for_them_and_the_tasks
     assert [os.path.exists(path("here")) for path in (session.memory_path, session.path)] == [in_memory, not in_memory]
 
 
-def test_no_room_anywhere_is_told_before_anything_is_made(session: Session, free: dict[str, int]) -> None:
+def test_no_room_anywhere_is_reported_before_anything_is_made(session: Session, free: dict[str, int]) -> None:
     free.update(available=50 * MIB, disk=227 * MIB)
     with pytest.raises(MigrationError) as caught:
         engine_runtime.place_for(100 * MIB, session, "here", memory=0)

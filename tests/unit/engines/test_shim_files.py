@@ -165,7 +165,7 @@ def test_removing_takes_everything_and_nothing_that_a_link_leads_to(mark: Mark, 
 # -- the volatile part -------------------------------------------------------------------------------------------------
 
 
-def test_what_the_shim_is_told(mark: Mark) -> None:
+def test_what_the_shim_gets(mark: Mark) -> None:
     assert (mark.ready, os.listdir(mark.work)) == (False, [])
     mark.set_options(["tcp-close", "action-script=/x"])
     mark.set_ready()

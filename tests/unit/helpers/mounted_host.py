@@ -104,11 +104,11 @@ class MountedHost:
         self._process.kill()
         self._process.wait()
 
-    def run(self, code: str, *words: str, said: Any = None) -> str:
+    def run(self, code: str, *words: str, printed: Any = None) -> str:
         """Run Python on it; returns what that printed."""
         done = subprocess.run(
             [str(self.interpreter), "-c", code, *words],
-            input=json.dumps(said),
+            input=json.dumps(printed),
             check=True,
             capture_output=True,
             text=True,
@@ -141,7 +141,7 @@ else:
 """
         closed = bool(facts.pop("closed", False))
         order = {"session": session, "role": role, "phases": phases, "decision": decision, "closed": closed}
-        self.run(_TREE + code, said={**order, "facts": facts})
+        self.run(_TREE + code, printed={**order, "facts": facts})
 
     def sessions(self) -> dict[str, tuple[str, list[str]]]:
         """Of each session its decision and its phases."""

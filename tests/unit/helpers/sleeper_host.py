@@ -62,9 +62,9 @@ def _die_at(word: str, session: Any) -> None:
     for name in ("enter", "decide"):
         before = getattr(session, name)
 
-        def noted(self: Any, said: str, _before: Any = before, **data: Any) -> Any:
-            result = _before(self, said, **data)
-            if said == word:
+        def noted(self: Any, printed: str, _before: Any = before, **data: Any) -> Any:
+            result = _before(self, printed, **data)
+            if printed == word:
                 os.kill(os.getpid(), signal.SIGKILL)
             return result
 

@@ -206,7 +206,7 @@ _NOTHING_OPENED = "2|4|Permission denied|Too many levels of symbolic links"
 
 
 @pytest.mark.parametrize(
-    ("kernel", "times", "how", "told"),
+    ("kernel", "times", "how", "reported"),
     [
         ("new kernel", 1, "moved away", _NOTHING_OPENED),
         ("old kernel", 0, "moved away", _NOTHING_OPENED),
@@ -217,11 +217,11 @@ _NOTHING_OPENED = "2|4|Permission denied|Too many levels of symbolic links"
     ],
 )
 def test_a_mount_below_it_does_not_escape_by_another_name(
-    kernel: str, times: int, how: str, told: str, tree: Path
+    kernel: str, times: int, how: str, reported: str, tree: Path
 ) -> None:
     argv = ["unshare", "--mount", sys.executable, "-c", _RENAMED, str(tree), kernel, str(times), how]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == told, done.stderr
+    assert done.stdout.strip() == reported, done.stderr
 
 
 def test_it_keeps_no_other_mount_of_the_host_busy_and_the_host_sees_none_of_its_own(tree: Path) -> None:
@@ -264,7 +264,7 @@ def test_a_program_can_be_started_from_within_that_is_outside(tree: Path) -> Non
     assert _confined(tree, *confinement.OUTSIDE, "cat", f"{tree.parent}/secret/file").stdout == "SECRET"
 
 
-def test_a_program_that_is_not_there_and_a_directory_that_is_not_there_are_told(tree: Path) -> None:
+def test_a_program_that_is_not_there_and_a_directory_that_is_not_there_are_reported(tree: Path) -> None:
     for argv, path, code in (
         (["livemigrate-no-such-program"], tree, "program_missing"),
         (["true"], tree / "missing", "confinement_failed"),
@@ -286,17 +286,17 @@ def test_a_program_that_does_not_end_is_killed(tree: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("rsync") is None, reason="rsync is not installed")
 @pytest.mark.parametrize("follows", [False, True])
-def test_the_preflight_is_told_whether_the_kernel_can_be_told_to_follow_no_link(
+def test_the_preflight_knows_whether_the_kernel_can_be_made_to_follow_no_link(
     follows: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if follows:
         monkeypatch.setattr(confinement, "_NOSYMFOLLOW", 0)  # as an old kernel takes it
-    told = rsync.look()
-    assert (told["error"], told["follows_links"]) == ("", follows)
-    assert told["version"].startswith("3.")
+    reported = rsync.look()
+    assert (reported["error"], reported["follows_links"]) == ("", follows)
+    assert reported["version"].startswith("3.")
 
 
-def test_the_preflight_is_told_why_it_cannot_be_confined_and_not_that_there_is_none(
+def test_the_preflight_knows_why_it_cannot_be_confined_and_not_that_there_is_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(confinement, "_SCAFFOLD", "/sys/no/such/place")

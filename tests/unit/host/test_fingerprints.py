@@ -111,7 +111,7 @@ def test_a_container_is_recognised_and_its_fresh_start_is_not() -> None:
     assert caught.value.details == {"processes": 3, "recognised": 0}
 
 
-def test_a_fresh_start_is_told_where_the_layout_is_not_random() -> None:
+def test_a_fresh_start_is_reported_where_the_layout_is_not_random() -> None:
     """ASLR off, by sysctl or personality: everything lies where it lay, only the kernel's 16 random bytes differ."""
     taken: list[str] = []
     for _start in range(2):

@@ -100,7 +100,7 @@ def test_what_is_mounted_below_is_left_alone_where_only_the_directory_is_meant(
 
 
 @pytest.mark.usefixtures("needs_disks")
-def test_a_disk_that_cannot_take_it_is_told(tmp_path: Path) -> None:
+def test_a_disk_that_cannot_take_it_is_reported(tmp_path: Path) -> None:
     def work() -> tuple[str, str]:
         disk = Disk(tmp_path, tmp_path / "disk", room=_SCARCE)
         with Flush([str(disk.place)], host="destination") as flush:
@@ -116,12 +116,12 @@ def test_a_disk_that_cannot_take_it_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("needs_disks")
-def test_an_error_that_another_program_was_told_of_is_told_here_too(tmp_path: Path) -> None:
+def test_an_error_that_another_program_got_is_reported_here_too(tmp_path: Path) -> None:
     """Why the descriptors are opened first: `sync -f` says that all is well as soon as somebody else has asked."""
 
     def work() -> tuple[list[int], list[str]]:
         disk = Disk(tmp_path, tmp_path / "disk", room=_SCARCE)
-        told = []
+        reported = []
         with Flush([str(disk.place)], host="destination") as early:
             (disk.place / "file").write_bytes(os.urandom(_TOO_MUCH))
             codes: list[int] = []
@@ -134,12 +134,12 @@ def test_an_error_that_another_program_was_told_of_is_told_here_too(tmp_path: Pa
                     try:
                         flush.now(20)
                     except MigrationError:
-                        told.append(name)
-        return codes, told
+                        reported.append(name)
+        return codes, reported
 
-    codes, told = with_own_mounts(work)
+    codes, reported = with_own_mounts(work)
     assert (codes[0], codes[-1]) == (1, 0)
-    assert told == ["early"]
+    assert reported == ["early"]
 
 
 def test_a_disk_that_hangs_is_not_waited_for_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +169,7 @@ def test_it_goes_on_beside_other_work_and_tells_for_how_long_it_was_waited_for(
         assert flush.seconds < 1.8, "how long it took, not when it was asked for"
 
 
-def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_directory_that_is_not_there_is_reported(tmp_path: Path) -> None:
     with pytest.raises(MigrationError) as caught:
         Flush([str(tmp_path), str(tmp_path / "gone")], host="destination")
     assert caught.value.code == "flush_failed"

@@ -41,12 +41,12 @@ def _program(way: str, path: Path) -> Iterator[int]:
 
 def _seen(pids: Sequence[int], path: Path) -> list[str]:
     """What is told of one pipe; the processes of the tests hold others."""
-    told = process_resources.look(pids, pids[0])["pipes_without_writer"]
-    return [one for one in told if one.startswith(f"{path} ")]
+    reported = process_resources.look(pids, pids[0])["pipes_without_writer"]
+    return [one for one in reported if one.startswith(f"{path} ")]
 
 
 @pytest.mark.parametrize(
-    ("inside", "outside", "told"),
+    ("inside", "outside", "reported"),
     [
         (["read"], [], True),
         (["read", "read"], [], True),
@@ -57,7 +57,7 @@ def _seen(pids: Sequence[int], path: Path) -> list[str]:
         (["both"], [], False),
     ],
 )
-def test_who_writes_into_it(inside: list[str], outside: list[str], told: bool, tmp_path: Path) -> None:
+def test_who_writes_into_it(inside: list[str], outside: list[str], reported: bool, tmp_path: Path) -> None:
     """
     :param inside: how programs of the container hold it.
     :param outside: how others do.
@@ -69,7 +69,7 @@ def test_who_writes_into_it(inside: list[str], outside: list[str], told: bool, t
         for way in outside:
             programs.enter_context(_program(way, path))
         program = Path(f"/proc/{pids[0]}/comm").read_text().strip()
-        assert _seen(pids, path) == ([f"{path} ({program})"] if told else [])
+        assert _seen(pids, path) == ([f"{path} ({program})"] if reported else [])
 
 
 def test_a_reader_whose_writer_has_gone_loses_nothing(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_who_is_in_another_process_namespaces_is_moved_into_these(other: int) ->
     assert there != back == _network()
 
 
-def test_a_process_that_is_gone_is_told(other: int) -> None:
+def test_a_process_that_is_gone_is_reported(other: int) -> None:
     with pytest.raises(FileNotFoundError):
         namespaces.inside(2**22 + 1, ["net"], lambda: None)
     assert namespaces.inside(other, ["net"], lambda: "fine") == "fine"

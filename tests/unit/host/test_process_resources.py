@@ -291,7 +291,7 @@ def test_foreign_mounts_are_those_that_nobody_asked_for() -> None:
 
 
 @pytest.mark.parametrize("kind", ["vfat", "zfs", "f2fs", "bpf", "hugetlbfs", "fuse.sshfs"])
-def test_kinds_that_criu_has_no_word_for_are_foreign(kind: str) -> None:
+def test_kinds_that_criu_has_no_name_for_are_foreign(kind: str) -> None:
     mounts = mountinfo.parse(MOUNTS.replace("- tmpfs tmpfs rw\n", f"- {kind} x rw\n"))
     assert "/cache" in [one.place for one in mountinfo.foreign(mounts, [], [])]
 

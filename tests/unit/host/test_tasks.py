@@ -122,7 +122,7 @@ def test_processes_are_found_in_the_groups_below_as_well(group: Group, start: St
     assert not group.frozen
 
 
-def test_frozen_is_said_when_all_stand_still_and_processor_time_agrees(group: Group, start: Start) -> None:
+def test_frozen_is_reported_when_all_stand_still_and_processor_time_agrees(group: Group, start: Start) -> None:
     (Path(group.path) / "below").mkdir()
     counters = [start(), start(below="below")]
     group.freeze()
@@ -339,7 +339,7 @@ def test_where_all_were_stopped_on_purpose_the_freezer_alone_holds(group: Group,
 
 
 @pytest.mark.parametrize("undone", ["thawed", "one released", "one killed"])
-def test_held_is_not_said_of_a_group_that_is_not(undone: str, group: Group, start: Start) -> None:
+def test_held_is_not_reported_of_a_group_that_is_not(undone: str, group: Group, start: Start) -> None:
     counter, _other = start(), start()
     group.freeze()
     held = group.queue_stops()
@@ -403,7 +403,7 @@ def _children(pid: int) -> str:
 
 
 @pytest.mark.usefixtures("needs_namespaces")
-def test_processes_that_came_in_from_outside_are_told(group: Group) -> None:
+def test_processes_that_came_in_from_outside_are_reported(group: Group) -> None:
     # As in a container: a first process that adopts those whose parents have ended.
     script = "sleep 71 & (sleep 72 & sleep 73 &) ; echo; exec sleep 74"
     init_line = ["unshare", "--pid", "--fork", "--kill-child", "sh", "-c", f"read go; {script}"]
@@ -517,10 +517,10 @@ def test_tasks_that_do_not_die_are_an_error(group: Group, start: Start, monkeypa
 def test_a_container_s_group_is_found_under_any_parent(name: str, group: Group) -> None:
     path = Path(group.path) / "some.slice" / "some-more.slice" / name
     path.mkdir(parents=True)
-    for said in ("", str(path), str(path / "init.scope"), "/elsewhere", f"{group.path}/../{name}", group.path):
-        found = tasks.group_of_id(CONTAINER, said)
-        assert found is not None, said
-        assert found.path == str(path), said
+    for printed in ("", str(path), str(path / "init.scope"), "/elsewhere", f"{group.path}/../{name}", group.path):
+        found = tasks.group_of_id(CONTAINER, printed)
+        assert found is not None, printed
+        assert found.path == str(path), printed
 
 
 def test_a_group_that_is_gone_is_not_looked_for_elsewhere(group: Group) -> None:
@@ -528,7 +528,7 @@ def test_a_group_that_is_gone_is_not_looked_for_elsewhere(group: Group) -> None:
     assert tasks.group_of_id(CONTAINER) is None
 
 
-def test_what_is_said_to_be_the_container_s_and_is_not_is_left_alone(group: Group) -> None:
+def test_what_is_claimed_to_be_the_container_s_and_is_not_is_left_alone(group: Group) -> None:
     """Killing that would end other containers, or the host."""
-    for said in (group.path, str(Path(group.path).parent), "/sys/fs/cgroup", f"{group.path}/{'c' * 64}", "/", "."):
-        assert tasks.group_of_id(CONTAINER, said) is None
+    for printed in (group.path, str(Path(group.path).parent), "/sys/fs/cgroup", f"{group.path}/{'c' * 64}", "/", "."):
+        assert tasks.group_of_id(CONTAINER, printed) is None

@@ -44,7 +44,7 @@ def _unit(calls: Path) -> int:
 
 
 @pytest.mark.parametrize("code", [0, 1, 3, 255])
-def test_it_runs_what_it_is_told_and_tells_how_it_ended(code: int, calls: Path) -> None:
+def test_it_runs_what_it_gets_and_reports_how_it_ended(code: int, calls: Path) -> None:
     with WaitingUnit(SYSTEMD) as unit:
         done = unit([*SYSTEMD, "sh", "-c", f"echo out; echo error >&2; exit {code}"])
     assert (done.rc, done.output) == (code, "out\nerror")
@@ -73,7 +73,7 @@ def test_a_program_without_an_end_of_line_and_one_that_looks_like_the_end() -> N
         assert unit([*SYSTEMD, "printf", "a\\nended 0\\nb"]).stdout == "a\nended 0\nb"
 
 
-def test_a_unit_that_is_told_nothing_runs_nothing_and_ends(calls: Path) -> None:
+def test_a_unit_that_gets_nothing_runs_nothing_and_ends(calls: Path) -> None:
     with WaitingUnit(SYSTEMD):
         number = _unit(calls)
         assert _runs(number)
@@ -123,7 +123,7 @@ def test_a_second_program_has_a_unit_of_its_own(calls: Path) -> None:
 
 
 @pytest.mark.parametrize("script", ["echo 'Failed to connect to bus' >&2; exit 1", "exit 0"])
-def test_a_unit_that_does_not_start_is_told(script: str, calls: Path) -> None:
+def test_a_unit_that_does_not_start_is_reported(script: str, calls: Path) -> None:
     (calls.parent / "bin" / "systemd-run").write_text(f"#!/bin/sh\n{script}\n")
     with pytest.raises(MigrationError) as caught:
         WaitingUnit(SYSTEMD)

@@ -108,7 +108,7 @@ def test_what_is_in_the_way_is_let_go_on_and_looked_at_again(session: Session) -
     assert len(moments) == 3
 
 
-def test_what_stays_in_the_way_is_told_and_not_frozen(session: Session) -> None:
+def test_what_stays_in_the_way_is_reported_and_not_frozen(session: Session) -> None:
     original = Recorded(session, [["a shell"]] * freeze.FOREIGN_ATTEMPTS)
     with pytest.raises(MigrationError) as caught:
         _freeze(original)

@@ -80,7 +80,7 @@ def test_a_question_has_its_answer() -> None:
             assert conversation.request({"number": number}) == {"received": {"number": number}}
 
 
-def test_a_failure_that_is_told_is_raised_as_it_was() -> None:
+def test_a_failure_that_is_reported_is_raised_as_it_was() -> None:
     with _conversation_with(_SEND_FAILURE) as conversation, pytest.raises(MigrationError) as caught:
         conversation.receive()
     assert caught.value.as_failure() == FAILURE
@@ -139,7 +139,7 @@ def test_files_for_one_that_has_disconnected_break_and_its_last_message_is_recei
         "time.sleep(60)",
     ],
 )
-def test_the_talk_ends_with_its_block(code: str) -> None:
+def test_the_conversation_ends_with_its_block(code: str) -> None:
     channel: Any = Process(code)
     began = time.monotonic()
     with Conversation(channel, "handover") as conversation:
@@ -181,7 +181,7 @@ def test_a_destination_that_takes_no_more_bytes_is_not_waited_for_for_ever(tmp_p
     assert time.monotonic() - began < 10
 
 
-def test_an_answer_in_time_leaves_the_talk_open() -> None:
+def test_an_answer_in_time_leaves_the_conversation_open() -> None:
     with _conversation_with("for line in sys.stdin: print('{}', flush=True)") as conversation:
         with conversation.time_limit(2):
             conversation.request({})
@@ -311,7 +311,7 @@ REFUSED_MESSAGES: dict[str, tuple[Message, str]] = {
 
 
 @pytest.mark.parametrize("kind", REFUSED_MESSAGES)
-def test_what_the_other_end_does_not_take_is_told(kind: str, runtime_wire: Wire, destination: Session) -> None:
+def test_what_the_other_end_does_not_take_is_reported(kind: str, runtime_wire: Wire, destination: Session) -> None:
     message, code = REFUSED_MESSAGES[kind]
     there = Path(Mark.of(destination).images, "there.img")
     there.write_text("old")
@@ -328,7 +328,7 @@ def test_what_the_other_end_does_not_take_is_told(kind: str, runtime_wire: Wire,
     assert _stands(destination) == ("created", None)
 
 
-def test_a_line_that_is_no_message_ends_the_talk(runtime_wire: Wire, destination: Session) -> None:
+def test_a_line_that_is_no_message_ends_the_conversation(runtime_wire: Wire, destination: Session) -> None:
     for line, code in ((b"rubbish\n", "channel_failed"), (b"[]\n", "channel_failed")):
         with Conversation(runtime_wire.channel, "handover") as conversation:
             conversation.receive()
@@ -383,7 +383,7 @@ def test_who_asks_for_a_decision_that_was_made_keeps_no_watchdog_away(command: s
     assert lease.stat().st_mtime_ns == before
 
 
-def test_a_session_of_the_other_engine_says_why_it_does_not_talk(wire: Wire) -> None:
+def test_a_session_of_the_other_engine_says_why_it_answers_nothing(wire: Wire) -> None:
     with Conversation(wire.channel, "handover") as conversation, pytest.raises(MigrationError) as caught:
         conversation.receive()
     assert caught.value.code == "wrong_engine"
@@ -410,7 +410,7 @@ def test_only_what_the_source_says_is_a_sign_of_life(
     lease = Path(destination.volatile, "lease")
     reading, writing = os.pipe()
     answers = (tmp_path / "answers").open("wb")
-    with os.fdopen(reading, "rb") as source, os.fdopen(writing, "wb", buffering=0) as said:
+    with os.fdopen(reading, "rb") as source, os.fdopen(writing, "wb", buffering=0) as printed:
         conversations = {"handover": lambda: destination_module.serve_handover(Copy(destination), source, answers)}
         serving = threading.Thread(target=channel_server.serve, args=(destination, "handover", {}, conversations))
         before = lease.stat().st_mtime_ns
@@ -427,12 +427,12 @@ def test_only_what_the_source_says_is_a_sign_of_life(
             silent = lease.stat().st_mtime_ns
             time.sleep(0.3)
             assert lease.stat().st_mtime_ns == silent, "it has said nothing"
-            said.write(piece)
+            printed.write(piece)
             wait_for(partial(_renewed_since, lease, silent), "the lease is renewed")
         # Its last piece was two signs of life.
         time.sleep(0.3)
         silent = lease.stat().st_mtime_ns
-        said.close()
+        printed.close()
         serving.join(5)
         assert not serving.is_alive()
         assert lease.stat().st_mtime_ns == silent, "the end of a connection is no sign of life"
@@ -440,7 +440,7 @@ def test_only_what_the_source_says_is_a_sign_of_life(
 
 
 @pytest.mark.parametrize("ours", [True, False])
-def test_a_talk_that_nobody_continues_ends_with_a_refusal(ours: bool, destination: Session) -> None:
+def test_a_conversation_that_nobody_continues_ends_with_a_refusal(ours: bool, destination: Session) -> None:
     """Its process waits for words that do not come; it is found by its note and its own words, as on a host."""
     other = "20261123T235959Z-3f9a1c"
     argv = [sys.executable, "-c", "import time; time.sleep(60)", "serve", destination.id if ours else other, "handover"]
@@ -458,7 +458,7 @@ def test_a_talk_that_nobody_continues_ends_with_a_refusal(ours: bool, destinatio
 
 
 @pytest.mark.parametrize("decision", [RUN, REFUSED])
-def test_what_is_told_the_neighbours_after_run_is_not_ended_with_the_talk(
+def test_announcements_after_run_do_not_end_with_the_conversation(
     decision: str, destination: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The source closes the other half at once, by which all that still takes something in is ended; the neighbours are told
@@ -471,8 +471,8 @@ def test_what_is_told_the_neighbours_after_run_is_not_ended_with_the_talk(
 
     monkeypatch.setattr(destination_module, "run", note)
     monkeypatch.setattr(connections, "repeat", note)
-    (tmp_path / "said").write_bytes(b'{"run": true}\n')
-    with (tmp_path / "said").open("rb") as source, (tmp_path / "answers").open("wb") as answers:
+    (tmp_path / "printed").write_bytes(b'{"run": true}\n')
+    with (tmp_path / "printed").open("rb") as source, (tmp_path / "answers").open("wb") as answers:
         conversations = {"handover": lambda: destination_module.serve_handover(Copy(destination), source, answers)}
         assert channel_server.serve(destination, "handover", {}, conversations) == 0
     own = [f"transfer.{os.getpid()}"]

@@ -105,7 +105,7 @@ def test_the_story_says_where_the_container_runs(
 
 
 @pytest.mark.parametrize(
-    ("role", "way", "decision", "told"),
+    ("role", "way", "decision", "reported"),
     [
         (SOURCE, "committed", GO_SENT, "moved to beta"),
         (SOURCE, "aborted", ABORT, "not moved to beta; the container stayed here"),
@@ -118,11 +118,11 @@ def test_the_story_says_where_the_container_runs(
         ),
     ],
 )
-def test_the_end_of_the_story(role: str, way: str, decision: str, told: str, make_session: MakeSession) -> None:
+def test_the_end_of_the_story(role: str, way: str, decision: str, reported: str, make_session: MakeSession) -> None:
     session = make_session(role)
     session.decide(decision)
     bring_to(session, way).close(keep=True)
-    assert session_stories.story(session) == told
+    assert session_stories.story(session) == reported
 
 
 def test_a_destination_that_was_declared_lost_is_a_warning_for_good(make_session: MakeSession) -> None:
@@ -157,12 +157,12 @@ def test_sessions_are_chosen_by_id_or_by_what_a_person_calls_the_container(make_
 
 
 @pytest.mark.usefixtures("host_roots")
-def test_stories_are_summaries_that_can_be_told_over_the_wire(make_session: MakeSession) -> None:
+def test_stories_are_summaries_that_can_be_sent(make_session: MakeSession) -> None:
     make_session()
-    (told,) = session_stories.stories()
-    assert json.loads(json.dumps(told)) == told
-    assert told["phase"] == "opened"
-    assert told["story"].startswith("being prepared; the container runs here untouched")
+    (reported,) = session_stories.stories()
+    assert json.loads(json.dumps(reported)) == reported
+    assert reported["phase"] == "opened"
+    assert reported["story"].startswith("being prepared; the container runs here untouched")
 
 
 # -- settling, as far as it goes without an engine -------------------------------------------------------------------

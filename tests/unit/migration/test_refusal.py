@@ -70,18 +70,18 @@ def held(session: Session, copy: Group, init: int) -> Iterator[Mark]:
 class Witness:
     """An engine that is asked for, notes what is so at that moment, and does not answer."""
 
-    def __init__(self, session: Session, copy: Group, said: io.BytesIO) -> None:
-        self._session, self._copy, self._said = session, copy, said
+    def __init__(self, session: Session, copy: Group, printed: io.BytesIO) -> None:
+        self._session, self._copy, self._printed = session, copy, printed
         self.seen: list[tuple[str | None, bool, list[dict[str, Any]]]] = []
 
     def __call__(self, **_settings: Any) -> Any:
-        told = [json.loads(line) for line in self._said.getvalue().splitlines()]
-        self.seen.append((self._session.decision, self._copy.populated, told))
+        reported = [json.loads(line) for line in self._printed.getvalue().splitlines()]
+        self.seen.append((self._session.decision, self._copy.populated, reported))
         raise MigrationError("engine_unreachable", "The Docker engine does not answer.")
 
 
 @pytest.mark.usefixtures("held")
-def test_a_failed_hold_is_told_when_it_is_decided_and_the_copy_dead_and_before_the_engine_is_asked(
+def test_a_failed_hold_is_reported_when_it_is_decided_and_the_copy_dead_and_before_the_engine_is_asked(
     session: Session, copy: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The source stands still until it is told; and what it is told must hold."""
@@ -89,21 +89,21 @@ def test_a_failed_hold_is_told_when_it_is_decided_and_the_copy_dead_and_before_t
     copy_of = {"manifest": {}, "fingerprints": {"1": "0" * 64}, "network": network, "surroundings": {}}
     asked = {"hold": copy_of}
     question = io.BytesIO(json.dumps(asked).encode() + b"\n")
-    said = io.BytesIO()
-    engine = Witness(session, copy, said)
+    printed = io.BytesIO()
+    engine = Witness(session, copy, printed)
     monkeypatch.setattr(keeper, "Engine", engine)
     monkeypatch.setattr(criu_images, "compare", lambda received, sent: None)
-    destination.serve_handover(Copy(session), question, said)
-    [(decision, populated, told)] = engine.seen
+    destination.serve_handover(Copy(session), question, printed)
+    [(decision, populated, reported)] = engine.seen
     assert (decision, populated) == (REFUSED, False)
-    assert [next(iter(message)) for message in told] == ["ready", "failure"]
-    assert told[1]["failure"]["code"] == "not_a_restore"
-    assert len(said.getvalue().splitlines()) == 2, "it is told once"
+    assert [next(iter(message)) for message in reported] == ["ready", "failure"]
+    assert reported[1]["failure"]["code"] == "not_a_restore"
+    assert len(printed.getvalue().splitlines()) == 2, "it is told once"
     # What is left to be done is done by the watchdog, or when the source says bye.
     assert session.phase == "starting"
 
 
-def test_the_first_failure_is_the_one_that_is_told(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_failure_is_the_one_that_is_reported(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     def engine(**_settings: Any) -> Any:
         raise MigrationError("engine_unreachable", "The Docker engine does not answer.")
 

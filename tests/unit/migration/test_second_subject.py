@@ -225,9 +225,9 @@ def move(quick: Path) -> Iterator[Move]:
 def test_it_is_moved(move: Move) -> None:
     move.prepare()
     assert move.awake() == ["alpha"]
-    told = move.step(move.source, "handed_over")
-    assert (told["processes"], told["recognised"], told["warnings"]) == (1, 1, [])
-    assert 0 < told["gap"] < 60
+    reported = move.step(move.source, "handed_over")
+    assert (reported["processes"], reported["recognised"], reported["warnings"]) == (1, 1, [])
+    assert 0 < reported["gap"] < 60
     move.require_alive_on(move.destination)
     # Both sides are closed; nothing of the checkpoint is left, and the watchdog has nothing to look at.
     assert [move.half(host).phase for host in (move.source, move.destination)] == ["closed", "closed"]
@@ -238,14 +238,16 @@ def test_it_is_moved(move: Move) -> None:
     # The old copy stays, until a person cleans up.
     old = f"{NAME}-moved-{move.session}"
     assert (move.source.read(NAME), move.source.read(old) is not None) == (None, True)
-    told = move.agent(move.source, "recover", "cleaned", params={"session": None, "name": None, "check_mode": False})
-    assert (told["removed"], told["changed"]) == ([old], True)
+    reported = move.agent(
+        move.source, "recover", "cleaned", params={"session": None, "name": None, "check_mode": False}
+    )
+    assert (reported["removed"], reported["changed"]) == ([old], True)
     assert move.source.read(old) is None
 
 
-def test_the_stories_have_its_own_word(move: Move) -> None:
+def test_the_stories_have_its_own_decision(move: Move) -> None:
     move.prepare()
-    [told] = move.agent(
+    [reported] = move.agent(
         move.source,
         "recover",
         "settled",
@@ -257,9 +259,9 @@ def test_the_stories_have_its_own_word(move: Move) -> None:
             "check_mode": True,
         },
     )["sessions"]
-    assert (told["sleeper_id"], told["sleeper_name"]) == ("sleeper.1", NAME)
-    assert told["story"].startswith("prepared; the sleeper runs here untouched")
-    assert not [key for key in told if "container" in key]
+    assert (reported["sleeper_id"], reported["sleeper_name"]) == ("sleeper.1", NAME)
+    assert reported["story"].startswith("prepared; the sleeper runs here untouched")
+    assert not [key for key in reported if "container" in key]
 
 
 def test_its_own_steps_and_commands_are_asked_of_its_kind(move: Move) -> None:
@@ -391,7 +393,7 @@ def test_no_file_under_plugins_knows_it() -> None:
 @pytest.mark.parametrize(
     ("protocol", "own"), [("Original", sleeper.Original), ("Copy", sleeper.Copy), ("Kind", sleeper.Sleepers)]
 )
-def test_it_has_what_the_protocols_say_and_nothing_more_is_asked(protocol: str, own: type) -> None:
+def test_it_has_what_the_protocols_ask_and_nothing_more(protocol: str, own: type) -> None:
     wanted = {name for name in vars(getattr(subject, protocol)) if not name.startswith("_")}
     # Made when it is made.
     wanted -= {"session"}

@@ -195,8 +195,8 @@ def test_a_refusal_takes_nothing_away_a_second_time(make_session: MakeSession, t
     docker.done.clear()
     (data / "precious").write_text("live")
     made.mkdir()
-    for heard in (False, True):
-        _settle(session, docker, source_knows=heard)
+    for known in (False, True):
+        _settle(session, docker, source_knows=known)
     assert docker.done == []
     assert (data / "precious").exists()
     assert made.exists()
@@ -269,14 +269,14 @@ def test_nothing_can_be_written_into_what_has_come(make_session: MakeSession) ->
     assert not os.path.exists(session.memory_path("targets.json"))
 
 
-def test_who_moves_on_what_has_come_has_the_last_word(make_session: MakeSession) -> None:
+def test_who_moves_on_what_has_come_decides_last(make_session: MakeSession) -> None:
     """Its old copy is stopped and has no restart policy; the half that brought it here waits to be heard, for a day."""
     docker = Docker(web=OTHER_CONTAINER)
     session = _came(make_session)
     _settle(session, docker)
     _move_on(make_session, docker)
-    for heard in (False, True):
-        _settle(session, docker, source_knows=heard)
+    for known in (False, True):
+        _settle(session, docker, source_knows=known)
     assert docker.done == []
     assert docker.policy_of(OTHER_CONTAINER) == "no"
 

@@ -330,7 +330,7 @@ def test_the_log_is_sent_again_when_a_last_line_was_written(
     assert passes == [["log"], ["log"] if again else []]
 
 
-def test_a_pass_that_fails_is_told(
+def test_a_pass_that_fails_is_reported(
     make_session: MakeSession, make_tree: Callable[..., Tree], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_arguments: object, **_options: object) -> int:

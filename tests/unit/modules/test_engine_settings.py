@@ -34,14 +34,14 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def read(
         text: str | None,
         *,
-        told: str = "  --validate  Validate daemon configuration",
+        reported: str = "  --validate  Validate daemon configuration",
         exists: bool = True,
         systemctl: str = "echo '{ path=/usr/sbin/dockerd }'",
     ) -> Any:
         if exists:
             program(
                 "dockerd",
-                f'test "$1" = --help && {{ echo "{told}"; exit; }}\ngrep -q x "$3" || exit 0\necho "{REFUSAL}" >&2; exit 1',
+                f'test "$1" = --help && {{ echo "{reported}"; exit; }}\ngrep -q x "$3" || exit 0\necho "{REFUSAL}" >&2; exit 1',
             )
         program("systemctl", systemctl)
         path = tmp_path / "daemon.json"
@@ -59,21 +59,21 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return read
 
 
-def test_what_is_there_is_told(ask: Any) -> None:
-    told = ask('{"debug": true}\n')
-    assert base64.b64decode(told["daemon"]["content"]) == b'{"debug": true}\n'
-    assert (told["daemon"]["mode"], told["daemon"]["exists"], told["validates"]) == ("0640", True, True)
-    assert told["daemon"]["json_error"] == told["daemon"]["refused"] == ""
-    assert told["exec_start"] == "{ path=/usr/sbin/dockerd }"
-    assert not told["files"]["stamp"]["exists"]
-    assert not told["criu"]["exists"]
+def test_what_is_there_is_reported(ask: Any) -> None:
+    reported = ask('{"debug": true}\n')
+    assert base64.b64decode(reported["daemon"]["content"]) == b'{"debug": true}\n'
+    assert (reported["daemon"]["mode"], reported["daemon"]["exists"], reported["validates"]) == ("0640", True, True)
+    assert reported["daemon"]["json_error"] == reported["daemon"]["refused"] == ""
+    assert reported["exec_start"] == "{ path=/usr/sbin/dockerd }"
+    assert not reported["files"]["stamp"]["exists"]
+    assert not reported["criu"]["exists"]
 
 
 @pytest.mark.parametrize("text", [None, "", " \n"])
 def test_no_file_and_an_empty_one_are_no_error(ask: Any, text: str | None) -> None:
-    told = ask(text)
-    assert told["daemon"]["exists"] is (text is not None)
-    assert told["daemon"]["json_error"] == told["daemon"]["refused"] == ""
+    reported = ask(text)
+    assert reported["daemon"]["exists"] is (text is not None)
+    assert reported["daemon"]["json_error"] == reported["daemon"]["refused"] == ""
 
 
 def test_where_it_is_broken(ask: Any) -> None:
@@ -103,8 +103,8 @@ def test_what_only_dockerd_refuses(ask: Any) -> None:
 
 
 def test_a_dockerd_that_cannot_be_asked(ask: Any) -> None:
-    told = ask('{"x": 1}', told="  --debug")
-    assert (told["validates"], told["daemon"]["refused"]) == (False, "")
+    reported = ask('{"x": 1}', reported="  --debug")
+    assert (reported["validates"], reported["daemon"]["refused"]) == (False, "")
 
 
 def test_without_an_engine(ask: Any) -> None:

@@ -58,9 +58,9 @@ def test_what_somebody_has_changed_is_put_right(place: Path, tmp_path: Path, spo
         one.unlink()
     else:
         place.chmod(0o777)
-    told = _install(place)
-    assert told["changed"]
-    assert told["written"] == ([] if spoil == "directory" else ["one"])
+    reported = _install(place)
+    assert reported["changed"]
+    assert reported["written"] == ([] if spoil == "directory" else ["one"])
     assert not one.is_symlink()
     assert _install(place) == {"changed": False, "written": []}
 

@@ -126,7 +126,7 @@ def test_drained_when_the_program_accepts(net: Namespaces) -> None:
         assert network_sockets.drain(net.container, 0.5) == 0
 
 
-def test_what_was_said_last_is_waited_for(net: Namespaces) -> None:
+def test_what_was_printed_last_is_waited_for(net: Namespaces) -> None:
     with net.listener() as listener, net.connect() as client, listener.accept()[0] as server:
         server.settimeout(0.2)
         sent = 0
@@ -172,7 +172,7 @@ def test_refused_where_the_network_is_not_the_containers_alone(net: Namespaces) 
         guest.wait()
 
 
-def test_a_failure_is_told(net: Namespaces, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_is_reported(net: Namespaces, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network_fence, "rules", lambda level: f"no rules for {level}\n")
     with pytest.raises(MigrationError) as caught:
         Fence.of(net.container).set(ALL)

@@ -125,7 +125,7 @@ def test_what_speaks_ipv4_in_an_ipv6_socket_is_ipv4(sockets: Sockets) -> None:
     assert str(sockets.inet[8]) == "tcp 172.17.0.2:60048 - 172.17.0.1:22"
 
 
-def test_sockets_of_ipv6_are_told_apart_though_they_speak_ipv4() -> None:
+def test_sockets_of_ipv6_are_distinguished_though_they_speak_ipv4() -> None:
     """A kernel without IPv6 makes none of them, not even one that listens for IPv4 too."""
     with (
         socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as both,
@@ -247,7 +247,7 @@ def test_in_a_shared_network_groups_are_those_of_the_containers_own_sockets(net:
 
 
 @pytest.mark.parametrize("how", ["not here", "takes long"])
-def test_where_sockets_cannot_be_asked_it_is_told_that_nobody_knows(
+def test_where_sockets_cannot_be_asked_it_is_reported_that_nobody_knows(
     how: str, net: Namespaces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before Linux 5.6, and where there are more sockets and groups than a second lets ask."""
@@ -265,8 +265,8 @@ def test_where_sockets_cannot_be_asked_it_is_told_that_nobody_knows(
         own = network_sockets.own(seen := network_sockets.look([ours]), [ours])
         assert own.groups == frozenset()
         assert own.unknown_groups == set(map(ip_address, ("239.1.2.3", "239.1.2.4", "ff02::fb")))
-        told = rules_network.judge(View(own, (), KEPT, False), WARNING)
-        assert [one.rule for one in told] == ["multicast_unknown"]
+        reported = rules_network.judge(View(own, (), KEPT, False), WARNING)
+        assert [one.rule for one in reported] == ["multicast_unknown"]
         assert network_sockets.own(seen, [without_datagrams]).unknown_groups == frozenset()
         assert network_sockets.of_plain(network_sockets.plain(own)) == own
 
@@ -305,7 +305,7 @@ def test_a_changed_address_breaks_connections_and_bound_sockets(sockets: Sockets
     assert "connections_break" in _codes(sockets, HIDDEN)
 
 
-def test_clients_are_told_not_waited_for() -> None:
+def test_clients_are_informed_and_not_waited_for() -> None:
     client = Socket("tcp", ADDRESS, 8080, ip_address("192.0.2.1"), 4000, network_sockets.ESTABLISHED, 77, 0)
     served = Sockets((client, *network_sockets.parse_inet("tcp", TCP6)[:2]), frozenset({ADDRESS}), frozenset(), ())
     assert served.is_incoming(client)

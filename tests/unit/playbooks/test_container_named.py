@@ -43,17 +43,17 @@ def _play(container: Any) -> list[dict[str, Any]]:
     ]
 
 
-def test_every_name_that_docker_takes_and_a_clear_word_for_what_is_none(tmp_path: Path) -> None:
+def test_every_name_that_docker_takes_and_a_clear_error_for_what_is_none(tmp_path: Path) -> None:
     tasks = [task for container, _text in NAMED for task in _play(container)]
     play = [{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}]
     playbook = tmp_path / "names.yml"
     playbook.write_text(json.dumps(play), encoding="utf-8")
-    said = subprocess.run(
+    printed = subprocess.run(
         ["ansible-playbook", "-i", "localhost,", playbook], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout
-    told = [line for line in said.splitlines() if '"msg": "TOLD ' in line]
-    assert len(told) == len(NAMED), said[-3000:]
-    wrong = [(name, line) for (name, text), line in zip(NAMED, told, strict=True) if text not in line]
+    reported = [line for line in printed.splitlines() if '"msg": "TOLD ' in line]
+    assert len(reported) == len(NAMED), printed[-3000:]
+    wrong = [(name, line) for (name, text), line in zip(NAMED, reported, strict=True) if text not in line]
     assert wrong == []
 
 

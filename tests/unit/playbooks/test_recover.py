@@ -48,15 +48,15 @@ Sessions = list[dict[str, Any]]
 
 
 def _session(number: int, role: str, phase: str, peer: str, **more: Any) -> dict[str, Any]:
-    told = {
+    reported = {
         "session": SESSIONS[number],
         "container_name": f"web{number}",
         "story": "",
         "ended": False,
         "lease_left": 0.0,
     }
-    told.update(decision=None, unknown_to_source=False, declared_lost=False)
-    return {**told, "role": role, "phase": phase, "peer": peer, **more}
+    reported.update(decision=None, unknown_to_source=False, declared_lost=False)
+    return {**reported, "role": role, "phase": phase, "peer": peer, **more}
 
 
 def _host(place: Path, sessions: Sessions) -> dict[str, Any]:
@@ -76,10 +76,10 @@ def _host(place: Path, sessions: Sessions) -> dict[str, Any]:
 
 def _recover(place: Path, sources: dict[str, Sessions], destinations: dict[str, Sessions], *arguments: str) -> str:
     """Run the playbook for hosts that have these sessions; what it says."""
-    said = _play("recover.yml", place, sources, destinations, *arguments)
+    printed = _play("recover.yml", place, sources, destinations, *arguments)
     # To the end, where it says that something is unfinished: here what sessions say never changes.
-    assert "Tell what is unfinished still" in said
-    return said
+    assert "Tell what is unfinished still" in printed
+    return printed
 
 
 def _play(
@@ -141,24 +141,24 @@ def recovered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def test_halves_whose_other_half_was_looked_at_are_closed(recovered: tuple[Path, str]) -> None:
     """The others stay open: their other half may wait to be told, and the channel to it would go with this one."""
-    place, _said = recovered
+    place, _printed = recovered
     closed = [one["session"] for one in _asked(place, "alpha", role="source", other_half_settled="True")]
     assert closed == SESSIONS[:4]
 
 
-def test_what_runs_twice_is_told_and_not_made_to_last(recovered: tuple[Path, str]) -> None:
+def test_what_runs_twice_is_reported_and_not_made_to_last(recovered: tuple[Path, str]) -> None:
     """The source went on because its destination was declared lost, and that had said RUN and has come back."""
-    place, said = recovered
+    place, printed = recovered
     for number in (6, 7):
-        assert f"web{number} RUNS TWICE, or may: here, and on alpha" in said
-        assert f"cleanup_session={SESSIONS[number]}" in said
-        assert f"web{number} runs twice, see above" in said
+        assert f"web{number} RUNS TWICE, or may: here, and on alpha" in printed
+        assert f"cleanup_session={SESSIONS[number]}" in printed
+        assert f"web{number} runs twice, see above" in printed
         assert not _asked(place, "beta", role="destination", session=SESSIONS[number])
 
 
 def test_what_was_refused_does_not_run_twice(recovered: tuple[Path, str]) -> None:
-    place, said = recovered
-    assert "web8 RUNS TWICE" not in said
+    place, printed = recovered
+    assert "web8 RUNS TWICE" not in printed
     assert _asked(place, "beta", role="destination", session=SESSIONS[8], other_half_settled="True")
 
 
@@ -167,8 +167,8 @@ def test_a_destination_that_ansible_reaches_is_not_lost(tmp_path: Path) -> None:
     overridden."""
     mine = _session(0, "source", "held", "beta", decision="GO_SENT")
     theirs = _session(0, "destination", "run", "alpha", decision="RUN")
-    said = _recover(tmp_path, {"alpha": [mine]}, {"beta": [theirs]}, "-e", f"recover_destination_lost={SESSIONS[0]}")
-    assert "It is not lost; its decision is carried to the source" in said
+    printed = _recover(tmp_path, {"alpha": [mine]}, {"beta": [theirs]}, "-e", f"recover_destination_lost={SESSIONS[0]}")
+    assert "It is not lost; its decision is carried to the source" in printed
     assert not [one for one in _asked(tmp_path, "alpha") if "destination_lost" in one]
     assert _asked(tmp_path, "beta", state="decided", session=SESSIONS[0])
 
@@ -176,8 +176,8 @@ def test_a_destination_that_ansible_reaches_is_not_lost(tmp_path: Path) -> None:
 def test_a_destination_that_was_not_looked_at_may_be_lost(tmp_path: Path) -> None:
     mine = _session(0, "source", "held", "beta", decision="GO_SENT")
     others = [_session(1, "destination", "held", "alpha")]
-    said = _recover(tmp_path, {"alpha": [mine]}, {"gamma": others}, "-e", f"recover_destination_lost={SESSIONS[0]}")
-    assert "It is not lost" not in said
+    printed = _recover(tmp_path, {"alpha": [mine]}, {"gamma": others}, "-e", f"recover_destination_lost={SESSIONS[0]}")
+    assert "It is not lost" not in printed
     assert _asked(tmp_path, "alpha", state="settled", role="source", destination_lost=SESSIONS[0])
 
 
@@ -185,6 +185,8 @@ def test_a_session_that_its_source_has_not_ended_is_not_forgotten(tmp_path: Path
     """Its destination has the only decision that the source waits for."""
     mine = _session(0, "source", "held", "beta", decision="GO_SENT")
     theirs = _session(0, "destination", "closed", "alpha", decision="REFUSED", ended=True, unknown_to_source=True)
-    said = _play("cleanup.yml", tmp_path, {"alpha": [mine]}, {"beta": [theirs]}, "-e", f"cleanup_session={SESSIONS[0]}")
-    assert f"Session {SESSIONS[0]} is not at its end here" in said
+    printed = _play(
+        "cleanup.yml", tmp_path, {"alpha": [mine]}, {"beta": [theirs]}, "-e", f"cleanup_session={SESSIONS[0]}"
+    )
+    assert f"Session {SESSIONS[0]} is not at its end here" in printed
     assert not _asked(tmp_path, "alpha", state="cleaned") + _asked(tmp_path, "beta", state="cleaned")

@@ -104,8 +104,8 @@ def test_the_decision_is_carried_where_the_key_is_gone(hosts: tuple[MountedHost,
     lost = ["--limit", "alpha", "-e", f"recover_destination_lost={REFUSED}"]
     done = _recover(hosts, tmp_path, *lost)
     assert done.returncode != 0
-    said = " ".join(done.stdout.split())
-    assert "a destination counts as lost only when no connection to it can be made" in said
+    printed = " ".join(done.stdout.split())
+    assert "a destination counts as lost only when no connection to it can be made" in printed
     assert source.sessions() == before
 
     done = _recover(hosts, tmp_path)

@@ -171,14 +171,14 @@ def test_the_init_program_is_the_one_that_the_engine_names(engine_socket: str) -
 
 
 @pytest.mark.parametrize(
-    ("page", "told"), [("/list", "no JSON object"), ("/words", "Expecting value"), ("/none", "404")]
+    ("page", "reported"), [("/list", "no JSON object"), ("/words", "Expecting value"), ("/none", "404")]
 )
-def test_what_is_no_engine_is_told_as_such(engine_socket: str, page: str, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_what_is_no_engine_is_reported_as_such(engine_socket: str, page: str, reported: str) -> None:
+    with pytest.raises(ValueError, match=reported):
         docker_socket.engine_get(page, engine_socket)
     facts = facts_of_host.docker_facts(run, lambda path: docker_socket.engine_get(page, engine_socket))
     assert facts["running"] is False
-    assert told in facts["error"]
+    assert reported in facts["error"]
 
 
 def test_a_host_without_an_engine_has_the_same_keys(tmp_path: Path) -> None:

@@ -90,10 +90,10 @@ def test_clock() -> None:
     before = time.time()
     reading = machine.ClockReading(17.0)
     time.sleep(0.2)
-    told = reading.facts()
-    assert before <= told["wall"] < before + 0.2
-    assert told["asked_at"] == 17.0
-    assert 0.2 <= told["age_seconds"] < 5
+    reported = reading.facts()
+    assert before <= reported["wall"] < before + 0.2
+    assert reported["asked_at"] == 17.0
+    assert 0.2 <= reported["age_seconds"] < 5
 
 
 def test_where_containerd_keeps_its_content() -> None:
@@ -163,7 +163,7 @@ def test_a_peer_that_turns_us_away_is_asked_again(greeter: Any, words: bytes, mo
 
 
 @pytest.mark.parametrize("words", TURNED_AWAY)
-def test_a_peer_that_turns_us_away_for_long_is_told_for_what_it_is(greeter: Any, words: bytes) -> None:
+def test_a_peer_that_turns_us_away_for_long_is_reported_for_what_it_is(greeter: Any, words: bytes) -> None:
     facts = machine.peer_facts(run, "127.0.0.1", greeter(words), patience=0)
     assert "turns this host's connections away" in facts["error"]
     assert words.decode().strip() in facts["error"]
@@ -181,7 +181,7 @@ def test_a_peer_that_is_not_there() -> None:
 
 
 @pytest.mark.parametrize("name", [BY_HAND, *CAPTURED])
-def test_rules_say_the_same_of_what_is_told_as_of_the_whole(name: str) -> None:
+def test_rules_find_the_same_in_what_is_sent_as_in_the_whole(name: str) -> None:
     """Real containers' inspect data, whole and as far as they leave the host."""
     inspect = load(name)["inspect"]
     for extra in (
@@ -190,13 +190,13 @@ def test_rules_say_the_same_of_what_is_told_as_of_the_whole(name: str) -> None:
     ):
         changed = {**inspect, "HostConfig": {**inspect["HostConfig"], **extra}}
         whole = finding.findings(Case(container={"inspect": changed}), (), preflight_judge.rules())
-        told = finding.findings(
+        reported = finding.findings(
             Case(container={"inspect": facts_of_container.decisive(changed)}), (), preflight_judge.rules()
         )
-        assert told == whole
+        assert reported == whole
 
 
-def test_nothing_secret_is_told() -> None:
+def test_nothing_secret_is_reported() -> None:
     secret = {
         "Env": [f"PASSWORD={SECRET}"],
         "Cmd": ["run", SECRET],
@@ -217,7 +217,7 @@ def test_nothing_secret_is_told() -> None:
     assert SECRET not in facts_of_container.options_digest({"o": f"password={SECRET}"})
 
 
-def test_options_are_told_apart_without_being_told() -> None:
+def test_options_are_distinguished_without_being_reported() -> None:
     digest = facts_of_container.options_digest
     assert digest({"a": "1", "b": "2"}) == digest({"b": "2", "a": "1"})
     assert digest({"a": "1"}) != digest({"a": "2"})
@@ -238,8 +238,8 @@ def test_the_size_of_a_tree(tmp_path: Path) -> None:
 def test_sockets_survive_being_plain() -> None:
     with socket.create_server(("127.0.0.1", 0)), socket.create_server(("::", 0), family=socket.AF_INET6):
         seen = network_sockets.look([os.getpid()])
-    told = json.loads(json.dumps(network_sockets.plain(seen)))
-    assert network_sockets.of_plain(told) == seen
+    reported = json.loads(json.dumps(network_sockets.plain(seen)))
+    assert network_sockets.of_plain(reported) == seen
     own = network_sockets.own(seen, [os.getpid()])
     assert own.inet == ()
     assert own.groups == frozenset()
@@ -309,7 +309,7 @@ def test_overlaps(subnets: list[str], found: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("driver", "there", "told"),
+    ("driver", "there", "reported"),
     [
         ("bridge", None, {"app": ["198.18.3.0/24"]}),
         # Its subnet is the wire's, on which both hosts are.
@@ -319,10 +319,10 @@ def test_overlaps(subnets: list[str], found: list[str]) -> None:
     ],
 )
 def test_a_network_on_the_hosts_own_wire_overlaps_nothing(
-    driver: str, there: dict[str, Any] | None, told: dict[str, list[str]]
+    driver: str, there: dict[str, Any] | None, reported: dict[str, list[str]]
 ) -> None:
     wanted = [network("app", driver=driver, subnets=["198.18.3.0/24"])]
-    assert facts_of_destination.overlaps(wanted, {"app": there}, ["172.17.0.0/16", "198.18.3.0/24"]) == told
+    assert facts_of_destination.overlaps(wanted, {"app": there}, ["172.17.0.0/16", "198.18.3.0/24"]) == reported
 
 
 @pytest.mark.parametrize(
@@ -531,7 +531,7 @@ def test_a_volume_may_be_another_name_for_a_path(tmp_path: Path) -> None:
     assert _users_of(tmp_path / "web", Containers(("other", mount))) == ["other"]
 
 
-def test_a_container_of_which_little_is_told_has_its_id_for_a_name(tmp_path: Path) -> None:
+def test_a_container_of_which_little_is_reported_has_its_id_for_a_name(tmp_path: Path) -> None:
     found = Containers(_mounts(tmp_path))
     found._found[:] = [{"Id": "f" * 64, "Mounts": [{"Source": str(tmp_path)}]}, {"Id": "a" * 64, "Mounts": None}]
     assert _users_of(tmp_path, found) == ["f" * 12]

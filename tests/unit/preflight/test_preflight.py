@@ -62,7 +62,7 @@ def test_what_is_asked_for_is_taken(engine: str) -> None:
     assert (verdict.engine, verdict.engine_reason) == (engine, "asked for")
 
 
-def test_what_is_ignored_is_told_and_does_not_count() -> None:
+def test_what_is_ignored_is_reported_and_does_not_count() -> None:
     case = samples.case()
     case["destination"]["for_container"]["name_status"] = "created"
     case["source"]["docker"]["rootless"] = True
@@ -171,7 +171,7 @@ def test_an_image_that_is_not_there_counts() -> None:
     assert found["data_bytes"] == (1 << 20) + (100 << 20)
 
 
-def test_what_cannot_be_known_is_told_as_such() -> None:
+def test_what_cannot_be_known_is_reported_as_such() -> None:
     case = samples.case()
     case["source"]["criu"]["features"]["mem_dirty_track"] = False
     case["source"]["peer"]["speed_mbit"] = None

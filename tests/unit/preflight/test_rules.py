@@ -89,8 +89,8 @@ def engine(side: str, version: dict[str, Any] | None = None, **info: Any) -> Cha
 
     def change(case: Facts) -> None:
         docker = case[side]["docker"]
-        told = facts_of_host.parse_engine({**samples.VERSION, **(version or {})}, {**samples.INFO, **info})
-        docker.update(told, shim=docker["shim"])
+        reported = facts_of_host.parse_engine({**samples.VERSION, **(version or {})}, {**samples.INFO, **info})
+        docker.update(reported, shim=docker["shim"])
 
     return change
 
@@ -189,8 +189,8 @@ def with_bind(found: Facts, **more: Any) -> Change:
 
 def with_volume(found: Facts | None, **more: Any) -> Change:
     base = {"driver": "local", "options": "", "has_content": False, "used_by": []}
-    told = None if found is None else {**base, **found}
-    return all_of(of("volumes", to=[volume(**more)]), there("volumes", to={"data": told}))
+    reported = None if found is None else {**base, **found}
+    return all_of(of("volumes", to=[volume(**more)]), there("volumes", to={"data": reported}))
 
 
 def with_network(found: Facts | None, *, address: str = "", **more: Any) -> Change:
@@ -199,11 +199,11 @@ def with_network(found: Facts | None, *, address: str = "", **more: Any) -> Chan
         "IPAddress": "172.30.0.50",
         "IPAMConfig": {"IPv4Address": address} if address else {},
     }
-    told = None if found is None else {**network("app"), "addresses_in_use": [], **found}
+    reported = None if found is None else {**network("app"), "addresses_in_use": [], **found}
     return all_of(
         inspect(host={"NetworkMode": "app"}, networks={"app": endpoint}),
         of("networks", to=[network("app", **more)]),
-        there("networks", to={"app": told}),
+        there("networks", to={"app": reported}),
     )
 
 
@@ -1154,18 +1154,18 @@ NAMES = [f"{row.rule}-{'tells' if row.texts else 'silent'}-{number}" for number,
 def test_rule(row: Row) -> None:
     case = samples.case()
     row.change(case)
-    told = [one for one in judge(case, row.engine) if one.rule == row.rule]
+    reported = [one for one in judge(case, row.engine) if one.rule == row.rule]
     if not row.texts:
-        assert told == []
+        assert reported == []
         for also in row.also:
             assert also in {one.rule for one in judge(case, row.engine)}
         return
-    assert told, "the rule is silent"
-    text = " ".join(one.message for one in told)
+    assert reported, "the rule is silent"
+    text = " ".join(one.message for one in reported)
     for wanted in row.texts:
         assert wanted.lower() in text.lower()
-    assert row.remedy in " ".join(one.remedy for one in told)
-    for one in told:
+    assert row.remedy in " ".join(one.remedy for one in reported)
+    for one in reported:
         assert one.message.rstrip("'\"").endswith((".", ")", "?")), one.message
         assert one.remedy.rstrip().endswith((".", ")")), one.remedy
         assert "s3cret" not in repr(one)
@@ -1188,11 +1188,11 @@ def test_what_lifts_a_finding_lifts_it() -> None:
     with_volume({"has_content": True})(case)
     sockets(OUTGOING, lasting=(OUTGOING,))(case)
     assert {one.rule for one in judge(case)} == {"foreign_data", "connections_break"}
-    told = judge(case, settings=Settings(overwrite_data=True, close_connections=True))
-    assert {one.rule for one in told} == {"connections_close"}
+    reported = judge(case, settings=Settings(overwrite_data=True, close_connections=True))
+    assert {one.rule for one in reported} == {"connections_close"}
 
 
-def test_all_findings_are_told_at_once_errors_first() -> None:
+def test_all_findings_are_reported_at_once_errors_first() -> None:
     case = samples.case()
     for row in TABLE:
         if (
@@ -1200,11 +1200,11 @@ def test_all_findings_are_told_at_once_errors_first() -> None:
             and row.texts
         ):
             row.change(case)
-    told = judge(case)
+    reported = judge(case)
     assert {"io_uring", "privileged", "image_travels", "port_taken", "cpu_features", "name_taken"} <= {
-        o.rule for o in told
+        o.rule for o in reported
     }
-    order = [SEVERITIES.index(one.severity) for one in told]
+    order = [SEVERITIES.index(one.severity) for one in reported]
     assert order == sorted(order)
     assert len(set(order)) == 3
 
@@ -1212,8 +1212,8 @@ def test_all_findings_are_told_at_once_errors_first() -> None:
 def test_a_host_with_nothing_on_it_is_judged_not_stumbled_over() -> None:
     """The facts of a machine as they come, whatever it has: no rule reads a key that is not there."""
     bare = samples.gathered()
-    told = preflight_judge.judge(bare, copy.deepcopy(bare)).findings
-    assert all(one.rule in RULES and one.message and one.remedy for one in told)
+    reported = preflight_judge.judge(bare, copy.deepcopy(bare)).findings
+    assert all(one.rule in RULES and one.message and one.remedy for one in reported)
     # A container that could not be looked at, because there is no engine, is no second finding.
     case = samples.case()
     no_engine("source")(case)

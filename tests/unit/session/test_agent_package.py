@@ -165,7 +165,7 @@ def test_it_is_sent_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("packed", ["", "not base64!", "bm8gemlw"])
-def test_what_is_no_code_is_told(packed: str) -> None:
+def test_what_is_no_code_is_reported(packed: str) -> None:
     with pytest.raises(ValueError, match=r"base64|zip|encoded|padding"):
         agent_code.unpack(packed)
 
@@ -361,13 +361,13 @@ def agent(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ca
         (("settle", "20261123T000001Z-3f9a1c"), 0),
     ],
 )
-def test_what_it_is_told_has_to_make_sense(
+def test_what_it_gets_has_to_make_sense(
     words: tuple[str, ...], code: int, agent: Agent, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert agent(*words) == code
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err != ""
+    reported = capsys.readouterr()
+    assert reported.out == ""
+    assert reported.err != ""
 
 
 def _let_the_lease_end(session: Session) -> None:
@@ -477,15 +477,15 @@ def test_nobody_else_is_ended(abandoned: Session, roots: dict[str, str]) -> None
     note = Path(abandoned.volatile) / "holder"
     assert not abandoned.end_holder()
     with Holder(abandoned, roots) as holder, subprocess.Popen(["sleep", "60"]) as stranger:
-        said = note.read_text()
-        pid, started, kind = said.split()
+        printed = note.read_text()
+        pid, started, kind = printed.split()
         other = Path(f"/proc/{stranger.pid}/stat").read_text().split()[21]
         for wrong in ("", "x y z", f"{stranger.pid} {other} {kind}", f"{pid} {int(started) + 1} {kind}"):
             note.write_text(wrong)
             assert not abandoned.end_holder()
         assert (holder.ended_by(), stranger.poll()) == (None, None)
         stranger.kill()
-        note.write_text(said)
+        note.write_text(printed)
         assert abandoned.end_holder()
 
 

@@ -146,7 +146,7 @@ def test_the_mark_of_a_boot_is_the_same_in_every_process() -> None:
 
 
 @pytest.mark.usefixtures("needs_namespaces")
-def test_hosts_that_share_a_kernel_are_told_apart_by_their_first_process() -> None:
+def test_hosts_that_share_a_kernel_are_distinguished_by_their_first_process() -> None:
     unshare = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", _PRINT_MARK]
     container = subprocess.run(unshare, capture_output=True, text=True, check=True)
     assert container.stdout.strip() != boot.boot_identity()
@@ -249,7 +249,7 @@ def test_a_journal_in_memory_is_refused(memory: Path, disk: Path) -> None:
     assert Session.open("20261123T034500Z-3f9a1c", SOURCE, {"container_id": CONTAINER}, **lasting).phase == "opened"
 
 
-def test_an_unknown_session_is_told(roots: dict[str, str]) -> None:
+def test_an_unknown_session_is_reported(roots: dict[str, str]) -> None:
     with pytest.raises(MigrationError) as caught:
         Session("20261123T034500Z-3f9a1c", **roots)
     assert caught.value.code == "session_unknown"

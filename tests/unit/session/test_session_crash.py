@@ -170,7 +170,7 @@ print(*sorted(os.listdir(session.directory)))
 @pytest.mark.parametrize(
     ("role", "phase", "last"), [(SOURCE, "prepared", "aborted"), (DESTINATION, "creating", "refused")]
 )
-def test_a_full_disk_still_takes_the_word_that_gives_up(role: str, phase: str, last: str, disk: Path) -> None:
+def test_a_full_disk_still_takes_the_decision_that_gives_up(role: str, phase: str, last: str, disk: Path) -> None:
     code = _FULL_DISK.format(
         tree=str(ROOT / ".tree"),
         session=SESSION,

@@ -57,7 +57,7 @@ def test_an_error_is_the_step_s_own(session: Session) -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "said"),
+    ("program", "printed"),
     [
         ("import os; os.kill(os.getpid(), 9)", "The step go was killed by SIGKILL."),
         (
@@ -66,11 +66,11 @@ def test_an_error_is_the_step_s_own(session: Session) -> None:
         ),
     ],
 )
-def test_an_agent_that_ends_without_an_answer(session: Session, program: str, said: str) -> None:
+def test_an_agent_that_ends_without_an_answer(session: Session, program: str, printed: str) -> None:
     _agent_is(session, program)
     with pytest.raises(MigrationError) as caught:
         step_call.call(session, "go", {})
-    assert (caught.value.code, caught.value.message) == ("step_ended", said)
+    assert (caught.value.code, caught.value.message) == ("step_ended", printed)
 
 
 def test_a_session_that_is_over(session: Session) -> None:
@@ -215,7 +215,7 @@ def test_a_new_agent_opens_a_half_and_is_kept(check_mode: bool, places: Path, mo
     assert kept.stat().st_mode & 0o777 == 0o600
 
 
-def test_what_opening_raises_is_told_as_it_is(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_opening_raises_is_raised_as_it_is(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _agent_is_made_of(REFUSES, monkeypatch)
     with pytest.raises(MigrationError, match=r"^Full\.$") as caught:
         step_call.open_half({"role": "source"}, CODE, check_mode=False)

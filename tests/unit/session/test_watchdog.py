@@ -90,7 +90,7 @@ def _names(systemd: Systemd) -> set[str]:
 # -- the units -----------------------------------------------------------------------------------------------------------
 
 
-def test_units_are_whole_before_systemd_is_told_and_the_timer_starts_now_and_at_boot(systemd: Systemd) -> None:
+def test_units_are_whole_before_systemd_is_asked_and_the_timer_starts_now_and_at_boot(systemd: Systemd) -> None:
     watchdog.arm(SESSION, COMMAND, systemd)
     assert systemd.calls == [("daemon-reload",), ("enable", TIMER), ("start", TIMER)]
     assert systemd.there == [UNITS] * 3
@@ -388,9 +388,9 @@ def test_a_look_at_a_hundred_sessions_starts_no_process_and_takes_next_to_no_tim
     assert seconds < 0.03
     if shutil.which("strace"):
         argv = ["strace", "-f", "-qq", "-e", "trace=process", "dash", str(Path(watchdog.WATCHDOG_DIRECTORY) / "look")]
-        said = subprocess.run(argv, capture_output=True, text=True, check=False).stderr
-        calls = [line.partition("(")[0] for line in said.splitlines() if "(" in line]
-        assert not {"fork", "vfork", "clone", "clone3"} & set(calls), said
+        printed = subprocess.run(argv, capture_output=True, text=True, check=False).stderr
+        calls = [line.partition("(")[0] for line in printed.splitlines() if "(" in line]
+        assert not {"fork", "vfork", "clone", "clone3"} & set(calls), printed
         assert calls.count("execve") == 1
 
 
@@ -440,7 +440,7 @@ def test_a_session_whose_closing_was_cut_off_at_its_very_end_is_closed_and_forgo
     assert sorted(os.listdir(session.directory)) == ["journal", "session.json"]
 
 
-def test_the_agent_goes_after_the_last_word_of_the_journal(
+def test_the_agent_goes_after_the_last_line_of_the_journal(
     make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A session that is cut off before it is closed still has what its watchdog runs."""
@@ -497,8 +497,8 @@ def test_systemd_settles_what_is_silent_again_and_again_and_nothing_else(
     for session in (lively, silent):
         watchdog.disarm(session.id, real.run)
     assert [path.name for path in real.units.iterdir()] == ["empty.target"]
-    told = ["systemctl", "list-units", "--all", "--plain", "--no-legend", "*livemigrate*"]
-    wait_for(lambda: real.run(told).stdout == "", "systemd has forgotten all of it", 10)
+    reported = ["systemctl", "list-units", "--all", "--plain", "--no-legend", "*livemigrate*"]
+    wait_for(lambda: real.run(reported).stdout == "", "systemd has forgotten all of it", 10)
 
 
 def test_a_look_that_is_killed_or_stopped_is_followed_by_another(

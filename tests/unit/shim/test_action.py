@@ -152,11 +152,11 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize(("env", "told"), BROKEN)
+@pytest.mark.parametrize(("env", "reported"), BROKEN)
 @pytest.mark.parametrize("stage", ["post-restore", "pre-resume"])
-def test_what_cannot_be_held_fails(restore: Restore, stage: str, env: dict[str, str], told: str) -> None:
+def test_what_cannot_be_held_fails(restore: Restore, stage: str, env: dict[str, str], reported: str) -> None:
     assert restore.run(stage, **env) == (-signal.SIGKILL if stage == "pre-resume" else 1)
-    assert told in restore.failed()
+    assert reported in restore.failed()
     assert not restore.frozen()
     assert not (restore.shim.work / "held").exists()
 
@@ -195,7 +195,7 @@ def test_identity(restore: Restore, identity: str) -> None:
 
 def test_says_nothing(restore: Restore) -> None:
     """Its streams may be the container's: what it says there would be in `docker logs`."""
-    said = restore.shim.place / "said"
+    printed = restore.shim.place / "printed"
     (restore.cgroup / "cgroup.freeze").unlink()
-    assert restore.run("post-restore", streams=f'>"{said}" 2>&1', CRTOOLS_INIT_PID="999999") == 1
-    assert said.read_text() == ""
+    assert restore.run("post-restore", streams=f'>"{printed}" 2>&1', CRTOOLS_INIT_PID="999999") == 1
+    assert printed.read_text() == ""

@@ -53,7 +53,7 @@ class Called:
         self.number = theirs.fileno()
         theirs.close()
 
-    def told(self) -> list[str]:
+    def reported(self) -> list[str]:
         output, _none = self.process.communicate(timeout=10)
         assert self.process.returncode == 0
         return output.splitlines()
@@ -71,27 +71,27 @@ def test_a_restore_gets_a_namespace_whose_root_is_the_containers_cgroup(group: G
     wait_for(lambda: Path(f"/proc/{called.process.pid}/comm").read_text() == "criu\n", "it is there")
     group.put(called.process.pid, f"docker-{CONTAINER}.scope")
     called.ours.send(b"req!")
-    namespace, place, said = called.told()
+    namespace, place, printed = called.reported()
     assert namespace != _outside()
     assert place == "0::/"
-    assert said == f"swrk {called.number} req!"
+    assert printed == f"swrk {called.number} req!"
 
 
 def test_the_question_for_the_version_gets_none(tmp_path: Path) -> None:
     """For that runc does not move it."""
     called = Called(tmp_path, "swrk", "FD", LIVEMIGRATE_RESTORE=CONTAINER)
     called.ours.send(b"ver?")
-    namespace, _place, said = called.told()
-    assert (namespace, said) == (_outside(), f"swrk {called.number} ver?")
+    namespace, _place, printed = called.reported()
+    assert (namespace, printed) == (_outside(), f"swrk {called.number} ver?")
 
 
 def test_a_runc_that_goes_away_is_not_waited_for(tmp_path: Path) -> None:
     called = Called(tmp_path, "swrk", "FD", LIVEMIGRATE_RESTORE=CONTAINER)
     called.ours.close()
-    assert called.told()[2] == f"swrk {called.number} "
+    assert called.reported()[2] == f"swrk {called.number} "
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["check", "--extra"]])
 def test_everything_else_is_criu(tmp_path: Path, arguments: list[str]) -> None:
     called = Called(tmp_path, *arguments)
-    assert called.told()[2].split() == arguments
+    assert called.reported()[2].split() == arguments

@@ -30,7 +30,7 @@ def test_a_record_without_a_kind_is_of_the_first_one(make_session: MakeSession) 
     assert set(by_kind.all_of_them()) >= {FIRST_KIND}
 
 
-def test_a_kind_that_this_version_does_not_know_is_told(roots: dict[str, str]) -> None:
+def test_a_kind_that_this_version_does_not_know_is_reported(roots: dict[str, str]) -> None:
     """A later version may have opened the session."""
     facts = {"kind": "ship", "ship_id": "ship.1"}
     session = Session.open("20261123T034500Z-3f9a1c", "source", facts, **roots)

@@ -93,7 +93,7 @@ def test_a_thread_in_a_cgroup_of_its_own(group: Group) -> None:
         assert sorted(_where(task) for task in tasks) == ["", "/threads"]
 
 
-def test_what_cannot_be_carried_is_told(group: Group) -> None:
+def test_what_cannot_be_carried_is_reported(group: Group) -> None:
     """A depth that the copy's host does not allow."""
     with inhabited(group, "original", PROGRAM) as original, inhabited(group, "copy", PROGRAM) as copy:
         _divide(original)

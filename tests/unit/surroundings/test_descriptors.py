@@ -65,7 +65,7 @@ def test_owners_modes_and_flags_are_carried(group: Group) -> None:
     """Of a pipe (by either end), a file in memory, a terminal and a socket; before that each is told."""
     with inhabited(group, "original", ORIGINAL) as original, inhabited(group, "copy", COPY) as copy:
         source = _sent(descriptors.take(original, None))
-        told = descriptors.compare(copy, source)
+        reported = descriptors.compare(copy, source)
         for part in (
             "descriptor 100 of process 1 (pipe) belongs to 0:0 with mode 0600 and not to 1000:1001 with mode 0620",
             "descriptor 101 of process 1 (pipe) belongs to 0:0 with mode 0600 and not to 1000:1001 with mode 0620",
@@ -74,7 +74,7 @@ def test_owners_modes_and_flags_are_carried(group: Group) -> None:
             "descriptor 103 of process 1 (terminal) belongs to",
             "descriptor 104 of process 1 (socket) belongs to 0:0 with mode 0777 and not to 1000:1001 with mode 0700",
         ):
-            assert any(line.startswith(part) for line in told), (part, told)
+            assert any(line.startswith(part) for line in reported), (part, reported)
         descriptors.carry(copy, source)
         assert descriptors.compare(copy, source) == []
         assert _found(copy, 100) == (1000, 1001, 0o620)
@@ -93,14 +93,14 @@ def test_a_terminal_as_runc_opens_it(group: Group) -> None:
         assert not [line for line in descriptors.compare(copy, source) if "descriptor 100" in line]
 
 
-def test_what_cannot_be_carried_is_told(group: Group) -> None:
+def test_what_cannot_be_carried_is_reported(group: Group) -> None:
     """A counter behind an eventfd, a descriptor too few and one too many, another thing under the same number."""
     changed = _OPEN.format(count=8) + "os.close(104)\nat(107, 0)\nat(106, os.memfd_create('other'))\n"
     with inhabited(group, "original", COPY) as original, inhabited(group, "copy", changed) as copy:
         source = _sent(descriptors.take(original, None))
         descriptors.carry(copy, source)
-        told = [line for line in descriptors.compare(copy, source) if "descriptor 10" in line]
-        assert told == [
+        reported = [line for line in descriptors.compare(copy, source) if "descriptor 10" in line]
+        assert reported == [
             "descriptor 104 of process 1 (socket) is missing",
             "descriptor 105 of process 1 (anon_inode:[eventfd]) is in another state",
             "descriptor 106 of process 1 is a file and no character device",
@@ -117,8 +117,8 @@ def test_a_copy_that_runs_already_gets_owners_and_is_not_compared(group: Group) 
         assert _found(copy, 100) == (1000, 1001, 0o620)
         assert descriptors.compare(copy, source) == []
         copy.group.freeze()
-        (told,) = (line for line in descriptors.compare(copy, source) if "descriptor 10" in line)
-        assert told.startswith("descriptor 101 of process 1 (pipe) has the flags")
+        (reported,) = (line for line in descriptors.compare(copy, source) if "descriptor 10" in line)
+        assert reported.startswith("descriptor 101 of process 1 (pipe) has the flags")
 
 
 def test_a_file_with_a_name_keeps_the_owner_that_its_copy_has(group: Group, tmp_path: Path) -> None:

@@ -85,14 +85,14 @@ def _made(four: str, *, gateway: str = "172.17.0.1", zero: str = "0") -> str:
 
 def test_an_address_that_changes_changes_in_the_file() -> None:
     made = _made("172.18.0.9", gateway="172.18.0.1", zero="")
-    told = _copied(_made("172.17.0.2"), made, "172.17.0.2", engine_names=("host.docker.internal",))
-    assert told == _made("172.18.0.9", gateway="172.18.0.1")
+    reported = _copied(_made("172.17.0.2"), made, "172.17.0.2", engine_names=("host.docker.internal",))
+    assert reported == _made("172.18.0.9", gateway="172.18.0.1")
 
 
 def test_what_was_added_stays_where_it_was() -> None:
     edited = "10.9.8.7 legacy-db # ours\n" + _made("172.17.0.2").replace("\tweb\n", "\tweb alias\n") + "10.9.8.6\tlast"
-    told = _copied(edited, _made("172.18.0.9"), "172.17.0.2")
-    assert told == edited.replace("172.17.0.2", "172.18.0.9")
+    reported = _copied(edited, _made("172.18.0.9"), "172.17.0.2")
+    assert reported == edited.replace("172.17.0.2", "172.18.0.9")
 
 
 def test_what_was_taken_out_stays_out() -> None:
@@ -102,8 +102,8 @@ def test_what_was_taken_out_stays_out() -> None:
 def test_several_networks_and_families() -> None:
     made = _made("172.18.0.9") + "2001:db8::9\tweb\n198.18.95.2\tweb\n"
     source = _made("198.18.95.2") + "172.17.0.2\tweb\n2001:db8::2\tweb\n10.1.2.3 more\n"
-    told = _copied(source, made, "172.17.0.2", "198.18.95.2", "2001:db8::2")
-    assert told == _made("198.18.95.2") + "172.18.0.9\tweb\n2001:db8::9\tweb\n10.1.2.3 more\n"
+    reported = _copied(source, made, "172.17.0.2", "198.18.95.2", "2001:db8::2")
+    assert reported == _made("198.18.95.2") + "172.18.0.9\tweb\n2001:db8::9\tweb\n10.1.2.3 more\n"
 
 
 def test_a_family_that_one_side_alone_has() -> None:
@@ -112,7 +112,7 @@ def test_a_family_that_one_side_alone_has() -> None:
     assert _copied(_made("172.17.0.2"), both, "172.17.0.2") == both
 
 
-def test_a_file_that_is_too_large_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_too_large_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On either side: no part of one is carried, or compared."""
     monkeypatch.setattr(surroundings_files, "_bound", lambda _side: ["hosts"])
     most = "127.0.0.1\tlocalhost\n" + "#" * ((1 << 20) - 21) + "\n"

@@ -146,16 +146,16 @@ table ip nat {
 def test_a_connection_through_rules_of_that_kind_is_seen(text: str, programs: list[str]) -> None:
     with namespaces() as pair:
 
-        def told() -> list[str]:
+        def reported() -> list[str]:
             return pair.inside(pair.container, lambda: topic.stateful_here(pair.container))
 
         subprocess.run(
             ["nsenter", "-n", "-t", str(pair.container), "nft", "-f", "-"], input=text, text=True, check=True
         )
         # Nothing is open, so there is nothing that could be forgotten.
-        assert told() == []
+        assert reported() == []
         with pair.listener(), pair.connect():
-            assert told() == programs
+            assert reported() == programs
 
 
 @pytest.mark.usefixtures("needs_namespaces")

@@ -55,7 +55,7 @@ def test_what_a_move_changes_is_no_difference() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "reported"),
     [
         ("/kept relatime,ro", "/kept relatime,rw", "the mount at /kept is relatime,rw, not relatime,ro"),
         ("/t2 rw,nosuid,nodev,noexec,relatime", "/t2 rw,nosuid,nodev,noexec,relatime shared:1", "shared"),
@@ -65,11 +65,11 @@ def test_what_a_move_changes_is_no_difference() -> None:
         ("43 41 0:192", "43 42 0:192", "the mount at /st"),
     ],
 )
-def test_other_mounts_are_told(old: str, new: str, told: str) -> None:
+def test_other_mounts_are_reported(old: str, new: str, reported: str) -> None:
     changed = COPY.replace(old, new)
     if old.startswith("43 41"):
         changed = changed.replace("42 43 0:191", "42 41 0:191")
-    assert any(told in one for one in differences(_looks(SOURCE), _looks(changed)))
+    assert any(reported in one for one in differences(_looks(SOURCE), _looks(changed)))
 
 
 @pytest.mark.parametrize("held", [True, False])

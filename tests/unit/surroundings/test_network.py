@@ -46,8 +46,8 @@ class Container:
                 self.ip(f"address add {six} dev eth{number} nodad")
                 self.ip(f"route add default via {network['IPv6Gateway']} dev eth{number}")
         self.ip(f"route add default via {networks[0]['Gateway']} dev eth0")
-        told = {"NetworkSettings": {"Networks": {f"net{at}": one for at, one in enumerate(networks)}}}
-        (directory / "config.v2.json").write_text(json.dumps(told))
+        reported = {"NetworkSettings": {"Networks": {f"net{at}": one for at, one in enumerate(networks)}}}
+        (directory / "config.v2.json").write_text(json.dumps(reported))
 
     def side(self, *ignored: str) -> Side:
         return Side(self.sleeper.pid, TaskGroup("/nowhere"), str(self.directory), own_network=True, ignored=ignored)
@@ -236,11 +236,11 @@ def test_a_device_that_was_made_inside(pair: tuple[Container, Container], ignore
     source.ip("route add 10.97.0.0/16 via 10.96.0.9")
     source.ip("rule add iif br9 table 7")
     source.ip("address add 10.77.0.5/24 dev eth0")
-    told = _moved(source, copy, *ignored)
-    assert ("the network device br9" in told) == (not ignored)
+    reported = _moved(source, copy, *ignored)
+    assert ("the network device br9" in reported) == (not ignored)
     assert "10.77.0.5/24" in copy.ip("address show dev eth0")
     if ignored:
-        assert not told
+        assert not reported
         assert "br9" not in _all(copy)
 
 
@@ -266,7 +266,7 @@ def test_what_cannot_be_brought_over_is_seen(pair: tuple[Container, Container]) 
         f"nsenter --net=/proc/{source.sleeper.pid}/ns/net tc qdisc add dev eth1 root tbf rate 1mbit burst 4k latency 9ms"
     )
     seen = facts_of_network.look(source.sleeper.pid, inspect)
-    told = {
+    reported = {
         "addresses": ["10.77.0.5"],
         "devices": ["br9 (bridge)"],
         "shaped": ["eth1 (tbf)"],
@@ -275,7 +275,7 @@ def test_what_cannot_be_brought_over_is_seen(pair: tuple[Container, Container]) 
         "ipsets": [],
         "stateful": [],
     }
-    assert seen == told
+    assert seen == reported
     # The neighbour is left out.
     assert set(_moved(*pair)) > {"the network device br9", "the traffic control of eth1 (tbf)"}
 
@@ -341,8 +341,8 @@ def test_an_address_of_the_engine_of_which_the_copy_has_none(pair: tuple[Contain
     """Its network has no IPv6 there, or it was lost before anybody looked."""
     source, copy = pair
     copy.sysctl("ipv6/conf/eth0/disable_ipv6", "1")
-    told = _moved(source, copy)
-    assert "the address 2001:db8:20::5 (its network has none to stand for it)" in told
+    reported = _moved(source, copy)
+    assert "the address 2001:db8:20::5 (its network has none to stand for it)" in reported
     source.ip("address delete 2001:db8:20::5/64 dev eth0")
     source.ip("address add 2001:db8:20::5/60 dev eth0 nodad")
     assert "the length of the prefix of 2001:db8:20::5" in _moved(source, copy)
@@ -355,9 +355,9 @@ def test_a_kernel_that_has_no_ipv6(pair: tuple[Container, Container], monkeypatc
     monkeypatch.setattr(network_state, "INET6", 12)
     found = topic.made_of(topic.take(source, None)).state
     for name in ("addresses", "routes", "rules", "neighbours"):
-        told = getattr(found, name)
-        assert told == tuple(one for one in getattr(with_it, name) if one.head[0] == network_state.INET), name
-        assert len(told) < len(getattr(with_it, name)) or name == "neighbours"
+        reported = getattr(found, name)
+        assert reported == tuple(one for one in getattr(with_it, name) if one.head[0] == network_state.INET), name
+        assert len(reported) < len(getattr(with_it, name)) or name == "neighbours"
     assert not _moved(*pair)
 
 
@@ -382,8 +382,8 @@ def test_a_copy_whose_kernel_has_no_ipv6(tmp_path: Path, monkeypatch: pytest.Mon
         ):
             assert any(one.head[0] == network_state.INET6 for one in topic.made_of(data).state.rules)
             # Before it is carried: this machine's kernel would let it be.
-            told = topic.compare(copy.side(), data)
-            assert [one for one in told if not one.startswith("the route to 2001:db8::9")] == missed
+            reported = topic.compare(copy.side(), data)
+            assert [one for one in reported if not one.startswith("the route to 2001:db8::9")] == missed
     finally:
         source.close()
         copy.close()

@@ -92,9 +92,9 @@ def _that_sets(options: Special) -> str:
     for number, values in options.items():
         for name, value in values.items():
             level, option, _kinds = sockets._OPTIONS[name]
-            told = value.encode() if isinstance(value, str) else value
+            reported = value.encode() if isinstance(value, str) else value
             lines.append(
-                f"with socket.socket(fileno=os.dup({number})) as one: one.setsockopt({level}, {option}, {told!r})"
+                f"with socket.socket(fileno=os.dup({number})) as one: one.setsockopt({level}, {option}, {reported!r})"
             )
     return "\n".join(lines) + "\n"
 
@@ -126,11 +126,11 @@ def test_every_option_of_the_table_is_carried(group: Group, options: Special) ->
     with inhabited(group, "original", _that_sets(options)) as original, inhabited(group, "copy", _OPEN) as copy:
         source = _taken(original)
         assert _by_number(source) == options
-        told = sockets.compare(copy, source)
+        reported = sockets.compare(copy, source)
         for number, values in options.items():
             for name, value in values.items():
                 start = f"{name} of descriptor {number} of process 1 was {value} and is "
-                assert any(line.startswith(start) for line in told), (start, told)
+                assert any(line.startswith(start) for line in reported), (start, reported)
         sockets.carry(copy, source)
         assert sockets.compare(copy, source) == []
         assert _by_number(_taken(copy)) == options
@@ -149,10 +149,10 @@ def test_the_kernel_rounds_the_time_for_which_it_defers(seconds: int) -> None:
     """To numbers of retransmissions: what it tells is set again as just that."""
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
         one.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, seconds)
-        told = sockets._get(one, "TCP_DEFER_ACCEPT", "tcp")
-        sockets._Setting().of(other, "tcp", {"TCP_DEFER_ACCEPT": told})
-        assert sockets._get(other, "TCP_DEFER_ACCEPT", "tcp") == told
-        assert told >= seconds if isinstance(told, int) else pytest.fail("no number")
+        reported = sockets._get(one, "TCP_DEFER_ACCEPT", "tcp")
+        sockets._Setting().of(other, "tcp", {"TCP_DEFER_ACCEPT": reported})
+        assert sockets._get(other, "TCP_DEFER_ACCEPT", "tcp") == reported
+        assert reported >= seconds if isinstance(reported, int) else pytest.fail("no number")
 
 
 _ACCEPTS = """
@@ -206,7 +206,7 @@ def test_a_socket_of_two_processes_is_read_once_and_set_by_whichever_number(grou
         assert sockets.compare(copy, source) == []
 
 
-def test_what_cannot_be_set_is_told_by_its_name(group: Group) -> None:
+def test_what_cannot_be_set_is_reported_by_its_name(group: Group) -> None:
     """A congestion control that the destination does not have, another socket in the place, none there."""
     source: Any = {
         "created": {},
@@ -220,9 +220,9 @@ def test_what_cannot_be_set_is_told_by_its_name(group: Group) -> None:
     }
     with inhabited(group, "copy", _OPEN) as copy:
         sockets.carry(copy, source)
-        told = sockets.compare(copy, source)
-    assert told[0].startswith("TCP_CONGESTION of descriptor 101 of process 1 was nosuchone and is ")
-    assert told[1:] == [
+        reported = sockets.compare(copy, source)
+    assert reported[0].startswith("TCP_CONGESTION of descriptor 101 of process 1 was nosuchone and is ")
+    assert reported[1:] == [
         "descriptor 103 of process 1 is no socket of the kind tcp",
         "descriptor 108 of process 1 is no socket of the kind udp",
         "IP_RECVERR of descriptor 109 of process 1 cannot be read (Bad file descriptor)",
@@ -301,8 +301,8 @@ def test_only_options_of_the_table_are_set(special: Any, group: Group) -> None:
     with inhabited(group, "copy", _OPEN) as copy:
         with pytest.raises(ValueError, match=r" no |unpack"):
             sockets.carry(copy, source)
-        [told] = surroundings.bring_over(copy, {"sockets": source})
-        assert told.startswith("sockets cannot be compared")
+        [reported] = surroundings.bring_over(copy, {"sockets": source})
+        assert reported.startswith("sockets cannot be compared")
         with pytest.raises(ValueError, match=r" no |unpack"):
             sockets.carry(copy, {"created": {"tcp": {"SO_MARK": 1}}, "special": []})
 
@@ -320,8 +320,8 @@ def test_where_nothing_can_be_borrowed(group: Group, monkeypatch: pytest.MonkeyP
         assert sockets.take(original, None) is None
     with inhabited(group, "copy", _OPEN) as copy:
         sockets.carry(copy, source)
-        told = sockets.compare(copy, source)
-        assert told == ["IP_RECVERR of descriptor 103 of process 1 cannot be read (not here)"]
+        reported = sockets.compare(copy, source)
+        assert reported == ["IP_RECVERR of descriptor 103 of process 1 cannot be read (not here)"]
 
 
 _MANY = "made += [socket.socket(type=kind) for kind in (TCP, UDP) for dummy in range(50)]\n"

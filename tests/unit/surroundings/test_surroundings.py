@@ -96,7 +96,7 @@ def test_what_cannot_be_read_is_no_move(use: Use, of_processes: bool) -> None:
     assert caught.value.code == "surroundings_unreadable"
 
 
-def test_what_differs_is_carried_and_what_is_left_is_told(use: Use) -> None:
+def test_what_differs_is_carried_and_what_is_left_is_reported(use: Use) -> None:
     use(carried := Topic("limits"), Topic("owner", can_be_carried=False), Topic("unknown to the source"))
     assert surroundings.bring_over(SIDE, {"limits": "1", "owner": "2"}) == ["owner is another one"]
     assert carried.copy == "1"

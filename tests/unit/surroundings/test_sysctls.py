@@ -127,12 +127,12 @@ def test_no_other_file_is_written(sides: tuple[Side, Side], monkeypatch: pytest.
     monkeypatch.setattr(surroundings_sysctls, "_read", lambda _name: "before")
     surroundings_sysctls.carry(copy, {"values": {name: "x", "net/core/somaxconn": "1"}, "set": [name]})
     assert written == ["net/core/somaxconn"]
-    told = surroundings_sysctls.compare(copy, {"values": {name: "x"}, "set": [name]})
-    assert told == [f"the sysctl {name!r} cannot be set"]
+    reported = surroundings_sysctls.compare(copy, {"values": {name: "x"}, "set": [name]})
+    assert reported == [f"the sysctl {name!r} cannot be set"]
     assert surroundings_sysctls.for_restore({"values": {name: "x"}, "set": [name]}) == []
 
 
-def test_what_sockets_need_is_told_before_they_are_made(sides: tuple[Side, Side]) -> None:
+def test_what_sockets_need_is_reported_before_they_are_made(sides: tuple[Side, Side]) -> None:
     """Not that of a device: there is none yet. Nothing but the network's: no other namespace is entered there. One line each."""
     source, _copy = sides
     data = surroundings_sysctls.take(source, surroundings_sysctls.look_ahead(source))
@@ -213,10 +213,10 @@ def test_a_device_that_has_what_is_usual_does_not_get_what_others_have(made: str
         namespaces.inside(copy.init, ["net"], lambda: _write_all(lines))
         if made == "after them":
             subprocess.run([*ip, "add", "eth0", "type", "bridge"], check=True)
-        told = surroundings_sysctls.compare(copy, data)
+        reported = surroundings_sysctls.compare(copy, data)
         wrong = [name for name in of_device if _get(copy, f"net/{name}") != _get(source, f"net/{name}")]
         assert wrong
-        assert {f"the sysctl net.{name.replace('/', '.')} is another one" for name in wrong} <= set(told)
+        assert {f"the sysctl net.{name.replace('/', '.')} is another one" for name in wrong} <= set(reported)
         surroundings_sysctls.carry(copy, data)
         assert surroundings_sysctls.compare(copy, data) == []
         assert [_get(copy, f"net/{name}") for name in of_device] == ["0", "0", "1"]
@@ -231,7 +231,7 @@ OFF = "net/ipv6/conf/eth0/disable_ipv6"
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "reported"),
     [
         (OFF, "1", False),
         ("net/ipv6/conf/all/disable_ipv6", "1", False),
@@ -241,10 +241,10 @@ OFF = "net/ipv6/conf/eth0/disable_ipv6"
         ("net/ipv4/conf/eth0/disable_policy", "1", True),
     ],
 )
-def test_a_kernel_without_ipv6_has_it_off(name: str, value: str, told: bool) -> None:
+def test_a_kernel_without_ipv6_has_it_off(name: str, value: str, reported: bool) -> None:
     """One that was booted with ipv6.disable=1 has no file for it. Docker writes the setting for every network without IPv6."""
     found = surroundings_sysctls.differences([name], {name: value}, {})
-    assert found == ([f"the sysctl {name.replace('/', '.')} is another one"] if told else [])
+    assert found == ([f"the sysctl {name.replace('/', '.')} is another one"] if reported else [])
 
 
 def test_a_kernel_with_ipv6_is_asked_for_it() -> None:

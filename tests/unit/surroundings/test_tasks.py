@@ -65,7 +65,7 @@ def test_what_can_be_set_from_outside_is_carried(group: Group) -> None:
     """Of the process, and of one of its threads alone."""
     with inhabited(group, "original", SET) as original, inhabited(group, "copy", PLAIN) as copy:
         source = _sent(tasks.take(original, None))
-        told = tasks.compare(copy, source)
+        reported = tasks.compare(copy, source)
         for part in (
             "process 1: its oom_score_adj was 321 and is 0",
             "process 1: its filter of core dumps was 00000031 and is 00000033",
@@ -77,7 +77,7 @@ def test_what_can_be_set_from_outside_is_carried(group: Group) -> None:
             "thread 2 of process 1: its scheduling was 0 0 7 0 0 0 0 and is 0 0 0 0 0 0 0",
         ):
             if "processors" not in part or os.cpu_count() != 1:
-                assert any(line.startswith(part) for line in told), (part, told)
+                assert any(line.startswith(part) for line in reported), (part, reported)
         tasks.carry(copy, source)
         assert tasks.compare(copy, source) == []
         # As others see it.
@@ -122,14 +122,14 @@ os.read(reading, 1)
 
 
 @pytest.mark.parametrize("name", _OWN_ALONE)
-def test_what_nobody_else_can_set_is_told(group: Group, name: str) -> None:
+def test_what_nobody_else_can_set_is_reported(group: Group, name: str) -> None:
     """Each alone, of a child of the first process."""
     changed, plain = (_CHILD.format(statement=statement) for statement in (_OWN_ALONE[name], "pass"))
     with inhabited(group, "original", changed) as original, inhabited(group, "copy", plain) as copy:
         source = _sent(tasks.take(original, None))
         tasks.carry(copy, source)
-        told = tasks.compare(copy, source)
-        assert [line for line in told if line.startswith(f"process 2: {name} ")], told
+        reported = tasks.compare(copy, source)
+        assert [line for line in reported if line.startswith(f"process 2: {name} ")], reported
 
 
 def test_two_that_are_alike_do_not_differ(group: Group) -> None:
@@ -153,12 +153,12 @@ def test_clocks_that_go_back(group: Group) -> None:
     behind = ["unshare", "--time", "--boottime=-100"]
     with inhabited(group, "original", PLAIN) as original, inhabited(group, "copy", PLAIN, *behind) as copy:
         source = _sent(tasks.take(original, None))
-        told = tasks.compare(copy, source)
-        assert len(told) == 1
-        assert told[0].startswith("the clock CLOCK_BOOTTIME goes back by 99.")
+        reported = tasks.compare(copy, source)
+        assert len(reported) == 1
+        assert reported[0].startswith("the clock CLOCK_BOOTTIME goes back by 99.")
 
 
-def test_processors_that_are_not_here_are_told() -> None:
+def test_processors_that_are_not_here_are_reported() -> None:
     """A program that is tied to the ninth of them."""
     here: dict[str, Any] = {"clocks": {}, "processes": {"1": {"process": {}, "threads": {"1": {"affinity": [8]}}}}}
     there: dict[str, Any] = {"clocks": {}, "processes": {"1": {"process": {}, "threads": {"1": {"affinity": "all"}}}}}
@@ -194,7 +194,7 @@ def test_who_is_tied_to_all_that_are_here_was_tied_to_as_many_elsewhere(
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) == 1, reason="there is one processor")
-def test_the_preflight_is_told_who_is_tied_to_what(group: Group) -> None:
+def test_the_preflight_knows_who_is_tied_to_what(group: Group) -> None:
     first = min(os.sched_getaffinity(0))
     with inhabited(group, "original", _TIED.format(processors=f"{{{first}}}")) as original:
         assert processors.tied(original.group) == [{"program": "tied", "processors": [first]}]
@@ -212,10 +212,10 @@ def test_capabilities_that_the_other_kernel_does_not_know() -> None:
     ]
 
 
-@pytest.mark.parametrize(("told", "value"), [(4, 0), (0, 0), (2 << 13 | 6, 2 << 13 | 6), (3 << 13, 3 << 13)])
-def test_an_io_priority_without_a_class(monkeypatch: pytest.MonkeyPatch, told: int, value: int) -> None:
+@pytest.mark.parametrize(("reported", "value"), [(4, 0), (0, 0), (2 << 13 | 6, 2 << 13 | 6), (3 << 13, 3 << 13)])
+def test_an_io_priority_without_a_class(monkeypatch: pytest.MonkeyPatch, reported: int, value: int) -> None:
     """Linux before 5.15 tells level 4 of it where a task never read nor wrote, and takes no such level."""
-    monkeypatch.setattr(task_traits, "_call", lambda *_arguments: told)
+    monkeypatch.setattr(task_traits, "_call", lambda *_arguments: reported)
     assert task_traits.InputOutputPriority("its I/O priority").get(1) == value
 
 

@@ -103,7 +103,7 @@ def test_what_the_spec_refuses_is_not_of_the_state() -> None:
 
 
 @pytest.mark.parametrize(
-    ("inspect", "told"),
+    ("inspect", "reported"),
     [
         (container(host={"PidMode": "host"}), "process ids of the host (--pid host)"),
         (container(host={"PidMode": "container:x"}), "process ids of another container (--pid container:x)"),
@@ -116,12 +116,12 @@ def test_what_the_spec_refuses_is_not_of_the_state() -> None:
         (mount("image"), "The mount at /y is of the type image,"),
     ],
 )
-def test_the_message_names_the_fact(inspect: dict[str, Any], told: str) -> None:
+def test_the_message_names_the_fact(inspect: dict[str, Any], reported: str) -> None:
     (finding,) = refusals(inspect)
-    assert told in finding.message
+    assert reported in finding.message
 
 
-def test_several_reasons_are_all_told() -> None:
+def test_several_reasons_are_all_reported() -> None:
     inspect = container(host={"AutoRemove": True, "PidMode": "host"}, Platform="windows")
     assert codes(refusals(inspect)) == ["pid_mode", "auto_remove", "not_linux"]
 

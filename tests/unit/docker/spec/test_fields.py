@@ -333,7 +333,7 @@ def test_every_row_says_why() -> None:
         ("Endpoint.GwPriority", "1.47"),
     ],
 )
-def test_what_the_api_cannot_say_is_named(path: str, api: str) -> None:
+def test_what_the_api_cannot_express_is_named(path: str, api: str) -> None:
     case = next(case for case in CASES if case.path == path)
     spec = create(case.container(), api)
     assert case.sent_by(spec) == ABSENT
@@ -353,7 +353,7 @@ def test_what_the_api_cannot_say_is_named(path: str, api: str) -> None:
         ("Endpoint.GwPriority", "1.48"),
     ],
 )
-def test_what_the_api_can_just_say_is_sent(path: str, api: str) -> None:
+def test_what_the_api_can_only_just_express_is_sent(path: str, api: str) -> None:
     case = next(case for case in CASES if case.path == path)
     spec = create(case.container(), api)
     assert case.sent_by(spec) == case.value
@@ -430,7 +430,7 @@ def test_container_wide_mac_address_below_1_44() -> None:
     assert "MacAddress" not in body["NetworkingConfig"]["EndpointsConfig"]["bridge"]
 
 
-def test_console_size_is_not_worth_a_word() -> None:
+def test_console_size_is_not_worth_a_message() -> None:
     spec = create(container(host={"ConsoleSize": [40, 120]}), "1.41")
     assert spec["body"]["HostConfig"]["ConsoleSize"] == [0, 0]
     assert spec["unsupported_fields"] == spec["changes"] == []
@@ -463,5 +463,5 @@ def test_masked_paths_keep_null_and_empty_apart(paths: Any) -> None:
     assert host["ReadonlyPaths"] == paths
 
 
-def test_nothing_changed_is_not_told_as_a_change() -> None:
+def test_nothing_changed_is_not_reported_as_a_change() -> None:
     assert create(container())["changes"] == []

@@ -93,7 +93,7 @@ def test_nobody_waits_for_what_nobody_asks_about(
     assert how == {"id": container()["Id"], "sizes": False, "lasting": False, "patient": patient}
 
 
-def test_what_stands_in_the_way_is_told_all_at_once(looked: Looked) -> None:
+def test_what_stands_in_the_way_is_reported_all_at_once(looked: Looked) -> None:
     inspect = container(host={"AutoRemove": True, "PidMode": "host"})
     looked.facts = {"inspect": inspect}
     found = examine.examine(ENGINE, inspect)

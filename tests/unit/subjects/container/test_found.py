@@ -73,9 +73,7 @@ def test_what_a_session_notes_of_it(tmp_path: Path) -> None:
     assert caught.value.code == "bind_mount_unknown"
 
 
-def test_what_the_destination_is_told(
-    tmp_path: Path, make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_destination_gets(tmp_path: Path, make_session: MakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(facts_of_container, "checkpoint_bytes", lambda _inspect: 77)
     found = _found(tmp_path)
     facts = found.facts({**PARAMS, "bind_mounts": [str(tmp_path)]})
@@ -84,12 +82,16 @@ def test_what_the_destination_is_told(
     outbox = Path(session.memory_path("outbox"))
     outbox.mkdir()
     found.describe(session)
-    told = json.loads((outbox / "spec.json").read_text())
-    assert told["inspect"]["Id"] == CONTAINER
-    [mount] = told["volumes"]
+    reported = json.loads((outbox / "spec.json").read_text())
+    assert reported["inspect"]["Id"] == CONTAINER
+    [mount] = reported["volumes"]
     assert (mount["path"], mount["travels"]) == (str(tmp_path), True)
-    assert told["networks"] == [{"Name": "bridge", "Driver": "bridge"}]
-    assert (told["ancestry"], told["memory_bytes"], told["ignore_rules"]) == (["b" * 64], 77, ["host_network"])
+    assert reported["networks"] == [{"Name": "bridge", "Driver": "bridge"}]
+    assert (reported["ancestry"], reported["memory_bytes"], reported["ignore_rules"]) == (
+        ["b" * 64],
+        77,
+        ["host_network"],
+    )
 
 
 def test_it_is_examined_as_it_was_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,7 @@ class Engine(AnyEngine):
         self.copy: dict[str, Any] | None = None
         self.gone = False
 
-    def _told(self) -> dict[str, Any]:
+    def _reported(self) -> dict[str, Any]:
         running = self.group is not None and self.group.populated
         state = {"Status": "running" if running else "exited", "Running": running, "Paused": False, "Pid": self._init}
         graph = {"Name": "overlay2", "Data": {"UpperDir": str(self.upper)}}
@@ -86,7 +86,7 @@ class Engine(AnyEngine):
         self.asked += 1
         if self.copy is not None and name in (OTHER_CONTAINER, self.copy["Name"].lstrip("/")):
             return self.copy
-        return self._told() if self.group is not None and name in (CONTAINER, self.name) and not self.gone else None
+        return self._reported() if self.group is not None and name in (CONTAINER, self.name) and not self.gone else None
 
     def inspect(self, name: str) -> dict[str, Any]:
         found = self.find(name)
@@ -280,12 +280,12 @@ def test_the_source_asks_four_times(engine: Engine, tmp_path: Path) -> None:
         with counted.step(name):
             steps.run(name, session, params)
     with counted.step("handed_over"):
-        told = steps.run("handed_over", session, {})
+        reported = steps.run("handed_over", session, {})
     with counted.step("committed"):
         # What a module finds that comes late.
         steps.run("committed", session, {"wait": 1})
     assert session.phase == "closed"
-    assert set(told) >= {"gap", "connections", "criu", "checkpoint_bytes"}
+    assert set(reported) >= {"gap", "connections", "criu", "checkpoint_bytes"}
     # Opened: is it there, and may it be moved? Before the freeze: which process is its first now, and how is it connected? At the
     # freeze: what has changed that keeps it here? At the end: has the engine noticed that it is stopped?
     assert counted.asked == {"opened": 1, "connected": 0, "content_sent": 1, "handed_over": 2, "committed": 0}

@@ -62,9 +62,9 @@ def test_one_is_found_by_its_name_and_its_id(engine: Engine) -> None:
         assert found is not None
         assert (found.id, found.name) == (CONTAINER, "web")
     assert kind.find("wep") is None
-    told = kind.unknown("wep")
-    assert told.code == "container_not_found"
-    assert "Did you mean web?" in told.message
+    reported = kind.unknown("wep")
+    assert reported.code == "container_not_found"
+    assert "Did you mean web?" in reported.message
 
 
 def test_the_destination_s_half_notes_what_it_is_about(engine: Engine) -> None:
@@ -86,16 +86,16 @@ def test_its_image_is_sent_by_its_tags_where_it_has_any(
     session = make_session(engine="runtime")
     Path(session.memory_path("outbox")).mkdir()
     durable.write_json(session.memory_path("outbox", "spec.json"), {"image": {"id": "sha256:5", "tags": tags}})
-    said: list[tuple[str, bytes]] = []
+    printed: list[tuple[str, bytes]] = []
 
     def stream(_self: Channel, command: str, chunks: Iterable[bytes]) -> tuple[dict[str, Any], int]:
-        said.append((command, b"".join(chunks)))
-        return {}, len(said[0][1])
+        printed.append((command, b"".join(chunks)))
+        return {}, len(printed[0][1])
 
     monkeypatch.setattr(Channel, "__init__", lambda _self, _session: None)
     monkeypatch.setattr(Channel, "stream", stream)
-    told = steps.run("image_sent", session, {})
-    assert (told["changed"], told["bytes"], said) == (True, 8, [("image-load", b"an image")])
+    reported = steps.run("image_sent", session, {})
+    assert (reported["changed"], reported["bytes"], printed) == (True, 8, [("image-load", b"an image")])
     assert engine.exported == exported
 
 

@@ -274,7 +274,7 @@ def test_a_directory_of_another_container_below_one_that_was_made_stays(
 
 @pytest.mark.parametrize("state", ["running", "created", "exited"])
 @pytest.mark.parametrize("mounted", ["srv/shop/db", "srv/shop/db/sub", "srv/shop", "link/shop/db"])
-def test_what_another_container_mounts_stays_and_is_told(
+def test_what_another_container_mounts_stays_and_is_reported(
     mounted: str, state: str, incoming: Callable[..., Session], host: Host, srv: Path
 ) -> None:
     """A person has restored a backup there and has made a container on it, whether it runs or not."""
@@ -282,8 +282,8 @@ def test_what_another_container_mounts_stays_and_is_told(
     live = _live(srv / "shop" / "db")
     (host.root / "link").symlink_to("srv")
     host.has("web", host.root / mounted, state=state)
-    [told] = _refuse(session, host)
-    assert told == f"{srv}/shop/db was left as it is: container(s) of this host mount it (web)."
+    [reported] = _refuse(session, host)
+    assert reported == f"{srv}/shop/db was left as it is: container(s) of this host mount it (web)."
     assert live.read_text() == "live"
 
 
@@ -316,8 +316,8 @@ def test_an_empty_place_that_another_container_uses_is_not_emptied(
     session = incoming(_bind(srv / "web"))
     live = _live(srv / "web")
     host.has("web", srv / "web")
-    [told] = _refuse(session, host)
-    assert told.startswith(f"{srv}/web was left as it is: container(s) of this host mount it (web)")
+    [reported] = _refuse(session, host)
+    assert reported.startswith(f"{srv}/web was left as it is: container(s) of this host mount it (web)")
     assert live.exists()
 
 
@@ -346,8 +346,8 @@ def test_a_volume_that_is_somebody_s_stays(why: str, incoming: Callable[..., Ses
     else:
         shutil.rmtree(place.parent)
     live = _live(place)
-    [told] = _refuse(session, host)
-    assert told.startswith("Volume data was left as it is")
+    [reported] = _refuse(session, host)
+    assert reported.startswith("Volume data was left as it is")
     assert live.exists()
 
 
@@ -375,8 +375,8 @@ def test_a_directory_that_was_made_anew_stays(incoming: Callable[..., Session], 
     for place in (srv / "db", srv / "empty"):
         place.rmdir()
         _live(place)
-    told = _refuse(session, host)
-    assert [one.partition(" was left as it is: it is not the one")[0] for one in told] == [
+    reported = _refuse(session, host)
+    assert [one.partition(" was left as it is: it is not the one")[0] for one in reported] == [
         f"{srv}/empty",
         f"{srv}/db",
     ]
@@ -384,7 +384,7 @@ def test_a_directory_that_was_made_anew_stays(incoming: Callable[..., Session], 
     assert (srv / "empty" / "live").exists()
 
 
-def test_numbers_that_are_used_again_are_told_apart(disk: Path) -> None:
+def test_numbers_that_are_used_again_are_distinguished(disk: Path) -> None:
     """If this fails where the test of the move above does not, the disk of this machine tells no generations."""
     place = disk / "place"
     place.mkdir()
@@ -409,8 +409,8 @@ def test_a_directory_that_another_session_made_at_the_same_moment_is_not_ours(sr
     made = made_places.make_directories(noted)
     assert made == {}
     others: Any = None
-    [told] = made_places.remove_directories(noted, made, others)
-    assert "somebody else's" in told
+    [reported] = made_places.remove_directories(noted, made, others)
+    assert "somebody else's" in reported
     assert live.exists()
 
 
@@ -474,8 +474,8 @@ def test_what_is_mounted_in_a_place_is_not_looked_into(
     def work() -> None:
         (directory / "disk").mkdir()
         subprocess.run(["mount", "--bind", srv / "backup", directory / "disk"], check=True)
-        [told] = _refuse(session, host)
-        assert "something is mounted in it" in told
+        [reported] = _refuse(session, host)
+        assert "something is mounted in it" in reported
         assert (directory / "disk" / "live").exists()
 
     _in_own_mounts(work)
@@ -534,12 +534,12 @@ def test_the_record_of_what_was_left_stays_for_people(
         assert os.path.exists(session.directory) is left
     if left:
         assert not session_stories.is_unknown_to_source(session), "nobody has to hear it any more"
-        told = session_stories.story(session)
-        assert told.startswith("refused here; the container stayed on beta. ")
-        assert "mount it (web)" in told
+        reported = session_stories.story(session)
+        assert reported.startswith("refused here; the container stayed on beta. ")
+        assert "mount it (web)" in reported
 
 
-def test_a_record_that_was_kept_for_a_source_stays_for_people_when_it_has_heard(
+def test_a_record_that_was_kept_for_a_source_stays_for_people_when_it_knows(
     incoming: Callable[..., Session], host: Host, srv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watchdog, "disarm", lambda _session: None)

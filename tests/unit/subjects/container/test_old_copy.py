@@ -71,18 +71,18 @@ def _moved(session: Session) -> str:
     return f"web-moved-{session.id}"
 
 
-def _flushes(monkeypatch: pytest.MonkeyPatch, told: list[str]) -> None:
+def _flushes(monkeypatch: pytest.MonkeyPatch, reported: list[str]) -> None:
     """Note what is flushed, among what the engine is asked."""
     file, directory = durable.sync_file, durable.sync_directory
 
     def sync_file(path: str) -> None:
         file(path)
-        told.append(f"flush {os.path.basename(path)}")
+        reported.append(f"flush {os.path.basename(path)}")
 
     def sync_directory(path: str) -> None:
         directory(path)
         if os.path.basename(os.path.dirname(path)) == "containers":
-            told.append("flush directory")
+            reported.append("flush directory")
 
     monkeypatch.setattr(durable, "sync_file", sync_file)
     monkeypatch.setattr(durable, "sync_directory", sync_directory)
@@ -294,7 +294,7 @@ USES = {
 
 
 def _old(session: Session, docker: Path, use: str) -> OneContainer:
-    name, runs, _told = USES[use]
+    name, runs, _reported = USES[use]
     return OneContainer(docker, CONTAINER, name=name or _moved(session), running=lambda: runs)
 
 
@@ -320,12 +320,12 @@ def test_a_cleanup_removes_what_is_stopped_and_bears_its_moved_name(
     prune: Any = old_records.prune
     for name, value in host_roots.items():
         monkeypatch.setitem(prune.__kwdefaults__, name, value)
-    told = USES[use][2]
-    if told:
+    reported = USES[use][2]
+    if reported:
         with pytest.raises(MigrationError) as caught:
             recovery.clean(session=None, name=None, check_mode=check_mode)
         assert caught.value.code == "old_copy_in_use"
-        assert told in caught.value.message
+        assert reported in caught.value.message
         assert f"name it {_moved(session)} again" in caught.value.message
         assert engine.removed == []
     else:

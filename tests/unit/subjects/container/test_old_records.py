@@ -121,7 +121,7 @@ def test_the_newest_record_of_data_that_a_container_has_left_stays(
     assert _left(roots) == []
 
 
-def test_a_copy_on_a_lost_host_is_told_for_good(make_session: MakeSession, roots: dict[str, str]) -> None:
+def test_a_copy_on_a_lost_host_is_reported_for_good(make_session: MakeSession, roots: dict[str, str]) -> None:
     session = bring_to(make_session(), "sent")
     session.enter("aborted", destination_lost=True)
     session.close(keep=True)
@@ -157,7 +157,7 @@ def test_a_cleanup_prunes(closed: Closed, host_roots: dict[str, str], monkeypatc
     for name, value in host_roots.items():
         monkeypatch.setitem(prune.__kwdefaults__, name, value)
     old, young = closed(SOURCE, "committed", days=31), closed(SOURCE, "committed", days=1)
-    told = recovery.clean(session=None, name=None, check_mode=True)
-    assert {one["session"] for one in told["sessions"]} == {old.id, young.id}
-    told = recovery.clean(session=None, name=None, check_mode=False)
-    assert [one["session"] for one in told["sessions"]] == [young.id]
+    reported = recovery.clean(session=None, name=None, check_mode=True)
+    assert {one["session"] for one in reported["sessions"]} == {old.id, young.id}
+    reported = recovery.clean(session=None, name=None, check_mode=False)
+    assert [one["session"] for one in reported["sessions"]] == [young.id]

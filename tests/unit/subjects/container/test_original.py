@@ -64,7 +64,7 @@ def test_what_is_not_decided_goes_on(frozen: Session, group: Group) -> None:
     source.abort_alone(moved.original(frozen), 1)
 
 
-def test_what_is_handed_over_waits_for_the_word(frozen: Session, group: Group) -> None:
+def test_what_is_handed_over_waits_for_the_decision(frozen: Session, group: Group) -> None:
     assert frozen.decide(GO_SENT) == GO_SENT
     with pytest.raises(MigrationError):
         source.abort_alone(moved.original(frozen), 0)
@@ -192,10 +192,10 @@ def test_one_that_waits_for_a_disk_is_not_frozen_when_the_disk_answers(
                     (Path(group.path) / "cgroup.freeze").write_text("1")
                 try:
                     source.abort(moved.original(running, Pausing(paused=paused)))
-                    told = ""
+                    reported = ""
                 except MigrationError as exc:
-                    told = exc.code
-                seen: list[object] = [told, group.freeze_requested]
+                    reported = exc.code
+                seen: list[object] = [reported, group.freeze_requested]
             finally:
                 subprocess.run(["fsfreeze", "--unfreeze", str(place)], check=True)
                 if sys.exc_info()[0] is not None:

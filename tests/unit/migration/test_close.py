@@ -60,7 +60,7 @@ def disarmed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
 
 
 @pytest.mark.parametrize("role", [SOURCE, DESTINATION])
-def test_who_reads_a_word_has_it_on_the_disk_whoever_wrote_it(
+def test_who_reads_a_decision_has_it_on_the_disk_whoever_wrote_it(
     role: str, make_session: MakeSession, roots: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """link() shows it to all processes before the one that decided has flushed it."""
@@ -84,7 +84,9 @@ def test_who_reads_a_word_has_it_on_the_disk_whoever_wrote_it(
     assert flushed == [directory], "once is enough"
 
 
-def test_a_word_that_is_not_written_costs_nothing(make_session: MakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decision_that_is_not_written_costs_nothing(
+    make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
     session = make_session()
     monkeypatch.setattr(os, "fsync", lambda _fd: pytest.fail("nothing is to be flushed"))
     assert session.decision is None
@@ -187,7 +189,7 @@ def refused(make_session: MakeSession, host_roots: dict[str, str], monkeypatch: 
     return session
 
 
-def test_a_refusal_stays_until_the_source_has_heard_it(refused: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_stays_until_the_source_knows_it(refused: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     assert destination.settle(moved.copy(refused)) == REFUSED
     assert refused.ended
     assert session_stories.story(refused).endswith("which may not know that yet (recover.yml, for both hosts)")
@@ -225,7 +227,7 @@ def test_a_person_who_names_it_can_remove_it(refused: Session, monkeypatch: pyte
 
 
 @pytest.mark.usefixtures("host_roots")
-def test_that_a_copy_of_a_lost_host_has_to_be_removed_is_told_until_a_person_names_it(
+def test_that_a_copy_of_a_lost_host_has_to_be_removed_is_reported_until_a_person_names_it(
     make_session: MakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = make_session(engine="runtime")
@@ -241,7 +243,7 @@ def test_that_a_copy_of_a_lost_host_has_to_be_removed_is_told_until_a_person_nam
     assert not os.path.exists(session.directory)
 
 
-def test_one_that_has_been_heard_or_was_never_waited_for_goes_at_once(
+def test_one_that_is_known_to_the_source_or_was_never_waited_for_goes_at_once(
     refused: Session, make_session: MakeSession
 ) -> None:
     assert destination.settle(moved.copy(refused), source_knows=True) == REFUSED
@@ -260,10 +262,10 @@ def test_a_decision_is_carried_without_the_time_that_carrying_takes(make_session
     bring_to(session, "starting")
     session.decide(RUN)
     session.enter("run", container_id=OTHER_CONTAINER, running_since=1.0)
-    told = {"session": session.id, "decision": RUN, "container_id": OTHER_CONTAINER}
-    assert recovery.decide(session.id) == told
+    reported = {"session": session.id, "decision": RUN, "container_id": OTHER_CONTAINER}
+    assert recovery.decide(session.id) == reported
     session.close(keep=True)
-    assert recovery.decide(session.id) == told
+    assert recovery.decide(session.id) == reported
     with pytest.raises(MigrationError) as caught:
         recovery.decide(make_session(SOURCE).id)
     assert caught.value.code == "not_a_destination"

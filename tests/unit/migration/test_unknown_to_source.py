@@ -98,7 +98,7 @@ def test_it_is_looked_at_when_its_key_has_ended(half: Half, monkeypatch: pytest.
     assert 90 < half.session.lease_left < 102
 
 
-def test_after_the_life_of_its_key_nobody_comes_in_and_nothing_looks_and_the_word_stays(
+def test_after_the_life_of_its_key_nobody_comes_in_and_nothing_looks_and_the_decision_stays(
     half: Half, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     word = half.session.decision
@@ -111,7 +111,7 @@ def test_after_the_life_of_its_key_nobody_comes_in_and_nothing_looks_and_the_wor
     assert sorted(os.listdir(half.session.directory)) == ["decision", "journal", "session.json"]
 
 
-def test_when_it_is_heard_a_refusal_leaves_nothing_and_what_runs_leaves_its_record(half: Half) -> None:
+def test_when_the_source_knows_a_refusal_leaves_nothing_and_what_runs_leaves_its_record(half: Half) -> None:
     half.settle(source_knows=True)
     assert not half.may_come_in
     assert not half.is_watched
