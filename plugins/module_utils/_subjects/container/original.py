@@ -380,6 +380,8 @@ class Original(ByEngine):
             # A CRIU that was killed has not got to that.
             network_lock.lift(self._pid)
         removed_names.take_back(session)
-        # A SIGCONT takes back a SIGSTOP only as long as that has not been delivered.
-        self._group.take_back_stops(session.data("dumped").get("held", []))
+        # A SIGCONT takes back a SIGSTOP only as long as that has not been delivered. Once: a process of a container that goes on
+        # already may have been stopped by its user since.
+        if not self._went_on_alone:
+            self._group.take_back_stops(session.data("dumped").get("held", []))
         connections.reopen(self._plan)

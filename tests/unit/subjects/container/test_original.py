@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -108,6 +110,29 @@ def test_a_step_that_fails_waits_no_longer_for_it(frozen: Session, group: Group)
         source.settle(one)
     assert not group.frozen
     assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("hanging", [True], indirect=True, ids=["answers nothing about a container"])
+@pytest.mark.usefixtures("hanging")
+def test_what_a_user_stops_afterwards_stays_stopped(frozen: Session, group: Group, init: int) -> None:
+    """The watchdog looks every few seconds until the engine answers. The stops of the dump were taken back by its first look."""
+    frozen.enter("dumped", held=TaskGroup(group.path).queue_stops(), bytes=0)
+    one = original.Original(frozen)
+
+    def look() -> None:
+        with pytest.raises(MigrationError, match="The processes of the container go on all the same"):
+            source.settle(one)
+
+    look()
+    wait_for(lambda: not group.frozen and not _is_stopped(init), "it goes on")
+    os.kill(init, signal.SIGSTOP)
+    wait_for(lambda: _is_stopped(init), "its user has stopped it")
+    look()
+    assert _is_stopped(init)
+
+
+def _is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 class Refusing(moved.AnyEngine):
