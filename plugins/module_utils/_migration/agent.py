@@ -78,10 +78,10 @@ def _settle(session: Session) -> str | None:
         kind = by_kind.of(session)
         if session.role == phases.SOURCE:
             original = kind.original(session)
-            source.reach(original, _ASK_SECONDS)
+            source.reach(original, source.KEEPER_SECONDS)
             return source.settle(original, timeout=_ASK_SECONDS)
         copy = kind.copy(session)
-        copy.reach(_ASK_SECONDS)
+        copy.reach(source.KEEPER_SECONDS)
         return destination.settle(copy)
 
 
