@@ -209,7 +209,7 @@ SCENES: dict[str, Scene] = {
             "volume_differs": "volume preflight-options of another kind",
             "bind_mount_missing": "/srv/preflight-here",
             "bind_mount_unknown": "/srv/nowhere",
-            "bind_mount_refused": "/home",
+            "bind_mount_refused": "would be written into /home of the destination",
             "device_missing": "/dev/preflight",
             "init_missing": "no docker-init",
         },
@@ -219,11 +219,18 @@ SCENES: dict[str, Scene] = {
             *("--network", "preflight-parent", "--network", "preflight-over"),
             *("--publish", "9480:80", "--publish", "9482:82", "--publish", "{source}:9481:81"),
             *("--volume", "preflight-foreign:/v1", "--volume", "preflight-used:/v2"),
-            *("--volume", "preflight-options:/v3", "--volume", "/srv/preflight-here:/b", "--volume", "/home:/h:ro"),
+            *(
+                "--volume",
+                "preflight-options:/v3",
+                "--volume",
+                "/srv/preflight-here:/b",
+                "--volume",
+                "/srv/preflight-link:/h:ro",
+            ),
             *("--init", "--device", "/dev/preflight"),
         ),
         before=(
-            "ip link add pfbr0 type bridge; mknod /dev/preflight c 1 3; mkdir -p /srv/preflight-here;"
+            "ip link add pfbr0 type bridge; mknod /dev/preflight c 1 3; mkdir -p /srv/preflight-here /srv/preflight-link;"
             "docker network create --subnet 198.18.92.0/24 preflight-same;"
             "docker network create --subnet 198.18.93.0/24 preflight-kind;"
             "docker network create --driver macvlan --opt parent=pfbr0 --subnet 198.18.94.0/24 preflight-parent;"
@@ -241,13 +248,14 @@ SCENES: dict[str, Scene] = {
             "docker volume create preflight-foreign; touch /var/lib/docker/volumes/preflight-foreign/_data/theirs;"
             f"docker run -d --name preflight-user --volume preflight-used:/v2 {IMAGE};"
             "docker volume create --opt type=tmpfs --opt device=tmpfs preflight-options;"
-            "mv /usr/bin/docker-init /usr/bin/docker-init.away"
+            "ln -s /home /srv/preflight-link; mv /usr/bin/docker-init /usr/bin/docker-init.away"
         ),
-        undo="ip link del pfbr0; rm -rf /dev/preflight /srv/preflight-here",
+        undo="ip link del pfbr0; rm -rf /dev/preflight /srv/preflight-here /srv/preflight-link",
         undo_there=(
-            "systemctl stop preflight-port; ip link del pfbr1; mv /usr/bin/docker-init.away /usr/bin/docker-init"
+            "rm /srv/preflight-link; systemctl stop preflight-port; ip link del pfbr1;"
+            "mv /usr/bin/docker-init.away /usr/bin/docker-init"
         ),
-        options='{"migrate_bind_mounts": ["/srv/nowhere", "/home"]}',
+        options='{"migrate_bind_mounts": ["/srv/nowhere", "/srv/preflight-link"]}',
         moved=True,
     ),
     "hosts": Scene(

@@ -144,6 +144,7 @@ def place(**more: Any) -> Facts:
         "is_file": False,
         "has_content": False,
         "leads_to": "",
+        "host_directory": "",
         "used_by": [],
     }
     return {**found, **more}

@@ -946,6 +946,18 @@ TABLE: list[Row] = [
     Row("bind_mount_missing", with_bind(place(exists=False)), "/srv/data", "does not exist"),
     Row("bind_mount_missing", with_bind(place(exists=False), travels=True)),
     Row("bind_mount_refused", with_bind(place(), path="/etc", travels=True), "/etc"),
+    Row(
+        "bind_mount_refused",
+        with_bind(place(leads_to="/etc", host_directory="/etc"), travels=True),
+        "written into /etc of the destination",
+    ),
+    Row(
+        "bind_mount_refused",
+        with_bind(file_place(has_content=False, host_directory="/etc"), travels=True, form="file"),
+        "written into /etc of the destination",
+    ),
+    # What does not travel is written to by the container alone, as on the source.
+    Row("bind_mount_refused", with_bind(place(host_directory="/etc")), also=("bind_mount_stays",)),
     Row("bind_mount_refused", with_bind(place(is_directory=False), travels=True), "something else on the destination"),
     Row("bind_mount_refused", with_bind(place(is_directory=False, exists=False), travels=True)),
     # Single files travel too; what is no file has no content to move.

@@ -20,8 +20,9 @@ import typing as t
 from ..._base import durable
 from ..._docker import host_files, mount_users, old_copy_names
 from ..._docker import images as docker_images
+from ..._docker import volumes as docker_volumes
 from ..._docker.socket import Asks
-from ..._host import filesystems, process_resources
+from ..._host import filesystems, process_resources, system_directories
 from ..._network import sockets as network_sockets
 from ..._session import lineage
 from ..._session import session as sessions
@@ -100,6 +101,7 @@ def binds(asks: Asks, entries: t.Iterable[Wanted], own_data: t.Container[str], o
                 "is_file": os.path.isfile(path),
                 "has_content": has_content(path) and path not in own_data,
                 "leads_to": os.path.realpath(path) if os.path.islink(path) else "",
+                "host_directory": system_directories.written_to(path, is_file=entry.get("form") == docker_volumes.FILE),
                 "reaches_shared": filesystems.reaches_shared(path),
                 "used_by": mount_users.overwritten(uses or [], path, own=path in own_data) if travels else [],
             }
