@@ -690,6 +690,13 @@ TABLE: list[Row] = [
     Row("descriptors_unsupported", held(aio=["mysqld"])),
     Row("descriptors_unsupported", held(pipe_packets=["sudo"]), "packet mode", "sudo"),
     Row("personality", held(personality=["gdb"]), "gdb"),
+    Row("semaphore_undo", held(semaphore_undo=["apache2"]), "(SEM_UNDO): apache2."),
+    Row("semaphore_undo", held(semaphore_undo_perhaps=["java"]), "these programs have threads: java."),
+    Row("semaphore_undo", held()),
+    Row("memory_locked", held(locked_memory=["vault"]), "All memory of these programs is locked: vault."),
+    Row("memory_locked", held()),
+    Row("memory_merged", held(merged_memory=["qemu"]), "(KSM): qemu."),
+    Row("memory_merged", held()),
     Row("kernel_keys", of("processes", "keys", to=3), "3 key(s)"),
     Row("kernel_keys", of("processes", "keys", to=0)),
     Row(
