@@ -213,6 +213,7 @@ SCENES: dict[str, Scene] = {
             "bind_mount_unknown": "/srv/nowhere",
             "bind_mount_refused": "would be written into /home of the destination",
             "device_missing": "/dev/preflight",
+            "device_differs": "/dev/other is c 120:7 in the container; on the destination /dev/preflight-other is c 120:8.",
             "init_missing": "no docker-init",
         },
         warnings={"neighbours_stay": "network preflight-same stay behind: preflight-neighbour."},
@@ -229,10 +230,11 @@ SCENES: dict[str, Scene] = {
                 "--volume",
                 "/srv/preflight-link:/h:ro",
             ),
-            *("--init", "--device", "/dev/preflight"),
+            *("--init", "--device", "/dev/preflight", "--device", "/dev/preflight-other:/dev/other"),
         ),
         before=(
-            "ip link add pfbr0 type bridge; mknod /dev/preflight c 1 3; mkdir -p /srv/preflight-here /srv/preflight-link;"
+            "ip link add pfbr0 type bridge; mknod /dev/preflight c 1 3; mknod /dev/preflight-other c 120 7;"
+            "mkdir -p /srv/preflight-here /srv/preflight-link;"
             "docker network create --subnet 198.18.92.0/24 preflight-same;"
             "docker network create --subnet 198.18.93.0/24 preflight-kind;"
             "docker network create --driver macvlan --opt parent=pfbr0 --subnet 198.18.94.0/24 preflight-parent;"
@@ -250,11 +252,12 @@ SCENES: dict[str, Scene] = {
             "docker volume create preflight-foreign; touch /var/lib/docker/volumes/preflight-foreign/_data/theirs;"
             f"docker run -d --name preflight-user --volume preflight-used:/v2 {IMAGE};"
             "docker volume create --opt type=tmpfs --opt device=tmpfs preflight-options;"
-            "ln -s /home /srv/preflight-link; mv /usr/bin/docker-init /usr/bin/docker-init.away"
+            "ln -s /home /srv/preflight-link; mknod /dev/preflight-other c 120 8;"
+            "mv /usr/bin/docker-init /usr/bin/docker-init.away"
         ),
-        undo="ip link del pfbr0; rm -rf /dev/preflight /srv/preflight-here /srv/preflight-link",
+        undo="ip link del pfbr0; rm -rf /dev/preflight /dev/preflight-other /srv/preflight-here /srv/preflight-link",
         undo_there=(
-            "rm /srv/preflight-link; systemctl stop preflight-port; ip link del pfbr1;"
+            "rm -f /srv/preflight-link /dev/preflight-other; systemctl stop preflight-port; ip link del pfbr1;"
             "mv /usr/bin/docker-init.away /usr/bin/docker-init"
         ),
         options='{"migrate_bind_mounts": ["/srv/nowhere", "/srv/preflight-link"]}',

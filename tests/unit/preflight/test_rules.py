@@ -24,7 +24,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.findin
 )
 from tests.unit.docker.spec.samples import ID
 from tests.unit.preflight import samples
-from tests.unit.preflight.samples import Facts, bind, file_place, network, place, volume
+from tests.unit.preflight.samples import Facts, bind, file_place, network, other_device, place, volume
 
 Change = Callable[[Facts], object]
 
@@ -1043,6 +1043,28 @@ TABLE: list[Row] = [
     Row("init_differs", all_of(created(Init=True), on("destination", "docker", "init_bytes", to=None))),
     Row("masked_path_missing", there("missing_places", to=["/proc/asound"]), "/proc/asound"),
     Row("device_missing", there("missing_devices", to=["/dev/fuse"]), "/dev/fuse"),
+    Row(
+        "device_differs",
+        there("other_devices", to=[other_device()]),
+        "/dev/dsp is c 240:0 in the container; on the destination /dev/snd/dsp is c 241:0, and c 240:0 is rtc.",
+    ),
+    # Nobody has named it, and it is a disk all the same.
+    Row(
+        "device_differs",
+        there("other_devices", to=[other_device(given=False, numbers="b 259:5", here="", owner="nvme1n1p2")]),
+        "/dev/dsp is b 259:5 in the container; on the destination there is no /dev/snd/dsp, and b 259:5 is nvme1n1p2.",
+    ),
+    Row("device_differs", there("other_devices", to=[other_device(owner="")] * 6), "is c 241:0; and 2 more."),
+    Row(
+        "device_nodes_differ",
+        there("other_devices", to=[other_device(given=False)]),
+        "has all devices of its host",
+        "/dev/dsp is c 240:0",
+    ),
+    Row("device_differs", there("other_devices", to=[])),
+    Row("device_nodes_differ", there("other_devices", to=[])),
+    # Facts of another version.
+    Row("device_differs", lambda case: case["destination"]["for_container"].pop("other_devices")),
     Row(
         "apparmor_profile_missing",
         all_of(inspect(AppArmorProfile="own"), there("apparmor_profiles", to=["docker-default"])),

@@ -27,6 +27,7 @@ from ..._network import sockets as network_sockets
 from ..._session import lineage
 from ..._session import session as sessions
 from . import container as facts_of_container
+from . import device_nodes
 
 Facts = dict[str, t.Any]
 Wanted = t.Mapping[str, t.Any]
@@ -289,6 +290,8 @@ def gather(asks: Asks, wanted: Wanted) -> Facts:
             path for path in (wanted.get("kernel_mounts") or {}).get("masked", []) if not os.path.lexists(path)
         ],
         "missing_devices": [path for path in devices if not os.path.exists(path)],
+        # The spec that an open session has sent does not tell of them: it was the preflight that asked.
+        "other_devices": device_nodes.differing(wanted.get("device_nodes") or ()),
         "init": init,
         "init_leads_to": os.path.realpath(init) if init and os.path.islink(init) else "",
         "apparmor_profiles": _profiles(),
