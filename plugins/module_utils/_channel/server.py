@@ -52,6 +52,9 @@ _IDENTITIES = "identities.json"
 # A name and no path: what it stands for is what the session has prepared under it, see :func:`set_targets`.
 _TARGET = re.compile(r"[a-z]+(/[a-zA-Z0-9][a-zA-Z0-9_.-]*)?/?")
 
+# By sudoers(5).
+_SUDO_ALIAS = re.compile(r"[A-Z][A-Z0-9_]*")
+
 #: what a conversation leaves to be done
 Afterwards = t.Callable[[], None]
 
@@ -116,12 +119,14 @@ def _let_become_root(session: Session, user: str, command: str, runner: Runner) 
     :raises MigrationError: ``channel_failed``.
     """
     draft = session.path("sudoers")
+    # Without quotes sudo takes a name in capitals for one that another file has given a group of accounts, and ALL for everybody.
+    name = f'"{user}"' if _SUDO_ALIAS.fullmatch(user) else user
     expires = time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() + KEY_LIFE_SECONDS))
     output = ""
     try:
         # A sudo that does not know an end (before 1.8.20, sudo-rs) takes the whole file for broken.
         for end in (f"NOTAFTER={expires} ", ""):
-            rule = f"Defaults:{user} !requiretty\n{user} ALL=(root) {end}NOPASSWD: {command} *\n".encode()
+            rule = f"Defaults:{name} !requiretty\n{name} ALL=(root) {end}NOPASSWD: {command} *\n".encode()
             durable.write(draft, rule, 0o440)
             done = runner(["visudo", "-c", "-q", "-f", draft])
             if done.rc == 0:

@@ -19,7 +19,7 @@ import stat
 import time
 import typing as t
 
-from . import locked_memory, named_pipes, process_sockets, semaphores, sleeping_tasks
+from . import locked_memory, named_pipes, process_sockets, semaphores, sleeping_tasks, speculation
 from .deleted_files import saved_bytes
 
 Facts = dict[str, t.Any]
@@ -289,6 +289,9 @@ class _Seen:
         program = status["name"]
         if locked_memory.has_some(text) and locked_memory.is_all(read(f"/proc/{pid}/smaps")):
             self.add_user("locked_memory", program)
+        lines = {key: value.strip() for key, _colon, value in (line.partition(":") for line in text.splitlines())}
+        if any(speculation.state(name, lines) == speculation.ASKED_FOR for name in speculation.LABELS):
+            self.add_user("speculation", program)
         # Since Linux 6.16; before that nobody else can see it.
         if "ksm_merge_any: yes" in read(f"/proc/{pid}/ksm_stat"):
             self.add_user("merged_memory", program)

@@ -690,6 +690,8 @@ TABLE: list[Row] = [
     Row("descriptors_unsupported", held(aio=["mysqld"])),
     Row("descriptors_unsupported", held(pipe_packets=["sudo"]), "packet mode", "sudo"),
     Row("personality", held(personality=["gdb"]), "gdb"),
+    Row("speculation_controls", held(speculation=["vault"]), "restore that: vault."),
+    Row("speculation_controls", held()),
     Row("semaphore_undo", held(semaphore_undo=["apache2"]), "(SEM_UNDO): apache2."),
     Row("semaphore_undo", held(semaphore_undo_perhaps=["java"]), "these programs have threads: java."),
     Row("semaphore_undo", held()),

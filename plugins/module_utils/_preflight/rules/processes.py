@@ -82,7 +82,8 @@ _UNSUPPORTED = {
     "kvm": "KVM machines",
     "dmabuf": "DMA buffers (GPUs, video)",
     "seccomp_notify": "seccomp notifications",
-    "landlock": "Landlock rule sets",
+    # What a program is restricted by already cannot be seen, and is lost.
+    "landlock": "open Landlock rule sets (what Landlock forbids them already would be lost too, see docs/security.md)",
     "mount_fd": "file systems that are being mounted",
     "mqueue": "POSIX message queues",
     "pipe_packets": "pipes in packet mode (pipe2 with O_DIRECT)",
