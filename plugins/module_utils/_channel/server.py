@@ -207,7 +207,7 @@ def _require_no_system_directory(path: str, identity: t.Sequence[int] | None) ->
         raise MigrationError(
             "bind_mount_refused",
             f"{path} leads to {found} of the destination, a directory of the host itself: nothing is written there. Have it lead "
-            "to a directory that is the container's alone.",
+            "to a directory of its own.",
             path=path,
             leads_to=found,
         )
