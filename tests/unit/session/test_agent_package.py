@@ -244,6 +244,7 @@ def test_rsync_s_server_side_answers_as_the_others_do_and_loads_less(python: str
         "_host.confinement",
         "_host.mountinfo",
         "_host.namespaces",
+        "_host.system_directories",
         "_base.printable",
         "_host.memory_filesystem",
     }
