@@ -15,6 +15,7 @@ import mmap
 import os
 import signal
 import socket
+import sqlite3
 import sys
 from collections.abc import Callable
 
@@ -135,6 +136,21 @@ def _huge() -> object:
     return page
 
 
+def _sqlite() -> object:
+    database = sqlite3.connect("/app.db", isolation_level=None)
+    database.execute("create table t(x)")
+
+    def write(*_signal: object) -> None:
+        try:
+            database.execute("insert into t values (1)")
+            print("sqlite: written", flush=True)
+        except sqlite3.Error as exc:
+            print(f"sqlite: {exc}", flush=True)
+
+    signal.signal(signal.SIGUSR1, write)
+    return database
+
+
 KINDS: dict[str, Callable[[], object]] = {
     "io_uring": _io_uring,
     "mptcp": _mptcp,
@@ -154,6 +170,7 @@ KINDS: dict[str, Callable[[], object]] = {
     "pipe": _pipe,
     "sleep": _sleep,
     "huge": _huge,
+    "sqlite": _sqlite,
 }
 
 if __name__ == "__main__":

@@ -200,6 +200,7 @@ def container(**inspect: Any) -> Facts:
             "deleted": [],
             "locks": 0,
             "sleeping": [],
+            "databases": [],
             "pipes_without_writer": [],
             "huge_pages": {},
             "keys": 0,

@@ -30,7 +30,7 @@ from ..._docker.socket import Asks
 from ..._docker.spec import create as spec_create
 from ..._docker.spec import mounts as spec_mounts
 from ..._docker.spec import networks as spec_networks
-from ..._host import deleted_files, huge_pages, kernel_keys, mountinfo, process_resources, processors
+from ..._host import deleted_files, huge_pages, kernel_keys, mountinfo, open_databases, process_resources, processors
 from ..._host.tasks import TaskGroup
 from ..._network import fence as network_fence
 from ..._network import sockets as network_sockets
@@ -268,6 +268,12 @@ def _lasting_foreign(group: TaskGroup, init: int, seconds: float) -> list[str]:
         time.sleep(0.1)
 
 
+def _lasting_databases(found: t.Iterable[Facts], group: TaskGroup) -> list[Facts]:
+    """Those of the open databases that stay open, one after the other."""
+    databases = open_databases.lasting([open_databases.Database(**one) for one in found], group.pids)
+    return [one._asdict() for one in databases]
+
+
 class _Places(t.NamedTuple):
     """Where mounts are in a container as the kernel has them, symbolic links followed."""
 
@@ -371,6 +377,7 @@ def of_processes(inspect: Inspect, first: network_sockets.Sockets | None = None,
         "processes": {
             **resources,
             "foreign": _lasting_foreign(group, init, _exec_patience(inspect) if patient else 0.0),
+            "databases": _lasting_databases(resources["databases"], group),
             "keys": kernel_keys.count(inspect["Id"]),
             "tied": processors.tied(group),
             "huge_pages": huge_pages.of_processes(pids, huge_pages.pools()),
