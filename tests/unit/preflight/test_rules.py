@@ -695,6 +695,8 @@ TABLE: list[Row] = [
     Row("descriptors_unsupported", held(pipe_packets=["sudo"]), "packet mode", "sudo"),
     Row("personality", held(personality=["gdb"]), "gdb"),
     Row("kernel_keys", of("processes", "keys", to=3), "3 key(s)"),
+    Row("memory_files_many", of("memory", "tmpfs_files", to=200_001), "There are 200001 files on"),
+    Row("memory_files_many", of("memory", "tmpfs_files", to=200_000)),
     Row("kernel_keys", of("processes", "keys", to=0)),
     Row(
         "processors_missing",

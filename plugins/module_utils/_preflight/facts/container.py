@@ -35,6 +35,7 @@ from ..._host.tasks import TaskGroup
 from ..._network import fence as network_fence
 from ..._network import sockets as network_sockets
 from ..._session import lineage
+from ..._surroundings import memory_files
 from . import network as facts_of_network
 
 Facts = dict[str, t.Any]
@@ -238,6 +239,16 @@ def _used_bytes(init: int, places: t.Iterable[str]) -> int:
     return total
 
 
+def _used_files(init: int, places: t.Iterable[str]) -> int:
+    """How many files there are in file systems in memory; none of those that count none (``nr_inodes=0``)."""
+    total = 0
+    for place in places:
+        with contextlib.suppress(OSError):
+            filesystem = os.statvfs(f"/proc/{init}/root{place}")
+            total += filesystem.f_files - filesystem.f_ffree
+    return total
+
+
 def checkpoint_bytes(inspect: Inspect) -> int:
     """What a checkpoint of a running container takes at most: its memory, file systems in memory, and files without a name."""
     group, init = TaskGroup.of_container(inspect), int(inspect["State"]["Pid"])
@@ -373,6 +384,7 @@ def of_processes(inspect: Inspect, first: network_sockets.Sockets | None = None,
         mountinfo.parse(process_resources.read(f"/proc/{pid}/mountinfo")) for pid in resources.pop("mount_namespaces")
     ]
     resident = group.resident_bytes
+    memory_places = mountinfo.memory_places(kernel_mounts, places.binds)
     facts: Facts = {
         "processes": {
             **resources,
@@ -392,7 +404,9 @@ def of_processes(inspect: Inspect, first: network_sockets.Sockets | None = None,
             "resident_bytes": resident,
             "dump_bytes": memory or resident,
             "taken_bytes": taken or resident,
-            "tmpfs_bytes": _used_bytes(init, mountinfo.memory_places(kernel_mounts, places.binds)),
+            "tmpfs_bytes": _used_bytes(init, memory_places),
+            "tmpfs_files": _used_files(init, memory_places),
+            "tmpfs_files_most": memory_files.MOST_FILES,
         },
         "sockets": None,
         "lasting": [],
