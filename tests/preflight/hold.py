@@ -15,6 +15,7 @@ import mmap
 import os
 import signal
 import socket
+import sqlite3
 import struct
 import sys
 from collections.abc import Callable
@@ -151,6 +152,21 @@ def _merged() -> object:
     return _done(_LIBC.prctl(67, 1, 0, 0, 0))
 
 
+def _sqlite() -> object:
+    database = sqlite3.connect("/app.db", isolation_level=None)
+    database.execute("create table t(x)")
+
+    def write(*_signal: object) -> None:
+        try:
+            database.execute("insert into t values (1)")
+            print("sqlite: written", flush=True)
+        except sqlite3.Error as exc:
+            print(f"sqlite: {exc}", flush=True)
+
+    signal.signal(signal.SIGUSR1, write)
+    return database
+
+
 KINDS: dict[str, Callable[[], object]] = {
     "io_uring": _io_uring,
     "mptcp": _mptcp,
@@ -173,6 +189,7 @@ KINDS: dict[str, Callable[[], object]] = {
     "undo": _undo,
     "locked": _locked,
     "merged": _merged,
+    "sqlite": _sqlite,
 }
 
 if __name__ == "__main__":

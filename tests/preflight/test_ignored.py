@@ -10,6 +10,7 @@ is lost.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -30,6 +31,7 @@ from tests.preflight.ground import (
     shell,
     wait_until_held,
 )
+from tests.workloads.host import Host
 from tests.workloads.probe import NoAnswerError, wait_for_answer
 
 pytestmark = pytest.mark.usefixtures("pipelined")
@@ -222,6 +224,24 @@ def test_a_semaphore_is_never_given_back(clean: Pair, inventory: str) -> None:
     # The letter in brackets keeps the command from finding its own shell.
     shell(clean.beta, "pkill -f 'hold.p[y] undo'; sleep 1")
     assert shell(clean.beta, value, NAME) == "1\n", "where the move carried it, the rule has to go"
+
+
+def test_a_database_that_was_open_is_written_no_more(clean: Pair, inventory: str) -> None:
+    """SQLite finds another inode number at its path, until the program opens it anew."""
+    write = 'docker exec "$1" sh -c "kill -USR1 -1"'
+    _start(clean, (*_QUIET, *MOUNTS), ("sqlite",))
+    shell(clean.alpha, write, NAME)
+    _await_log(clean.alpha, "sqlite: written")
+    _moved(clean, inventory, "sqlite_open")
+    shell(clean.beta, write, NAME)
+    _await_log(clean.beta, "sqlite: attempt to write a readonly database")
+
+
+def _await_log(host: Host, line: str) -> None:
+    deadline = time.monotonic() + 10
+    while line not in shell(host, 'docker logs "$1" 2>&1 | grep "^sqlite" || true', NAME):
+        assert time.monotonic() < deadline, f"it has not written {line!r}"
+        time.sleep(0.1)
 
 
 # They end as one of the others does.

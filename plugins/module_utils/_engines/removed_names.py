@@ -17,25 +17,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-import struct
 import typing as t
 
 from .._base import durable
 from .._base.errors import MigrationError
-from .._criu import core_image
-from .._host import deleted_files, namespaces
+from .._criu import core_image, file_ids
+from .._host import namespaces
+from .._host.fingerprints import inner_pid
+from .._host.tasks import read
 from .._session.session import Session
 
-# How CRIU's images of many entries begin (criu/include/magic.h): that of all, and their own.
-_COMMON = 0x54564319
+# Images of CRIU, and the numbers by which it knows their kind (criu/include/magic.h).
 _REMAPS = ("remap-fpath.img", 0x59133954)
 _FILES = ("files.img", 0x56303138)
-_SIZE = struct.Struct("<I")
 # Of remap_file_path_entry, file_entry and reg_file_entry (images/*.proto).
 _ORIGINAL, _REMAP, _TYPE = 1, 2, 3
 _LINKED = 0
 _ID, _REGULAR, _NAME = 2, 3, 6
-_DELETED = " (deleted)"
 # Of fcntl.h.
 _AT_FDCWD, _AT_EMPTY_PATH = -100, 0x1000
 
@@ -46,31 +44,10 @@ class Given(t.NamedTuple):
     """A file and the name that it is to have, both as the container sees them."""
 
     removed: str
+    """The name under which it is open. Several files may have had it, one after the other."""
     name: str
-
-
-def _entries(directory: str, name: str, magic: int) -> list[dict[int, int | bytes]]:
-    """The entries of an image, each by the numbers of its fields; the last one counts where a field is repeated.
-
-    :raises ValueError: for what is no such image.
-    """
-    try:
-        with open(os.path.join(directory, name), "rb") as handle:
-            data = handle.read()
-    except FileNotFoundError:
-        return []
-    if data[:8] != struct.pack("<II", _COMMON, magic):
-        raise ValueError(f"{name} is no such image")
-    entries = []
-    place = 8
-    while place < len(data):
-        end = place + _SIZE.size + int.from_bytes(data[place : place + _SIZE.size], "little")
-        if end > len(data):
-            raise ValueError(f"{name} is cut off")
-        message = core_image.parse(data[place + _SIZE.size : end])
-        entries.append({number: value for number, _kind, value in message})
-        place = end
-    return entries
+    number: int
+    """CRIU's number of the open file, which stands for this one alone."""
 
 
 def wanted(directory: str) -> list[Given]:
@@ -79,35 +56,81 @@ def wanted(directory: str) -> list[Given]:
     :param directory: with the images of a dump.
     :raises ValueError: where the images are not as expected.
     """
-    remaps = [one for one in _entries(directory, *_REMAPS) if one.get(_TYPE, _LINKED) == _LINKED]
+    remaps = [file_ids.numbers(entry) for entry in file_ids.entries(directory, *_REMAPS)]
+    remaps = [one for one in remaps if one.get(_TYPE, _LINKED) == _LINKED]
     if not remaps:
         return []
     names: dict[t.Any, str] = {}
-    for entry in _entries(directory, *_FILES):
-        regular = entry.get(_REGULAR)
-        if isinstance(regular, bytes):
-            fields = {number: value for number, _kind, value in core_image.parse(regular)}
-            if isinstance(fields.get(_NAME), bytes):
-                names[entry.get(_ID)] = os.fsdecode(t.cast("bytes", fields[_NAME]))
+    for entry in file_ids.entries(directory, *_FILES):
+        number = file_ids.numbers(entry).get(_ID)
+        for field, _kind, regular in entry:
+            if field == _REGULAR and isinstance(regular, bytes):
+                found = [value for which, _type, value in core_image.parse(regular) if which == _NAME]
+                names.update((number, os.fsdecode(name)) for name in found if isinstance(name, bytes))
     return [
-        Given(names[one[_ORIGINAL]], names[one[_REMAP]])
+        Given(names[one[_ORIGINAL]], names[one[_REMAP]], one[_ORIGINAL])
         for one in remaps
         if one.get(_ORIGINAL) in names and one.get(_REMAP) in names
     ]
 
 
-def _open_files(pids: t.Iterable[int], removed: t.Container[str]) -> dict[str, int]:
-    """A descriptor of each file that a process holds under a removed name.
+def _open_files(images: str, pids: t.Iterable[int], asked: t.Sequence[Given]) -> dict[int, int]:
+    """A descriptor of our own of each file that is to have a name, by CRIU's number of it.
 
-    :param removed: these names.
+    :raises MigrationError: ``dump_failed`` for a file that no process has: one of those that had the same name might be taken
+        for it.
     """
-    found: dict[str, int] = {}
-    for place in deleted_files.removed_files(pids):
-        with contextlib.suppress(FileNotFoundError):
-            name = os.readlink(place)[: -len(_DELETED)]
-            if name in removed and name not in found and os.stat(place).st_nlink:
-                found[name] = os.open(place, os.O_PATH | os.O_CLOEXEC)
+    hosts: dict[str, int] = {}
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            hosts[inner_pid(read(f"/proc/{pid}/status"))] = pid
+    places = file_ids.places(images, {one.number for one in asked})
+    found: dict[int, int] = {}
+    try:
+        for one in asked:
+            for place in places[one.number] if one.number not in found else ():
+                with contextlib.suppress(OSError):
+                    descriptor = _with_a_name(f"/proc/{hosts.get(str(place.pid))}/{place.link}")
+                    if descriptor is not None:
+                        found[one.number] = descriptor
+                        break
+            if one.number not in found:
+                raise MigrationError(
+                    "dump_failed",
+                    f"A file is open under the name {one.removed}, which was removed, and nobody can tell which file that is: no "
+                    "process has it open or mapped. It may be on its way through a socket.",
+                )
+    except BaseException:
+        _close(found)
+        raise
     return found
+
+
+def _with_a_name(path: str) -> int | None:
+    """A descriptor of what a link below /proc leads to; None for a file without any name, which is none of ours."""
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    if os.fstat(descriptor).st_nlink:
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _close(descriptors: t.Mapping[int, int]) -> None:
+    for descriptor in descriptors.values():
+        os.close(descriptor)
+
+
+def _link(descriptor: int, name: str) -> None:
+    """Give a file a name, by its descriptor, so that no path can lead elsewhere.
+
+    :raises FileExistsError: where another file has the name: left by an earlier dump, for one.
+    """
+    try:
+        namespaces.call("linkat", descriptor, b"", _AT_FDCWD, os.fsencode(name), _AT_EMPTY_PATH)
+    except FileExistsError:
+        # A second attempt finds what the first one has given.
+        if not os.path.samestat(os.lstat(name), os.fstat(descriptor)):
+            raise
 
 
 def give(session: Session, images: str, init: int, pids: t.Sequence[int]) -> None:
@@ -116,7 +139,7 @@ def give(session: Session, images: str, init: int, pids: t.Sequence[int]) -> Non
     :param images: the directory of its images.
     :param init: its first process, as this host numbers it.
     :param pids: all its processes.
-    :raises MigrationError: ``dump_failed`` where a name cannot be given.
+    :raises MigrationError: ``dump_failed`` where a name cannot be given, or where it is not certain which file is to have it.
     """
     try:
         asked = wanted(images)
@@ -125,18 +148,19 @@ def give(session: Session, images: str, init: int, pids: t.Sequence[int]) -> Non
         return
     if not asked:
         return
+    try:
+        descriptors = _open_files(images, pids, asked)
+    except ValueError as exc:
+        raise MigrationError(
+            "dump_failed", f"A file is open under a name that was removed, and CRIU's images do not tell which: {exc}."
+        ) from exc
     # Noted first: whoever comes after a crash takes them away.
-    durable.write_json(session.memory_path(_NOTE), [one.name for one in asked])
-    descriptors = _open_files(pids, {one.removed for one in asked})
+    noted = [[one.name, *(durable.identity(descriptors[one.number]) or ())] for one in asked]
+    durable.write_json(session.memory_path(_NOTE), noted)
 
     def link() -> None:
         for one in asked:
-            if one.removed in descriptors:
-                # By the descriptor, so that no path can lead elsewhere.
-                with contextlib.suppress(FileExistsError):
-                    namespaces.call(
-                        "linkat", descriptors[one.removed], b"", _AT_FDCWD, os.fsencode(one.name), _AT_EMPTY_PATH
-                    )
+            _link(descriptors[one.number], one.name)
 
     try:
         namespaces.inside(init, ("mnt",), link)
@@ -145,20 +169,21 @@ def give(session: Session, images: str, init: int, pids: t.Sequence[int]) -> Non
             "dump_failed", f"A file is open under a name that was removed, and cannot be given another one: {exc}."
         ) from exc
     finally:
-        for descriptor in descriptors.values():
-            os.close(descriptor)
+        _close(descriptors)
 
 
 def take_back(session: Session) -> None:
     """Take the names away again, where some were given; may be repeated. What cannot be removed stays."""
-    names = durable.read_json(session.memory_path(_NOTE))
-    if not names:
+    noted = durable.read_json(session.memory_path(_NOTE))
+    if not noted:
         return
 
     def unlink() -> None:
-        for name in names:
+        for name, *identity in noted:
             with contextlib.suppress(OSError):
-                os.unlink(name)
+                status = os.lstat(name)
+                if [status.st_dev, status.st_ino] == identity:
+                    os.unlink(name)
 
     with contextlib.suppress(OSError):
         namespaces.inside(session.data("arming")["pid"], ("mnt",), unlink)

@@ -34,6 +34,8 @@ class KernelMount(t.NamedTuple):
     number: int = 0
     parent: int = 0
     """The number of the mount that it is mounted on."""
+    device: str = ""
+    """Of its file system: ``MAJOR:MINOR``."""
 
 
 def parse(mountinfo: str) -> list[KernelMount]:
@@ -48,7 +50,7 @@ def parse(mountinfo: str) -> list[KernelMount]:
         propagation = ",".join(field for field in optional if field in ("shared", "master"))
         numbers = int(fields[0]), int(fields[1])
         place, root = unescape(fields[4]), unescape(fields[3])
-        found.append(KernelMount(place, right.split()[0], root, propagation, fields[5], *numbers))
+        found.append(KernelMount(place, right.split()[0], root, propagation, fields[5], *numbers, fields[2]))
     return found
 
 

@@ -19,7 +19,7 @@ import stat
 import time
 import typing as t
 
-from . import locked_memory, named_pipes, process_sockets, semaphores, sleeping_tasks, speculation
+from . import locked_memory, named_pipes, open_databases, process_sockets, semaphores, sleeping_tasks, speculation
 from .deleted_files import saved_bytes
 
 Facts = dict[str, t.Any]
@@ -240,6 +240,7 @@ class _Seen:
         self.shared: dict[tuple[int, int], int] = {}
         self.sleeping: list[sleeping_tasks.Sleep] = []
         self.pipes = named_pipes.Pipes()
+        self.databases = open_databases.Databases()
         root = os.stat(f"/proc/{init}/root/")
         self.levels = len(parse_status(read(f"/proc/{init}/status"))["session"])
         self.queues = _device(f"/proc/{init}/root/dev/mqueue")
@@ -364,6 +365,7 @@ class _Seen:
                 self.add_user("mqueue", program)
             elif stat.S_ISREG(mode):
                 self.locks += len(parse_locks(read(f"/proc/{pid}/fdinfo/{name}")))
+                self.databases.see(pid, int(name), found)
                 if target.startswith("/memfd:"):
                     self.share(place)
                 if target.endswith(" (deleted)") and not target.startswith(_NO_GHOSTS):
@@ -413,6 +415,7 @@ def look(pids: t.Sequence[int], init: int, seconds: float = 1.0, *, own_network:
         "deleted": deleted[:_NAMED],
         "locks": seen.locks,
         "sleeping": [one._asdict() for one in sleeping[:_NAMED]],
+        "databases": [one._asdict() for one in seen.databases.found()],
         "pipes_without_writer": seen.pipes.without_writer()[:_NAMED],
         "seccomp": seen.seccomp,
         "own_user_namespace": seen.namespaces["user"] != _namespace(1, "user"),

@@ -61,13 +61,21 @@ def look_ahead(side: Side) -> t.Any:
 
 def take(side: Side, ahead: t.Any) -> t.Any:
     """The mounts that the first process sees, by place, and which of these places are volumes and bind mounts."""
+    external = external_places(side)
+    return {"external": external, "looks": _read(side.init, external)}
+
+
+def external_places(side: Side) -> list[str]:
+    """The places of volumes and bind mounts, as the kernel has them.
+
+    :raises OSError: where the engine's record of the container cannot be read.
+    """
     with open(os.path.join(side.directory, "config.v2.json"), encoding="utf-8") as handle:
         points = (json.load(handle).get("MountPoints") or {}).items()
     places = [place for place, point in points if (point or {}).get("Type") != "tmpfs"]
     # The kernel tells where a mount is, not by which link its place was named (/var/run is one in most images).
     links = host_files.real_places(f"/proc/{side.init}/root", places)
-    external = sorted(links.get(place, place) for place in places)
-    return {"external": external, "looks": _read(side.init, external)}
+    return sorted(links.get(place, place) for place in places)
 
 
 def _read(init: int, external: t.Sequence[str]) -> dict[str, list[Look]]:

@@ -33,6 +33,7 @@ from . import descriptors as surroundings_descriptors
 from . import files as surroundings_files
 from . import firewall as surroundings_firewall
 from . import ipc as surroundings_ipc
+from . import memory_files as surroundings_memory_files
 from . import mounts as surroundings_mounts
 from . import network as surroundings_network
 from . import sockets as surroundings_sockets
@@ -86,6 +87,7 @@ _TOPICS: tuple[Topic, ...] = (
     surroundings_network,
     surroundings_firewall,
     surroundings_files,
+    surroundings_memory_files,
     surroundings_mounts,
 )
 # What changes things of which other topics know: a cgroup decides on which processors its tasks run, and moving tasks or setting

@@ -215,6 +215,7 @@ def container(**inspect: Any) -> Facts:
             "deleted": [],
             "locks": 0,
             "sleeping": [],
+            "databases": [],
             "pipes_without_writer": [],
             "huge_pages": {},
             "keys": 0,
@@ -225,7 +226,14 @@ def container(**inspect: Any) -> Facts:
             "foreign": [],
         },
         "kernel_mounts": {"masked": ["/proc/acpi"], "foreign": [], "below_binds": [], "replaced": []},
-        "memory": {"resident_bytes": 20 << 20, "dump_bytes": 10 << 20, "taken_bytes": 10 << 20, "tmpfs_bytes": 0},
+        "memory": {
+            "resident_bytes": 20 << 20,
+            "dump_bytes": 10 << 20,
+            "taken_bytes": 10 << 20,
+            "tmpfs_bytes": 0,
+            "tmpfs_files": 9,
+            "tmpfs_files_most": 200_000,
+        },
         "sockets": {
             "inet": [],
             "own_addresses": ["172.17.0.2"],

@@ -223,6 +223,10 @@ SLEEPING = [
     {"program": "perl", "seconds": 1e5, "rest_known": True},
     {"program": "php", "seconds": float(2**63), "rest_known": False},
 ]
+DATABASES = [
+    {"path": "/data/app.db", "program": "python3", "shared": ""},
+    {"path": "/nfs/app.db", "program": "python3", "shared": "/nfs"},
+]
 LISTENING = ["tcp", "0.0.0.0", "80", "0.0.0.0", "0", "10", "7", "0"]
 INCOMING = ["tcp", "172.17.0.2", "80", "198.51.100.7", "40000", "1", "8", "0"]
 OUTGOING = ["tcp", "172.17.0.2", "50000", "198.51.100.9", "5432", "1", "9", "0"]
@@ -700,6 +704,8 @@ TABLE: list[Row] = [
     Row("memory_merged", held(merged_memory=["qemu"]), "(KSM): qemu."),
     Row("memory_merged", held()),
     Row("kernel_keys", of("processes", "keys", to=3), "3 key(s)"),
+    Row("memory_files_many", of("memory", "tmpfs_files", to=200_001), "There are 200001 files on"),
+    Row("memory_files_many", of("memory", "tmpfs_files", to=200_000)),
     Row("kernel_keys", of("processes", "keys", to=0)),
     Row(
         "processors_missing",
@@ -784,6 +790,19 @@ TABLE: list[Row] = [
             on("destination", "criu", "features", "seccomp_suspend", to=False),
             of("processes", "seccomp", to=0),
         ),
+    ),
+    Row("sqlite_open", of("processes", "databases", to=DATABASES[:1]), "/data/app.db (python3). SQLite remembers"),
+    Row("sqlite_open", of("processes", "databases", to=DATABASES[:1] * 6), "/data/app.db (python3) and 2 more."),
+    # On storage that both hosts have its number is the same, unless it is copied all the same.
+    Row("sqlite_open", of("processes", "databases", to=DATABASES[1:])),
+    Row(
+        "sqlite_open",
+        all_of(of("processes", "databases", to=DATABASES[1:]), with_bind(place(), destination="/nfs", travels=True)),
+        "/nfs/app.db (python3)",
+    ),
+    Row(
+        "sqlite_open",
+        all_of(of("processes", "databases", to=DATABASES[1:]), with_bind(place(), destination="/nf", travels=True)),
     ),
     Row("pipe_without_writer", of("processes", "pipes_without_writer", to=["/run/ctl (agent)"]), "/run/ctl (agent)"),
     Row("sleep_ends", of("processes", "sleeping", to=SLEEPING), "perl (for 100000 s), php (for ever)", engine="api"),

@@ -30,11 +30,12 @@ from ..._docker.socket import Asks
 from ..._docker.spec import create as spec_create
 from ..._docker.spec import mounts as spec_mounts
 from ..._docker.spec import networks as spec_networks
-from ..._host import deleted_files, huge_pages, kernel_keys, mountinfo, process_resources, processors
+from ..._host import deleted_files, huge_pages, kernel_keys, mountinfo, open_databases, process_resources, processors
 from ..._host.tasks import TaskGroup
 from ..._network import fence as network_fence
 from ..._network import sockets as network_sockets
 from ..._session import lineage
+from ..._surroundings import memory_files
 from . import device_nodes
 from . import network as facts_of_network
 
@@ -239,6 +240,16 @@ def _used_bytes(init: int, places: t.Iterable[str]) -> int:
     return total
 
 
+def _used_files(init: int, places: t.Iterable[str]) -> int:
+    """How many files there are in file systems in memory; none of those that count none (``nr_inodes=0``)."""
+    total = 0
+    for place in places:
+        with contextlib.suppress(OSError):
+            filesystem = os.statvfs(f"/proc/{init}/root{place}")
+            total += filesystem.f_files - filesystem.f_ffree
+    return total
+
+
 def checkpoint_bytes(inspect: Inspect) -> int:
     """What a checkpoint of a running container takes at most: its memory, file systems in memory, and files without a name."""
     group, init = TaskGroup.of_container(inspect), int(inspect["State"]["Pid"])
@@ -267,6 +278,12 @@ def _lasting_foreign(group: TaskGroup, init: int, seconds: float) -> list[str]:
         if not foreign or time.monotonic() >= deadline:
             return foreign
         time.sleep(0.1)
+
+
+def _lasting_databases(found: t.Iterable[Facts], group: TaskGroup) -> list[Facts]:
+    """Those of the open databases that stay open, one after the other."""
+    databases = open_databases.lasting([open_databases.Database(**one) for one in found], group.pids)
+    return [one._asdict() for one in databases]
 
 
 class _Places(t.NamedTuple):
@@ -368,10 +385,12 @@ def of_processes(inspect: Inspect, first: network_sockets.Sockets | None = None,
         mountinfo.parse(process_resources.read(f"/proc/{pid}/mountinfo")) for pid in resources.pop("mount_namespaces")
     ]
     resident = group.resident_bytes
+    memory_places = mountinfo.memory_places(kernel_mounts, places.binds)
     facts: Facts = {
         "processes": {
             **resources,
             "foreign": _lasting_foreign(group, init, _exec_patience(inspect) if patient else 0.0),
+            "databases": _lasting_databases(resources["databases"], group),
             "keys": kernel_keys.count(inspect["Id"]),
             "tied": processors.tied(group),
             "huge_pages": huge_pages.of_processes(pids, huge_pages.pools()),
@@ -386,7 +405,9 @@ def of_processes(inspect: Inspect, first: network_sockets.Sockets | None = None,
             "resident_bytes": resident,
             "dump_bytes": memory or resident,
             "taken_bytes": taken or resident,
-            "tmpfs_bytes": _used_bytes(init, mountinfo.memory_places(kernel_mounts, places.binds)),
+            "tmpfs_bytes": _used_bytes(init, memory_places),
+            "tmpfs_files": _used_files(init, memory_places),
+            "tmpfs_files_most": memory_files.MOST_FILES,
         },
         "sockets": None,
         "lasting": [],

@@ -251,6 +251,35 @@ def pipe_without_writer(case: Case) -> _Found:
         )
 
 
+_DATABASES_NAMED = 4
+
+
+@rule(ERROR, "open databases of SQLite", "sqlite's os_unix.c, run", "processes", volatile=True)
+def sqlite_open(case: Case) -> _Found:
+    volumes = (case.container or {}).get("volumes") or []
+    copied = [volume["destination"] for volume in volumes if volume["travels"]]
+    # What both hosts see keeps its inode number, where it is not copied all the same.
+    found = [
+        f"{one['path']} ({one['program']})"
+        for one in _processes(case)["databases"]
+        if not one["shared"] or any(f"{one['path']}/".startswith(f"{place.rstrip('/')}/") for place in copied)
+    ]
+    if found:
+        more = f" and {len(found) - _DATABASES_NAMED} more" if len(found) > _DATABASES_NAMED else ""
+        yield (
+            (
+                f"SQLite databases are open: {', '.join(found[:_DATABASES_NAMED])}{more}. SQLite remembers their inode numbers, "
+                "which are others on the destination: the program could not write there any more (SQLITE_READONLY_DBMOVED), and "
+                "with a write-ahead log it may lose what it has acknowledged."
+            ),
+            (
+                "Have the program close its connections for the move, or end it. One that opens the database for each use moves "
+                "as it is. Where nothing is written meanwhile, ignore this rule (migrate_ignore_rules) and restart the container "
+                "on the destination right after the move."
+            ),
+        )
+
+
 def _time(seconds: float) -> str:
     """A time in words; sleep(3) of the largest number is for ever."""
     return f"{seconds:.0f} s" if seconds < 10 * 365 * 86400 else "ever"

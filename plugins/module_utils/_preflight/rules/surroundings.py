@@ -91,3 +91,20 @@ def processors_missing(case: Case) -> _Found:
                 f"it does not matter, put processors_missing and {SURROUNDINGS_DIFFER} into migrate_ignore_rules."
             ),
         )
+
+
+@rule(ERROR, "more files in memory than are looked at", "criu/filesystems.c, run", "processes", volatile=True)
+def memory_files_many(case: Case) -> _Found:
+    memory = (case.container or {})["memory"]
+    if memory["tmpfs_files"] > memory["tmpfs_files_most"]:
+        yield (
+            (
+                f"There are {memory['tmpfs_files']} files on file systems in memory (/dev/shm, --tmpfs), and up to "
+                f"{memory['tmpfs_files_most']} are looked at while the container stands still. CRIU does not restore their "
+                "access control lists, capabilities and other extended attributes."
+            ),
+            (
+                "Put them on a volume, or remove those that nobody needs. Where none of them has such attributes, put "
+                "memory_files_many into migrate_ignore_rules."
+            ),
+        )

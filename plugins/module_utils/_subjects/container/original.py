@@ -24,7 +24,7 @@ from ..._docker.engine import memory_timeout
 from ..._docker.spec import create as spec_create
 from ..._engines import connections, removed_names
 from ..._engines import runtime as engine_runtime
-from ..._host import deleted_files
+from ..._host import deleted_files, open_databases
 from ..._host import fingerprints as process_fingerprints
 from ..._host.tasks import TaskGroup
 from ..._preflight.facts import container as facts_of_container
@@ -56,6 +56,8 @@ _OVERDUE_SECONDS = 60.0
 _WENT_ON_ALONE = "went_on_alone"
 # The processes that the dump has stopped.
 _STOPS = "stops.json"
+# The rule about them, which is also why a freeze is given up.
+_OPEN_DATABASES = "sqlite_open"
 
 Inspect = t.Mapping[str, t.Any]
 
@@ -73,6 +75,9 @@ class Original(ByEngine):
         self._known = False
         self._inspect: Inspect = {}
         self._for_copy: dict[str, t.Any] = {}
+        # What is known of its open files, and which of them were databases when it was frozen last.
+        self._open_databases = open_databases.Databases(shared=False)
+        self._databases: list[str] = []
 
     @property
     def _id(self) -> str:
@@ -176,6 +181,8 @@ class Original(ByEngine):
         """What of its surroundings is read in the last moment."""
         ahead = durable.read_json(self._noted_surroundings) or {}
         durable.write_json(self._noted_surroundings, surroundings_module.look_last(self._side(), ahead))
+        # The look while it stands still has only what has changed since then left to read.
+        self._databases_open()
 
     def keep_newcomers_out(self) -> None:
         """New connections."""
@@ -185,13 +192,20 @@ class Original(ByEngine):
         """Freeze it, and close the fence.
 
         :returns: what was entered by ``docker exec``: not a descendant of the container's init, so CRIU would leave it behind or
-            fail. Health checks come and go that way; they are given the moment they need.
+            fail. Health checks come and go that way; they are given the moment they need. So is a program that has an SQLite
+            database open just now, see ``_host/open_databases.py``: the rule has let it pass because it opens it for each use.
         """
         with self._keeper.within(_FREEZE_SECONDS) as engine:
             engine.pause(self._id)
         self._group.wait_frozen(True, FREEZE_TIMEOUT)
         connections.close(self._plan)
-        return self._group.foreign(self._pid)
+        self._databases = self._databases_open()
+        return [*self._group.foreign(self._pid), *self._databases]
+
+    def _databases_open(self) -> list[str]:
+        if _OPEN_DATABASES in self.session.facts.get("ignore_rules", ()):
+            return []
+        return [f"{one.path} ({one.program})" for one in self._open_databases.look(self._group.pids())]
 
     def step_back(self) -> None:
         """Open the fence, and thaw it."""
@@ -200,12 +214,20 @@ class Original(ByEngine):
             engine.unpause(self._id)
 
     def in_the_way(self, found: t.Sequence[str]) -> MigrationError:
-        """Of ``docker exec``."""
+        """Of ``docker exec``, or a program that uses a database."""
+        if not set(found) - set(self._databases):
+            return MigrationError(
+                _OPEN_DATABASES,
+                f"Programs of the container have SQLite databases open whenever it is frozen: {', '.join(found)}. They would not "
+                "be able to write to them on the destination. Move the container when they have less to do.",
+                databases=list(found),
+            )
+        commands = [one for one in found if one not in self._databases]
         return MigrationError(
             "exec_session_running",
-            f"Processes entered through docker exec keep running in the container and cannot be moved: {', '.join(found)}. End "
-            "them and try again.",
-            commands=found,
+            f"Processes entered through docker exec keep running in the container and cannot be moved: {', '.join(commands)}. "
+            "End them and try again.",
+            commands=commands,
         )
 
     # -- while it stands still -----------------------------------------------------------------------------------

@@ -256,3 +256,49 @@ def test_what_a_dump_has_in_its_hand_is_left_alone(
         source.abort_alone(moved.original(running), 1)
     assert caught.value.code == "dump_running"
     assert not group.frozen
+
+
+class Freezing(moved.AnyEngine):
+    """An engine that pauses its container."""
+
+    def __init__(self, group: Group) -> None:
+        super().__init__()
+        self._group = group
+
+    def pause(self, _container: str) -> None:
+        self._group.freeze()
+
+
+# Has a database open that the rule of the preflight has not seen.
+_DATABASE = (
+    "import sqlite3, sys; held = sqlite3.connect(sys.argv[1]); held.execute('create table t(x)'); "
+    "print('ready', flush=True); sys.stdin.read()"
+)
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_database_that_is_in_use_is_given_a_moment(
+    ignored: bool, make_session: Callable[..., Session], group: Group, init: int, disk: Path
+) -> None:
+    """A program that opens it for each use has it open by chance at the freeze."""
+    session = make_session(SOURCE, engine="api", ignore_rules=["sqlite_open"] if ignored else [])
+    session.enter("prepared")
+    session.enter("arming", policy={"Name": "no"}, pid=init, cgroup=group.path, bytes=0)
+    path = disk / "app.db"
+    argv = [sys.executable, "-c", _DATABASE, str(path)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+        group.put(program.pid)
+        assert program.stdout is not None
+        program.stdout.readline()
+        one = moved.original(session, Freezing(group))
+        found = one.stop()
+        group.thaw()
+        program.kill()
+    databases = [name for name in found if name.startswith(str(path))]
+    assert len(databases) == (not ignored)
+    if not ignored:
+        assert one.in_the_way(databases).code == "sqlite_open"
+        # One that was entered from outside goes before: it will not end by itself.
+        refusal = one.in_the_way(["sleep", *databases])
+        assert refusal.code == "exec_session_running"
+        assert refusal.details["commands"] == ["sleep"]
