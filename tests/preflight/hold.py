@@ -135,6 +135,21 @@ def _huge() -> object:
     return page
 
 
+def _client() -> object:
+    """A connection through a unix socket, whose client is of another user."""
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind("\0preflight")
+    listening.listen()
+    if not os.fork():
+        os.setresgid(1000, 1000, 1000)
+        os.setresuid(1000, 1000, 1000)
+        with socket.socket(socket.AF_UNIX) as connected:
+            connected.connect("\0preflight")
+            while True:
+                signal.pause()
+    return listening, listening.accept()
+
+
 KINDS: dict[str, Callable[[], object]] = {
     "io_uring": _io_uring,
     "mptcp": _mptcp,
@@ -154,6 +169,7 @@ KINDS: dict[str, Callable[[], object]] = {
     "pipe": _pipe,
     "sleep": _sleep,
     "huge": _huge,
+    "client": _client,
 }
 
 if __name__ == "__main__":

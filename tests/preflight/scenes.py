@@ -140,6 +140,7 @@ SCENES: dict[str, Scene] = {
             "descriptors_unsupported": "userfaultfd",
             "devices_open": "/dev/fuse",
             "pipe_without_writer": "/pipe (",
+            "peer_credentials": "(@preflight, user and group 1000:1000)",
             "huge_pages": "1 huge page(s) of 2 MiB; the destination has 0 left",
             "network_devices_inside": "pfbr9 (bridge)",
             "traffic_control_inside": "pfbr9 (tbf)",
@@ -152,7 +153,7 @@ SCENES: dict[str, Scene] = {
         ),
         kinds=(
             *("io_uring", "mptcp", "inotify", "namespace", "traced", "multicast", "bound", "unix", "out", "userfault"),
-            *("fuse", "deleted", "lock", "pipe", "sleep", "huge"),
+            *("fuse", "deleted", "lock", "pipe", "sleep", "huge", "client"),
         ),
         then=(
             "pid=$(docker inspect --format '{{.State.Pid}}' $1); n=\"nsenter -n -t $pid\"; $n ip link add pfbr9 type bridge;"

@@ -30,6 +30,7 @@ from tests.preflight.ground import (
     shell,
     wait_until_held,
 )
+from tests.workloads.host import Host
 from tests.workloads.probe import NoAnswerError, wait_for_answer
 
 pytestmark = pytest.mark.usefixtures("pipelined")
@@ -208,6 +209,33 @@ def test_nobody_reaches_a_socket_that_is_bound_to_the_old_address(clean: Pair, i
     assert new != old
     assert clean.beta.run(["python3", "-c", knock, new, "8080"]).stdout == "0\n"
     assert clean.beta.run(["python3", "-c", knock, new, "7000"]).stdout != "0\n"
+
+
+# The users of the other ends of what has been accepted, as who accepted it would be answered.
+_CLIENTS = """
+import ctypes, os, socket, struct, sys
+for pid in map(int, sys.argv[1:]):
+    process = os.pidfd_open(pid)
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        if os.readlink(f"/proc/{pid}/fd/{number}").startswith("socket:"):
+            # pidfd_getfd(2)
+            one = socket.socket(fileno=ctypes.CDLL(None).syscall(438, process, int(number), 0))
+            if one.family == socket.AF_UNIX and one.getsockname() and not one.getsockopt(socket.SOL_SOCKET, 30):
+                print(struct.unpack("3i", one.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1])
+"""
+
+
+def _clients(host: Host) -> str:
+    pids = host.docker("top", NAME, "-eo", "pid").split()[1:]
+    return host.run(["python3", "-c", _CLIENTS, *pids]).stdout
+
+
+def test_a_service_takes_any_client_for_root(clean: Pair, inventory: str) -> None:
+    """One of a user without rights, through a connection that is open while the container moves."""
+    _start(clean, MOUNTS, ("client",))
+    assert _clients(clean.alpha) == "1000\n"
+    _moved(clean, inventory, "peer_credentials")
+    assert _clients(clean.beta) == "0\n"
 
 
 # They end as one of the others does.

@@ -47,6 +47,31 @@ def kernel_keys(case: Case) -> _Found:
 
 
 @rule(
+    ERROR,
+    "unix connections through a listener whose other end is not root's",
+    "criu 4.2 by reading, run",
+    "processes",
+    volatile=True,
+)
+def peer_credentials(case: Case) -> _Found:
+    peers = (case.container or {})["processes"].get("peers") or ()
+    if peers:
+        named = ", ".join(
+            f"{one['program']} ({one['name']}, user and group {one['uid']}:{one['gid']})" for one in peers
+        )
+        yield (
+            (
+                f"These programs have connections through unix sockets whose other end is not root's: {named}. CRIU makes it "
+                "root's, so a service that asks who its client is (SO_PEERCRED) would take anyone for root."
+            ),
+            (
+                "Have these connections closed for the time of the move. Where their programs do not ask, or ask only when "
+                "the connection begins (as databases do), put peer_credentials into migrate_ignore_rules."
+            ),
+        )
+
+
+@rule(
     ERROR, "programs that are tied to processors which the destination does not have", "run", "destination", "processes"
 )
 def processors_missing(case: Case) -> _Found:
