@@ -101,7 +101,7 @@ def of_connection(one: socket.SocketType) -> Peer | None:
     return Peer(*ids)
 
 
-def peer(one: socket.SocketType) -> Peer:
+def other_end(one: socket.SocketType) -> Peer:
     """Who has the other end of a connection.
 
     :raises OSError: where it cannot be asked.

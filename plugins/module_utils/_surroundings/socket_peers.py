@@ -117,7 +117,7 @@ def _same_kind(one: socket.SocketType, noted: Noted) -> bool:
 
 
 def compare(side: Side, source: t.Any) -> list[str]:
-    """Whose sockets are not the same on the copy, in words as those of options; of a copy that runs not what it has closed."""
+    """Whose sockets are not the same on the copy: a part of a sentence each. Of a copy that runs not what it has closed."""
     noted, waiting = checked(source)
     found = [f"whose the connections are that wait at {name} cannot be read" for name in waiting]
     for one in noted:
@@ -152,7 +152,7 @@ def _now(pid: int, noted: Noted) -> Peer | None:
         try:
             if not _same_kind(one, noted):
                 return None
-            return unix_peers.of_listener(one) if noted.listens else unix_peers.peer(one)
+            return unix_peers.of_listener(one) if noted.listens else unix_peers.other_end(one)
         except OSError:
             # No socket.
             return None
