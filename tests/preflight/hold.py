@@ -15,6 +15,7 @@ import mmap
 import os
 import signal
 import socket
+import struct
 import sys
 from collections.abc import Callable
 
@@ -150,6 +151,21 @@ def _client() -> object:
     return listening, listening.accept()
 
 
+def _undo() -> object:
+    semaphores = _done(_LIBC.semget(0x4C4D, 1, 0o1600))
+    return _done(_LIBC.semop(semaphores, struct.pack("=Hhh", 0, 1, 0x1000), 1))
+
+
+def _locked() -> object:
+    # MCL_CURRENT and MCL_FUTURE.
+    return _done(_LIBC.mlockall(3))
+
+
+def _merged() -> object:
+    # PR_SET_MEMORY_MERGE
+    return _done(_LIBC.prctl(67, 1, 0, 0, 0))
+
+
 KINDS: dict[str, Callable[[], object]] = {
     "io_uring": _io_uring,
     "mptcp": _mptcp,
@@ -170,6 +186,9 @@ KINDS: dict[str, Callable[[], object]] = {
     "sleep": _sleep,
     "huge": _huge,
     "client": _client,
+    "undo": _undo,
+    "locked": _locked,
+    "merged": _merged,
 }
 
 if __name__ == "__main__":

@@ -146,14 +146,16 @@ SCENES: dict[str, Scene] = {
             "traffic_control_inside": "pfbr9 (tbf)",
             "ipsec_inside": "1 association(s) and policies",
             "gateway_neighbour_inside": "172.17.0.1",
+            "semaphore_undo": "give System V semaphores of these programs back when they end",
         },
+        warnings={"memory_locked": "All memory of these programs is locked: python", "memory_merged": "(KSM): python"},
         arguments=(
             *("--privileged", "--security-opt", "seccomp=unconfined"),
             *("--volume", "/var/run/docker.sock:/docker.sock", *MOUNTS),
         ),
         kinds=(
             *("io_uring", "mptcp", "inotify", "namespace", "traced", "multicast", "bound", "unix", "out", "userfault"),
-            *("fuse", "deleted", "lock", "pipe", "sleep", "huge", "client"),
+            *("fuse", "deleted", "lock", "pipe", "sleep", "huge", "client", "undo", "locked", "merged"),
         ),
         then=(
             "pid=$(docker inspect --format '{{.State.Pid}}' $1); n=\"nsenter -n -t $pid\"; $n ip link add pfbr9 type bridge;"
@@ -210,8 +212,9 @@ SCENES: dict[str, Scene] = {
             "volume_differs": "volume preflight-options of another kind",
             "bind_mount_missing": "/srv/preflight-here",
             "bind_mount_unknown": "/srv/nowhere",
-            "bind_mount_refused": "/home",
+            "bind_mount_refused": "would be written into /home of the destination",
             "device_missing": "/dev/preflight",
+            "device_differs": "/dev/other is c 120:7 in the container; on the destination /dev/preflight-other is c 120:8.",
             "init_missing": "no docker-init",
         },
         warnings={"neighbours_stay": "network preflight-same stay behind: preflight-neighbour."},
@@ -220,11 +223,19 @@ SCENES: dict[str, Scene] = {
             *("--network", "preflight-parent", "--network", "preflight-over"),
             *("--publish", "9480:80", "--publish", "9482:82", "--publish", "{source}:9481:81"),
             *("--volume", "preflight-foreign:/v1", "--volume", "preflight-used:/v2"),
-            *("--volume", "preflight-options:/v3", "--volume", "/srv/preflight-here:/b", "--volume", "/home:/h:ro"),
-            *("--init", "--device", "/dev/preflight"),
+            *(
+                "--volume",
+                "preflight-options:/v3",
+                "--volume",
+                "/srv/preflight-here:/b",
+                "--volume",
+                "/srv/preflight-link:/h:ro",
+            ),
+            *("--init", "--device", "/dev/preflight", "--device", "/dev/preflight-other:/dev/other"),
         ),
         before=(
-            "ip link add pfbr0 type bridge; mknod /dev/preflight c 1 3; mkdir -p /srv/preflight-here;"
+            "ip link add pfbr0 type bridge; mknod /dev/preflight c 1 3; mknod /dev/preflight-other c 120 7;"
+            "mkdir -p /srv/preflight-here /srv/preflight-link;"
             "docker network create --subnet 198.18.92.0/24 preflight-same;"
             "docker network create --subnet 198.18.93.0/24 preflight-kind;"
             "docker network create --driver macvlan --opt parent=pfbr0 --subnet 198.18.94.0/24 preflight-parent;"
@@ -242,13 +253,15 @@ SCENES: dict[str, Scene] = {
             "docker volume create preflight-foreign; touch /var/lib/docker/volumes/preflight-foreign/_data/theirs;"
             f"docker run -d --name preflight-user --volume preflight-used:/v2 {IMAGE};"
             "docker volume create --opt type=tmpfs --opt device=tmpfs preflight-options;"
+            "ln -s /home /srv/preflight-link; mknod /dev/preflight-other c 120 8;"
             "mv /usr/bin/docker-init /usr/bin/docker-init.away"
         ),
-        undo="ip link del pfbr0; rm -rf /dev/preflight /srv/preflight-here",
+        undo="ip link del pfbr0; rm -rf /dev/preflight /dev/preflight-other /srv/preflight-here /srv/preflight-link",
         undo_there=(
-            "systemctl stop preflight-port; ip link del pfbr1; mv /usr/bin/docker-init.away /usr/bin/docker-init"
+            "rm -f /srv/preflight-link /dev/preflight-other; systemctl stop preflight-port; ip link del pfbr1;"
+            "mv /usr/bin/docker-init.away /usr/bin/docker-init"
         ),
-        options='{"migrate_bind_mounts": ["/srv/nowhere", "/home"]}',
+        options='{"migrate_bind_mounts": ["/srv/nowhere", "/srv/preflight-link"]}',
         moved=True,
     ),
     "hosts": Scene(

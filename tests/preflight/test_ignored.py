@@ -238,6 +238,20 @@ def test_a_service_takes_any_client_for_root(clean: Pair, inventory: str) -> Non
     assert _clients(clean.beta) == "0\n"
 
 
+def test_a_semaphore_is_never_given_back(clean: Pair, inventory: str) -> None:
+    """Its holder asked the kernel for that, and ends after the move."""
+    value = (
+        'pid=$(docker inspect --format {{.State.Pid}} "$1");'
+        'nsenter --ipc -t "$pid" python3 -c "import ctypes; print(ctypes.CDLL(None).semctl(0, 0, 12))"'
+    )
+    _start(clean, MOUNTS, ("undo",))
+    assert shell(clean.alpha, value, NAME) == "1\n"
+    _moved(clean, inventory, "semaphore_undo")
+    # The letter in brackets keeps the command from finding its own shell.
+    shell(clean.beta, "pkill -f 'hold.p[y] undo'; sleep 1")
+    assert shell(clean.beta, value, NAME) == "1\n", "where the move carried it, the rule has to go"
+
+
 # They end as one of the others does.
 _ALIKE = frozenset(
     {

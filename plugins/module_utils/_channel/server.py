@@ -28,7 +28,7 @@ import typing as t
 from .._base import durable, valid_names
 from .._base.command import Runner, run
 from .._base.errors import MigrationError
-from .._host import confinement
+from .._host import confinement, system_directories
 from .._session.session import Session
 from . import authorized_keys
 
@@ -51,6 +51,9 @@ _TARGETS = "targets.json"
 _IDENTITIES = "identities.json"
 # A name and no path: what it stands for is what the session has prepared under it, see :func:`set_targets`.
 _TARGET = re.compile(r"[a-z]+(/[a-zA-Z0-9][a-zA-Z0-9_.-]*)?/?")
+
+# By sudoers(5).
+_SUDO_ALIAS = re.compile(r"[A-Z][A-Z0-9_]*")
 
 #: what a conversation leaves to be done
 Afterwards = t.Callable[[], None]
@@ -116,12 +119,14 @@ def _let_become_root(session: Session, user: str, command: str, runner: Runner) 
     :raises MigrationError: ``channel_failed``.
     """
     draft = session.path("sudoers")
+    # Without quotes sudo takes a name in capitals for one that another file has given a group of accounts, and ALL for everybody.
+    name = f'"{user}"' if _SUDO_ALIAS.fullmatch(user) else user
     expires = time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() + KEY_LIFE_SECONDS))
     output = ""
     try:
         # A sudo that does not know an end (before 1.8.20, sudo-rs) takes the whole file for broken.
         for end in (f"NOTAFTER={expires} ", ""):
-            rule = f"Defaults:{user} !requiretty\n{user} ALL=(root) {end}NOPASSWD: {command} *\n".encode()
+            rule = f"Defaults:{name} !requiretty\n{name} ALL=(root) {end}NOPASSWD: {command} *\n".encode()
             durable.write(draft, rule, 0o440)
             done = runner(["visudo", "-c", "-q", "-f", draft])
             if done.rc == 0:
@@ -170,14 +175,16 @@ def set_targets(session: Session, targets: t.Mapping[str, str], own: t.Container
     """Name the places into which the source may write, replacing what was named before.
 
     :param own: the names of places that this session made for itself alone, in directories that others may change.
+    :raises MigrationError: ``bind_mount_refused`` where one is a directory of the host itself.
     """
     for name in targets:
         if not _TARGET.fullmatch(name):
             raise ValueError(f"not a target: {name}")
+    identities = {name: _identity(path, own=name in own) for name, path in targets.items()}
+    for name, identity in identities.items():
+        _require_no_system_directory(targets[name], identity)
     # First, so that there is none without it.
-    durable.write_json(
-        session.memory_path(_IDENTITIES), {name: _identity(path, own=name in own) for name, path in targets.items()}
-    )
+    durable.write_json(session.memory_path(_IDENTITIES), identities)
     durable.write_json(session.memory_path(_TARGETS), dict(targets))
 
 
@@ -187,6 +194,23 @@ def _identity(path: str, *, own: bool) -> list[int] | None:
             return durable.identity(descriptor)
         return None
     return durable.identity(path)
+
+
+def _require_no_system_directory(path: str, identity: t.Sequence[int] | None) -> None:
+    """Refuse a place that is a directory of the host itself, whatever leads there: rsync would delete what it holds.
+
+    :param identity: which directory it is.
+    :raises MigrationError: ``bind_mount_refused``.
+    """
+    found = system_directories.name_of(identity)
+    if found:
+        raise MigrationError(
+            "bind_mount_refused",
+            f"{path} leads to {found} of the destination, a directory of the host itself: nothing is written there. Have it lead "
+            "to a directory of its own.",
+            path=path,
+            leads_to=found,
+        )
 
 
 def close_targets(session: Session) -> None:
@@ -230,6 +254,8 @@ def rsync_server_argv(parts: t.Sequence[str], targets: t.Mapping[str, str]) -> l
 def _run_rsync(session: Session, argv: t.Sequence[str], target: str) -> int:
     identities = durable.read_json(session.memory_path(_IDENTITIES)) or {}
     only = tuple(identities.get(target.rstrip("/")) or (0, 0))
+    # Once more, because something may have been mounted since. The directory that rsync gets is the one with these numbers.
+    _require_no_system_directory(argv[-1], only)
     # With this very process's own streams.
     with session.alive(), confinement.start(argv, argv[-1], only=only) as process, _noted(session, process.pid):
         # close_targets() removes the places first, and then ends the processes that are noted. A process that was started in

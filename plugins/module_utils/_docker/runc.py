@@ -27,10 +27,15 @@ from .._criu import failure as criu_failure
 from .._criu import log as criu_log
 from .._criu import statistics as criu_statistics
 from .._host import procfs
+from .._host.tasks import TaskGroup
 from .._host.waiting_unit import WaitingUnit
 
 # Where dockerd has runc keep its notes about containers: <exec-root>/runtime-runc/<namespace of containerd>.
 _ROOTS = "/run/docker/runtime-*/*"
+# Where systemd has the cgroups of the units that systemd-run makes.
+_UNITS = "/sys/fs/cgroup/system.slice"
+# Seconds that systemd has to answer.
+_SYSTEMD_SECONDS = 10.0
 
 
 def root_of(container_id: str, roots: str = _ROOTS) -> str:
@@ -163,14 +168,26 @@ def _loss(log: str) -> str:
     )
 
 
+def _processes(session: str) -> TaskGroup:
+    """Those of the unit in which the dump of a session runs."""
+    return TaskGroup(os.path.join(_UNITS, unit_of(session)))
+
+
+def _has_ended(session: str, runner: Runner) -> bool:
+    state = ""
+    with contextlib.suppress(MigrationError):
+        state = runner(["systemctl", "is-active", unit_of(session)], timeout=_SYSTEMD_SECONDS).stdout.strip()
+    # Where systemd does not answer, the kernel knows.
+    return state in ("inactive", "failed", "unknown") or not (state or _processes(session).populated)
+
+
 def await_end(session: str, timeout: float, runner: Runner = run) -> None:
     """Wait for a dump that may still be running; only after its end may the container be thawed.
 
     :raises MigrationError: ``dump_running`` after *timeout* seconds.
     """
     deadline = time.monotonic() + timeout
-    # It has ended when systemd says so. Where systemd does not answer at all, it may still run.
-    while runner(["systemctl", "is-active", unit_of(session)]).stdout.strip() not in ("inactive", "failed", "unknown"):
+    while not _has_ended(session, runner):
         if time.monotonic() >= deadline:
             raise MigrationError(
                 "dump_running",
@@ -178,3 +195,20 @@ def await_end(session: str, timeout: float, runner: Runner = run) -> None:
                 unit=unit_of(session),
             )
         time.sleep(0.1)
+
+
+def end_dump(session: str, runner: Runner = run) -> None:
+    """Kill a dump that hangs, and wait for its end. The tasks that CRIU had in its hand may lose one of them (decision 0052).
+
+    :raises MigrationError: ``dump_running`` where the kernel keeps one of its processes waiting, so that it cannot be killed.
+    """
+    try:
+        _processes(session).kill()
+    except MigrationError as exc:
+        raise MigrationError(
+            "dump_running",
+            f"CRIU ({unit_of(session)}) hangs and cannot be killed: the kernel keeps it waiting, for a disk or a network file "
+            "system that does not answer. The container is thawed as soon as it ends.",
+            unit=unit_of(session),
+        ) from exc
+    await_end(session, _SYSTEMD_SECONDS, runner)

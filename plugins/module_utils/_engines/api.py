@@ -93,14 +93,30 @@ def seal(session: Session, content: t.Sequence[str]) -> int:
     return criu_images.total_bytes(manifest)
 
 
-def await_dump(session: Session) -> None:
+def await_dump(session: Session, seconds: float) -> None:
     """Nothing to wait for: the engine answers an unpause when it is done."""
+
+
+def give_up_checkpoint(session: Session) -> None:
+    """Take the manifest away, without which :func:`bring_back` does nothing."""
+    # Where the disk takes no change any more, the files of the container, which lie beside it, do not change either.
+    with contextlib.suppress(OSError):
+        os.unlink(session.path("manifest.json"))
+        durable.sync_directory(session.directory)
+
+
+def delete_images(session: Session, container: str) -> None:
+    """Delete them behind the engine's back."""
+    shutil.rmtree(
+        directories.checkpoint_directory(session.facts["data_root"], container, session.id), ignore_errors=True
+    )
 
 
 def bring_back(session: Session, engine: Engine) -> bool:
     """Start a container that ended while it was frozen from its own checkpoint, where that is whole.
 
-    Only one that was on the disk together with all files counts; memory beside older files corrupts.
+    Only one that was on the disk together with all files counts; memory beside older or newer files corrupts. So it is used
+    once: what is cut off here is started as Docker would do it.
 
     :returns: whether it did.
     """
@@ -109,6 +125,7 @@ def bring_back(session: Session, engine: Engine) -> bool:
     with contextlib.suppress(MigrationError, OSError):
         manifest = durable.read_json(session.path("manifest.json")) or {}
         criu_images.verify(images(session), manifest)
+        give_up_checkpoint(session)
         try:
             engine.start(
                 session.facts["container_id"],
@@ -124,9 +141,10 @@ def bring_back(session: Session, engine: Engine) -> bool:
 def forget(session: Session, engine: Engine) -> None:
     """Delete the checkpoint, if need be behind the engine's back (experimental features may be off by now)."""
     reservations.release(session)
+    container = session.facts["container_id"]
     with contextlib.suppress(MigrationError):
-        engine.remove_checkpoint(session.facts["container_id"], session.id)
-    shutil.rmtree(images(session), ignore_errors=True)
+        engine.remove_checkpoint(container, session.id)
+    delete_images(session, container)
 
 
 # -- on the destination -------------------------------------------------------------------------------------------

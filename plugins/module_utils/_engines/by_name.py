@@ -51,8 +51,20 @@ class EngineFunctions(t.Protocol):
         :param content: the directories with the container's files, which have to be of the same moment.
         """
 
-    def await_dump(self, session: Session) -> None:
-        """Before a thaw: wait for a dump whose caller is gone."""
+    def await_dump(self, session: Session, seconds: float) -> None:
+        """Before a thaw: wait for a dump whose caller is gone.
+
+        :param seconds: until the dump is overdue, and is ended.
+        """
+
+    def give_up_checkpoint(self, session: Session) -> None:
+        """Before a thaw: see to it that nothing is ever brought back from the checkpoint of what runs on."""
+
+    def delete_images(self, session: Session, container: str) -> None:
+        """Delete the checkpoint of which nothing is restored any more, without asking the Docker Engine.
+
+        :param container: the one on this host.
+        """
 
     def bring_back(self, session: Session, engine: Engine) -> bool:
         """Start a container that ended while it was frozen from its checkpoint; returns whether that was possible."""

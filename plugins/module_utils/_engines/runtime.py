@@ -47,11 +47,16 @@ from .shim_files import Held, Mark
 
 Inspect = t.Mapping[str, t.Any]
 
+# The processes of the held copy when they were recognised, as this host numbers them.
+_HELD_PIDS = "held_pids.json"
+
 # Memory that a host keeps for itself when images are put into it.
 _RESERVE_BYTES = 128 << 20
 
 # Seconds that the engine may take around a restore: network, containerd, systemd.
 _START_SECONDS = 60.0
+# Seconds that one attempt to thaw waits for a dump to end. The watchdog comes again; recover.yml gets its turn in between.
+_DUMP_END_SECONDS = 60.0
 _POLL_SECONDS = 0.005
 
 
@@ -177,9 +182,26 @@ def seal(session: Session, content: t.Sequence[str]) -> int:
     return sum(os.lstat(os.path.join(directory, name)).st_size for name in criu_images.files(directory))
 
 
-def await_dump(session: Session) -> None:
-    """Wait for a dump whose caller is gone: CRIU has the tasks in its hand, and freezes them again at its end."""
-    runc.await_end(session.id, 120)
+def await_dump(session: Session, seconds: float) -> None:
+    """Wait for a dump whose caller is gone: CRIU has the tasks in its hand, and freezes them again at its end.
+
+    One that is overdue hangs, and the service stands still as long as it does.
+    """
+    try:
+        runc.await_end(session.id, max(0.0, min(seconds, _DUMP_END_SECONDS)))
+    except MigrationError as exc:
+        if exc.code != "dump_running" or seconds > _DUMP_END_SECONDS:
+            raise
+        runc.end_dump(session.id)
+
+
+def give_up_checkpoint(session: Session) -> None:
+    """Nothing is brought back with this engine."""
+
+
+def delete_images(session: Session, container: str) -> None:
+    """Delete them, and what CRIU has noted of a dump."""
+    _delete(session, "images", "dump")
 
 
 def bring_back(session: Session, engine: Engine) -> bool:
@@ -189,7 +211,7 @@ def bring_back(session: Session, engine: Engine) -> bool:
 
 def forget(session: Session, engine: Engine) -> None:
     """Delete the checkpoint."""
-    _delete(session, "images", "dump")
+    delete_images(session, session.facts["container_id"])
 
 
 def _delete(session: Session, *names: str) -> None:
@@ -304,7 +326,8 @@ def hold(
     patience = memory_timeout(criu_images.total_bytes(received))
     group = _restore(session, mark, _START_SECONDS + patience)
     line.record(timeline.RESTORED)
-    proof = _prove(fingerprints, group)
+    pids = group.pids()
+    proof = _prove(fingerprints, pids)
     line.record(timeline.RECOGNISED)
     network.end_what_stays_behind(_held_copy(mark).init)
     ahead = durable.read_json(session.memory_path("surroundings.json"))
@@ -323,6 +346,7 @@ def hold(
     line.record(timeline.COMPARED)
     waited = flush.finish(durable_content.FROZEN_SECONDS + patience)
     line.record(timeline.FLUSHED)
+    durable.write_json(session.memory_path(_HELD_PIDS), pids)
     session.enter("held")
     return {
         "seconds": time.monotonic() - began,
@@ -354,12 +378,12 @@ def _restore(session: Session, mark: Mark, seconds: float) -> TaskGroup:
     return group
 
 
-def _prove(source: process_fingerprints.Fingerprints, group: TaskGroup) -> dict[str, int]:
+def _prove(source: process_fingerprints.Fingerprints, pids: t.Sequence[int]) -> dict[str, int]:
     """Make sure that the held tasks are the source's, every one of them.
 
     :raises MigrationError: ``not_a_restore``.
     """
-    proof = process_fingerprints.check(source, process_fingerprints.take(group.pids()))
+    proof = process_fingerprints.check(source, process_fingerprints.take(pids))
     if proof["recognised"] != proof["processes"]:
         # None of them has run, so none can have ended.
         raise MigrationError(
@@ -422,9 +446,18 @@ def run(session: Session, announcer: Announcer | None = None) -> float:
     :raises MigrationError: ``not_held`` where the copy is not waiting any more, ``already_refused``.
     """
     mark = Mark.of(session)
+    group = TaskGroup(_held_copy(mark).cgroup)
     # Without the engine's own call behind it the tasks would run unknown to Docker.
-    if session.phase != "held" or not armed_start.is_pending(session) or not TaskGroup(_held_copy(mark).cgroup).frozen:
+    if session.phase != "held" or not armed_start.is_pending(session) or not group.frozen:
         raise MigrationError("not_held", "The restored copy is not waiting to be let go (any more).")
+    # A frozen task can be killed, for instance by the kernel where memory is short. The original is still whole.
+    ended = set(durable.read_json(session.memory_path(_HELD_PIDS)) or ()) - set(group.pids())
+    if ended:
+        raise MigrationError(
+            "not_held",
+            f"{len(ended)} processes of the restored copy have ended since they were recognised, although they were frozen. The "
+            "kernel's log tells whether memory was short (journalctl --dmesg --grep 'Killed process').",
+        )
     if session.decide(RUN) != RUN:
         raise MigrationError("already_refused", f"Session {session.id} was refused on the destination meanwhile.")
     return _let_go(session, announcer)

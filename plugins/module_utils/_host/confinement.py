@@ -76,7 +76,7 @@ def start(argv: t.Sequence[str], path: str, *, only: tuple[int, ...] = (), **str
     :param path: the directory; what is mounted below it is seen too.
     :param only: which directory that has to be, by the numbers of its file system and of itself; any where none are given.
     :param streams: ``stdin``, ``stdout`` and ``stderr``, as for Popen.
-    :raises MigrationError: ``program_missing``, ``confinement_failed``.
+    :raises MigrationError: ``program_missing``, ``confinement_failed``; ``place_changed`` where it is another directory.
     """
     surroundings = environment()
     program = shutil.which(argv[0], path=surroundings["PATH"])
@@ -95,6 +95,12 @@ def start(argv: t.Sequence[str], path: str, *, only: tuple[int, ...] = (), **str
     try:
         return namespaces.inside_fresh(("mnt",), enter_and_start)
     except OSError as exc:
+        if exc.errno == errno.ESTALE:
+            raise MigrationError(
+                "place_changed",
+                f"Another directory has come in the place of {path} since that was prepared: {argv[0]} is not started for it.",
+                path=path,
+            ) from None
         raise MigrationError(
             "confinement_failed",
             f"{argv[0]} cannot be started for {path} in a mount namespace of its own ({exc}), without which a symbolic link in "

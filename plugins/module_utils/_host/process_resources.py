@@ -19,7 +19,7 @@ import stat
 import time
 import typing as t
 
-from . import named_pipes, process_sockets, sleeping_tasks
+from . import locked_memory, named_pipes, process_sockets, semaphores, sleeping_tasks, speculation
 from .deleted_files import saved_bytes
 
 Facts = dict[str, t.Any]
@@ -284,8 +284,17 @@ class _Seen:
 
         :param measured: whether its memory is to be counted, which takes longer than all the rest of a large one.
         """
-        status = parse_status(read(f"/proc/{pid}/status"))
+        text = read(f"/proc/{pid}/status")
+        status = parse_status(text)
         program = status["name"]
+        if locked_memory.has_some(text) and locked_memory.is_all(read(f"/proc/{pid}/smaps")):
+            self.add_user("locked_memory", program)
+        lines = {key: value.strip() for key, _colon, value in (line.partition(":") for line in text.splitlines())}
+        if any(speculation.state(name, lines) == speculation.ASKED_FOR for name in speculation.LABELS):
+            self.add_user("speculation", program)
+        # Since Linux 6.16; before that nobody else can see it.
+        if "ksm_merge_any: yes" in read(f"/proc/{pid}/ksm_stat"):
+            self.add_user("merged_memory", program)
         if status["traced"]:
             self.add_user("traced", program)
         # One of a namespace further in is that namespace's business.
@@ -318,6 +327,14 @@ class _Seen:
             for name in os.listdir(f"/proc/{pid}/fd"):
                 with contextlib.suppress(OSError):
                     self.descriptor(pid, name, program)
+
+    def undo(self, pid: int) -> None:
+        """Note a process for which the kernel may have to undo semaphores."""
+        program = parse_status(read(f"/proc/{pid}/status"))["name"]
+        with contextlib.suppress(OSError):
+            # One with threads has the list that is looked for anyway.
+            threads = len(os.listdir(f"/proc/{pid}/task")) > 1
+            self.add_user("semaphore_undo_perhaps" if threads else "semaphore_undo", program)
 
     def descriptor(self, pid: int, name: str, program: str) -> None:
         place = f"/proc/{pid}/fd/{name}"
@@ -384,6 +401,8 @@ def look(pids: t.Sequence[int], init: int, seconds: float = 1.0, *, own_network:
     for pid in pids:
         complete = complete and time.monotonic() <= deadline
         seen.process(pid, measured=complete)
+    for pid in semaphores.with_undo_list(pids, init):
+        seen.undo(pid)
     deleted = sorted(seen.deleted.values(), key=lambda one: -int(one["bytes"]))
     sleeping = sorted(set(seen.sleeping), key=lambda one: -one.seconds)
     return {

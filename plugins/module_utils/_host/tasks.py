@@ -177,7 +177,32 @@ class TaskGroup:
     @property
     def is_dumped_now(self) -> bool:
         """Whether a CRIU is at work on its tasks. It thaws their cgroup meanwhile and stops them by ptrace(2)."""
-        return any(_tracer(pid) == "criu" for pid in self.pids())
+        return bool(self._dumpers())
+
+    def _dumpers(self) -> set[int]:
+        """The CRIUs that trace its tasks."""
+        return {tracer for tracer in map(_tracer, self.pids()) if tracer and _name(tracer) == "criu"}
+
+    def end_dumpers(self, timeout: float = 10.0) -> None:
+        """Kill every CRIU that has tasks of it in its hand, and wait until none has.
+
+        :raises MigrationError: ``dump_running`` after *timeout* seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            dumpers = self._dumpers()
+            if not dumpers:
+                return
+            for pid in dumpers:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if time.monotonic() >= deadline:
+                raise MigrationError(
+                    "dump_running",
+                    f"CRIU (process {', '.join(map(str, sorted(dumpers)))}) has the container's tasks in its hand and cannot be "
+                    "killed: the kernel keeps it waiting, for a disk or a network file system that does not answer.",
+                )
+            time.sleep(_POLL_SECONDS)
 
     @property
     def populated(self) -> bool:
@@ -244,22 +269,28 @@ class TaskGroup:
             handle.write("0")
         self.wait_frozen(False, timeout)
 
-    def queue_stops(self) -> list[int]:
+    def queue_stops(self, note: t.Callable[[list[int]], object] | None = None) -> list[int]:
         """Queue SIGSTOP to every frozen process, so that a thaw by anyone but us runs no code of theirs.
 
         ``docker unpause`` by a person and dockerd's own shutdown (which sends SIGTERM to paused containers and resumes
         them) would otherwise let a copy run whose state has already left. A process that is stopped already, on purpose,
         is left out, so that :meth:`take_back_stops` does not wake it.
 
+        :param note: called with these processes before the first of them gets its SIGSTOP. A stop that was delivered is found by
+            this note alone.
         :returns: the processes that were held.
         """
-        stopped: list[int] = []
+        held: list[int] = []
         for pid in self.pids():
             with contextlib.suppress(ProcessLookupError, FileNotFoundError):
                 if _state(pid) not in ("T", "t", "Z", "X"):
-                    os.kill(pid, signal.SIGSTOP)
-                    stopped.append(pid)
-        return stopped
+                    held.append(pid)
+        if note is not None:
+            note(held)
+        for pid in held:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        return held
 
     def take_back_stops(self, stopped: t.Iterable[int]) -> None:
         """Take back what :meth:`queue_stops` queued. A SIGSTOP that was never delivered leaves no trace but a SIGCONT.
@@ -325,12 +356,16 @@ def _parent(pid: int) -> int:
     return int(procfs.stat_fields(pid)[procfs.PARENT])
 
 
-def _tracer(pid: int) -> str:
-    """The name of the program that traces a process; empty where none does."""
+def _tracer(pid: int) -> int:
+    """The process that traces a process; 0 where none does."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        tracer = _status_field(pid, "TracerPid")
-        if tracer != "0":
-            return read(f"/proc/{tracer}/comm").strip()
+        return int(_status_field(pid, "TracerPid"))
+    return 0
+
+
+def _name(pid: int) -> str:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return read(f"/proc/{pid}/comm").strip()
     return ""
 
 

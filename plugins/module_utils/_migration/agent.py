@@ -81,7 +81,7 @@ def _settle(session: Session) -> str | None:
             source.reach(original, source.KEEPER_SECONDS)
             return source.settle(original, timeout=_ASK_SECONDS)
         copy = kind.copy(session)
-        copy.reach(source.KEEPER_SECONDS)
+        destination.reach(copy, source.KEEPER_SECONDS)
         return destination.settle(copy)
 
 

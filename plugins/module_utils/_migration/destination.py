@@ -115,6 +115,8 @@ def start(copy: Copy) -> dict[str, t.Any]:
     _require_undecided(copy.session)
     # All content has arrived. What is written from here on would be in files of a copy that runs.
     channel_server.close_targets(copy.session)
+    sent = durable.read_json(copy.session.memory_path("inbox", "manifest.json")) or {}
+    copy.session.expect_end(criu_images.total_bytes(sent))
     with _or_refused(copy):
         result = copy.start()
     warnings = list(result.pop("warnings"))
@@ -148,6 +150,8 @@ def serve_handover(copy: Copy, source: t.BinaryIO, answers: t.BinaryIO) -> chann
             # Before the last pass, which begins when the source knows that all is ready. None where an earlier conversation was
             # cut off after it had begun a restore: the copy is held, or there will be none.
             waits = copy.session.phase == "created"
+            # The decision about what stands still there must find a place here, too.
+            copy.session.keep_ballast()
             flush = stack.enter_context(durable_content.arriving(copy.session)) if waits else None
         except (MigrationError, OSError) as exc:
             failure_report.send(exc)
@@ -199,6 +203,7 @@ def _hold(
             )
         # All of it has come. What is written from here on would be on no disk, or in files of a copy that runs.
         channel_server.close_targets(copy.session)
+        copy.session.expect_end(criu_images.total_bytes(received))
         # The flush ends first: what was made here is taken away afterwards, and we must not keep it busy.
         with _or_refused(copy, failure_report.send), flush:
             return copy.hold(received, request["manifest"], request, flush)
@@ -264,6 +269,20 @@ def finish(copy: Copy) -> list[str]:
 def _remove_secrets(session: Session) -> None:
     """Delete the description of the original that the source has sent."""
     shutil.rmtree(session.memory_path("inbox"), ignore_errors=True)
+
+
+def reach(copy: Copy, seconds: float) -> None:
+    """Connect to the keeper of the copy. Where it does not answer, decide all the same: see :func:`_decision_on_held_copy`.
+
+    :param seconds: the time that the keeper has to answer.
+    :raises MigrationError: ``engine_unreachable`` ...
+    """
+    try:
+        copy.reach(seconds)
+    except MigrationError:
+        if copy.can_be_held:
+            _decision_on_held_copy(copy, "nobody finished it")
+        raise
 
 
 # -- refusing -----------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ def freeze(original: Original) -> None:
     session = original.session
     session.keep_ballast()
     session.enter("arming", **original.make_ready())
+    session.expect_end(session.data("arming")["bytes"])
     watchdog.prove(session.id)
     original.put_aside()
     session.enter("armed")

@@ -96,7 +96,7 @@ def hand_over(original: Original) -> dict[str, t.Any]:
     original.reach()
     session = original.session
     with contextlib.ExitStack() as stack:
-        try:
+        with source.letting_it_go_on(original, "handover_failed", first=stack.close):
             conversation = stack.enter_context(Conversation(Channel(session), "handover"))
             stack.enter_context(original.dump_ready())
             with conversation.time_limit(_ANSWER_SECONDS):
@@ -116,16 +116,6 @@ def hand_over(original: Original) -> dict[str, t.Any]:
             sent, held, copy_events = _send(original, conversation, images, content, line)
             transfer = time.monotonic() - began - held["seconds"]
             source.go(original)
-        except BaseException as exc:
-            stack.close()
-            try:
-                source.settle(original)
-            except (MigrationError, OSError) as second:
-                failure = MigrationError.of(exc, "handover_failed")
-                raise MigrationError(
-                    failure.code, f"{failure.message} Letting it go on failed as well: {second}", **failure.details
-                ) from exc
-            raise
         # When no answer comes the destination is asked for its decision, as after every interruption.
         with contextlib.suppress(MigrationError, OSError):
             with conversation.time_limit(_ANSWER_SECONDS):

@@ -23,7 +23,6 @@ from .._session import stories as session_stories
 from .._session.phases import DECISIONS, DESTINATION, GO_SENT, RUN, SOURCE
 from .._session.session import FIRST_KIND, LEASE_SECONDS, LOCK_SECONDS, STATE_ROOT, Session, id_key
 from .._subjects import by_kind
-from .._subjects.subject import Original
 from . import destination, source
 
 # Seconds in which a destination that was declared lost is asked for its decision. More than ssh takes for an attempt to connect,
@@ -138,27 +137,28 @@ def _settle_one(
         kind = by_kind.of(session)
         if session.role != SOURCE:
             copy = kind.copy(session)
-            copy.reach(source.KEEPER_SECONDS)
+            destination.reach(copy, source.KEEPER_SECONDS)
             destination.settle(copy, source_knows=other_half_settled)
             return
         original = kind.original(session)
-        source.reach(original, source.KEEPER_SECONDS)
         over = session.reached("aborted") or session.reached("committed")
-        if destination_lost and not carried and session.decision == GO_SENT and not over:
-            _override(original)
-            return
+        lost = destination_lost and not carried
+        is_destinations = session.decision == GO_SENT and not over
+        # First: what is frozen need not wait for its keeper.
+        if lost and is_destinations:
+            _declare_lost(session)
+        source.reach(original, source.KEEPER_SECONDS, carried)
         # Which host has it is settled, or this host alone decides it. A lost destination need not know: when it comes back, it
         # settles its half by itself.
-        closed = other_half_settled or (destination_lost and not carried)
+        closed = other_half_settled or (lost and not is_destinations)
         source.settle(original, timeout=min(wait, 30), other_half_settled=closed, decision=carried)
 
 
-def _override(original: Original) -> None:
+def _declare_lost(session: Session) -> None:
     """A person has declared the destination dead and fenced. If it is alive after all, its decision counts and not the person's.
 
     :raises MigrationError: ``destination_not_lost``.
     """
-    session = original.session
     # A command through a connection that is still open, to a host that has lost its power, ends in a time-out, which tells
     # nothing.
     Channel(session).disconnect()
@@ -166,10 +166,7 @@ def _override(original: Original) -> None:
         source.ask_decision(session, timeout=_LOST_SECONDS)
     except MigrationError as exc:
         require(session, exc)
-        source.abort(original, destination_lost=True)
-        source.close(session)
-        return
-    source.settle(original)
+        session.declare_destination_lost()
 
 
 def decide(session: str) -> dict[str, t.Any]:

@@ -178,6 +178,28 @@ def go(original: Original) -> None:
         )
 
 
+@contextlib.contextmanager
+def letting_it_go_on(original: Original, code: str, first: t.Callable[[], object] = lambda: None) -> t.Iterator[None]:
+    """Settle the session when this block fails: what is frozen goes on here and now, not when the playbook gets to its rescue.
+
+    :param code: of errors that are no :class:`MigrationError`.
+    :param first: called before that; it ends what this block has begun.
+    :raises MigrationError: where settling fails too, with both reasons.
+    """
+    try:
+        yield
+    except BaseException as exc:
+        first()
+        try:
+            settle(original)
+        except (MigrationError, OSError) as second:
+            failure = MigrationError.of(exc, code)
+            raise MigrationError(
+                failure.code, f"{failure.message} Letting it go on failed as well: {second}", **failure.details
+            ) from exc
+        raise
+
+
 # -- the end ------------------------------------------------------------------------------------------------------
 
 
@@ -215,24 +237,29 @@ def abort(original: Original, *, destination_lost: bool = False) -> None:
     original.session.enter("aborted", destination_lost=destination_lost)
 
 
-def reach(original: Original, seconds: float) -> None:
+def reach(original: Original, seconds: float, decision: t.Mapping[str, t.Any] | None = None) -> None:
     """Connect to the keeper of the original. Where the keeper does not answer, do the part of an abort that cannot wait for it.
 
     :param seconds: the time that the keeper has to answer, and also the destination where its decision is needed.
+    :param decision: the destination's answer, where somebody has carried it here without the channel.
     :raises MigrationError: ``engine_unreachable`` ...
     """
     try:
         original.reach(seconds)
-    except MigrationError:
+    except MigrationError as exc:
         # Whatever it is: a keeper that does not answer, or a library that was taken away while the service stands still.
-        abort_alone(original, seconds)
+        try:
+            abort_alone(original, seconds, decision)
+        except MigrationError as stays:
+            raise MigrationError(stays.code, f"{exc.message} {stays.message}", **stays.details) from exc
         raise
 
 
-def abort_alone(original: Original, timeout: float) -> None:
+def abort_alone(original: Original, timeout: float, decision: t.Mapping[str, t.Any] | None = None) -> None:
     """Do the part of an abort that cannot wait for a keeper which does not answer: the service goes on, if it may.
 
     :param timeout: seconds to wait for the destination's decision, where that is needed.
+    :param decision: that decision, where somebody has carried it here.
     :raises MigrationError: when that decision cannot be had now, or is RUN.
     """
     session = original.session
@@ -240,8 +267,14 @@ def abort_alone(original: Original, timeout: float) -> None:
         return
     if not original.may_go_on_alone():
         return
-    if session.decide(ABORT) == ABORT or _ask_decision_seldom(session, timeout)["decision"] != RUN:
-        original.go_on_alone()
+    if not _is_over(session) and (decision or _ask_decision_seldom(session, timeout))["decision"] == RUN:
+        return
+    original.go_on_alone()
+
+
+def _is_over(session: Session) -> bool:
+    """Whether the original goes on without asking the destination."""
+    return session.decide(ABORT) == ABORT or session.destination_declared_lost
 
 
 def close_destination_half(session: Session) -> bool:
@@ -329,8 +362,8 @@ def settle(
     if session.ended:
         return RUN if session.reached("committed") else ABORT
     if not session.reached("committed") and not session.reached("aborted"):
-        if session.decide(ABORT) == ABORT:
-            abort(original)
+        if _is_over(session):
+            abort(original, destination_lost=session.destination_declared_lost)
         else:
             answer = decision or _ask_decision_seldom(session, timeout)
             if answer["decision"] == RUN:
@@ -338,7 +371,8 @@ def settle(
             else:
                 abort(original)
     outcome = RUN if session.reached("committed") else ABORT
-    if other_half_settled or close_destination_half(session):
+    # A destination that was lost settles its half by itself when it comes back.
+    if other_half_settled or session.destination_declared_lost or close_destination_half(session):
         close(session)
     else:
         # Nothing is frozen any more; the watchdog tries it again soon.

@@ -37,12 +37,9 @@ def _sent(send: t.Callable[[], int]) -> Result:
 
 
 def _checkpoint_sent(original: Original, _params: Params) -> Result:
-    try:
+    with source.letting_it_go_on(original, "transfer_failed"):
+        original.session.expect_end(original.session.data("dumped").get("bytes", 0))
         return _sent(lambda: source.send_checkpoint(original))
-    except BaseException:
-        # What is moved is frozen; it goes on here and now, not when the playbook gets to its rescue.
-        source.settle(original)
-        raise
 
 
 def _content_sent(original: Original, params: Params) -> Result:
@@ -54,14 +51,10 @@ def _content_sent(original: Original, params: Params) -> Result:
 def _dumped(original: Original, _params: Params) -> Result:
     original.require_held(False)
     original.reach()
-    try:
+    with source.letting_it_go_on(original, "dump_failed"):
         freeze.freeze(original)
         dumped = source.dump(original)
         return {"changed": True, "bytes": dumped.size, "seconds": dumped.seconds, **dumped.report}
-    except BaseException:
-        # Every moment counts for a frozen service: it goes on here and now, not when the playbook gets to its rescue.
-        source.settle(original)
-        raise
 
 
 def _handed_over(original: Original, _params: Params) -> Result:
@@ -77,7 +70,9 @@ def _committed(original: Original, params: Params) -> Result:
     # What came of it the module reads in the journal, as it does of a session that the watchdog has settled: perhaps while this
     # step waited for it.
     if not original.session.ended:
-        source.reach(original, source.KEEPER_SECONDS)
+        # Where the copy runs nothing stands still here, and a keeper that is only busy is no failure.
+        is_over = original.session.reached("committed")
+        source.reach(original, params["wait"] if is_over else source.KEEPER_SECONDS)
         source.settle(original, timeout=params["wait"])
     return {"changed": True}
 

@@ -47,6 +47,8 @@ _NO_SIGN = 0
 PREPARING_LEASE_SECONDS = 900.0
 # The same for a copy that is restored and held: what keeps it on its host may have it locked meanwhile.
 HELD_LEASE_SECONDS = 120.0
+# Seconds that a step may take in all while something stands still. They are more than the time limits of its calls together.
+_STILL_SECONDS, _STILL_SECONDS_PER_GIB = 420.0, 480.0
 # The time that somebody waits for who is at work on a session.
 LOCK_SECONDS = 30.0
 
@@ -60,6 +62,9 @@ AGENT = "agent.pyz"
 # The destination's note that it has done all that follows RUN, and that the copy's keeper answers for it from then on. (The name
 # of the file is of the time when that could only be Docker.)
 WITH_KEEPER = "with_docker"
+
+# The source's note that a person has declared its destination lost.
+_LOST = "destination_lost"
 
 #: the kind of what is moved in records that do not name one: when they were written there was no other
 FIRST_KIND = "container"
@@ -96,6 +101,8 @@ class Session:
         if facts is None:
             raise MigrationError("session_unknown", f"There is no session {self.id} on this host.", session=self.id)
         self._renewing = threading.Lock()
+        # When this process is to be done, by time.monotonic().
+        self._to_end_by = float("inf")
         self._over = False
         self._decision_flushed = False
         self.facts: dict[str, t.Any] = facts
@@ -329,6 +336,15 @@ class Session:
             os.unlink(self.path("ballast"))
             write()
 
+    def declare_destination_lost(self) -> None:
+        """Note durably that a person has declared the destination dead and fenced, and that no connection to it can be made."""
+        self.write_even_when_full(lambda: durable.publish(self.path(_LOST), b""))
+
+    @property
+    def destination_declared_lost(self) -> bool:
+        """Whether :meth:`declare_destination_lost` was called. Nobody waits for the destination's decision then."""
+        return os.path.exists(self.path(_LOST))
+
     def happened_in_this_boot(self, phase: str) -> bool:
         """Whether a phase was entered since this host started."""
         entry = self.reached(phase)
@@ -417,6 +433,16 @@ class Session:
 
         return self.lease_left == 0 and holder.end(self.path(_LOCK), os.path.join(self.volatile, _HOLDER), shows_life)
 
+    def expect_end(self, size: int) -> None:
+        """Something stands still from now on: have :meth:`alive` renew the lease no longer than that may last at most.
+
+        A call into the kernel may never return (a network file system whose server is away), and the thread that renews the lease
+        does not notice. The watchdog ends this process then, and brings the session to its end.
+
+        :param size: bytes of memory that are moved.
+        """
+        self._to_end_by = time.monotonic() + _STILL_SECONDS + _STILL_SECONDS_PER_GIB * size / (1 << 30)
+
     @contextlib.contextmanager
     def alive(self) -> t.Iterator[None]:
         """Renew the lease while this block runs: a long dump or transfer must not look like an abandoned session."""
@@ -425,6 +451,8 @@ class Session:
         def beat() -> None:
             # Another process may close it meanwhile (the source closes this half while a transfer ends).
             while not stop.is_set() and not self._over and os.path.isdir(self.directory) and not self.ended:
+                if time.monotonic() > self._to_end_by:
+                    return
                 with contextlib.suppress(OSError):
                     self.renew()
                 stop.wait(LEASE_SECONDS / 4)

@@ -31,15 +31,16 @@ OF_PROCESSES = False
 _SETTINGS = (
     *("cgroup.max.depth", "cgroup.max.descendants"),
     *("cpu.idle", "cpu.weight", "cpu.max", "cpu.max.burst", "cpu.uclamp.min", "cpu.uclamp.max"),
-    *("cpuset.cpus", "cpuset.mems", "io.weight", "pids.max"),
+    *("cpuset.cpus", "cpuset.mems", "cpuset.cpus.partition", "io.weight", "pids.max"),
     *("memory.low", "memory.min", "memory.oom.group", "memory.swap.high", "memory.swap.max", "memory.zswap.max"),
-    *("memory.high", "memory.max"),
+    *("memory.zswap.writeback", "memory.high", "memory.max"),
 )
 _LIMITS = ("cpu.max", "cpuset.cpus", "memory.max", "pids.max")
 _HUGE = re.compile(r"hugetlb\.\w+(\.rsvd)?\.max", re.ASCII)
 _CONTROLLER = re.compile(r"[a-z0-9_]+")
-# Lines with the numbers that this host gives its disks: only their count can be compared.
-_OF_DISKS = ("io.max", "io.latency")
+# Lines with the names or numbers that this host gives its disks, network cards and keys for memory: only how many of them have a
+# limit can be compared.
+_OF_DISKS = ("io.max", "io.latency", "rdma.max", "misc.max")
 # Who has these may make cgroups there and move tasks.
 _DELEGATED = ("", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control")
 _THREADED = "threaded"
@@ -88,13 +89,25 @@ def _cgroup(directory: str) -> Cgroup:
     found: Cgroup = {"settings": {}, "disks": {}, "control": []}
     for name in os.listdir(directory):
         if _is_setting(name):
-            lines = read(f"{directory}/{name}").splitlines()
-            # Behind the first line of io.weight there are disks of this host.
-            found["settings"][name] = "\n".join(lines[:1] if name == "io.weight" else lines)
+            found["settings"][name] = _own(name, read(f"{directory}/{name}").rstrip("\n"))
         elif name in _OF_DISKS:
-            found["disks"][name] = len(read(f"{directory}/{name}").splitlines())
+            found["disks"][name] = sum(map(_has_limit, read(f"{directory}/{name}").splitlines()))
     found["control"] = sorted(read(f"{directory}/cgroup.subtree_control").split())
     return found
+
+
+def _own(name: str, text: str) -> str:
+    """What of a setting is the cgroup's own."""
+    if name == "io.weight":
+        # Behind the first line there are disks of this host.
+        return text.partition("\n")[0]
+    # A partition that is not in force is `root invalid`, and in parentheses why.
+    return text.partition(" (")[0] if name == "cpuset.cpus.partition" else text
+
+
+def _has_limit(line: str) -> bool:
+    """Whether a device has a limit, by its line: its name, and behind that ``max`` or ``KEY=max`` where there is none."""
+    return any(not value.endswith("max") for value in line.split()[1:])
 
 
 class _Look:
@@ -214,13 +227,11 @@ def _set(directory: str, wanted: t.Mapping[str, str]) -> None:
     for name in sorted(wanted, key=lambda one: order.get(one, len(order))):
         with contextlib.suppress(OSError):
             now = read(f"{directory}/{name}").rstrip("\n")
-            if _first(name, now) != wanted[name]:
-                for line in wanted[name].splitlines() or [""]:
+            if _own(name, now) != wanted[name]:
+                # It becomes invalid by itself, and takes only the kind of partition.
+                text = wanted[name].removesuffix(" invalid") if name == "cpuset.cpus.partition" else wanted[name]
+                for line in text.splitlines() or [""]:
                     _write(f"{directory}/{name}", line + "\n")
-
-
-def _first(name: str, text: str) -> str:
-    return text.partition("\n")[0] if name == "io.weight" else text
 
 
 def _delegate(look: _Look, directory: str, wanted: Below) -> None:
@@ -269,7 +280,7 @@ def _of_one(one: Cgroup, other: Cgroup) -> t.Iterator[str]:
             yield f"has {name} {_shown(now)} and not {_shown(value)}"
     for name, count in one["disks"].items():
         if other["disks"].get(name, 0) < count:
-            yield f"lacks limits of disks ({name})"
+            yield f"lacks limits of {'disks' if name.startswith('io.') else 'devices'} ({name})"
     lacking = sorted(set(one["control"]) - set(other["control"]))
     if lacking:
         yield f"does not control {', '.join(lacking)} below it"

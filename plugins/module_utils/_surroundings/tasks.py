@@ -10,8 +10,8 @@ CRIU restores most of it, and nobody had looked whether it did. It does not know
 the filter of core dumps: those are set on the held copy. What only the process itself could set is compared, see
 ``_host/task_traits.py``.
 
-Not looked at, because no other process can read it: securebits and the keyrings of a process. CRIU restores the former and does
-not move the latter.
+Not looked at, because no other process can read it: securebits, the keyrings of a process, Landlock, PR_SET_MDWE and
+PR_MCE_KILL. CRIU restores the first of them and none of the others.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import os
 import time
 import typing as t
 
-from .._host import processors
+from .._host import processors, speculation
 from .._host.task_traits import ALL as ALL_PROCESSORS
 from .._host.task_traits import (
     File,
@@ -70,7 +70,10 @@ _OF_PROCESS = {
     "NSsid": "its session",
     "SigIgn": "the signals that it ignores",
     "SigCgt": "the signals that it handles",
+    "THP_enabled": "whether it may have huge pages",
 }
+# Of these only one value is a loss when the copy has another: what a program has set.
+_ONLY_FROM = {"THP_enabled": "0", **dict.fromkeys(speculation.LABELS, speculation.ASKED_FOR)}
 _MASKS = frozenset((*_CAPABILITIES, "SigIgn", "SigCgt"))
 
 
@@ -112,6 +115,7 @@ class _Look:
         # Who moves it all the same does not heed the rule of that name.
         if "personality" in side.ignored:
             del self.of_process["personality"]
+        self._speculation = "speculation_controls" not in side.ignored
         if _has_apparmor():
             self.of_process["label"] = File("its AppArmor profile", "attr/current")
 
@@ -140,6 +144,8 @@ class _Look:
         found: dict[str, Value] = {name: trait.get(task) for name, trait in self.of_thread.items()}
         for name in (*_OF_THREAD, *_CAPABILITIES):
             found[name] = self._value(name, status)
+        if self._speculation:
+            found.update({name: speculation.state(name, status) for name in speculation.LABELS})
         return found
 
     def _value(self, name: str, status: t.Mapping[str, str]) -> Value:
@@ -217,6 +223,7 @@ def compare(side: Side, source: t.Any) -> list[str]:
         **_OF_THREAD,
         **_CAPABILITIES,
         **_OF_PROCESS,
+        **speculation.LABELS,
         **{name: trait.label for name, trait in (*look.of_thread.items(), *look.of_process.items())},
         "parent": "its parent",
     }
@@ -275,7 +282,8 @@ def _of_one(
             mask = capabilities if name in _CAPABILITIES else -1
             if int(value, 16) & mask == int(now, 16) & mask:
                 continue
-        elif value == now:
+        # What nobody has asked for is the host's own.
+        elif value == now or (name in _ONLY_FROM and value != _ONLY_FROM[name]):
             continue
         yield f"{labels.get(name, name)} {_is(value, now)}"
 

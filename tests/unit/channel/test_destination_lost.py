@@ -22,7 +22,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors impo
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import client as channel_client
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import destination_lost
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel.client import Channel
-from ansible_collections.livemigrate.criu.plugins.module_utils._migration import recovery
+from ansible_collections.livemigrate.criu.plugins.module_utils._migration import recovery, source
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import watchdog
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import GO_SENT, SOURCE
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
@@ -100,7 +100,8 @@ def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int],
 def _override(session: Session) -> str:
     """The phase it ends in, or why it is refused."""
     try:
-        recovery._override(moved.original(session, Engine()))
+        recovery._declare_lost(session)
+        source.settle(moved.original(session, Engine()))
     except MigrationError as exc:
         return exc.code
     return session.phase
@@ -160,7 +161,7 @@ def test_a_host_whose_ssh_daemon_is_down_is_alive(
 
     monkeypatch.setattr(destination_lost, "sign_of_life", refuses)
     with pytest.raises(MigrationError) as caught:
-        recovery._override(moved.original(handed_over, Engine()))
+        recovery._declare_lost(handed_over)
     assert asked == [(["127.0.0.1", "127.0.0.1"], 22)]
     assert handed_over.id in caught.value.message
     assert "A machine at 127.0.0.1 refuses connections." in caught.value.message
@@ -200,7 +201,7 @@ def test_where_a_name_leads_to_nowhere_the_addresses_that_it_had_are_asked(
     place = {"address": "beta.invalid", "port": port, "user": "root", "addresses": ["127.0.0.1"]}
     durable.write_json(handed_over.path("peer.json"), place)
     with pytest.raises(MigrationError) as caught:
-        recovery._override(moved.original(handed_over, Engine()))
+        recovery._declare_lost(handed_over)
     assert caught.value.code == "destination_not_lost"
     assert f"A machine at 127.0.0.1 refuses connections to port {port}." in caught.value.message
     assert "ip route add unreachable 127.0.0.1" in caught.value.message

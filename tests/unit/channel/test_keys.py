@@ -575,6 +575,26 @@ def test_host_keys_are_lines_of_kind_and_key() -> None:
 # -- another user ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("user", "written"),
+    [
+        ("ADMIN", '"ADMIN"'),
+        ("ALL", '"ALL"'),
+        ("A_1", '"A_1"'),
+        ("Admin", "Admin"),
+        ("admin", "admin"),
+        ("_A", "_A"),
+    ],
+)
+def test_a_name_in_capitals_is_no_group_of_accounts_to_sudo(
+    user: str, written: str, host: Host, make_session: MakeSession
+) -> None:
+    """Run with sudo 1.9.16: without quotes the rule is for whom another file calls so, or for nobody, and visudo is content."""
+    channel_server._let_become_root(make_session(DESTINATION), user, "agent serve x", host.run)
+    (rule,) = host.rules
+    assert rule.startswith(f"Defaults:{written} !requiretty\n{written} ALL=(root) ")
+
+
 @pytest.mark.usefixtures("needs_root")
 def test_another_user_gets_a_sudo_rule_for_the_one_command_that_goes_with_the_session(
     host: Host, make_session: MakeSession, disk: Path

@@ -493,7 +493,7 @@ def test_a_place_that_becomes_another_s_takes_nothing(wire: Wire, content: Path,
     place.symlink_to(elsewhere)
     with pytest.raises(MigrationError) as caught:
         wire.channel.rsync(str(content), "bind/0", ("--delete",))
-    assert "another directory has come in its place" in caught.value.message
+    assert "Another directory has come in the place of" in caught.value.message
     assert [path.name for path in elsewhere.iterdir()] == ["of root"]
 
 

@@ -7,17 +7,22 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._base.command import Completed, run
+from ansible_collections.livemigrate.criu.plugins.module_utils._base.command import Completed, run, too_slow
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._docker.runc import await_end, dump, root_of
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker import runc
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.runc import await_end, dump, end_dump, root_of
+from ansible_collections.livemigrate.criu.plugins.module_utils._host.tasks import TaskGroup
 from tests.unit.criu.test_statistics import SAMPLE
+from tests.unit.helpers.groups import Group
 from tests.unit.helpers.support import CONTAINER, OTHER_CONTAINER
 
 SESSION = "20261123T000001Z-3f9a1c"
@@ -236,11 +241,50 @@ def test_a_dump_that_is_at_work_is_waited_for() -> None:
     assert len(runner.calls) == 4
 
 
+@pytest.fixture
+def unit(group: Group, monkeypatch: pytest.MonkeyPatch) -> Group:
+    """The cgroup of the dump's unit. Nothing is in it yet."""
+    below = Path(group.path) / UNIT
+    below.mkdir()
+    monkeypatch.setattr(runc, "_UNITS", group.path)
+    return Group(str(below))
+
+
 @pytest.mark.parametrize("state", ["active\n", "deactivating\n", ""])
-def test_a_dump_that_is_not_known_to_have_ended_is_reported_and_not_passed_over(state: str) -> None:
-    """No word at all is systemctl's when its bus does not answer."""
+def test_a_dump_that_is_not_known_to_have_ended_is_reported_and_not_passed_over(
+    state: str, unit: Group, init: int
+) -> None:
+    """systemctl prints nothing when its bus does not answer. Then the kernel knows."""
+    unit.put(init)
     with pytest.raises(MigrationError) as caught:
         await_end(SESSION, 0.15, Runner(Completed(1, state, "Failed to connect to bus")))
     assert caught.value.code == "dump_running"
     assert caught.value.details == {"unit": UNIT}
     assert UNIT in caught.value.message
+
+
+@pytest.mark.usefixtures("unit")
+def test_where_systemd_does_not_answer_the_kernel_tells_that_it_has_ended() -> None:
+    await_end(SESSION, 0.15, Runner(Completed(1, "", "Failed to connect to bus")))
+
+    def slow(argv: Sequence[str], **_words: Any) -> Completed:
+        raise too_slow(argv[0], 10)
+
+    await_end(SESSION, 0.15, slow)
+
+
+def test_one_that_hangs_is_killed(unit: Group, init: int) -> None:
+    """A CRIU that somebody has stopped, or that waits for a network file system."""
+    unit.put(init)
+    os.kill(init, signal.SIGSTOP)
+    end_dump(SESSION, Runner(Completed(3, "failed\n", "")))
+    assert not unit.populated
+
+
+def test_one_that_cannot_be_killed_is_reported(unit: Group, init: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel keeps it waiting. The test keeps the group from killing it."""
+    unit.put(init)
+    monkeypatch.setattr(TaskGroup, "kill", lambda _self: (_ for _ in ()).throw(MigrationError("kill_failed", "left")))
+    with pytest.raises(MigrationError, match="hangs and cannot be killed") as caught:
+        end_dump(SESSION, Runner(Completed(0, "active\n", "")))
+    assert caught.value.code == "dump_running"

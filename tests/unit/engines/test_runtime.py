@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -572,3 +574,23 @@ def test_a_copy_that_was_never_noted_has_only_a_name_and_its_mark_goes_too(
     assert not mark.exists
     assert not os.path.exists(mark.work)
     assert other.exists, "another session's is not ours to remove"
+
+
+@pytest.mark.usefixtures("programs")
+@pytest.mark.parametrize("who", ["a worker", "all"])
+def test_a_copy_of_which_something_has_ended_while_it_was_held_is_not_let_go(
+    who: str, session: Session, shim: Shim, group: Group
+) -> None:
+    """The kernel kills frozen processes as well, where memory is short; and the original is still whole."""
+    with subprocess.Popen(["sleep", "60"]) as worker:
+        group.put(worker.pid)
+        wait_for(lambda: Path(f"/proc/{worker.pid}/comm").read_text() == "sleep\n", "the program is loaded")
+        with shim:
+            _hold(session, group)
+            for pid in [worker.pid] if who == "a worker" else group.pids():
+                os.kill(pid, signal.SIGKILL)
+            wait_for(lambda: worker.poll() is not None, "it has ended")
+            with pytest.raises(MigrationError) as caught:
+                engine_runtime.run(session)
+    assert caught.value.code == "not_held"
+    assert session.decision is None

@@ -133,15 +133,21 @@ def bring_to(session: Session, phase: str) -> Session:
     return session
 
 
-def hold_lock(session_id: str, roots: dict[str, str], *, alive: bool = True) -> int:
-    """Start a process that takes a session's lock and keeps it; returns its number when it has it."""
+def hold_lock(session_id: str, roots: dict[str, str], *, alive: bool = True, frozen: bool = False) -> int:
+    """Start a process that takes a session's lock and keeps it; returns its number when it has it.
+
+    :param frozen: whether it has something frozen.
+    """
     from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            with Session(session_id, **roots).locked(alive=alive):
+            session = Session(session_id, **roots)
+            with session.locked(alive=alive):
+                if frozen:
+                    session.expect_end(0)
                 os.write(writing, b"x")
                 time.sleep(60)
         finally:

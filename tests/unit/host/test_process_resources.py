@@ -326,6 +326,69 @@ def test_what_processes_have_that_no_other_kind_tells() -> None:
         assert found & {"personality", "pipe_packets"} == kinds
 
 
+# Its first argument is how semaphores are used, by their flags; the second how many threads are started.
+SEMAPHORES = """
+import ctypes, struct, sys, threading, time
+libc = ctypes.CDLL(None)
+if sys.argv[1]:
+    libc.semget(0x2222, 1, 0o1600)
+    assert libc.semop(0, struct.pack("=Hhh", 0, 1, int(sys.argv[1])), 1) == 0
+for _thread in range(int(sys.argv[2])):
+    threading.Thread(target=time.sleep, args=(60,)).start()
+print("ready", flush=True)
+time.sleep(60)
+"""
+SEM_UNDO = 0x1000
+
+
+@pytest.mark.parametrize(
+    ("flags", "threads", "prefix", "kinds"),
+    [
+        (str(SEM_UNDO), 0, ["unshare", "--ipc"], {"semaphore_undo"}),
+        ("0", 0, ["unshare", "--ipc"], set()),
+        # Threads share the list, so each program that has some has one.
+        ("0", 1, ["unshare", "--ipc"], {"semaphore_undo_perhaps"}),
+        ("", 1, ["unshare", "--ipc"], set()),
+        # In the namespace of the host are the semaphores of others, and another rule has it.
+        ("", 1, [], set()),
+    ],
+)
+@pytest.mark.usefixtures("needs_namespaces")
+def test_semaphores_that_the_kernel_gives_back(flags: str, threads: int, prefix: list[str], kinds: set[str]) -> None:
+    """By the list that it keeps with each process; this one has threads too, and so a list of its own."""
+    argv = [*prefix, sys.executable, "-c", SEMAPHORES, flags, str(threads)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        found = set(process_resources.look([process.pid], process.pid)["held"])
+        process.kill()
+    assert {kind for kind in found if kind.startswith("semaphore")} == kinds
+
+
+@pytest.mark.parametrize(
+    ("statement", "kinds"),
+    [
+        # MCL_CURRENT and MCL_FUTURE, and something that is mapped later.
+        ("libc.mlockall(3); keep = bytearray(8 << 20)", {"locked_memory"}),
+        ("libc.mlockall(1); keep = bytearray(8 << 20)", set()),
+        ("keep = bytearray(8 << 20); libc.mlock(ctypes.c_char_p(b'key'), 3)", set()),
+        ("assert libc.prctl(67, 1, 0, 0, 0) == 0", {"merged_memory"}),
+        ("pass", set()),
+    ],
+)
+def test_what_the_kernel_does_with_all_memory_of_a_process(statement: str, kinds: set[str]) -> None:
+    """Locking what there is now is done again by CRIU; locking what is to come is not."""
+    if "prctl" in statement and "ksm_merge_any" not in process_resources.read("/proc/self/ksm_stat"):
+        pytest.skip("this kernel does not tell of KSM")
+    program = f"import ctypes, time; libc = ctypes.CDLL(None); {statement}; print('ready', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        found = set(process_resources.look([process.pid], process.pid)["held"])
+        process.kill()
+    assert found & {"locked_memory", "merged_memory"} == kinds
+
+
 def test_keys_of_a_container(tmp_path: Path) -> None:
     """As the kernel lists its keyrings; that of another container and one with no keys count for nothing."""
     keys = tmp_path / "keys"

@@ -144,6 +144,7 @@ def place(**more: Any) -> Facts:
         "is_file": False,
         "has_content": False,
         "leads_to": "",
+        "host_directory": "",
         "used_by": [],
     }
     return {**found, **more}
@@ -152,6 +153,19 @@ def place(**more: Any) -> Facts:
 def file_place(**more: Any) -> Facts:
     """A file at a path of the destination."""
     return place(**{"is_directory": False, "is_file": True, "has_content": True, **more})
+
+
+def other_device(**more: Any) -> Facts:
+    """A device node of the container that is another device on the destination."""
+    found = {
+        "path": "/dev/dsp",
+        "host_path": "/dev/snd/dsp",
+        "numbers": "c 240:0",
+        "given": True,
+        "here": "c 241:0",
+        "owner": "rtc",
+    }
+    return {**found, **more}
 
 
 def network(name: str = "app", **more: Any) -> Facts:
@@ -192,6 +206,7 @@ def container(**inspect: Any) -> Facts:
         "storage_error": None,
         "unsupported_fields": {},
         "sizes": {"layer_bytes": 1 << 20, "volume_bytes": 0, "complete": True},
+        "device_nodes": [],
         "processes": {
             "count": 2,
             "complete": True,
@@ -245,6 +260,7 @@ def there() -> Facts:
         "binds": {},
         "missing_places": [],
         "missing_devices": [],
+        "other_devices": [],
         "init": "/usr/bin/docker-init",
         "init_leads_to": "",
         "apparmor_profiles": None,

@@ -431,6 +431,7 @@ def test_what_lies_at_a_bind_mounts_path(tmp_path: Path) -> None:
         "is_file": False,
         "has_content": True,
         "leads_to": "",
+        "host_directory": "",
         "reaches_shared": False,
         "used_by": [],
     }
@@ -438,6 +439,15 @@ def test_what_lies_at_a_bind_mounts_path(tmp_path: Path) -> None:
     # What an earlier move has left there is the container's own.
     assert found[paths["link"]] == {**full, "has_content": False, "leads_to": paths["full"]}
     assert found[paths["none"]]["exists"] is False
+
+
+def test_a_bind_mount_whose_path_leads_to_a_directory_of_the_host(tmp_path: Path) -> None:
+    (tmp_path / "data").symlink_to("/etc")
+    paths = {str(tmp_path / "data"): "directory", str(tmp_path / "data" / "passwd"): "file"}
+    entries = [{"kind": "bind", "path": path, "form": form} for path, form in paths.items()]
+    unasked: Any = None
+    found = facts_of_destination.binds(unasked, entries, (), ())
+    assert [found[path]["host_directory"] for path in paths] == ["/etc", "/etc"]
 
 
 class Containers:

@@ -24,7 +24,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.findin
 )
 from tests.unit.docker.spec.samples import ID
 from tests.unit.preflight import samples
-from tests.unit.preflight.samples import Facts, bind, file_place, network, place, volume
+from tests.unit.preflight.samples import Facts, bind, file_place, network, other_device, place, volume
 
 Change = Callable[[Facts], object]
 
@@ -695,6 +695,15 @@ TABLE: list[Row] = [
     Row("descriptors_unsupported", held(aio=["mysqld"])),
     Row("descriptors_unsupported", held(pipe_packets=["sudo"]), "packet mode", "sudo"),
     Row("personality", held(personality=["gdb"]), "gdb"),
+    Row("speculation_controls", held(speculation=["vault"]), "restore that: vault."),
+    Row("speculation_controls", held()),
+    Row("semaphore_undo", held(semaphore_undo=["apache2"]), "(SEM_UNDO): apache2."),
+    Row("semaphore_undo", held(semaphore_undo_perhaps=["java"]), "these programs have threads: java."),
+    Row("semaphore_undo", held()),
+    Row("memory_locked", held(locked_memory=["vault"]), "All memory of these programs is locked: vault."),
+    Row("memory_locked", held()),
+    Row("memory_merged", held(merged_memory=["qemu"]), "(KSM): qemu."),
+    Row("memory_merged", held()),
     Row("kernel_keys", of("processes", "keys", to=3), "3 key(s)"),
     Row("kernel_keys", of("processes", "keys", to=0)),
     Row(
@@ -971,6 +980,18 @@ TABLE: list[Row] = [
     Row("bind_mount_missing", with_bind(place(exists=False)), "/srv/data", "does not exist"),
     Row("bind_mount_missing", with_bind(place(exists=False), travels=True)),
     Row("bind_mount_refused", with_bind(place(), path="/etc", travels=True), "/etc"),
+    Row(
+        "bind_mount_refused",
+        with_bind(place(leads_to="/etc", host_directory="/etc"), travels=True),
+        "written into /etc of the destination",
+    ),
+    Row(
+        "bind_mount_refused",
+        with_bind(file_place(has_content=False, host_directory="/etc"), travels=True, form="file"),
+        "written into /etc of the destination",
+    ),
+    # What does not travel is written to by the container alone, as on the source.
+    Row("bind_mount_refused", with_bind(place(host_directory="/etc")), also=("bind_mount_stays",)),
     Row("bind_mount_refused", with_bind(place(is_directory=False), travels=True), "something else on the destination"),
     Row("bind_mount_refused", with_bind(place(is_directory=False, exists=False), travels=True)),
     # Single files travel too; what is no file has no content to move.
@@ -1049,6 +1070,28 @@ TABLE: list[Row] = [
     Row("init_differs", all_of(created(Init=True), on("destination", "docker", "init_bytes", to=None))),
     Row("masked_path_missing", there("missing_places", to=["/proc/asound"]), "/proc/asound"),
     Row("device_missing", there("missing_devices", to=["/dev/fuse"]), "/dev/fuse"),
+    Row(
+        "device_differs",
+        there("other_devices", to=[other_device()]),
+        "/dev/dsp is c 240:0 in the container; on the destination /dev/snd/dsp is c 241:0, and c 240:0 is rtc.",
+    ),
+    # Nobody has named it, and it is a disk all the same.
+    Row(
+        "device_differs",
+        there("other_devices", to=[other_device(given=False, numbers="b 259:5", here="", owner="nvme1n1p2")]),
+        "/dev/dsp is b 259:5 in the container; on the destination there is no /dev/snd/dsp, and b 259:5 is nvme1n1p2.",
+    ),
+    Row("device_differs", there("other_devices", to=[other_device(owner="")] * 6), "is c 241:0; and 2 more."),
+    Row(
+        "device_nodes_differ",
+        there("other_devices", to=[other_device(given=False)]),
+        "has all devices of its host",
+        "/dev/dsp is c 240:0",
+    ),
+    Row("device_differs", there("other_devices", to=[])),
+    Row("device_nodes_differ", there("other_devices", to=[])),
+    # Facts of another version.
+    Row("device_differs", lambda case: case["destination"]["for_container"].pop("other_devices")),
     Row(
         "apparmor_profile_missing",
         all_of(inspect(AppArmorProfile="own"), there("apparmor_profiles", to=["docker-default"])),

@@ -153,8 +153,19 @@ def _refused_before_the_deed(host: HostModel) -> HostModel:
 
 
 @step("")
-def _dump_without_a_sigstop(here: Here[Source]) -> list[Outcome]:
+def _no_sigstop(here: Here[Source]) -> list[Outcome]:
     return [here.next()] if here.me.container == FROZEN else []
+
+
+@step("")
+def _dump_without_a_note(here: Here[Source]) -> list[Outcome]:
+    return [here.next()] if here.me.container == FROZEN else []
+
+
+@step("")
+def _carried_through_dockerd(here: Here[Source]) -> list[Outcome]:
+    """Where the engine does not answer, the channel is asked for the decision that recover.yml carries."""
+    return [here.go("ask")] if here.me.hangs else list(source.take_the_decision_that_recover_yml_carries.act(here))
 
 
 @look("")
@@ -292,7 +303,7 @@ PLANTED = (
         _PEOPLE,
         NEVER_TWO,
         _in_source(
-            lambda host: host.with_instead(source.dump_and_queue_a_sigstop, _dump_without_a_sigstop).with_instead(
+            lambda host: host.with_instead(source.queue_a_sigstop, _no_sigstop).with_instead(
                 source.see_that_it_is_frozen_still, _frozen_is_enough
             )
         ),
@@ -308,6 +319,26 @@ PLANTED = (
         _HANGS,
         SERVICE_RUNS,
         _in_source(lambda host: host.with_instead(source.thaw, _thaw_by_dockerd_alone)),
+    ),
+    Planted(
+        "a container that was let go is brought back from its checkpoint",
+        replace(_HANGS, engine="api", live_restore=False),
+        ONE_HISTORY,
+        _without(_in_source, source.give_the_checkpoint_up),
+    ),
+    Planted(
+        "stops are noted only when the dump is complete",
+        _PEOPLE,
+        SERVICE_RUNS,
+        _in_source(lambda host: host.with_instead(source.dump_and_note_the_stops, _dump_without_a_note)),
+    ),
+    Planted(
+        "a carried decision waits for a dockerd that hangs",
+        replace(_HANGS, key_loss=True, operator=True),
+        SERVICE_RUNS,
+        _in_source(
+            lambda host: host.with_instead(source.take_the_decision_that_recover_yml_carries, _carried_through_dockerd)
+        ),
     ),
     Planted(
         "the shim starts a marked copy afresh",

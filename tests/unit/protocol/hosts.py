@@ -89,6 +89,15 @@ def dockerd_hangs_source(here: Here[Source]) -> Outcomes:
 
 
 @event(STEP)
+def dockerd_that_hangs_is_restarted_source(here: Here[Source]) -> Outcomes:
+    """Where that ends its containers, it is what an operator does. Else the service must go on without it."""
+    if here.me.power != UP or here.setting.live_restore or not here.me.hangs:
+        return []
+    container = here.me.container if here.me.container in (ENDED, CUT) else CUT
+    return [here.happens(hangs=False, container=container)]
+
+
+@event(STEP)
 def the_kernel_writes_the_policy_to_the_disk(here: Here[Source]) -> Outcomes:
     if here.me.power != UP or here.me.policy == here.me.policy_on_disk:
         return []
@@ -232,6 +241,7 @@ SOURCE_EVENTS: tuple[Step, ...] = (
     dockerd_ends_source,
     dockerd_starts_source,
     dockerd_hangs_source,
+    dockerd_that_hangs_is_restarted_source,
     the_kernel_writes_the_policy_to_the_disk,
     docker_unpause,
     docker_stop,

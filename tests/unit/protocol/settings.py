@@ -16,6 +16,12 @@ SETTINGS = {
     "somebody has it started on the source": Setting(supervisor=True, source_power_cuts=False),
     "the key is lost": Setting(key_loss=True, operator=True, source_power_cuts=False),
     "the destination is lost": Setting(destination_dies=True, operator=True),
+    "the key is lost and dockerd hangs": Setting(
+        key_loss=True, operator=True, dockerd_hangs=True, source_power_cuts=False, destination_power_cuts=False
+    ),
     "engine api": Setting(engine="api"),
     "engine api, dockerd without live-restore": Setting(engine="api", live_restore=False, source_power_cuts=False),
+    "engine api, dockerd hangs": Setting(
+        engine="api", dockerd_hangs=True, live_restore=False, source_power_cuts=False, destination_power_cuts=False
+    ),
 }

@@ -75,9 +75,21 @@ def pause(here: At) -> Outcomes:
 
 
 @step("_subjects.container.original.Original.dump")
-def dump_and_queue_a_sigstop(here: At) -> Outcomes:
-    """A SIGSTOP waits for each frozen task: a thaw by somebody else runs no code, and is seen afterwards."""
+def dump_and_note_the_stops(here: At) -> Outcomes:
+    """A SIGSTOP that was delivered is found by this note alone."""
+    return [here.next(stops_noted=True)] if here.me.container == FROZEN else []
+
+
+@step("_host.tasks.TaskGroup.queue_stops")
+def queue_a_sigstop(here: At) -> Outcomes:
+    """One waits for each frozen task: a thaw by somebody else runs no code, and is seen afterwards."""
     return [here.next(container=HELD)] if here.me.container == FROZEN else []
+
+
+@step("_engines.api.seal")
+def write_the_checkpoint_out(here: At) -> Outcomes:
+    """A reboot finds it beside files of the same moment."""
+    return [here.next(checkpoint=here.setting.engine == "api")] if here.me.container in (FROZEN, HELD, STOPPED) else []
 
 
 @step("_migration.handover._send")
@@ -116,7 +128,9 @@ FREEZE_AND_DUMP = (
     enter("armed", "_migration.freeze.freeze"),
     enter("freezing", "_migration.freeze.freeze"),
     pause,
-    dump_and_queue_a_sigstop,
+    dump_and_note_the_stops,
+    queue_a_sigstop,
+    write_the_checkpoint_out,
     enter("dumped", "_migration.source.dump"),
 )
 GO = (
@@ -165,7 +179,7 @@ def _as_answered(here: At) -> Outcomes:
     return commits + (_goes_on_here(here) if here.received(REFUSED) else [])
 
 
-@look("_migration.recovery._override")
+@look("_migration.recovery._declare_lost")
 def see_whether_it_is_lost(here: At) -> Outcomes:
     """A person has declared the destination lost. It counts as that only where no connection to it can be made."""
     if here.peer_power == GONE:
@@ -179,11 +193,23 @@ def take_the_decision_that_recover_yml_carries(here: At) -> Outcomes:
     return [*_as_answered(here), here.stop(note="no decision yet")]
 
 
+@step("_engines.api.give_up_checkpoint")
+def give_the_checkpoint_up(here: At) -> Outcomes:
+    """Before a task runs on: it does not know what follows."""
+    is_there = here.me.this_boot and here.me.container not in (ENDED, CUT)
+    return [here.next(checkpoint=here.me.checkpoint and not is_there)]
+
+
+def _goes_on(me: Source) -> dict[str, Any]:
+    """A thaw of what is frozen. Of one that somebody else has thawed the stops have to be taken back as well."""
+    frozen = me.container in (FROZEN, HELD) or (me.container == STOPPED and me.stops_noted)
+    return running(me) if me.this_boot and frozen else {}
+
+
 @step("_subjects.container.original.Original.go_on_alone")
 def thaw_without_dockerd(here: At) -> Outcomes:
     """The service goes on; the rest of the abort waits for the engine."""
-    frozen = here.me.this_boot and here.me.container in (FROZEN, HELD, STOPPED)
-    return [here.stop(**(running(here.me) if frozen else {}))]
+    return [here.stop(**_goes_on(here.me))]
 
 
 # -- the container goes on here ----------------------------------------------------------------------------------------
@@ -201,8 +227,7 @@ def _answered(here: At, **changes: Any) -> Outcomes:
 @step("_subjects.container.original.Original.thaw")
 def thaw(here: At) -> Outcomes:
     """Where dockerd does not answer, or refuses, the tasks go on without it."""
-    frozen = here.me.this_boot and here.me.container in (FROZEN, HELD, STOPPED)
-    goes_on = running(here.me) if frozen else {}
+    goes_on = _goes_on(here.me)
     return [*_answered(here, **goes_on), here.stop("dockerd does not answer", **goes_on)]
 
 
@@ -221,8 +246,14 @@ def put_the_policy_back(here: At) -> Outcomes:
 @step("_subjects.container.original.Original.go_on")
 def start_it_if_it_has_ended(here: At) -> Outcomes:
     """A reboot ends it, and so does a restart of dockerd without live-restore."""
-    ended = here.me.container == ENDED and here.me.phase not in ("opened", "prepared")
-    return with_dockerd(here, **(running(here.me) if ended else {}))
+    if here.me.container != ENDED or here.me.phase in ("opened", "prepared"):
+        return with_dockerd(here)
+    afresh = with_dockerd(here, **running(here.me))
+    if not here.me.checkpoint or here.me.phase in NOT_DUMPED:
+        return afresh
+    # It is used once, whether that succeeds or not.
+    spent = {**running(here.me), "checkpoint": False}
+    return [*_answered(here, **spent, rolled_back=here.me.ran_since_dump), *_answered(here, **spent), *afresh[1:]]
 
 
 @look("_migration.source.settle")
@@ -297,17 +328,18 @@ _COMMON = {
     "prepare": (enter("prepared", "_migration.source.prepared"), give_the_lock_back),
     "settle": (
         look_how_far_it_is,
-        decide(ABORT, "_migration.source.settle, _migration.source.abort_alone"),
+        decide(ABORT, "_migration.source._is_over"),
         flush_decision,
         see_who_decides,
         ask_for_the_decision,
         receive_the_answer,
     ),
     "ask": (ask_for_the_decision, receive_the_answer),
-    "abort without dockerd": (thaw_without_dockerd,),
+    "abort without dockerd": (give_the_checkpoint_up, thaw_without_dockerd),
     "recover.yml": (take_the_decision_that_recover_yml_carries,),
     "declared lost": (see_whether_it_is_lost,),
     "abort": (
+        give_the_checkpoint_up,
         thaw,
         give_the_name_back,
         put_the_policy_back,

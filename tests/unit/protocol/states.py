@@ -60,6 +60,12 @@ class Source(NamedTuple):
     name: str = OWN
     #: whether it has run an instruction that its checkpoint does not know of
     ran_since_dump: bool = False
+    #: whether a note says which tasks the dump has stopped
+    stops_noted: bool = False
+    #: whether the disk has a checkpoint from which a container that has ended is brought back (engine "api")
+    checkpoint: bool = False
+    #: whether it was brought back from a checkpoint that does not know all that it has run
+    rolled_back: bool = False
     #: whether the watchdog looks after this session
     watched: bool = True
     #: whether dockerd takes calls and answers none about the container, for good

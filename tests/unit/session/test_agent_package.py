@@ -15,6 +15,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -243,6 +244,7 @@ def test_rsync_s_server_side_answers_as_the_others_do_and_loads_less(python: str
         "_host.confinement",
         "_host.mountinfo",
         "_host.namespaces",
+        "_host.system_directories",
         "_base.printable",
         "_host.memory_filesystem",
     }
@@ -460,6 +462,20 @@ def test_who_holds_the_lock_and_shows_no_sign_of_life_is_ended(
         assert "cannot be settled yet: Cannot connect to the Docker engine" in capsys.readouterr().err
         wait_for(holder.ended_by, "it has ended")
         assert holder.ended_by() == signal.SIGKILL
+
+
+def test_a_step_that_does_not_come_back_from_the_kernel_is_ended(
+    make_session: MakeSession, roots: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has something frozen, and waits for a network file system. Its thread goes on to renew the lease."""
+    monkeypatch.setattr(sessions, "LEASE_SECONDS", 0.5)
+    monkeypatch.setattr(sessions, "_STILL_SECONDS", 1.0)
+    session = bring_to(make_session(), "freezing")
+    child = hold_lock(session.id, roots, frozen=True)
+    began = time.monotonic()
+    wait_for(session.end_holder, "it is ended", 15)
+    assert time.monotonic() - began > 1, "it had its time"
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
 
 
 def test_a_step_that_is_only_slow_to_say_that_it_is_alive_is_left_alone(

@@ -196,6 +196,28 @@ def test_limits_of_disks_are_counted() -> None:
     assert cgroup.differences(fewer, more) == []
 
 
+def test_limits_of_devices_are_counted(tmp_path: Path) -> None:
+    """As the kernel lists them: a device without a limit has a line as well. A partition may not be in force."""
+    for name, text in {
+        "rdma.max": "mlx4_0 hca_handle=2 hca_object=max\nocrdma1 hca_handle=max hca_object=max\n",
+        "misc.max": "sev 5\nsev_es max\n",
+        "io.max": "8:16 rbps=2097152 wbps=max riops=max wiops=max\n",
+        "cpuset.cpus.partition": "root invalid (Parent is not a partition root)\n",
+        "memory.zswap.writeback": "0\n",
+        "cgroup.subtree_control": "\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+    found = cgroup._cgroup(str(tmp_path))
+    assert found["disks"] == {"rdma.max": 1, "misc.max": 1, "io.max": 1}
+    assert found["settings"] == {"cpuset.cpus.partition": "root invalid", "memory.zswap.writeback": "0"}
+    fewer = {**found, "disks": {"io.max": 1}}
+    both: list[dict[str, Any]] = [{"own_namespace": True, "own": own, "below": {}} for own in (found, fewer)]
+    assert sorted(cgroup.differences(both[0], both[1])) == [
+        "its cgroup lacks limits of devices (misc.max)",
+        "its cgroup lacks limits of devices (rdma.max)",
+    ]
+
+
 def test_the_namespace() -> None:
     """A copy that sees the host's cgroups is told; one that sees less than a source that had lost it is not."""
     own, hosts = _one(), {**_one(), "own_namespace": False}

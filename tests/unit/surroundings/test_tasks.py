@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._host import processors, task_traits
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import processors, speculation, task_traits
 from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings import tasks
 from tests.unit.helpers.groups import Group, own_group
 from tests.unit.helpers.inhabitants import inhabited
@@ -210,6 +210,51 @@ def test_capabilities_that_the_other_kernel_does_not_know() -> None:
     assert tasks.differences(one, other, {}, (1 << 41) - 1) == [
         "process 1: CapBnd was 000001ffffffffff and is 0000003fffffffff"
     ]
+
+
+_NO_HUGE_PAGES = "import ctypes; assert ctypes.CDLL(None).prctl(41, 1, 0, 0, 0) == 0"
+
+
+def test_a_program_that_wants_no_huge_pages(group: Group) -> None:
+    """PR_SET_THP_DISABLE. That there are none on a host is no loss."""
+    with inhabited(group, "original", _NO_HUGE_PAGES) as original, inhabited(group, "copy", "pass") as copy:
+        pages = [json.loads(json.dumps(tasks.take(side, None))) for side in (original, copy)]
+        if pages[1]["processes"]["1"]["process"]["THP_enabled"] != "1":
+            pytest.skip("this kernel has no transparent huge pages, or does not tell of them")
+        assert tasks.compare(copy, pages[0]) == ["process 1: whether it may have huge pages was 0 and is 1"]
+        assert tasks.compare(original, pages[1]) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "lost"),
+    [
+        ("thread mitigated", "thread vulnerable", True),
+        ("thread force mitigated", "vulnerable", True),
+        ("thread mitigated", "globally mitigated", False),
+        ("thread mitigated", "not vulnerable", False),
+        ("thread vulnerable", "vulnerable", False),
+        ("globally mitigated", "thread vulnerable", False),
+    ],
+)
+def test_a_protection_from_speculation_that_a_program_asked_for(one: str, other: str, lost: bool) -> None:
+    """In the words of Linux 6.18, of which this machine's processor has only one."""
+    name = "Speculation_Store_Bypass"
+    here, there = (
+        {
+            "clocks": {},
+            "processes": {"1": {"process": {}, "threads": {"1": {name: speculation.state(name, {name: text})}}}},
+        }
+        for text in (one, other)
+    )
+    found = tasks.differences(here, there, speculation.LABELS, -1)
+    assert found == (["process 1: its protection from speculative stores was asked for and is lacking"] if lost else [])
+
+
+def test_a_protection_that_came_with_a_seccomp_filter_was_asked_for_by_nobody() -> None:
+    name = "SpeculationIndirectBranch"
+    states = [speculation.state(name, {name: "conditional force disabled", "Seccomp": mode}) for mode in "02"]
+    assert states == [speculation.ASKED_FOR, None]
+    assert speculation.state(name, {}) is None
 
 
 @pytest.mark.parametrize(("reported", "value"), [(4, 0), (0, 0), (2 << 13 | 6, 2 << 13 | 6), (3 << 13, 3 << 13)])

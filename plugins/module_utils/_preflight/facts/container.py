@@ -44,6 +44,7 @@ from ..._host.tasks import TaskGroup
 from ..._network import fence as network_fence
 from ..._network import sockets as network_sockets
 from ..._session import lineage
+from . import device_nodes
 from . import network as facts_of_network
 
 Facts = dict[str, t.Any]
@@ -497,6 +498,7 @@ def of_inspect(
     }
     if sizes:
         facts["started_by"] = starting_units.of(inspect)
+        facts["device_nodes"] = device_nodes.of_container(inspect, pid) if pid else []
         deadline = time.monotonic() + 1.0
         counted, complete = tree_bytes(layer, deadline) if layer else (0, False)
         moved = {entry["name"]: tree_bytes(entry["path"], deadline) for entry in volumes if entry["travels"]}

@@ -20,12 +20,14 @@ import typing as t
 from ..._base import durable
 from ..._docker import host_files, mount_users, old_copy_names
 from ..._docker import images as docker_images
+from ..._docker import volumes as docker_volumes
 from ..._docker.socket import Asks
-from ..._host import filesystems, process_resources
+from ..._host import filesystems, process_resources, system_directories
 from ..._network import sockets as network_sockets
 from ..._session import lineage
 from ..._session import session as sessions
 from . import container as facts_of_container
+from . import device_nodes
 
 Facts = dict[str, t.Any]
 Wanted = t.Mapping[str, t.Any]
@@ -100,6 +102,7 @@ def binds(asks: Asks, entries: t.Iterable[Wanted], own_data: t.Container[str], o
                 "is_file": os.path.isfile(path),
                 "has_content": has_content(path) and path not in own_data,
                 "leads_to": os.path.realpath(path) if os.path.islink(path) else "",
+                "host_directory": system_directories.written_to(path, is_file=entry.get("form") == docker_volumes.FILE),
                 "reaches_shared": filesystems.reaches_shared(path),
                 "used_by": mount_users.overwritten(uses or [], path, own=path in own_data) if travels else [],
             }
@@ -287,6 +290,8 @@ def gather(asks: Asks, wanted: Wanted) -> Facts:
             path for path in (wanted.get("kernel_mounts") or {}).get("masked", []) if not os.path.lexists(path)
         ],
         "missing_devices": [path for path in devices if not os.path.exists(path)],
+        # The spec that an open session has sent does not tell of them: it was the preflight that asked.
+        "other_devices": device_nodes.differing(wanted.get("device_nodes") or ()),
         "init": init,
         "init_leads_to": os.path.realpath(init) if init and os.path.islink(init) else "",
         "apparmor_profiles": _profiles(),

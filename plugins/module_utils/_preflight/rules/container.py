@@ -296,7 +296,7 @@ def devices(case: Case) -> _Found:
     if given:
         yield (
             f"The container has devices of the host: {', '.join(given)}.",
-            "The same devices must exist on the destination, and none may be open at the freeze.",
+            "The same devices must exist on the destination under the same numbers, and none may be open at the freeze.",
         )
 
 

@@ -13,9 +13,12 @@ import typing as t
 
 from ..._base.versions import parse_version
 from ..._docker import host_files
-from ..finding import ERROR, INFO, Case, Told, rule
+from ..finding import ERROR, INFO, WARNING, Case, Facts, Told, rule
 
 _Found = t.Iterator[Told]
+
+# How many devices a message names.
+_NAMED = 4
 
 
 # -------------------------------------------------------------------------------------------------- the container itself
@@ -173,6 +176,53 @@ def device_missing(case: Case) -> _Found:
         yield (
             f"The container has devices that the destination lacks: {', '.join(there['missing_devices'])}.",
             "Provide them there, or re-create the container without them.",
+        )
+
+
+def _is_dangerous(node: Facts) -> bool:
+    """Whether somebody has named a device, or writing to another one destroys a disk."""
+    return bool(node["given"] or "b" in (node["numbers"][:1], node["here"][:1]))
+
+
+def _devices(nodes: t.Iterable[Facts]) -> str:
+    """Each with both numbers, for a sentence."""
+    texts = []
+    for node in nodes:
+        here = f"{node['host_path']} is {node['here']}" if node["here"] else f"there is no {node['host_path']}"
+        owner = f", and {node['numbers']} is {node['owner']}" if node["owner"] else ""
+        texts.append(f"{node['path']} is {node['numbers']} in the container; on the destination {here}{owner}")
+    more = [f"and {len(texts) - _NAMED} more"] if len(texts) > _NAMED else []
+    return "; ".join([*texts[:_NAMED], *more])
+
+
+@rule(ERROR, "a device that is another one on the destination", "run", "container", "there")
+def device_differs(case: Case) -> _Found:
+    _container, there = case.both_sides()
+    nodes = [node for node in there.get("other_devices") or () if _is_dangerous(node)]
+    if nodes:
+        yield (
+            (
+                "The copy's device nodes keep the numbers that they have on the source, and these are other devices on the "
+                f"destination: {_devices(nodes)}."
+            ),
+            (
+                "Re-create the container without these devices or without --privileged, or remove the nodes in it (rm) where it "
+                "uses none of them."
+            ),
+        )
+
+
+@rule(WARNING, "devices of a privileged container that are others on the destination", "run", "container", "there")
+def device_nodes_differ(case: Case) -> _Found:
+    _container, there = case.both_sides()
+    nodes = [node for node in there.get("other_devices") or () if not _is_dangerous(node)]
+    if nodes:
+        yield (
+            (
+                "The container is privileged and has all devices of its host. The copy's device nodes keep the numbers of the "
+                f"source, and these are other devices on the destination: {_devices(nodes)}."
+            ),
+            "Make sure that it uses none of them.",
         )
 
 

@@ -12,32 +12,10 @@ import os
 import typing as t
 
 from ..._docker import volumes as docker_volumes
+from ..._host import system_directories
 from ..finding import ERROR, WARNING, Case, Facts, Told, rule
 
 _Found = t.Iterator[Told]
-
-# Host directories that no migration may write into, whatever a user names.
-SYSTEM_DIRECTORIES = frozenset(
-    {
-        *(
-            "/",
-            "/bin",
-            "/boot",
-            "/dev",
-            "/etc",
-            "/home",
-            "/lib",
-            "/lib64",
-            "/proc",
-            "/root",
-            "/run",
-            "/sbin",
-            "/sys",
-            "/usr",
-        ),
-        *("/tmp", "/var", "/var/lib", "/var/lib/docker", "/var/run"),  # noqa: S108
-    }
-)
 
 
 def _foreign(what: str) -> Told:
@@ -164,8 +142,16 @@ def bind_mount_refused(case: Case) -> _Found:
             continue
         found = there["binds"][path]
         remedy = "Leave it out of migrate_bind_mounts and provide it on the destination."
-        if path in SYSTEM_DIRECTORIES:
+        if path in system_directories.DIRECTORIES:
             yield f"{path} is a directory of the host itself; a migration does not write there.", remedy
+        elif found.get("host_directory"):
+            yield (
+                (
+                    f"What arrives at {path} would be written into {found['host_directory']} of the destination, because a link "
+                    "or a mount leads there. That is a directory of the host itself; a migration does not write there."
+                ),
+                remedy,
+            )
         elif entry["form"] not in (docker_volumes.DIRECTORY, docker_volumes.FILE):
             yield (
                 (

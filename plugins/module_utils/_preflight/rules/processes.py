@@ -82,7 +82,8 @@ _UNSUPPORTED = {
     "kvm": "KVM machines",
     "dmabuf": "DMA buffers (GPUs, video)",
     "seccomp_notify": "seccomp notifications",
-    "landlock": "Landlock rule sets",
+    # What a program is restricted by already cannot be seen, and is lost.
+    "landlock": "open Landlock rule sets (what Landlock forbids them already would be lost too, see docs/security.md)",
     "mount_fd": "file systems that are being mounted",
     "mqueue": "POSIX message queues",
     "pipe_packets": "pipes in packet mode (pipe2 with O_DIRECT)",
@@ -295,4 +296,59 @@ def sleep_begins_again(case: Case) -> _Found:
         yield (
             f"It is not known how long these programs would sleep still: {_named(anew)}. After the move their sleep begins anew.",
             "Nothing, where they may wake later than they meant to.",
+        )
+
+
+@rule(
+    ERROR, "semaphores that the kernel gives back when their holder ends (SEM_UNDO)", "run", "processes", volatile=True
+)
+def semaphore_undo(case: Case) -> _Found:
+    remedy = (
+        "End these programs before the move, or have them use other locks (flock, a pthread mutex). Where none of them holds a "
+        "semaphore in the moment of the move, name this rule in migrate_ignore_rules."
+    )
+    lost = "CRIU does not restore that: when one that holds a lock ends after the move, the lock is never free again."
+    programs, perhaps = _holders(case, "semaphore_undo"), _holders(case, "semaphore_undo_perhaps")
+    if programs:
+        yield (
+            f"The kernel is to give System V semaphores of these programs back when they end (SEM_UNDO): {programs}. {lost}",
+            remedy,
+        )
+    if perhaps:
+        yield (
+            (
+                f"System V semaphores are in use in the container, and these programs have threads: {perhaps}. Of such programs "
+                f"nobody can see whether the kernel is to give their semaphores back when they end (SEM_UNDO). {lost}"
+            ),
+            remedy,
+        )
+
+
+@rule(WARNING, "programs that lock all memory that they get (mlockall)", "run", "processes")
+def memory_locked(case: Case) -> _Found:
+    programs = _holders(case, "locked_memory")
+    if programs:
+        yield (
+            (
+                f"All memory of these programs is locked: {programs}. What they get after the move will not be, because CRIU "
+                "does not restore mlockall(MCL_FUTURE): it can be swapped out, with the secrets in it."
+            ),
+            (
+                "Nothing, where the destination has no swap space or an encrypted one, or where they lock only what they have at "
+                "their start (MCL_CURRENT). Else keep the container from swap (docker run --memory N --memory-swap N), or start "
+                "them anew."
+            ),
+        )
+
+
+@rule(WARNING, "programs that let the kernel merge equal pages (PR_SET_MEMORY_MERGE)", "run", "processes")
+def memory_merged(case: Case) -> _Found:
+    programs = _holders(case, "merged_memory")
+    if programs:
+        yield (
+            (
+                f"The kernel merges equal pages of these programs (KSM): {programs}. After the move it does not, because CRIU "
+                "does not restore that, and they take more memory."
+            ),
+            "See that the destination has the memory, or start them anew after the move.",
         )

@@ -33,6 +33,28 @@ def personality(case: Case) -> _Found:
         )
 
 
+@rule(
+    ERROR,
+    "programs that keep the processor from speculating (PR_SET_SPECULATION_CONTROL)",
+    "run",
+    "processes",
+    volatile=True,
+)
+def speculation_controls(case: Case) -> _Found:
+    programs = (case.container or {})["processes"]["held"].get("speculation")
+    if programs:
+        yield (
+            (
+                "These programs have asked the processor not to speculate for them, which keeps their secrets from others, and "
+                f"CRIU does not restore that: {', '.join(programs)}."
+            ),
+            (
+                "Start them anew on the destination, or put speculation_controls into migrate_ignore_rules where it matters to "
+                "nobody."
+            ),
+        )
+
+
 @rule(ERROR, "keys in the kernel's keyrings", "run", "processes", volatile=True)
 def kernel_keys(case: Case) -> _Found:
     number = (case.container or {})["processes"].get("keys")

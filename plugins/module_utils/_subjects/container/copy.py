@@ -170,6 +170,8 @@ class Copy(ByEngine):
         container = self.session.copy_id
         if container:
             _kill(container, self._engine.give_up(self.session, container))
+            # Now: it takes memory of a host that may be short of it, and the Docker Engine may not answer for a long time.
+            self._engine.delete_images(self.session, container)
 
     def take_away(self) -> list[str]:
         """The container, the places that were made for it, its networks and its image.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 import time
 import typing as t
@@ -27,6 +28,7 @@ from ..._host import deleted_files
 from ..._host import fingerprints as process_fingerprints
 from ..._host.tasks import TaskGroup
 from ..._preflight.facts import container as facts_of_container
+from ..._session import timeline
 from ..._session.session import Session
 from ..._surroundings import surroundings as surroundings_module
 from ..._surroundings.side import Side
@@ -48,7 +50,12 @@ _OF_THE_ENGINE = frozenset(
     {"engine_unreachable", "engine_error", "thaw_failed", "freeze_failed", "container_not_found", "docker_py_missing"}
 )
 
+# Seconds that a dump may take beyond the time that its own call has. Then it hangs, and is ended: the service stands still.
+_OVERDUE_SECONDS = 60.0
+
 _WENT_ON_ALONE = "went_on_alone"
+# The processes that the dump has stopped.
+_STOPS = "stops.json"
 
 Inspect = t.Mapping[str, t.Any]
 
@@ -224,7 +231,8 @@ class Original(ByEngine):
         # CRIU thaws the cgroup while it works and freezes it again (runc leaves it as it was: paused).
         group.wait_frozen(True, FREEZE_TIMEOUT)
         removed_names.give(session, self.images(), self._pid, group.pids())
-        stopped = group.queue_stops()
+        # Noted before the first of them: whoever is cut off here leaves stops, which a thaw by a person delivers.
+        stopped = group.queue_stops(lambda pids: durable.write_json(session.memory_path(_STOPS), pids))
         fingerprints = process_fingerprints.take(group.pids())
         durable.write_json(session.memory_path("outbox", "fingerprints.json"), fingerprints)
         size = self._engine.seal(session, [tree.path for tree in self.trees()])
@@ -324,7 +332,7 @@ class Original(ByEngine):
         group = self._group
         if not group.exists:
             return
-        self._make_ready_to_thaw()
+        runs_on = self._make_ready_to_thaw()
         engine = self._keeper.engine
         # Afresh: a dump may have been waited for.
         paused = engine.inspect(self._id)["State"]["Paused"]
@@ -341,6 +349,8 @@ class Original(ByEngine):
                 group.thaw()
         group.wait_frozen(False, FREEZE_TIMEOUT)
         connections.announce_again(self._plan)
+        if runs_on:
+            self._engine.delete_images(self.session, self._id)
 
     def may_go_on_alone(self) -> bool:
         """Whether it has not ended: else there is nothing that could go on."""
@@ -359,23 +369,28 @@ class Original(ByEngine):
         group = self._group
         if not group.exists:
             return
-        if group.is_dumped_now:
-            raise MigrationError(
-                "dump_running", "CRIU is still dumping the container; nothing may thaw it before that has ended."
-            )
         # Also where its tasks run: an engine that hangs has not frozen them, a CRIU that was killed has thawed them, or somebody
         # else has. They may be stopped still, and their network closed.
-        self._make_ready_to_thaw()
-        with open(self.session.memory_path(_WENT_ON_ALONE), "wb"):
+        runs_on = self._make_ready_to_thaw()
+        # Memory that is full keeps nothing frozen.
+        with contextlib.suppress(OSError), open(self.session.memory_path(_WENT_ON_ALONE), "wb"):
             pass
         if group.freeze_requested:
             group.thaw(FREEZE_TIMEOUT)
             connections.announce_again(self._plan)
+        if runs_on:
+            self._engine.delete_images(self.session, self._id)
 
-    def _make_ready_to_thaw(self) -> None:
-        """Before a thaw: nobody dumps, nothing is in the way of the container's network, nothing stops its tasks."""
+    def _make_ready_to_thaw(self) -> bool:
+        """Before a thaw: nobody dumps, nothing is in the way of the container's network, nothing stops its tasks.
+
+        :returns: whether any task goes on. The checkpoint, which does not know of that, is given up then.
+        """
         session = self.session
-        self._engine.await_dump(session)
+        self._await_dump()
+        runs_on = self._group.populated
+        if runs_on:
+            self._engine.give_up_checkpoint(session)
         if not session.reached("dumped"):
             # A CRIU that was killed has not got to that.
             network_lock.lift(self._pid)
@@ -383,5 +398,27 @@ class Original(ByEngine):
         # A SIGCONT takes back a SIGSTOP only as long as that has not been delivered. Once: a process of a container that goes on
         # already may have been stopped by its user since.
         if not self._went_on_alone:
-            self._group.take_back_stops(session.data("dumped").get("held", []))
+            noted = durable.read_json(session.memory_path(_STOPS)) or session.data("dumped").get("held", [])
+            self._group.take_back_stops(noted)
         connections.reopen(self._plan)
+        return runs_on
+
+    def _await_dump(self) -> None:
+        """Wait until no CRIU has the tasks in its hand. One that is overdue is ended.
+
+        :raises MigrationError: ``dump_running``.
+        """
+        session, began = self.session, self.session.data("freezing").get("at")
+        left = math.inf
+        if began is not None:
+            left = began + memory_timeout(session.data("arming")["bytes"]) + _OVERDUE_SECONDS - timeline.now()
+        self._engine.await_dump(session, left)
+        if not self._group.is_dumped_now:
+            return
+        if left > 0:
+            raise MigrationError(
+                "dump_running",
+                "CRIU is still dumping the container; nothing may thaw it before that has ended. Where it hangs, the watchdog "
+                f"ends it in {left:.0f} seconds.",
+            )
+        self._group.end_dumpers()

@@ -2,21 +2,26 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A copy that ends between RUN and its own restart policy: it is started as Docker would have done it, and once."""
+"""A copy that ends between RUN and its own restart policy is started as Docker would have done it, and once.
+
+One that is refused leaves no memory.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker import directories
 from ansible_collections.livemigrate.criu.plugins.module_utils._host import boot
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import destination
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, RUN
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, REFUSED, RUN
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import WITH_KEEPER, Session
 from tests.unit.helpers import moved
 from tests.unit.helpers.support import OTHER_CONTAINER
@@ -33,6 +38,8 @@ class Docker:
         self.starts = 0
 
     def find(self, container: str) -> dict[str, Any]:
+        if not self.answers:
+            raise MigrationError("engine_unreachable", "The Docker engine does not answer.")
         assert container == OTHER_CONTAINER
         return {"Id": container, "State": dict(self.state)}
 
@@ -133,3 +140,44 @@ def test_a_disk_that_does_not_take_the_note_changes_nothing_of_that(
     _hand_over(session, docker)
     assert docker.starts == 0
     assert os.path.exists(session.path(WITH_KEEPER))
+
+
+@pytest.mark.parametrize("engine", ["api", "runtime"])
+def test_the_memory_of_a_refused_copy_goes_whatever_the_engine_does(
+    engine: str, make_session: MakeSession, tmp_path: Path
+) -> None:
+    """It may have been the engine that broke in the restore. The host may be short of this memory."""
+    session = make_session(DESTINATION, engine=engine, data_root=str(tmp_path / "docker"))
+    session.enter("creating", name="web")
+    session.enter("created", container_id=OTHER_CONTAINER)
+    checkpoint = directories.checkpoint_directory(str(tmp_path / "docker"), OTHER_CONTAINER, session.id)
+    place = Path(checkpoint if engine == "api" else session.memory_path("images"))
+    place.mkdir(parents=True)
+    (place / "pages-1.img").write_bytes(b"memory")
+    docker = Docker(running=True)
+    docker.answers = False
+    with pytest.raises(MigrationError, match="does not answer"):
+        destination.refuse(moved.copy(session, docker), "The restore failed.")
+    assert session.decision == REFUSED
+    assert not place.exists()
+
+
+def test_an_abandoned_copy_that_is_held_leaves_its_memory_without_the_engine(
+    make_session: MakeSession, tmp_path: Path
+) -> None:
+    session = make_session(DESTINATION, engine="runtime", data_root=str(tmp_path / "docker"))
+    session.enter("creating", name="web")
+    session.enter("created", container_id=OTHER_CONTAINER)
+    place = Path(session.memory_path("images"))
+    place.mkdir()
+
+    class Hangs:
+        def reach(self, _seconds: float) -> None:
+            raise MigrationError("engine_unreachable", "It hangs.")
+
+    one = moved.copy(session)
+    one._keeper = Hangs()  # type: ignore[assignment]
+    with pytest.raises(MigrationError, match="It hangs"):
+        destination.reach(one, 1)
+    assert (session.decision, session.phase) == (REFUSED, "created"), "the rest waits for the engine"
+    assert not place.exists()

@@ -6,56 +6,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines import connections
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import fingerprints as process_fingerprints
 from ansible_collections.livemigrate.criu.plugins.module_utils._host import procfs
 from ansible_collections.livemigrate.criu.plugins.module_utils._host.tasks import TaskGroup
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import source
 from ansible_collections.livemigrate.criu.plugins.module_utils._network.addresses import NO_ADDRESSES
 from ansible_collections.livemigrate.criu.plugins.module_utils._network.fence import NEW, Fence
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import timeline
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import ABORT, GO_SENT, SOURCE
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import (
-    old_copy,
     original,
-    restart_policy,
 )
+from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings import surroundings
 from tests.unit.helpers import moved
 from tests.unit.helpers.disks import Disk, require_disks, with_own_mounts
-from tests.unit.helpers.engine_socket import Hanging, hanging_engine
 from tests.unit.helpers.groups import Group
 from tests.unit.helpers.netns import namespaces
+from tests.unit.helpers.pausing import Pausing, is_stopped
 from tests.unit.helpers.support import wait_for
-
-
-@pytest.fixture
-def running(make_session: Callable[..., Session], group: Group, init: int) -> Session:
-    """A session whose freeze has not got anywhere."""
-    session = make_session(SOURCE, engine="api")
-    session.enter("prepared")
-    session.enter("arming", policy={"Name": "no"}, pid=init, cgroup=group.path, bytes=0)
-    session.enter("armed")
-    session.enter("freezing", at=0.0)
-    return session
-
-
-@pytest.fixture
-def frozen(running: Session, group: Group) -> Session:
-    """A session whose container stands still, not dumped yet."""
-    group.freeze()
-    TaskGroup(group.path).wait_frozen(True, 5)
-    return running
 
 
 def test_what_is_not_decided_goes_on(frozen: Session, group: Group) -> None:
@@ -71,14 +55,6 @@ def test_what_is_handed_over_waits_for_the_decision(frozen: Session, group: Grou
     with pytest.raises(MigrationError):
         source.abort_alone(moved.original(frozen), 0)
     assert group.frozen
-
-
-@pytest.fixture(params=[False, True], ids=["answers nothing", "answers nothing about a container"])
-def hanging(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
-    """The engine of this host hangs: by SIGSTOP, or because of a lock that somebody in it holds."""
-    monkeypatch.setattr(original, "_THAW_SECONDS", 0.5)
-    with hanging_engine(tmp_path, monkeypatch, tells_its_version=request.param) as server:
-        yield server
 
 
 @pytest.mark.usefixtures("hanging")
@@ -124,15 +100,33 @@ def test_what_a_user_stops_afterwards_stays_stopped(frozen: Session, group: Grou
             source.settle(one)
 
     look()
-    wait_for(lambda: not group.frozen and not _is_stopped(init), "it goes on")
+    wait_for(lambda: not group.frozen and not is_stopped(init), "it goes on")
     os.kill(init, signal.SIGSTOP)
-    wait_for(lambda: _is_stopped(init), "its user has stopped it")
+    wait_for(lambda: is_stopped(init), "its user has stopped it")
     look()
-    assert _is_stopped(init)
+    assert is_stopped(init)
 
 
-def _is_stopped(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+@pytest.mark.usefixtures("as_it_was")
+def test_what_was_stopped_by_a_dump_that_was_cut_off_goes_on(frozen: Session, group: Group, init: int) -> None:
+    """A person's docker unpause delivers the stops before the watchdog comes; the journal does not know of them yet."""
+    one = moved.original(frozen, Pausing(paused=False))
+    with pytest.MonkeyPatch.context() as patch:
+        nothing = contextlib.nullcontext(SimpleNamespace(result=dict))
+        patch.setattr(surroundings, "Reading", lambda *_words: nothing)
+        patch.setattr(process_fingerprints, "take", _cut_off)
+        patch.setattr(one._engine, "dump", lambda *_words: {})
+        with pytest.raises(KeyboardInterrupt):
+            one.dump()
+    assert frozen.phase == "freezing"
+    group.thawed_by_a_stranger()
+    wait_for(lambda: is_stopped(init), "its SIGSTOP is delivered")
+    moved.original(frozen, Pausing(paused=False)).go_on()
+    wait_for(lambda: not is_stopped(init), "it goes on")
+
+
+def _cut_off(*_words: object) -> None:
+    raise KeyboardInterrupt
 
 
 class Refusing(moved.AnyEngine):
@@ -153,40 +147,6 @@ def test_an_engine_that_cannot_unpause_it_keeps_nothing_frozen(frozen: Session, 
             source.settle(moved.original(frozen, Refusing()))
         assert not group.frozen
     assert frozen.phase == "freezing"
-
-
-class Pausing(moved.AnyEngine):
-    """An engine that answers at once. It believes about its container what it is told."""
-
-    def __init__(self, *, paused: bool, running: bool = True, exit_code: int = 0) -> None:
-        super().__init__()
-        self.state = {"Paused": paused, "Running": running, "Status": "running", "ExitCode": exit_code}
-        self.calls: list[str] = []
-
-    def find(self, container: str) -> dict[str, Any]:
-        return {
-            "Id": container,
-            "Name": "/web",
-            "State": self.state,
-            "HostConfig": {"RestartPolicy": {"Name": "no", "MaximumRetryCount": 0}},
-        }
-
-    inspect = find
-
-    def unpause(self, _container: str) -> None:
-        self.calls.append("unpause")
-        self.state["Paused"] = False
-
-    def start(self, _container: str) -> None:
-        self.calls.append("start")
-
-
-@pytest.fixture
-def as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its name and its restart policy are what they were, and no checkpoint is there."""
-    monkeypatch.setattr(restart_policy, "put", lambda *_arguments: None)
-    monkeypatch.setattr(old_copy, "give_name_back", lambda *_arguments: None)
-    monkeypatch.setattr(original.Original, "forget", lambda _self: None)
 
 
 # Opens a file when it is told to, and writes into it.
@@ -237,15 +197,15 @@ def test_one_that_waits_for_a_disk_is_not_frozen_when_the_disk_answers(
 @pytest.mark.usefixtures("hanging")
 @pytest.mark.parametrize("hanging", [True], indirect=True, ids=["answers nothing about a container"])
 def test_an_engine_that_hangs_before_it_freezes_anything_leaves_no_fence(
-    make_session: Callable[..., Session], group: Group
+    make_session: Callable[..., Session], group: Group, tmp_path: Path
 ) -> None:
     with namespaces() as net:
         plan = connections.Plan(Fence.of(net.container), NO_ADDRESSES, (), skip_lock=False)
-        session = make_session(SOURCE, engine="api")
+        session = make_session(SOURCE, engine="api", data_root=str(tmp_path))
         session.enter("prepared", **plan.as_data())
         session.enter("arming", policy={"Name": "no"}, pid=net.container, cgroup=group.path, bytes=0)
         session.enter("armed")
-        session.enter("freezing", at=0.0)
+        session.enter("freezing", at=timeline.now())
         connections.keep_new_ones_out(plan)
         assert plan.fence is not None
         assert plan.fence.level() == NEW
