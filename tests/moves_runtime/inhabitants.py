@@ -68,7 +68,7 @@ def _socket() -> int:
 
 
 def sockets() -> None:
-    """A listener and a socket for datagrams, with options that CRIU does not store. Both for themselves alone."""
+    """A listener and a socket for datagrams, with options that CRIU does not store; a unix listener of another user."""
     import socket
 
     listening = socket.create_server(("127.0.0.1", 7101))
@@ -78,7 +78,16 @@ def sockets() -> None:
     datagrams.bind(("127.0.0.1", 7102))
     datagrams.setsockopt(socket.IPPROTO_IP, 10, 2)  # IP_MTU_DISCOVER
     datagrams.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR
-    for number, one in ((105, listening), (106, datagrams)):
+    datagrams.setsockopt(socket.IPPROTO_IP, 21, 255)  # IP_MINTTL
+    datagrams.setsockopt(socket.SOL_SOCKET, 47, struct.pack("@Q", 5 << 30))  # SO_MAX_PACING_RATE
+    unix = socket.socket(socket.AF_UNIX)
+    unix.bind("\0inhabitants")
+    os.setegid(1003)
+    os.seteuid(1002)
+    unix.listen(3)
+    os.seteuid(0)
+    os.setegid(0)
+    for number, one in ((105, listening), (106, datagrams), (108, unix)):
         os.dup2(one.detach(), number)
 
 

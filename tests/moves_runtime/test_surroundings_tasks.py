@@ -33,12 +33,15 @@ _OPENS_STDOUT = (
 # What others see of the inhabitants, by programs of the host alone.
 _LOOK = r"""
 options='
-import ctypes, os, socket, sys
+import ctypes, os, socket, struct, sys
 process = os.pidfd_open(int(sys.argv[1]))
-for number, level, option in ((105, 6, 9), (105, 6, 18), (106, 0, 10), (106, 0, 11)):
+for number, level, option in ((105, 6, 9), (105, 6, 18), (106, 0, 10), (106, 0, 11), (106, 0, 21), (106, 1, 47)):
     # pidfd_getfd(2)
     one = socket.socket(fileno=ctypes.CDLL(None).syscall(438, process, number, 0))
-    print("sockets", number, "option", level, option, "is", one.getsockopt(level, option))
+    print("sockets", number, "option", level, option, "is", int.from_bytes(one.getsockopt(level, option, 8), "little"))
+one = socket.socket(fileno=ctypes.CDLL(None).syscall(438, process, 108, 0))
+# SO_PEERCRED: process, user, group
+print("sockets 108 is of", *struct.unpack("3i", one.getsockopt(1, 17, 12))[1:])
 '
 init=$(docker inspect --format '{{.State.Pid}}' "$1")
 group=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/$init/cgroup)
@@ -86,6 +89,10 @@ _CHOSEN = (
     "sockets 105 option 6 18 is 9000",
     "sockets 106 option 0 10 is 2",
     "sockets 106 option 0 11 is 1",
+    # IP_MINTTL; SO_MAX_PACING_RATE
+    "sockets 106 option 0 21 is 255",
+    "sockets 106 option 1 47 is 5368709120",
+    "sockets 108 is of 1002 1003",
     "user /host/lib Max open files            100                  200",
     "divided in /app/inner",
     "clock in",

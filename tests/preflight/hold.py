@@ -137,6 +137,21 @@ def _huge() -> object:
     return page
 
 
+def _client() -> object:
+    """A connection through a unix socket, whose client is of another user."""
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind("\0preflight")
+    listening.listen()
+    if not os.fork():
+        os.setresgid(1000, 1000, 1000)
+        os.setresuid(1000, 1000, 1000)
+        with socket.socket(socket.AF_UNIX) as connected:
+            connected.connect("\0preflight")
+            while True:
+                signal.pause()
+    return listening, listening.accept()
+
+
 def _undo() -> object:
     semaphores = _done(_LIBC.semget(0x4C4D, 1, 0o1600))
     return _done(_LIBC.semop(semaphores, struct.pack("=Hhh", 0, 1, 0x1000), 1))
@@ -186,6 +201,7 @@ KINDS: dict[str, Callable[[], object]] = {
     "pipe": _pipe,
     "sleep": _sleep,
     "huge": _huge,
+    "client": _client,
     "undo": _undo,
     "locked": _locked,
     "merged": _merged,

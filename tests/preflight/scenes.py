@@ -148,14 +148,18 @@ SCENES: dict[str, Scene] = {
             "gateway_neighbour_inside": "172.17.0.1",
             "semaphore_undo": "give System V semaphores of these programs back when they end",
         },
-        warnings={"memory_locked": "All memory of these programs is locked: python", "memory_merged": "(KSM): python"},
+        warnings={
+            "memory_locked": "All memory of these programs is locked: python",
+            "memory_merged": "(KSM): python",
+            "peer_credentials": "(@preflight, user and group 1000:1000)",
+        },
         arguments=(
             *("--privileged", "--security-opt", "seccomp=unconfined"),
             *("--volume", "/var/run/docker.sock:/docker.sock", *MOUNTS),
         ),
         kinds=(
             *("io_uring", "mptcp", "inotify", "namespace", "traced", "multicast", "bound", "unix", "out", "userfault"),
-            *("fuse", "deleted", "lock", "pipe", "sleep", "huge", "undo", "locked", "merged", "sqlite"),
+            *("fuse", "deleted", "lock", "pipe", "sleep", "huge", "client", "undo", "locked", "merged", "sqlite"),
         ),
         then=(
             "pid=$(docker inspect --format '{{.State.Pid}}' $1); n=\"nsenter -n -t $pid\"; $n ip link add pfbr9 type bridge;"

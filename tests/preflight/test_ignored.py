@@ -212,6 +212,36 @@ def test_nobody_reaches_a_socket_that_is_bound_to_the_old_address(clean: Pair, i
     assert clean.beta.run(["python3", "-c", knock, new, "7000"]).stdout != "0\n"
 
 
+# The users of the other ends of what has been accepted, as who accepted it would be answered.
+_CLIENTS = """
+import ctypes, os, socket, struct, sys
+for pid in map(int, sys.argv[1:]):
+    process = os.pidfd_open(pid)
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        if os.readlink(f"/proc/{pid}/fd/{number}").startswith("socket:"):
+            # pidfd_getfd(2)
+            one = socket.socket(fileno=ctypes.CDLL(None).syscall(438, process, int(number), 0))
+            if one.family == socket.AF_UNIX and one.getsockname() and not one.getsockopt(socket.SOL_SOCKET, 30):
+                print(struct.unpack("3i", one.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1])
+"""
+
+
+def _clients(host: Host) -> str:
+    pids = host.docker("top", NAME, "-eo", "pid").split()[1:]
+    return host.run(["python3", "-c", _CLIENTS, *pids]).stdout
+
+
+def test_a_service_takes_any_client_for_root(clean: Pair, inventory: str) -> None:
+    """One of a user without rights, through a connection that is open while the container moves."""
+    _start(clean, MOUNTS, ("client",))
+    assert _clients(clean.alpha) == "1000\n"
+    Migration(NAME, ["-e", "migrate_fail_on=warning"], inventory=inventory).fail_with(
+        "[peer_credentials]", "Nothing has been touched"
+    )
+    Migration(NAME, inventory=inventory).succeed()
+    assert _clients(clean.beta) == "0\n", "where the move carried it, the rule has to go"
+
+
 def test_a_semaphore_is_never_given_back(clean: Pair, inventory: str) -> None:
     """Its holder asked the kernel for that, and ends after the move."""
     value = (

@@ -39,6 +39,14 @@ class Lender:
     def __exit__(self, *_exc: object) -> None:
         os.close(self._process)
 
+    def take(self, number: int) -> int:
+        """A descriptor of our own, which the caller closes.
+
+        :param number: of the descriptor there.
+        :raises OSError: as :meth:`borrowed` does.
+        """
+        return _call(_PIDFD_GETFD, self._process, number, 0)
+
     @contextlib.contextmanager
     def borrowed(self, number: int) -> t.Iterator[int]:
         """Have one of its descriptors meanwhile.
@@ -46,7 +54,7 @@ class Lender:
         :param number: of the descriptor there.
         :raises OSError: where the process or the descriptor is gone, or the kernel cannot do it (before Linux 5.6).
         """
-        ours = _call(_PIDFD_GETFD, self._process, number, 0)
+        ours = self.take(number)
         try:
             yield ours
         finally:

@@ -38,6 +38,9 @@ _MCAST_MSFILTER = 48
 _STORAGE_BYTES = 128
 _LONG_BYTES = struct.calcsize("@l")
 
+# tcp.h
+_TCP_ULP, _TCP_ULP_BYTES = 31, 16
+
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -47,11 +50,13 @@ def of_process(pid: int) -> list[tuple[int, int]]:
     directory = f"/proc/{pid}/fd/"
     with contextlib.suppress(OSError):
         for name in os.listdir(directory):
-            # It may be closed meanwhile.
-            with contextlib.suppress(OSError):
+            # It may be closed meanwhile. (contextlib.suppress takes as long as the call.)
+            try:
                 target = os.readlink(directory + name)
-                if target.startswith("socket:["):
-                    found.append((int(name), int(target[8:-1])))
+            except OSError:
+                continue
+            if target.startswith("socket:["):
+                found.append((int(name), int(target[8:-1])))
     return found
 
 
@@ -65,6 +70,30 @@ def opened(descriptor: int) -> t.Iterator[socket.socket]:
         one.detach()
 
 
+def taken(lender: Lender, number: int) -> socket.SocketType:
+    """A socket of another process as an object that closes our descriptor of it, for who asks hundreds of them.
+
+    The plain type of Python's: the one with a name of its own and the context managers take as long as the calls.
+
+    :param number: of the descriptor there.
+    :raises OSError: where the process or the descriptor is gone, or the kernel cannot do it (before Linux 5.6).
+    """
+    return socket.SocketType(socket.AF_INET, socket.SOCK_STREAM, 0, lender.take(number))
+
+
+@contextlib.contextmanager
+def of_family(one: socket.SocketType, family: int) -> t.Iterator[socket.SocketType]:
+    """The same socket as an object that reads addresses: with another family Python gives less room than they need.
+
+    :param family: of the socket.
+    """
+    same = socket.SocketType(family, socket.SOCK_STREAM, 0, one.fileno())
+    try:
+        yield same
+    finally:
+        same.detach()
+
+
 def protocols(pids: t.Iterable[int]) -> dict[str, int]:
     """How many sockets of protocols that CRIU does not know the processes hold, by the names of /proc/net/protocols.
 
@@ -72,12 +101,12 @@ def protocols(pids: t.Iterable[int]) -> dict[str, int]:
     """
     found: dict[str, int] = {}
 
-    def count(one: socket.socket) -> None:
-        name = _protocol(one)
+    def count(asked: Asked) -> None:
+        name = _protocol(asked.socket)
         if name:
             found[name] = found.get(name, 0) + 1
 
-    _ask_each(pids, count)
+    ask_each(pids, count)
     return found
 
 
@@ -104,14 +133,15 @@ def joined(
     left = set(groups)
     found: set[bytes] = set()
 
-    def ask(one: socket.socket) -> None:
+    def ask(asked: Asked) -> None:
+        one = asked.socket
         if left and time.monotonic() > deadline:
             raise TimeoutError(errno.ETIMEDOUT, "too many sockets and groups")
         if left and one.getsockopt(socket.SOL_SOCKET, _SO_DOMAIN) in (socket.AF_INET, socket.AF_INET6):
             found.update([group for device, group in left if _has_joined(one, device, group)])
             left.difference_update([pair for pair in left if pair[1] in found])
 
-    _ask_each(pids, ask, without)
+    ask_each(pids, ask, without)
     return found
 
 
@@ -133,18 +163,63 @@ def _has_joined(one: socket.socket, device: int, group: bytes) -> bool:
     return int(answer) == 0
 
 
-def _ask_each(pids: t.Iterable[int], ask: t.Callable[[socket.socket], None], without: t.Container[int] = ()) -> None:
-    """Ask each socket that the processes hold, once. What is closed meanwhile is left out."""
+class Asked(t.NamedTuple):
+    """A socket that is borrowed at the moment."""
+
+    socket: socket.socket
+    pid: int
+    """A process that holds it, as this host numbers it."""
+    inode: int
+
+
+def ask_each(
+    pids: t.Iterable[int],
+    ask: t.Callable[[Asked], None],
+    without: t.Container[int] = (),
+    only: t.Container[int] | None = None,
+) -> None:
+    """Ask each socket that the processes hold, once. What is closed meanwhile is left out.
+
+    :param without: inodes of sockets that are not asked.
+    :param only: inodes of those that are; all of them without it.
+    :raises OSError: where sockets cannot be asked (before Linux 5.6), or as the function does.
+    """
     seen: set[int] = set()
     for pid in pids:
-        unknown = [(number, inode) for number, inode in of_process(pid) if inode not in seen and inode not in without]
+        unknown = [
+            (number, inode)
+            for number, inode in of_process(pid)
+            if inode not in seen and inode not in without and (only is None or inode in only)
+        ]
         if unknown:
             with _passing_over(*GONE), Lender(pid) as lender:
                 for number, inode in unknown:
                     # ENOTSOCK: something else has come in its place.
                     with _passing_over(*GONE, errno.ENOTSOCK), lender.borrowed(number) as ours, opened(ours) as one:
-                        ask(one)
+                        ask(Asked(one, pid, inode))
                         seen.add(inode)
+
+
+def upper_protocols(pids: t.Iterable[int], connections: t.Container[int], seconds: float = 1.0) -> dict[int, str]:
+    """The TCP connections that the kernel runs a protocol on top of (TCP_ULP: ``tls``, ``espintcp``), by their inodes.
+
+    :param connections: the inodes of TCP connections.
+    :param seconds: that it may take. What was not looked at then shows when the copy is compared.
+    :raises OSError: where sockets cannot be asked (before Linux 5.6).
+    """
+    deadline = time.monotonic() + seconds
+    found: dict[int, str] = {}
+
+    def ask(asked: Asked) -> None:
+        if time.monotonic() <= deadline:
+            # A connection may be over, and another kind of socket be in its place.
+            with contextlib.suppress(OSError):
+                name = asked.socket.getsockopt(socket.IPPROTO_TCP, _TCP_ULP, _TCP_ULP_BYTES).partition(b"\0")[0]
+                if name:
+                    found[asked.inode] = name.decode("ascii", "replace")
+
+    ask_each(pids, ask, only=connections)
+    return found
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@
 
 # This code is private to the collection: it may change at any time.
 
-"""Netlink, as far as addresses, routes, rules and neighbours need it: dumps, requests, attributes.
+"""Netlink, as far as addresses, routes, rules, neighbours and sockets need it: dumps, requests, attributes.
 
 What the kernel tells of an object is, attribute by attribute, what it takes to make the same object again (``ip route save`` and
 ``ip route restore`` rest on that, and so does CRIU). So nothing is lost that a program's text would not show, and no program has
@@ -18,7 +18,7 @@ import socket
 import struct
 import typing as t
 
-ROUTE, XFRM, NETFILTER = 0, 6, 12
+ROUTE, SOCK_DIAG, XFRM, NETFILTER = 0, 4, 6, 12
 
 # linux/netlink.h
 _REQUEST, _ACK, _DUMP, _REPLACE, _EXCLUSIVE, _CREATE, _APPEND = 0x1, 0x4, 0x300, 0x100, 0x200, 0x400, 0x800
@@ -107,7 +107,7 @@ def _aligned(length: int) -> int:
 class Netlink:
     """A netlink socket of the network namespace in which the calling thread is.
 
-    :param protocol: :data:`ROUTE`, :data:`XFRM` or :data:`NETFILTER`.
+    :param protocol: :data:`ROUTE`, :data:`SOCK_DIAG`, :data:`XFRM` or :data:`NETFILTER`.
     :raises OSError: where this kernel does not have it.
     """
 
@@ -134,6 +134,19 @@ class Netlink:
         for payload in self._answers(number):
             at = _aligned(len(head))
             found.append(Message(payload[: len(head)], attributes(payload[at:])))
+        return found
+
+    def ask(self, kind: int, head: bytes, answer_bytes: int) -> Message | None:
+        """One object; None where the kernel has nothing to say of it.
+
+        :param head: the fixed part of the request.
+        :param answer_bytes: the length of the fixed part of the answer.
+        :raises OSError: what the kernel says.
+        """
+        number = self._send(kind, _REQUEST | _ACK, head)
+        found = None
+        for payload in self._answers(number):
+            found = Message(payload[:answer_bytes], attributes(payload[_aligned(answer_bytes) :]))
         return found
 
     def request(self, kind: int, message: Message, how: int = ONLY) -> None:

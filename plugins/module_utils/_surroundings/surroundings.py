@@ -93,6 +93,8 @@ _TOPICS: tuple[Topic, ...] = (
 # What changes things of which other topics know: a cgroup decides on which processors its tasks run, and moving tasks or setting
 # processors resets (before Linux 6.2) which ones a task is tied to; sysctls take addresses, routes and settings of devices away.
 _FIRST = (surroundings_cgroup.NAME, surroundings_sysctls.NAME)
+# What names things that other topics make: options of sockets name addresses and devices of the network.
+_LAST = (surroundings_sockets.NAME,)
 
 
 def look_ahead(side: Side) -> dict[str, Data]:
@@ -197,7 +199,7 @@ def _bring_over(side: Side, source: t.Mapping[str, Data]) -> list[str]:
             return _incomparable(topic, exc)
 
     side.find_processes()
-    for topic in sorted(asked, key=lambda one: one.NAME not in _FIRST):
+    for topic in sorted(asked, key=lambda one: (one.NAME in _LAST, one.NAME not in _FIRST)):
         carry(topic)
     return [difference for topic in asked for difference in compare(topic)]
 
@@ -216,7 +218,7 @@ def _in_terms_of_the_copy(side: Side, source: t.Mapping[str, Data]) -> t.Mapping
     except OSError:
         # The topic itself will say so.
         return source
-    topics = (surroundings_sysctls, surroundings_firewall)
+    topics = (surroundings_sysctls, surroundings_firewall, surroundings_sockets)
     renamed = {one.NAME: one.renamed(source[one.NAME], names) for one in topics if source.get(one.NAME) is not None}
     return {**source, **renamed}
 

@@ -220,6 +220,8 @@ def container(**inspect: Any) -> Facts:
             "huge_pages": {},
             "keys": 0,
             "tied": [],
+            "peers": [],
+            "upper_protocols": {},
             "seccomp": 2,
             "own_user_namespace": False,
             "protocols": {},

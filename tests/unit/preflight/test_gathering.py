@@ -246,17 +246,33 @@ def test_sockets_survive_being_plain() -> None:
 
 
 _ON_THE_HOST = """
-import socket, struct
+import os, socket, struct
 joined = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 joined.setsockopt(0, socket.IP_ADD_MEMBERSHIP, socket.inet_aton("239.1.2.3") + socket.inet_aton("127.0.0.1"))
-print("ready", flush=True)
+# A client of another user, and a TCP connection on which the kernel encrypts, where it can.
+server = socket.socket(socket.AF_UNIX)
+server.bind("")
+server.listen()
+client = socket.socket(socket.AF_UNIX)
+os.seteuid(1000)
+client.connect(server.getsockname())
+os.seteuid(0)
+accepted = server.accept()[0]
+listening = socket.create_server(("127.0.0.1", 0))
+encrypted = socket.create_connection(listening.getsockname())
+if "tls" in open("/proc/sys/net/ipv4/tcp_available_ulp").read():
+    encrypted.setsockopt(6, 31, b"tls")
+print(os.fstat(encrypted.fileno()).st_ino, flush=True)
 import time
 time.sleep(60)
 """
 
 
 def test_a_container_on_the_hosts_network_answers_for_its_own_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A group that a program of its has joined is told; that another program of the host listens with MPTCP is not."""
+    """A group that a program of its has joined is told; that another program of the host listens with MPTCP is not.
+
+    So are its own unix connections, and those of TCP on which the kernel encrypts.
+    """
     try:
         other = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
     except OSError:
@@ -266,7 +282,7 @@ def test_a_container_on_the_hosts_network_answers_for_its_own_sockets(monkeypatc
     with other, subprocess.Popen([sys.executable, "-c", _ON_THE_HOST], stdout=subprocess.PIPE, text=True) as program:
         try:
             assert program.stdout is not None
-            assert program.stdout.readline() == "ready\n"
+            encrypted = program.stdout.readline().strip()
             group: Any = SimpleNamespace(
                 path="/sys/fs/cgroup", pids=lambda: [program.pid], resident_bytes=0, foreign=lambda _init: []
             )
@@ -278,6 +294,12 @@ def test_a_container_on_the_hosts_network_answers_for_its_own_sockets(monkeypatc
             program.kill()
     assert facts["processes"]["protocols"] == {}
     assert facts["sockets"]["groups"] == ["239.1.2.3"]
+    [peer] = facts["processes"]["peers"]
+    assert peer["name"].startswith("@")
+    assert (peer["uid"], peer["gid"]) == (1000, 0)
+    # Only a kernel with CONFIG_TLS has it.
+    available = Path("/proc/sys/net/ipv4/tcp_available_ulp").read_text().split()
+    assert facts["processes"]["upper_protocols"] == ({encrypted: "tls"} if "tls" in available else {})
 
 
 # -- the destination ----------------------------------------------------------------------------------------------

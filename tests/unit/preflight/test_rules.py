@@ -227,10 +227,15 @@ DATABASES = [
     {"path": "/data/app.db", "program": "python3", "shared": ""},
     {"path": "/nfs/app.db", "program": "python3", "shared": "/nfs"},
 ]
+PEERS = [
+    {"program": "fpm", "name": "/run/fpm.sock", "uid": 33, "gid": 33},
+    {"program": "psql", "name": "@db", "uid": 0, "gid": 70},
+]
 LISTENING = ["tcp", "0.0.0.0", "80", "0.0.0.0", "0", "10", "7", "0"]
 INCOMING = ["tcp", "172.17.0.2", "80", "198.51.100.7", "40000", "1", "8", "0"]
 OUTGOING = ["tcp", "172.17.0.2", "50000", "198.51.100.9", "5432", "1", "9", "0"]
 BOUND = ["tcp", "172.17.0.2", "9000", "0.0.0.0", "0", "10", "5", "0"]
+WITHIN = ["tcp", "127.0.0.1", "80", "127.0.0.1", "6000", "1", "11", "0"]
 LISTENING_6 = ["tcp", "::", "80", "::", "0", "10", "7", "0"]
 
 
@@ -708,6 +713,11 @@ TABLE: list[Row] = [
     Row("memory_files_many", of("memory", "tmpfs_files", to=200_000)),
     Row("kernel_keys", of("processes", "keys", to=0)),
     Row(
+        "peer_credentials", of("processes", "peers", to=PEERS), "fpm (/run/fpm.sock, user and group 33:33), psql (@db, "
+    ),
+    # Facts of an older version.
+    Row("peer_credentials", lambda case: case["source"]["container"]["processes"].pop("peers")),
+    Row(
         "processors_missing",
         all_of(
             on("source", "kernel", "processors", to=list(range(8))),
@@ -858,6 +868,21 @@ TABLE: list[Row] = [
         "firewall_stateful_inside",
         all_of(kept(sockets(INCOMING)), of("network_made", "stateful", to=["iptables-nft"])),
     ),
+    Row(
+        "tcp_ulp",
+        all_of(kept(sockets(INCOMING)), of("processes", "upper_protocols", to={"8": "tls"})),
+        "198.51.100.7:40000 (tls)",
+    ),
+    Row(
+        "tcp_ulp", all_of(sockets(WITHIN), of("processes", "upper_protocols", to={"11": "tls"})), "127.0.0.1:6000 (tls)"
+    ),
+    # One that is closed in any case, and another one than that.
+    Row(
+        "tcp_ulp",
+        all_of(sockets(INCOMING), of("processes", "upper_protocols", to={"8": "tls"})),
+        also=("connections_close",),
+    ),
+    Row("tcp_ulp", all_of(kept(sockets(INCOMING)), of("processes", "upper_protocols", to={"9": "tls"}))),
     Row("gateway_neighbour_inside", of("network_made", "gateways", to=["172.17.0.1"]), "172.17.0.1"),
     # -- the destination: the container itself
     Row(

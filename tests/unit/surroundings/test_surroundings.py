@@ -117,9 +117,12 @@ def test_all_is_carried_before_anything_is_compared(use: Use) -> None:
             done.append(f"compare {self.NAME}")
             return super().compare(side, source)
 
-    use(*(Noting(name) for name in ("quick", "slow", "sysctls", "cgroup")))
-    assert surroundings.bring_over(SIDE, dict.fromkeys(("quick", "slow", "sysctls", "cgroup"), "1")) == []
+    names = ("sockets", "quick", "slow", "sysctls", "cgroup")
+    use(*(Noting(name) for name in names))
+    assert surroundings.bring_over(SIDE, dict.fromkeys(names, "1")) == []
     assert set(done[:2]) == {"carry cgroup", "carry sysctls"}
+    # They name addresses and devices that others make.
+    assert done[4] == "carry sockets"
     assert set(done[2:4]) == {"carry quick", "carry slow"}
 
 

@@ -30,7 +30,17 @@ from ..._docker.socket import Asks
 from ..._docker.spec import create as spec_create
 from ..._docker.spec import mounts as spec_mounts
 from ..._docker.spec import networks as spec_networks
-from ..._host import deleted_files, huge_pages, kernel_keys, mountinfo, open_databases, process_resources, processors
+from ..._host import (
+    deleted_files,
+    huge_pages,
+    kernel_keys,
+    mountinfo,
+    open_databases,
+    process_resources,
+    process_sockets,
+    processors,
+    unix_peers,
+)
 from ..._host.tasks import TaskGroup
 from ..._network import fence as network_fence
 from ..._network import sockets as network_sockets
@@ -77,6 +87,8 @@ _ENDPOINT = ("NetworkID", "IPAddress", "GlobalIPv6Address", "MacAddress", "IPAMC
 _MANAGERS = ("com.docker.swarm.", "io.kubernetes.", "com.docker.compose.project")
 # Engines whose API is asked for, to see which fields of the container each of them would not know.
 _APIS = ("1.40", "1.41", "1.42", "1.43", "1.44", "1.45", "1.46", "1.47", "1.48", "1.49", "1.50", "1.51")
+# How many connections of a kind a message names.
+_NAMED = 8
 # Between two looks at the connections: what is there in both lasts.
 _LASTING_SECONDS = 0.3
 # For a process of `docker exec` to end by itself, and at most for one of a health check.
@@ -365,6 +377,13 @@ def _replaced(
     return [one._asdict() for one in sorted(found)]
 
 
+def _upper_protocols(pids: t.Sequence[int], sockets: network_sockets.Sockets) -> dict[str, str]:
+    """What the kernel runs on top of TCP connections (kTLS), by their inodes; these are texts, as in JSON."""
+    connections = {one.inode for one in sockets.inet if one.is_connection}
+    found = process_sockets.upper_protocols(pids, connections) if connections else {}
+    return {str(inode): name for inode, name in found.items()}
+
+
 def of_processes(inspect: Inspect, first: network_sockets.Sockets | None = None, *, patient: bool = True) -> Facts:
     """What the kernel has of a running container: processes, mounts, memory, sockets.
 
@@ -394,6 +413,8 @@ def of_processes(inspect: Inspect, first: network_sockets.Sockets | None = None,
             "keys": kernel_keys.count(inspect["Id"]),
             "tied": processors.tied(group),
             "huge_pages": huge_pages.of_processes(pids, huge_pages.pools()),
+            "peers": [],
+            "upper_protocols": {},
         },
         "kernel_mounts": {
             "masked": mountinfo.masked(kernel_mounts),
@@ -414,12 +435,17 @@ def of_processes(inspect: Inspect, first: network_sockets.Sockets | None = None,
         "strangers": strangers,
         "network_made": {},
     }
+    ordered = [init, *(pid for pid in pids if pid != init)]
+    # Where sockets cannot be asked, nothing is compared either.
+    with contextlib.suppress(OSError):
+        facts["processes"]["peers"] = unix_peers.of_processes(ordered)[:_NAMED]
     with contextlib.suppress(MigrationError):
-        ordered = [init, *(pid for pid in pids if pid != init)]
         now = network_sockets.look(ordered)
         if shares_network:
             now = network_sockets.own(now, ordered)
         facts["sockets"] = network_sockets.plain(now)
+        with contextlib.suppress(OSError):
+            facts["processes"]["upper_protocols"] = _upper_protocols(ordered, now)
         facts["lasting"] = [list(map(str, one)) for one in network_sockets.lasting(first or now, now)]
     if network_fence.refusal(inspect) is None:
         # Where it is not known, the comparison with the copy decides.

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ..finding import ERROR, SURROUNDINGS_DIFFER, Case, Told, rule
+from ..finding import ERROR, SURROUNDINGS_DIFFER, WARNING, Case, Told, rule
 
 _Found = t.Iterator[Told]
 
@@ -64,6 +64,30 @@ def kernel_keys(case: Case) -> _Found:
             (
                 "Remove them (keyctl clear @s). Where its programs get them again by themselves, put kernel_keys into "
                 "migrate_ignore_rules."
+            ),
+        )
+
+
+@rule(
+    WARNING,
+    "unix connections through a listener whose other end is not root's",
+    "criu 4.2 by reading, run",
+    "processes",
+)
+def peer_credentials(case: Case) -> _Found:
+    peers = (case.container or {})["processes"].get("peers") or ()
+    if peers:
+        named = ", ".join(
+            f"{one['program']} ({one['name']}, user and group {one['uid']}:{one['gid']})" for one in peers
+        )
+        yield (
+            (
+                f"These programs have connections through unix sockets whose other end is not root's: {named}. CRIU makes it "
+                "root's. A service that asks for each request who its client is (SO_PEERCRED) would take the client for root."
+            ),
+            (
+                "Nothing, where the programs do not ask, or ask only when the connection begins, as databases do. Else have "
+                "these connections closed for the time of the move."
             ),
         )
 

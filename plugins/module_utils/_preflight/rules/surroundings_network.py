@@ -93,3 +93,32 @@ def firewall_stateful_inside(case: Case) -> _Found:
                 "packets of theirs pass in any case, put firewall_stateful_inside into migrate_ignore_rules."
             ),
         )
+
+
+@rule(
+    ERROR,
+    "connections that are kept and that the kernel encrypts (kTLS)",
+    "criu 4.2 by reading",
+    "processes",
+    "network",
+    volatile=True,
+)
+def tcp_ulp(case: Case) -> _Found:
+    upper = (case.container or {})["processes"].get("upper_protocols") or {}
+    kept = [
+        f"{one} ({upper[str(one.inode)]})"
+        for one in case.network.sockets.inet
+        if str(one.inode) in upper and case.network.after.keep(one)
+    ]
+    if kept:
+        yield (
+            (
+                "The kernel encrypts connections, or runs another protocol on top of them (TCP_ULP), and CRIU does not store "
+                f"that: {', '.join(kept[:_NAMED])}{f' and {len(kept) - _NAMED} more' if len(kept) > _NAMED else ''}. The copy "
+                "would send on them in the clear."
+            ),
+            (
+                "Turn kTLS off in the program (nginx: ssl_conf_command Options -KTLS; OpenSSL: without SSL_OP_ENABLE_KTLS), or "
+                "have these connections closed before the move."
+            ),
+        )
