@@ -146,11 +146,11 @@ SCENES: dict[str, Scene] = {
             "traffic_control_inside": "pfbr9 (tbf)",
             "ipsec_inside": "1 association(s) and policies",
             "gateway_neighbour_inside": "172.17.0.1",
-            "semaphore_undo": "give System V semaphores of these programs back when they end",
+            "semaphore_undo": "the kernel may have to give those of these programs back when they end",
         },
         warnings={
-            "memory_locked": "All memory of these programs is locked: python",
-            "memory_merged": "(KSM): python",
+            "memory_locked": "All memory of these programs is locked: ld-linux",
+            "memory_merged": "(KSM): ld-linux",
             "peer_credentials": "(@preflight, user and group 1000:1000)",
         },
         arguments=(

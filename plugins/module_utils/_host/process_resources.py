@@ -331,11 +331,7 @@ class _Seen:
 
     def undo(self, pid: int) -> None:
         """Note a process for which the kernel may have to undo semaphores."""
-        program = parse_status(read(f"/proc/{pid}/status"))["name"]
-        with contextlib.suppress(OSError):
-            # One with threads has the list that is looked for anyway.
-            threads = len(os.listdir(f"/proc/{pid}/task")) > 1
-            self.add_user("semaphore_undo_perhaps" if threads else "semaphore_undo", program)
+        self.add_user("semaphore_undo", parse_status(read(f"/proc/{pid}/status"))["name"])
 
     def descriptor(self, pid: int, name: str, program: str) -> None:
         place = f"/proc/{pid}/fd/{name}"

@@ -347,7 +347,7 @@ SEM_UNDO = 0x1000
         (str(SEM_UNDO), 0, ["unshare", "--ipc"], {"semaphore_undo"}),
         ("0", 0, ["unshare", "--ipc"], set()),
         # Threads share the list, so each program that has some has one.
-        ("0", 1, ["unshare", "--ipc"], {"semaphore_undo_perhaps"}),
+        ("0", 1, ["unshare", "--ipc"], {"semaphore_undo"}),
         ("", 1, ["unshare", "--ipc"], set()),
         # In the namespace of the host are the semaphores of others, and another rule has it.
         ("", 1, [], set()),

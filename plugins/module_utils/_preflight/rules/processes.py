@@ -332,24 +332,18 @@ def sleep_begins_again(case: Case) -> _Found:
     ERROR, "semaphores that the kernel gives back when their holder ends (SEM_UNDO)", "run", "processes", volatile=True
 )
 def semaphore_undo(case: Case) -> _Found:
-    remedy = (
-        "End these programs before the move, or have them use other locks (flock, a pthread mutex). Where none of them holds a "
-        "semaphore in the moment of the move, name this rule in migrate_ignore_rules."
-    )
-    lost = "CRIU does not restore that: when one that holds a lock ends after the move, the lock is never free again."
-    programs, perhaps = _holders(case, "semaphore_undo"), _holders(case, "semaphore_undo_perhaps")
+    programs = _holders(case, "semaphore_undo")
     if programs:
         yield (
-            f"The kernel is to give System V semaphores of these programs back when they end (SEM_UNDO): {programs}. {lost}",
-            remedy,
-        )
-    if perhaps:
-        yield (
             (
-                f"System V semaphores are in use in the container, and these programs have threads: {perhaps}. Of such programs "
-                f"nobody can see whether the kernel is to give their semaphores back when they end (SEM_UNDO). {lost}"
+                "System V semaphores are in use in the container, and the kernel may have to give those of these programs back "
+                f"when they end (SEM_UNDO; whether it has to, it does not show of a program that had threads): {programs}. "
+                "CRIU does not restore that: when one that holds a lock ends after the move, the lock is never free again."
             ),
-            remedy,
+            (
+                "End these programs before the move, or have them use other locks (flock, a pthread mutex). Where none of them "
+                "holds a semaphore in the moment of the move, name this rule in migrate_ignore_rules."
+            ),
         )
 
 
