@@ -157,11 +157,6 @@ def _undo() -> object:
     return _done(_LIBC.semop(semaphores, struct.pack("=Hhh", 0, 1, 0x1000), 1))
 
 
-def _locked() -> object:
-    # MCL_CURRENT and MCL_FUTURE.
-    return _done(_LIBC.mlockall(3))
-
-
 def _merged() -> object:
     # PR_SET_MEMORY_MERGE
     return _done(_LIBC.prctl(67, 1, 0, 0, 0))
@@ -203,7 +198,6 @@ KINDS: dict[str, Callable[[], object]] = {
     "huge": _huge,
     "client": _client,
     "undo": _undo,
-    "locked": _locked,
     "merged": _merged,
     "sqlite": _sqlite,
 }

@@ -149,7 +149,6 @@ SCENES: dict[str, Scene] = {
             "semaphore_undo": "the kernel may have to give those of these programs back when they end",
         },
         warnings={
-            "memory_locked": "All memory of these programs is locked: ld-linux",
             "memory_merged": "(KSM): ld-linux",
             "peer_credentials": "(@preflight, user and group 1000:1000)",
         },
@@ -159,7 +158,7 @@ SCENES: dict[str, Scene] = {
         ),
         kinds=(
             *("io_uring", "mptcp", "inotify", "namespace", "traced", "multicast", "bound", "unix", "out", "userfault"),
-            *("fuse", "deleted", "lock", "pipe", "sleep", "huge", "client", "undo", "locked", "merged", "sqlite"),
+            *("fuse", "deleted", "lock", "pipe", "sleep", "huge", "client", "undo", "merged", "sqlite"),
         ),
         then=(
             "pid=$(docker inspect --format '{{.State.Pid}}' $1); n=\"nsenter -n -t $pid\"; $n ip link add pfbr9 type bridge;"
