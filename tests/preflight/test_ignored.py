@@ -227,7 +227,8 @@ for pid in map(int, sys.argv[1:]):
 
 
 def _clients(host: Host) -> str:
-    pids = host.docker("top", NAME, "-eo", "pid").split()[1:]
+    # The letter in brackets keeps the command from finding its own shell.
+    pids = host.run(["pgrep", "-f", "hold.p[y] client"]).stdout.split()
     return host.run(["python3", "-c", _CLIENTS, *pids]).stdout
 
 
