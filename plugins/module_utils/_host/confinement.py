@@ -29,6 +29,7 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 import struct
 import subprocess
 import typing as t
@@ -254,7 +255,9 @@ def _bind(source: str, place: str) -> None:
         os.makedirs(place, exist_ok=True)
     else:
         os.makedirs(os.path.dirname(place), exist_ok=True)
-        os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        # Not opened: a program that another thread starts at this moment would have it open for writing until it begins, and what
+        # is written to cannot be made read-only.
+        os.mknod(place, stat.S_IFREG | 0o600)
     _mount(source, place, _BIND | _REC)
 
 

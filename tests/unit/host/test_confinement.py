@@ -76,6 +76,26 @@ def test_the_directory_can_be_written_and_nothing_else(tree: Path) -> None:
     assert _confined(tree, "dd", "if=/dev/urandom", "of=/dev/null", "count=1").rc == 0
 
 
+def test_another_thread_that_starts_a_program_is_not_in_the_way(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it begins it has open what we have open, and what is open for writing cannot be made read-only (seen under load)."""
+    real = os.open
+    others: list[subprocess.Popen[bytes]] = []
+
+    def open_while_another_thread_forks(path: str, flags: int, *arguments: int, **words: int) -> int:
+        found = real(path, flags, *arguments, **words)
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            others.append(subprocess.Popen(["sleep", "10"], pass_fds=[found]))
+        return found
+
+    monkeypatch.setattr(os, "open", open_while_another_thread_forks)
+    try:
+        assert _confined(tree, "cat", f"{tree}/file").stdout == "content"
+    finally:
+        for one in others:
+            one.kill()
+            one.wait()
+
+
 def test_links_are_read_and_made_and_not_followed(tree: Path) -> None:
     (tree / "absolute").symlink_to("/usr/bin/env")
     (tree / "within").symlink_to("file")
