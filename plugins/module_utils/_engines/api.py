@@ -40,6 +40,9 @@ from . import bound_files
 
 Inspect = t.Mapping[str, t.Any]
 
+# The manifest of the checkpoint on the disk, and its name when nothing is to be restored from that any more.
+_MANIFEST, _GIVEN_UP = "manifest.json", "manifest-given-up.json"
+
 # -- on the source ------------------------------------------------------------------------------------------------
 
 
@@ -88,7 +91,7 @@ def seal(session: Session, content: t.Sequence[str]) -> int:
         manifest = criu_images.manifest(directory)
         durable.write_json(os.path.join(session.memory_path("outbox"), "manifest.json"), manifest)
         # Names, sizes and hashes only: what a start from this checkpoint after a reboot is checked against.
-        durable.write_json(session.path("manifest.json"), manifest)
+        durable.write_json(session.path(_MANIFEST), manifest)
         written.result()
     return criu_images.total_bytes(manifest)
 
@@ -98,10 +101,12 @@ def await_dump(session: Session, seconds: float) -> None:
 
 
 def give_up_checkpoint(session: Session) -> None:
-    """Take the manifest away, without which :func:`bring_back` does nothing."""
-    # Where the disk takes no change any more, the files of the container, which lie beside it, do not change either.
+    """Give the manifest, without which :func:`bring_back` does nothing, another name. Only :func:`forget` looks for that."""
+    # Where the disk takes no change any more, the files of the container, which lie beside it, do not change either. Flushed in
+    # any case: whoever was cut off here before may have got as far as that.
     with contextlib.suppress(OSError):
-        os.unlink(session.path("manifest.json"))
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(session.path(_MANIFEST), session.path(_GIVEN_UP))
         durable.sync_directory(session.directory)
 
 
@@ -123,7 +128,7 @@ def bring_back(session: Session, engine: Engine) -> bool:
     if not session.reached("dumped"):
         return False
     with contextlib.suppress(MigrationError, OSError):
-        manifest = durable.read_json(session.path("manifest.json")) or {}
+        manifest = durable.read_json(session.path(_MANIFEST)) or {}
         criu_images.verify(images(session), manifest)
         give_up_checkpoint(session)
         try:
@@ -145,6 +150,8 @@ def forget(session: Session, engine: Engine) -> None:
     with contextlib.suppress(MigrationError):
         engine.remove_checkpoint(container, session.id)
     delete_images(session, container)
+    # Of a start from the checkpoint that was cut off.
+    criu_images.remove_leftovers(durable.read_json(session.path(_GIVEN_UP)) or {})
 
 
 # -- on the destination -------------------------------------------------------------------------------------------
@@ -176,7 +183,7 @@ def start(session: Session, engine: Engine) -> dict[str, t.Any]:
     container = session.data("created")["container_id"]
     manifest, source = criu_images.arrived(session.memory_path("inbox"))
     # Names, sizes and hashes only: by them containerd's copies are recognised, after a reboot too.
-    durable.write_json(session.path("manifest.json"), manifest)
+    durable.write_json(session.path(_MANIFEST), manifest)
     data_root = session.facts["data_root"]
     size = criu_images.total_bytes(manifest)
     _reserve_space(session, 2 * size, "restoring the checkpoint on the destination takes {needed} MiB")
@@ -296,7 +303,7 @@ def finish(session: Session, engine: Engine, container: str) -> None:
     reservations.release(session)
     if engine.find(container) is not None:
         engine.remove_checkpoint(container, session.id)
-    criu_images.remove_leftovers(durable.read_json(session.path("manifest.json")) or {})
+    criu_images.remove_leftovers(durable.read_json(session.path(_MANIFEST)) or {})
 
 
 def give_up(session: Session, container: str) -> str:
@@ -307,4 +314,4 @@ def give_up(session: Session, container: str) -> str:
 def discard(session: Session, container: str) -> None:
     """After the copy is gone, and its checkpoint with it: containerd's own copies of that."""
     reservations.release(session)
-    criu_images.remove_leftovers(durable.read_json(session.path("manifest.json")) or {})
+    criu_images.remove_leftovers(durable.read_json(session.path(_MANIFEST)) or {})

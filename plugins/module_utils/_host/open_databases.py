@@ -52,6 +52,13 @@ class _File(t.NamedTuple):
     is_database: bool
 
 
+class _Users(t.NamedTuple):
+    """The processes that have a file open."""
+
+    all: set[int]
+    writing: set[int]
+
+
 class Databases:
     """The databases among the open files of all processes of a container.
 
@@ -64,7 +71,7 @@ class Databases:
         self._with_shared = shared
         self._places: dict[int, str] = {}
         self._known: dict[tuple[int, int, int], _File] = {}
-        self._open: dict[_File, set[int]] = {}
+        self._open: dict[_File, _Users] = {}
 
     def look(self, pids: t.Iterable[int]) -> list[Database]:
         """The databases that processes have open at this moment.
@@ -96,10 +103,16 @@ class Databases:
         file = self._known.get(key)
         if file is None:
             file = self._known[key] = self._file(pid, descriptor, status)
-        self._open.setdefault(file, set()).add(pid)
+        users = self._open.setdefault(file, _Users(set(), set()))
+        users.all.add(pid)
+        if (file.is_database or file.path.endswith(_COMPANIONS)) and _is_for_writing(pid, descriptor):
+            users.writing.add(pid)
 
     def _file(self, pid: int, descriptor: int, status: os.stat_result) -> _File:
         path = os.readlink(f"/proc/{pid}/fd/{descriptor}")
+        if path.startswith("/proc/"):
+            # To read some of them takes something away (kmsg).
+            return _File(path, "", False)
         if status.st_dev not in self._places:
             self._places[status.st_dev] = _shared_place(pid, descriptor)
         place = self._places[status.st_dev]
@@ -109,12 +122,15 @@ class Databases:
         """All of them."""
         looked_at = [file for file in self._open if self._with_shared or not file.shared]
         paths = {file.path for file in looked_at}
-        return sorted(
-            Database(file.path, _program(pid), file.shared)
-            for file in looked_at
-            if file.is_database or any(file.path + companion in paths for companion in _COMPANIONS)
-            for pid in self._open[file]
-        )
+        found = []
+        for file in looked_at:
+            users = self._open[file]
+            if any(file.path + companion in paths for companion in _COMPANIONS):
+                found += [Database(file.path, _program(pid), file.shared) for pid in users.all]
+            elif file.is_database:
+                # Who reads alone, from a file that nobody writes to, goes on reading.
+                found += [Database(file.path, _program(pid), file.shared) for pid in users.writing]
+        return sorted(found)
 
 
 def lasting(found: list[Database], pids: t.Callable[[], t.Iterable[int]]) -> list[Database]:
@@ -140,6 +156,18 @@ def _program(pid: int) -> str:
             return handle.read().rstrip("\n")
     except OSError:
         return "?"
+
+
+def _is_for_writing(pid: int, descriptor: int) -> bool:
+    """Whether a file may be written to by a descriptor. Where that cannot be read, it may."""
+    with (
+        contextlib.suppress(OSError),
+        open(f"/proc/{pid}/fdinfo/{descriptor}", encoding="ascii", errors="replace") as handle,
+    ):
+        flags = re.search(r"^flags:\s*([0-7]+)$", handle.read(), re.MULTILINE)
+        if flags:
+            return int(flags.group(1), 8) & os.O_ACCMODE != os.O_RDONLY
+    return True
 
 
 def _is_database(pid: int, descriptor: int) -> bool:

@@ -167,6 +167,8 @@ def _declare_lost(session: Session) -> None:
     except MigrationError as exc:
         require(session, exc)
         session.declare_destination_lost()
+    else:
+        session.take_back_lost()
 
 
 def decide(session: str) -> dict[str, t.Any]:

@@ -48,7 +48,7 @@ PREPARING_LEASE_SECONDS = 900.0
 # The same for a copy that is restored and held: what keeps it on its host may have it locked meanwhile.
 HELD_LEASE_SECONDS = 120.0
 # Seconds that a step may take in all while something stands still. They are more than the time limits of its calls together.
-_STILL_SECONDS, _STILL_SECONDS_PER_GIB = 420.0, 480.0
+_STILL_SECONDS, _STILL_SECONDS_PER_GIB = 720.0, 480.0
 # The time that somebody waits for who is at work on a session.
 LOCK_SECONDS = 30.0
 
@@ -339,6 +339,12 @@ class Session:
     def declare_destination_lost(self) -> None:
         """Note durably that a person has declared the destination dead and fenced, and that no connection to it can be made."""
         self.write_even_when_full(lambda: durable.publish(self.path(_LOST), b""))
+
+    def take_back_lost(self) -> None:
+        """The destination has answered after all: its decision counts."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path(_LOST))
+            durable.sync_directory(self.directory)
 
     @property
     def destination_declared_lost(self) -> bool:

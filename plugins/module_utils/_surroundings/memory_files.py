@@ -110,7 +110,8 @@ def _attributes(path: str, *, follow: bool) -> Attributes:
     try:
         names = os.listxattr(path, follow_symlinks=follow)
     except OSError as exc:
-        if exc.errno == errno.EOPNOTSUPP:
+        # A name that CRIU gives a removed file while it dumps is gone again soon.
+        if exc.errno in (errno.EOPNOTSUPP, errno.ENOENT):
             return {}
         raise
     return {

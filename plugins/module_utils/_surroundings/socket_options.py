@@ -73,6 +73,8 @@ class Option(t.NamedTuple):
     form: str = INT
     waiting_only: bool = False
     """Of a TCP socket that listens or may come to it. On a connection it has no effect, or cannot be set."""
+    listening_only: bool = False
+    """Of a TCP socket that listens. On another one what is read may be of a connection that is over."""
     only_compared: bool = False
     """It cannot be made from outside."""
 
@@ -98,12 +100,12 @@ OPTIONS: dict[str, Option] = {
     "SO_PASSPIDFD": Option(_SO, 76, UNIX),
     "SO_RCVPRIORITY": Option(_SO, 82, _DATAGRAMS),
     "SO_PASSRIGHTS": Option(_SO, 83, UNIX),
-    "TCP_MAXSEG": Option(_TCP, 2, TCP, waiting_only=True),
+    "TCP_MAXSEG": Option(_TCP, 2, TCP, listening_only=True),
     "TCP_SYNCNT": Option(_TCP, 7, TCP),
     "TCP_LINGER2": Option(_TCP, 8, TCP),
     "TCP_DEFER_ACCEPT": Option(_TCP, 9, TCP, waiting_only=True),
     # The kernel changes that of a connection as it goes.
-    "TCP_WINDOW_CLAMP": Option(_TCP, 10, TCP, waiting_only=True),
+    "TCP_WINDOW_CLAMP": Option(_TCP, 10, TCP, listening_only=True),
     "TCP_CONGESTION": Option(_TCP, 13, TCP, NAME),
     "TCP_THIN_LINEAR_TIMEOUTS": Option(_TCP, 16, TCP),
     "TCP_USER_TIMEOUT": Option(_TCP, 18, TCP),
@@ -202,7 +204,8 @@ _ECN = 3
 _WITH_ECN = ("IPV6_TCLASS", "IP_TOS")
 
 # Of tcp_states.h, as TCP_INFO begins with it.
-_TCP_INFO, _CLOSED_OR_LISTENING = 11, (7, 10)
+_TCP_INFO, _CLOSED, _LISTENING = 11, 7, 10
+_NO_ADDRESS = "0.0.0.0"  # noqa: S104
 _SO_PROTOCOL, _SO_DOMAIN = 38, 39
 _FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
@@ -223,7 +226,11 @@ def kind_of(one: socket.SocketType) -> str | None:
 
 def may_listen(one: socket.SocketType) -> bool:
     """Whether a TCP socket listens, or has no connection yet."""
-    return one.getsockopt(_TCP, _TCP_INFO, 1)[0] in _CLOSED_OR_LISTENING
+    return _state(one) in (_CLOSED, _LISTENING)
+
+
+def _state(one: socket.SocketType) -> int:
+    return one.getsockopt(_TCP, _TCP_INFO, 1)[0]
 
 
 def get(one: socket.SocketType, name: str, kind: str) -> Value:
@@ -343,14 +350,16 @@ class Reading:
                 # No device is 0 in any order.
                 numbers.append((name, option.level, option.number, int(usual), _mask(name, kind)))
         self._all = tuple(numbers)
-        self._of_connections = tuple(row for row in numbers if not OPTIONS[row[0]].waiting_only)
+        self._of_closed = tuple(row for row in numbers if not OPTIONS[row[0]].listening_only)
+        self._of_connections = tuple(row for row in self._of_closed if not OPTIONS[row[0]].waiting_only)
 
     def of(self, one: socket.SocketType) -> Values:
         """The options in which a socket differs from a new one, in the order of the table."""
         found: Values = {}
         ask = one.getsockopt
-        waits = self._kind not in TCP or may_listen(one)
-        for name, level, number, usual, mask in self._all if waits else self._of_connections:
+        state = _state(one) if self._kind in TCP else _LISTENING
+        rows = self._all if state == _LISTENING else self._of_closed if state == _CLOSED else self._of_connections
+        for name, level, number, usual, mask in rows:
             # Of a connection that is over not everything can be read. (contextlib.suppress takes longer than the call.)
             try:
                 if ask(level, number) & mask != usual:
@@ -369,6 +378,14 @@ class Reading:
                 else:
                     found[name] = value
         return {name: found[name] for name in OPTIONS if name in found} if len(found) > 1 else found
+
+
+def is_elsewhere(name: str, now: Value | None) -> bool:
+    """Whether an option names an address that is not there: it has been carried, and the kernel has not taken it.
+
+    :param now: what it is on the copy.
+    """
+    return OPTIONS[name].form == ADDRESS and now in (None, _NO_ADDRESS)
 
 
 def checked(kind: t.Any, values: t.Any) -> Values:

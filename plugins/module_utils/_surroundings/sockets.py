@@ -265,7 +265,7 @@ def compare(side: Side, source: t.Any) -> list[str]:
         found.extend(
             f"{name} {where} was {value} and is {_shown(now.get(name))}"
             for name, value in one.values.items()
-            if now.get(name) != value
+            if now.get(name) != value and not socket_options.is_elsewhere(name, now.get(name))
         )
     return found + socket_peers.compare(side, source)
 

@@ -72,8 +72,10 @@ _OF_PROCESS = {
     "SigCgt": "the signals that it handles",
     "THP_enabled": "whether it may have huge pages",
 }
+# A kernel without them (one that is built for real time, say) tells of every process that it has none.
+_HUGE_PAGES, _OF_HUGE_PAGES = "THP_enabled", "/sys/kernel/mm/transparent_hugepage"
 # Of these only one value is a loss when the copy has another: what a program has set.
-_ONLY_FROM = {"THP_enabled": "0", **dict.fromkeys(speculation.LABELS, speculation.ASKED_FOR)}
+_ONLY_FROM = {_HUGE_PAGES: "0", **dict.fromkeys(speculation.LABELS, speculation.ASKED_FOR)}
 _MASKS = frozenset((*_CAPABILITIES, "SigIgn", "SigCgt"))
 
 
@@ -150,7 +152,7 @@ class _Look:
 
     def _value(self, name: str, status: t.Mapping[str, str]) -> Value:
         text = status.get(name)
-        if text is None:
+        if text is None or (name == _HUGE_PAGES and not os.path.isdir(_OF_HUGE_PAGES)):
             return None
         ids = self._ids.get(name)
         if ids is not None and ids.differ:

@@ -39,6 +39,10 @@ elif how == "encrypted":
     # As an encrypted one with a write-ahead log looks: noise, and SQLite's files beside it.
     held = [open(path + end, "w+b") for end in ("", "-wal", "-shm")]
     held[0].write(os.urandom(8192)); held[0].flush()
+elif how == "reader of a log":
+    connect(path, "pragma journal_mode=wal", "insert into t values (2)").close()
+    held = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    held.execute("select * from t").fetchall()
 elif how == "reader":
     connect(path).close()
     held = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
@@ -88,7 +92,9 @@ def _program(how: str, path: Path) -> Iterator[int]:
         ("rollback", True),
         ("wal", True),
         ("encrypted", True),
-        ("reader", True),
+        # Nobody writes to it.
+        ("reader", False),
+        ("reader of a log", True),
         ("leased", True),
         ("closed", False),
         ("other", False),

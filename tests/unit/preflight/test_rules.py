@@ -1106,6 +1106,13 @@ TABLE: list[Row] = [
         "has all devices of its host",
         "/dev/dsp is c 240:0",
     ),
+    # A node that leads to nothing there.
+    Row(
+        "device_nodes_differ",
+        there("other_devices", to=[other_device(given=False, numbers="b 259:5", owner="")]),
+        "has all devices of its host",
+        "/dev/dsp is b 259:5",
+    ),
     Row("device_differs", there("other_devices", to=[])),
     Row("device_nodes_differ", there("other_devices", to=[])),
     # Facts of another version.

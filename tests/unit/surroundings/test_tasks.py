@@ -215,7 +215,7 @@ def test_capabilities_that_the_other_kernel_does_not_know() -> None:
 _NO_HUGE_PAGES = "import ctypes; assert ctypes.CDLL(None).prctl(41, 1, 0, 0, 0) == 0"
 
 
-def test_a_program_that_wants_no_huge_pages(group: Group) -> None:
+def test_a_program_that_wants_no_huge_pages(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     """PR_SET_THP_DISABLE. That there are none on a host is no loss."""
     with inhabited(group, "original", _NO_HUGE_PAGES) as original, inhabited(group, "copy", "pass") as copy:
         pages = [json.loads(json.dumps(tasks.take(side, None))) for side in (original, copy)]
@@ -223,6 +223,9 @@ def test_a_program_that_wants_no_huge_pages(group: Group) -> None:
             pytest.skip("this kernel has no transparent huge pages, or does not tell of them")
         assert tasks.compare(copy, pages[0]) == ["process 1: whether it may have huge pages was 0 and is 1"]
         assert tasks.compare(original, pages[1]) == []
+        # A kernel without them tells the same of every process, whatever that has asked for.
+        monkeypatch.setattr(tasks, "_OF_HUGE_PAGES", "/nowhere")
+        assert tasks.compare(copy, json.loads(json.dumps(tasks.take(original, None)))) == []
 
 
 @pytest.mark.parametrize(

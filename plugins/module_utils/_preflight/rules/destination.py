@@ -180,8 +180,8 @@ def device_missing(case: Case) -> _Found:
 
 
 def _is_dangerous(node: Facts) -> bool:
-    """Whether somebody has named a device, or writing to another one destroys a disk."""
-    return bool(node["given"] or "b" in (node["numbers"][:1], node["here"][:1]))
+    """Whether somebody has named a device, or what the copy's node leads to is a disk of the destination."""
+    return bool(node["given"] or (node["owner"] and node["numbers"].startswith("b")))
 
 
 def _devices(nodes: t.Iterable[Facts]) -> str:
