@@ -284,7 +284,11 @@ def test_one_that_hangs_is_killed(unit: Group, init: int) -> None:
 def test_one_that_cannot_be_killed_is_reported(unit: Group, init: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel keeps it waiting. The test keeps the group from killing it."""
     unit.put(init)
-    monkeypatch.setattr(TaskGroup, "kill", lambda _self: (_ for _ in ()).throw(MigrationError("kill_failed", "left")))
+
+    def stays(_self: TaskGroup) -> None:
+        raise MigrationError("kill_failed", "left")
+
+    monkeypatch.setattr(TaskGroup, "kill", stays)
     with pytest.raises(MigrationError, match="hangs and cannot be killed") as caught:
         end_dump(SESSION, Runner(Completed(0, "active\n", "")))
     assert caught.value.code == "dump_running"
