@@ -27,7 +27,7 @@ import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.command import Completed, run
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
-from ansible_collections.livemigrate.criu.plugins.module_utils._channel import authorized_keys, host_keys
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import authorized_keys
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import client as channel_client
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import server as channel_server
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION
@@ -565,11 +565,6 @@ def test_a_daemon_that_reads_no_file_is_reported(host: Host) -> None:
     with pytest.raises(MigrationError) as caught:
         authorized_keys.path_of(ME, host.run)
     assert caught.value.code == "channel_failed"
-
-
-def test_host_keys_are_lines_of_kind_and_key() -> None:
-    for key in host_keys.public():
-        assert len(key.split()) == 2
 
 
 # -- another user ----------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.command import Completed
 from ansible_collections.livemigrate.criu.plugins.module_utils._criu import death as criu_death
-from ansible_collections.livemigrate.criu.plugins.module_utils._criu import self_test, self_test_bundle, self_test_note
+from ansible_collections.livemigrate.criu.plugins.module_utils._criu import self_test, self_test_note
 
 GOOD = """\
 step run 1795946423.574175744
@@ -193,17 +192,6 @@ def test_what_was_cut_off_is_swept(host: Host, tmp_path: Path) -> None:
     assert _left(tmp_path) == ["20261123T000001Z-3f9a1c", "self-test-new", "self-test.json"]
 
 
-def test_an_interpreter_elsewhere_is_brought_along(tmp_path: Path) -> None:
-    (tmp_path / "usr").mkdir()
-    (tmp_path / "home").mkdir()
-    (tmp_path / "bin").symlink_to("usr/bin")
-    (tmp_path / "lib64").symlink_to("usr/lib64")
-    links, directories = self_test_bundle.programs("/usr/bin/python3.13", str(tmp_path))
-    assert links == {"bin": "usr/bin", "lib64": "usr/lib64"}
-    assert directories == ["/usr"]
-    assert len(self_test_bundle.programs("/opt/python/bin/python3", str(tmp_path))[1]) == 2
-
-
 @pytest.mark.parametrize(
     ("record", "words"),
     [
@@ -242,9 +230,3 @@ def test_its_own_words_are_reported_where_the_kernel_has_none(monkeypatch: pytes
     printed = criu_death.sentence("while it restored a small container", log, 0.0)
     assert printed.startswith(f"CRIU 3.17.1 crashed on kernel {os.uname().release} while it restored a small container")
     assert "its log ends with: BUG at criu/action-scripts.c:172. " in printed
-
-
-def test_its_config_is_json(tmp_path: Path) -> None:
-    config = self_test_bundle.write(str(tmp_path), "livemigrate-self-test-x.service")
-    assert json.loads(json.dumps(config)) == config
-    assert config["linux"]["cgroupsPath"] == "/system.slice/livemigrate-self-test-x.service/container"

@@ -2,14 +2,13 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What engine and modules need of a host beside themselves: docker-py, docker-init, and mounts that CRIU can restore."""
+"""Files of a host that a container needs: docker-init, and mounts that CRIU can restore."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import struct
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,9 @@ import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._docker import host_files
-from ansible_collections.livemigrate.criu.plugins.module_utils._docker import library as docker_library
 from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.facts import (
     destination as facts_of_destination,
 )
-
-
-def test_packages_of_the_venv_count_only_for_its_own_python(tmp_path: Path) -> None:
-    major, minor = sys.version_info[:2]
-    site = tmp_path / "lib" / f"python{major}.{minor}" / "site-packages"
-    (site / "docker").mkdir(parents=True)
-    (site / "docker" / "__init__.py").touch()
-    assert docker_library.directory(venv=str(tmp_path)) == str(site)
-    assert docker_library.directory((major, minor + 1), venv=str(tmp_path)) is None
 
 
 def _program(path: Path, mode: int = 0o755) -> str:

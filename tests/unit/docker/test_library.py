@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker import library as docker_library
 from tests.conftest import ROOT
 
 _ASK = """
@@ -92,3 +93,12 @@ def test_what_is_missing_is_named(place: Path, tmp_path: Path) -> None:
 def test_a_directory_without_a_module_is_none(place: Path) -> None:
     (place / "docker").mkdir()
     assert _look(place)[:3] == [None, None, "No module named 'docker'"]
+
+
+def test_packages_of_the_venv_count_only_for_its_own_python(tmp_path: Path) -> None:
+    major, minor = sys.version_info[:2]
+    site = tmp_path / "lib" / f"python{major}.{minor}" / "site-packages"
+    (site / "docker").mkdir(parents=True)
+    (site / "docker" / "__init__.py").touch()
+    assert docker_library.directory(venv=str(tmp_path)) == str(site)
+    assert docker_library.directory((major, minor + 1), venv=str(tmp_path)) is None

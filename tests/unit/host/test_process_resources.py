@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._host import kernel_keys, mountinfo, process_resources
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import process_resources
 
 INOTIFY = """\
 pos:\t0
@@ -251,63 +251,6 @@ def test_locks_of_our_own() -> None:
         assert process_resources.parse_locks(process_resources.read(f"/proc/self/fdinfo/{file.fileno()}")) == ["FLOCK"]
 
 
-# -- mounts -------------------------------------------------------------------------------------------------------
-
-MOUNTS = """\
-4051 3915 0:434 / / rw,relatime - overlay overlay rw,lowerdir=/a:/b,upperdir=/c,workdir=/d
-4053 4051 0:462 / /proc rw,nosuid,nodev,noexec,relatime - proc proc rw
-4054 4051 0:463 / /dev rw,nosuid - tmpfs tmpfs rw,size=65536k,mode=755
-4056 4051 0:465 / /sys ro,nosuid,nodev,noexec,relatime - sysfs sysfs ro
-4057 4056 0:38 /x /sys/fs/cgroup ro,nosuid,nodev,noexec,relatime - cgroup2 cgroup rw
-4058 4054 0:460 / /dev/mqueue rw,nosuid,nodev,noexec,relatime - mqueue mqueue rw
-4059 4054 0:466 / /dev/shm rw,nosuid,nodev,noexec,relatime - tmpfs shm rw,size=65536k
-4060 4051 254:0 /srv/scripts /s ro,relatime shared:7 master:1 - ext4 /dev/vda rw
-4061 4051 254:0 /var/lib/docker/containers/99/resolv.conf /etc/resolv.conf rw,relatime - ext4 /dev/vda rw
-4064 4051 254:0 /usr/bin/tini-static /usr/sbin/docker-init ro,relatime - ext4 /dev/vda rw
-3964 4053 0:462 /bus /proc/bus ro,nosuid,nodev,noexec,relatime - proc proc rw
-3968 4053 0:467 / /proc/acpi ro,relatime - tmpfs tmpfs ro,size=4k,nr_inodes=1
-3969 4053 0:463 /null /proc/interrupts rw,nosuid - tmpfs tmpfs rw,size=65536k,mode=755
-3972 4056 0:467 / /sys/firmware ro,relatime - tmpfs tmpfs ro,size=4k,nr_inodes=1
-3980 4051 0:500 / /mnt/a\\040b rw,relatime - fuse.sshfs sshfs rw
-3981 4060 0:501 / /s/below rw,relatime - nfs4 server:/x rw
-3982 4051 0:502 / /cache rw,relatime - tmpfs tmpfs rw
-3983 4051 0:503 / /fromhost rw,relatime - tmpfs tmpfs rw
-"""
-
-
-def test_masked_places() -> None:
-    found = mountinfo.masked(mountinfo.parse(MOUNTS))
-    assert found == ["/proc/acpi", "/proc/bus", "/proc/interrupts", "/sys/firmware"]
-
-
-def test_foreign_mounts_are_those_that_nobody_asked_for() -> None:
-    mounts = mountinfo.parse(MOUNTS)
-    assert [one.place for one in mountinfo.foreign(mounts, ["/s"], ["/s"])] == ["/mnt/a b"]
-    assert [one.place for one in mountinfo.foreign(mounts, ["/mnt/a b"], ["/mnt/a b"])] == ["/s/below"]
-    # A tmpfs brings nothing along.
-    assert [one.place for one in mountinfo.foreign(mounts, ["/s"], [])] == ["/mnt/a b", "/s/below"]
-    nested = mountinfo.foreign(mounts, ["/s", "/s/below", "/mnt"], ["/s"])
-    assert [one.place for one in nested] == ["/mnt/a b"]
-
-
-@pytest.mark.parametrize("kind", ["vfat", "zfs", "f2fs", "bpf", "hugetlbfs", "fuse.sshfs"])
-def test_kinds_that_criu_has_no_name_for_are_foreign(kind: str) -> None:
-    mounts = mountinfo.parse(MOUNTS.replace("- tmpfs tmpfs rw\n", f"- {kind} x rw\n"))
-    assert "/cache" in [one.place for one in mountinfo.foreign(mounts, [], [])]
-
-
-def test_file_systems_in_memory() -> None:
-    assert mountinfo.memory_places(mountinfo.parse(MOUNTS), ["/fromhost"]) == ["/dev", "/dev/shm", "/cache"]
-
-
-def test_propagation() -> None:
-    assert {one.place: one.propagation for one in mountinfo.parse(MOUNTS) if one.propagation} == {"/s": "shared,master"}
-
-
-def test_our_own_mounts() -> None:
-    assert "/proc" in {one.place for one in mountinfo.parse(process_resources.read("/proc/self/mountinfo"))}
-
-
 def test_what_processes_have_that_no_other_kind_tells() -> None:
     """A personality (setarch -R), and a pipe in packet mode; of a process that has neither, nothing."""
     program = "import os; {}; os.write(1, b'x'); import time; time.sleep(60)"
@@ -324,45 +267,6 @@ def test_what_processes_have_that_no_other_kind_tells() -> None:
             found = set(process_resources.look([process.pid], process.pid)["held"])
             process.kill()
         assert found & {"personality", "pipe_packets"} == kinds
-
-
-# Its first argument is how semaphores are used, by their flags; the second how many threads are started.
-SEMAPHORES = """
-import ctypes, struct, sys, threading, time
-libc = ctypes.CDLL(None)
-if sys.argv[1]:
-    libc.semget(0x2222, 1, 0o1600)
-    assert libc.semop(0, struct.pack("=Hhh", 0, 1, int(sys.argv[1])), 1) == 0
-for _thread in range(int(sys.argv[2])):
-    threading.Thread(target=time.sleep, args=(60,)).start()
-print("ready", flush=True)
-time.sleep(60)
-"""
-SEM_UNDO = 0x1000
-
-
-@pytest.mark.parametrize(
-    ("flags", "threads", "prefix", "kinds"),
-    [
-        (str(SEM_UNDO), 0, ["unshare", "--ipc"], {"semaphore_undo"}),
-        ("0", 0, ["unshare", "--ipc"], set()),
-        # Threads share the list, so each program that has some has one.
-        ("0", 1, ["unshare", "--ipc"], {"semaphore_undo"}),
-        ("", 1, ["unshare", "--ipc"], set()),
-        # In the namespace of the host are the semaphores of others, and another rule has it.
-        ("", 1, [], set()),
-    ],
-)
-@pytest.mark.usefixtures("needs_namespaces")
-def test_semaphores_that_the_kernel_gives_back(flags: str, threads: int, prefix: list[str], kinds: set[str]) -> None:
-    """By the list that it keeps with each process; this one has threads too, and so a list of its own."""
-    argv = [*prefix, sys.executable, "-c", SEMAPHORES, flags, str(threads)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        found = set(process_resources.look([process.pid], process.pid)["held"])
-        process.kill()
-    assert {kind for kind in found if kind.startswith("semaphore")} == kinds
 
 
 @pytest.mark.parametrize(
@@ -387,15 +291,3 @@ def test_what_the_kernel_does_with_all_memory_of_a_process(statement: str, kinds
         found = set(process_resources.look([process.pid], process.pid)["held"])
         process.kill()
     assert found & {"locked_memory", "merged_memory"} == kinds
-
-
-def test_keys_of_a_container(tmp_path: Path) -> None:
-    """As the kernel lists its keyrings; that of another container and one with no keys count for nothing."""
-    keys = tmp_path / "keys"
-    keys.write_text(
-        f"13ed18f4 I--Q---    10 perm 3f1b0000     0     0 keyring   _ses.{'a' * 64}: 2\n"
-        f"16b2da20 I--Q---     7 perm 3f1b0000     0     0 keyring   _ses.{'b' * 64}: empty\n"
-        "1ad1ec7f I--Q---     1 perm 1f3f0000     0 65534 keyring   _uid_ses.0: 1\n"
-    )
-    assert [kernel_keys.count(letter * 64, str(keys)) for letter in "abc"] == [2, 0, 0]
-    assert kernel_keys.count("a" * 64, str(tmp_path / "none")) == 0

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A destination that fails: in which order it decides, kills, tells and tidies up, with real tasks in a copy's cgroup."""
+"""A destination's half: who may come in and when, and in which order a failure is decided, told and tidied up."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import server as channel_server
 from ansible_collections.livemigrate.criu.plugins.module_utils._criu import images as criu_images
 from ansible_collections.livemigrate.criu.plugins.module_utils._criu.images import Manifest
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines import runtime as engine_runtime
@@ -23,14 +24,16 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._engines.connecti
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines.shim_files import Mark
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import destination
 from ansible_collections.livemigrate.criu.plugins.module_utils._network.addresses import NO_ADDRESSES
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import watchdog
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, REFUSED
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import keeper
 from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container.copy import Copy
 from tests.unit.helpers.groups import Group, Shim
-from tests.unit.helpers.support import OTHER_CONTAINER
+from tests.unit.helpers.support import CONTAINER, OTHER_CONTAINER
 
 MakeSession = Callable[..., Session]
+SESSION = "20260101T000000Z-abcdef"
 
 MANIFEST: Manifest = {
     "inventory.img": {"size": 1, "sha256": "a" * 64},
@@ -125,3 +128,20 @@ def test_a_restore_under_way_is_killed_wherever_its_cgroup_lies(session: Session
     destination._end_copy(Copy(session))
     assert not copy.populated
     assert os.path.exists(mark.path("refused"))
+
+
+@pytest.mark.usefixtures("host_roots")
+def test_nobody_is_let_in_before_somebody_looks_after_the_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut between the two would leave a key, and a sudo rule, that nobody takes away."""
+    done: list[str] = []
+    for module, name in ((watchdog, "arm"), (channel_server, "authorise"), (channel_server, "revoke")):
+        monkeypatch.setattr(module, name, lambda *_arguments, _name=name: done.append(_name))
+    # It would be a mount of its own.
+    monkeypatch.setattr(Session, "keep_out_of_swap", lambda _session: None)
+    agent = tmp_path / "agent.pyz"
+    agent.write_bytes(b"")
+    facts = {"container_id": CONTAINER, "container_name": "web", "kind": "container", "data_root": str(tmp_path)}
+    destination.open_session(SESSION, facts, channel_user="root", public_key="ssh-ed25519 AAAA", agent=str(agent))
+    assert done == ["arm", "authorise"]

@@ -14,13 +14,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
-from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._docker.spec import networks as spec_networks
 from ansible_collections.livemigrate.criu.plugins.module_utils._host import process_resources, process_sockets
-from ansible_collections.livemigrate.criu.plugins.module_utils._network import announce
 from ansible_collections.livemigrate.criu.plugins.module_utils._network import sockets as network_sockets
 from ansible_collections.livemigrate.criu.plugins.module_utils._network.addresses import Addresses
 from ansible_collections.livemigrate.criu.plugins.module_utils._network.sockets import Socket, Sockets
@@ -320,70 +317,3 @@ def test_many_connections_make_a_short_message(sockets: Sockets) -> None:
     view = View(Sockets(tuple(many), frozenset(), frozenset(), ()), tuple(many), NOWHERE, False)
     (finding,) = rules_network.judge(view, ERROR)
     assert "and 97 more" in finding.message
-
-
-def _inspect(*, requested: str, assigned: str) -> dict[str, Any]:
-    endpoint = {
-        "NetworkID": "n1",
-        "IPAMConfig": {"IPv4Address": requested} if requested else None,
-        "IPAddress": assigned,
-        "GlobalIPv6Address": "",
-        "MacAddress": "",
-        "Aliases": None,
-        "Links": None,
-        "DriverOpts": None,
-    }
-    return {
-        "Id": "c" * 64,
-        "HostConfig": {"NetworkMode": "lan"},
-        "Config": {},
-        "NetworkSettings": {"Networks": {"lan": endpoint}},
-    }
-
-
-@pytest.mark.parametrize(
-    ("requested", "driver", "there", "reachable"),
-    [
-        ("198.51.100.7", "macvlan", True, True),
-        ("198.51.100.7", "bridge", True, False),
-        ("198.51.100.8", "macvlan", False, False),
-        ("", "macvlan", False, False),
-    ],
-)
-def test_which_addresses_stay(requested: str, driver: str, there: bool, reachable: bool) -> None:
-    source = _inspect(requested=requested, assigned="198.51.100.7")
-    copy = _inspect(requested=requested, assigned="")
-    after = spec_networks.addresses_after(source, copy, {"lan": driver})
-    assert (bool(after.there), bool(after.reachable)) == (there, reachable)
-
-
-# -- announcements ------------------------------------------------------------------------------------------------
-
-
-def test_frames_for_each_address_of_each_device() -> None:
-    listing = [
-        {
-            "ifname": "lo",
-            "link_type": "loopback",
-            "flags": ["UP"],
-            "addr_info": [{"local": "127.0.0.1", "scope": "host"}],
-        },
-        {
-            "ifname": "eth0",
-            "link_type": "ether",
-            "flags": ["BROADCAST", "UP"],
-            "address": "02:42:c6:12:05:64",
-            "addr_info": [
-                {"local": "198.51.100.7", "scope": "global"},
-                {"local": "fd00::5", "scope": "global"},
-                {"local": "fe80::1", "scope": "link"},
-            ],
-        },
-    ]
-    (first, arp), (second, advertisement) = announce.frames(listing)
-    assert (first, second) == ("eth0", "eth0")
-    assert arp.hex() == "ffffffffffff0242c6120564080600010800060400010242c6120564c6336407000000000000c6336407"
-    # As a kernel's neighbour took it; the checksum over pseudo header and message is all ones.
-    assert advertisement[:14].hex() == "3333000000010242c612056486dd"
-    assert advertisement[54] == 136
-    assert len(advertisement) == 14 + 40 + 32

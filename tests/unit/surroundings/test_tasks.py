@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._host import processors, speculation, task_traits
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import processors, speculation
 from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings import tasks
 from tests.unit.helpers.groups import Group, own_group
 from tests.unit.helpers.inhabitants import inhabited
@@ -251,22 +251,3 @@ def test_a_protection_from_speculation_that_a_program_asked_for(one: str, other:
     )
     found = tasks.differences(here, there, speculation.LABELS, -1)
     assert found == (["process 1: its protection from speculative stores was asked for and is lacking"] if lost else [])
-
-
-def test_a_protection_that_came_with_a_seccomp_filter_was_asked_for_by_nobody() -> None:
-    name = "SpeculationIndirectBranch"
-    states = [speculation.state(name, {name: "conditional force disabled", "Seccomp": mode}) for mode in "02"]
-    assert states == [speculation.ASKED_FOR, None]
-    assert speculation.state(name, {}) is None
-
-
-@pytest.mark.parametrize(("reported", "value"), [(4, 0), (0, 0), (2 << 13 | 6, 2 << 13 | 6), (3 << 13, 3 << 13)])
-def test_an_io_priority_without_a_class(monkeypatch: pytest.MonkeyPatch, reported: int, value: int) -> None:
-    """Linux before 5.15 tells level 4 of it where a task never read nor wrote, and takes no such level."""
-    monkeypatch.setattr(task_traits, "_call", lambda *_arguments: reported)
-    assert task_traits.InputOutputPriority("its I/O priority").get(1) == value
-
-
-def test_the_kernels_lists_of_numbers() -> None:
-    """As in cpuset.cpus.effective."""
-    assert processors.numbers("0-2,8\n") == {0, 1, 2, 8}

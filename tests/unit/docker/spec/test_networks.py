@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.spec import networks as spec_networks
 from ansible_collections.livemigrate.criu.plugins.module_utils._docker.spec.create import (
     creation_parameters,
     endpoint_plan,
@@ -346,3 +347,41 @@ def test_engine_20_10() -> None:
             "settings": {"IPAMConfig": {"IPv4Address": "172.21.0.50"}, "Aliases": ["exporter"]},
         }
     ]
+
+
+# ------------------------------------------------------------------------------------------------- addresses that stay
+
+
+def _inspect(*, requested: str, assigned: str) -> dict[str, Any]:
+    endpoint = {
+        "NetworkID": "n1",
+        "IPAMConfig": {"IPv4Address": requested} if requested else None,
+        "IPAddress": assigned,
+        "GlobalIPv6Address": "",
+        "MacAddress": "",
+        "Aliases": None,
+        "Links": None,
+        "DriverOpts": None,
+    }
+    return {
+        "Id": "c" * 64,
+        "HostConfig": {"NetworkMode": "lan"},
+        "Config": {},
+        "NetworkSettings": {"Networks": {"lan": endpoint}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("requested", "driver", "there", "reachable"),
+    [
+        ("198.51.100.7", "macvlan", True, True),
+        ("198.51.100.7", "bridge", True, False),
+        ("198.51.100.8", "macvlan", False, False),
+        ("", "macvlan", False, False),
+    ],
+)
+def test_which_addresses_stay(requested: str, driver: str, there: bool, reachable: bool) -> None:
+    source = _inspect(requested=requested, assigned="198.51.100.7")
+    copy = _inspect(requested=requested, assigned="")
+    after = spec_networks.addresses_after(source, copy, {"lan": driver})
+    assert (bool(after.there), bool(after.reachable)) == (there, reachable)
