@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""CRIU's options for a dump: what the host says stays, what is decided here is said once, deleted files are found."""
+"""CRIU's options for a dump: what the host says stays, what is decided here is said once."""
 
 from __future__ import annotations
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.command import Completed
-from ansible_collections.livemigrate.criu.plugins.module_utils._criu import death as criu_death
 from ansible_collections.livemigrate.criu.plugins.module_utils._criu import self_test, self_test_note
 
 GOOD = """\
@@ -190,43 +189,3 @@ def test_what_was_cut_off_is_swept(host: Host, tmp_path: Path) -> None:
         os.utime(directory, (since, since))
     _ask(host, tmp_path)
     assert _left(tmp_path) == ["20261123T000001Z-3f9a1c", "self-test-new", "self-test.json"]
-
-
-@pytest.mark.parametrize(
-    ("record", "words"),
-    [
-        (
-            "4,1120,95000000,-;criu[812]: segfault at 48 ip 000055d2 sp 00007ffc error 4 in criu[b4,55d2+a0]\n SUBSYSTEM=x\n",
-            "criu[812]: segfault at 48 ip 000055d2 sp 00007ffc error 4 in criu[b4,55d2+a0]",
-        ),
-        (
-            "3,1121,95000000,-;Out of memory: Killed process 812 (criu) total-vm:1kB\n",
-            "Out of memory: Killed process 812 (criu) total-vm:1kB",
-        ),
-        ("4,1119,50000000,-;criu[511]: segfault at 48 ip 1 sp 2 error 4 in criu[b4,55d2+a0]\n", ""),
-        ("6,1122,95000000,-;eth0: link becomes ready\n", ""),
-        ("no record", ""),
-    ],
-)
-def test_the_kernels_words_about_this_crash_and_no_other(record: str, words: str) -> None:
-    assert criu_death.about_criu(record, 90.0) == words
-
-
-def test_the_kernels_words_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(criu_death, "kernel_message", lambda _since: "criu[812]: segfault at 48")
-    printed = criu_death.sentence("while it dumped the container", LOG, 0.0)
-    assert printed.startswith(f"CRIU 4.1.1 crashed on kernel {os.uname().release} while it dumped the container")
-    assert "criu[812]: segfault at 48" in printed
-    assert "livemigrate.criu.criu" in printed
-
-
-def test_its_own_words_are_reported_where_the_kernel_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Debian 12's CRIU 3.17.1, restoring with an action script in the options file."""
-    monkeypatch.setattr(criu_death, "kernel_message", lambda _since: "")
-    log = (
-        "(00.000429) Version: 3.17.1 (gitid 0)\n"
-        "(00.049893) Error (criu/action-scripts.c:172): BUG at criu/action-scripts.c:172\n"
-    )
-    printed = criu_death.sentence("while it restored a small container", log, 0.0)
-    assert printed.startswith(f"CRIU 3.17.1 crashed on kernel {os.uname().release} while it restored a small container")
-    assert "its log ends with: BUG at criu/action-scripts.c:172. " in printed

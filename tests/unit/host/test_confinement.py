@@ -21,7 +21,7 @@ import pytest
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.command import Completed
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel.client import Channel
-from ansible_collections.livemigrate.criu.plugins.module_utils._host import confinement, rsync
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import confinement
 from tests.unit.helpers import old_rsync
 from tests.unit.helpers.support import PACKAGE, ROOT, wait_for
 from tests.unit.helpers.wire import Wire
@@ -299,30 +299,6 @@ def test_a_program_that_does_not_end_is_killed(tree: Path) -> None:
     with pytest.raises(MigrationError) as caught:
         confinement.run(["sleep", "60"], str(tree), timeout=0.1)
     assert caught.value.code == "program_timeout"
-
-
-# -- what the preflight is told of it ------------------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(shutil.which("rsync") is None, reason="rsync is not installed")
-@pytest.mark.parametrize("follows", [False, True])
-def test_the_preflight_knows_whether_the_kernel_can_be_made_to_follow_no_link(
-    follows: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if follows:
-        monkeypatch.setattr(confinement, "_NOSYMFOLLOW", 0)  # as an old kernel takes it
-    reported = rsync.look()
-    assert (reported["error"], reported["follows_links"]) == ("", follows)
-    assert reported["version"].startswith("3.")
-
-
-def test_the_preflight_knows_why_it_cannot_be_confined_and_not_that_there_is_none(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(confinement, "_SCAFFOLD", "/sys/no/such/place")
-    assert "No such file or directory" in rsync.look()["error"]
-    monkeypatch.setattr(shutil, "which", lambda *_arguments, **_keywords: None)
-    assert rsync.look() == {"version": None, "error": "", "follows_links": None}
 
 
 # -- rsync, while the directory is changed under its hands ---------------------------------------------------------------
