@@ -5,7 +5,7 @@
 """A small host with a real SSH daemon and sudo: the lab's cached root file system under an overlay that is thrown away.
 
 It has mounts and processes of its own and listens on a loopback port of this machine. It needs root; without that its
-tests are skipped, and test_channel_rsync.py has the rest.
+tests are skipped, and channel/test_server.py has the rest.
 """
 
 from __future__ import annotations

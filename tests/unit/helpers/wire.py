@@ -5,7 +5,7 @@
 """Both ends of a channel on one machine without an SSH daemon: what ssh would carry goes straight into the real serve().
 
 Everything else is what runs on hosts: Channel and its rsync on one side, the filter of the forced command and the rsync that
-it starts on the other. test_channel_ssh.py has the daemon.
+it starts on the other. channel/test_client.py has the daemon.
 """
 
 from __future__ import annotations
