@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 import platform
 import socket
 import struct
@@ -25,7 +24,7 @@ import threading
 import time
 import typing as t
 
-from . import process_sockets
+from . import namespaces, process_sockets
 from .tasks import read
 
 # Of asm-generic/socket.h.
@@ -46,8 +45,6 @@ _UNCHANGED = -1
 
 # Of /proc/PID/net/unix: SOCK_STREAM and SOCK_SEQPACKET.
 _CONNECTED_TYPES = ("0001", "0005")
-
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Peer(t.NamedTuple):
@@ -126,9 +123,9 @@ def listen_again(one: socket.SocketType, backlog: int, peer: Peer) -> None:
     def work() -> None:
         # The user at last: who is not root may not change the others. The thread ends with what it has become.
         try:
-            _call(_SETGROUPS, len(peer.groups), groups)
-            _call(_SETRESGID, _UNCHANGED, peer.gid, _UNCHANGED)
-            _call(_SETRESUID, _UNCHANGED, peer.uid, _UNCHANGED)
+            namespaces.call("syscall", _SETGROUPS, len(peer.groups), groups)
+            namespaces.call("syscall", _SETRESGID, _UNCHANGED, peer.gid, _UNCHANGED)
+            namespaces.call("syscall", _SETRESUID, _UNCHANGED, peer.uid, _UNCHANGED)
             one.listen(backlog)
         except OSError as exc:
             failed.append(exc)
@@ -138,13 +135,6 @@ def listen_again(one: socket.SocketType, backlog: int, peer: Peer) -> None:
     thread.join()
     if failed:
         raise failed[0]
-
-
-def _call(number: int, *arguments: t.Any) -> None:
-    values = [ctypes.c_long(one) if isinstance(one, int) else one for one in arguments]
-    if _LIBC.syscall(ctypes.c_long(number), *values) != 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
 
 
 def _connected(pid: int) -> set[int]:

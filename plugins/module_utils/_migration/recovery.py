@@ -143,14 +143,14 @@ def _settle_one(
         original = kind.original(session)
         over = session.reached("aborted") or session.reached("committed")
         lost = destination_lost and not carried
-        is_destinations = session.decision == GO_SENT and not over
+        destination_decides = session.decision == GO_SENT and not over
         # First: what is frozen need not wait for its keeper.
-        if lost and is_destinations:
+        if lost and destination_decides:
             _declare_lost(session)
         source.reach(original, source.KEEPER_SECONDS, carried)
         # Which host has it is settled, or this host alone decides it. A lost destination need not know: when it comes back, it
         # settles its half by itself.
-        closed = other_half_settled or (lost and not is_destinations)
+        closed = other_half_settled or (lost and not destination_decides)
         source.settle(original, timeout=min(wait, 30), other_half_settled=closed, decision=carried)
 
 

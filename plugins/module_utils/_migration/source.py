@@ -267,12 +267,12 @@ def abort_alone(original: Original, timeout: float, decision: t.Mapping[str, t.A
         return
     if not original.may_go_on_alone():
         return
-    if not _is_over(session) and (decision or _ask_decision_seldom(session, timeout))["decision"] == RUN:
+    if not _goes_on_here(session) and (decision or _ask_decision_seldom(session, timeout))["decision"] == RUN:
         return
     original.go_on_alone()
 
 
-def _is_over(session: Session) -> bool:
+def _goes_on_here(session: Session) -> bool:
     """Whether the original goes on without asking the destination."""
     return session.decide(ABORT) == ABORT or session.destination_declared_lost
 
@@ -362,7 +362,7 @@ def settle(
     if session.ended:
         return RUN if session.reached("committed") else ABORT
     if not session.reached("committed") and not session.reached("aborted"):
-        if _is_over(session):
+        if _goes_on_here(session):
             abort(original, destination_lost=session.destination_declared_lost)
         else:
             answer = decision or _ask_decision_seldom(session, timeout)

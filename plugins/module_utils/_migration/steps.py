@@ -71,8 +71,8 @@ def _committed(original: Original, params: Params) -> Result:
     # step waited for it.
     if not original.session.ended:
         # Where the copy runs nothing stands still here, and a keeper that is only busy is no failure.
-        is_over = original.session.reached("committed")
-        source.reach(original, params["wait"] if is_over else source.KEEPER_SECONDS)
+        copy_runs = original.session.reached("committed")
+        source.reach(original, params["wait"] if copy_runs else source.KEEPER_SECONDS)
         source.settle(original, timeout=params["wait"])
     return {"changed": True}
 

@@ -127,7 +127,7 @@ def test_the_conversation_ends_with_its_block(code: str) -> None:
     assert time.monotonic() - began < 10
 
 
-def test_a_failure_in_the_middle_ends_the_talk_too() -> None:
+def test_a_failure_in_the_middle_ends_the_conversation_too() -> None:
     channel: Any = Process("time.sleep(60)")
     with pytest.raises(ZeroDivisionError), Conversation(channel, "handover"):
         raise ZeroDivisionError

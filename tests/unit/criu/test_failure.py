@@ -35,23 +35,23 @@ def test_its_own_words_come_before_those_of_runc(output: str, log: str, sentence
 
 
 def test_what_stands_around_the_reason_is_left_out() -> None:
-    said = failure.explain_start(f"{_FRAMES}no space left.", "", time.time(), "")
-    assert said == "The engine did not start the copy: no space left."
+    printed = failure.explain_start(f"{_FRAMES}no space left.", "", time.time(), "")
+    assert printed == "The engine did not start the copy: no space left."
 
 
 def test_the_shim_tells_what_criu_could_not_do() -> None:
     output = f"{_FRAMES}livemigrate: container 5ba60768a9e0 could not be restored: it ended"
     assert failure.explain_start(output, "", time.time(), "") == "CRIU cannot restore the container: it ended."
     # The action script knows better.
-    said = failure.explain_start(output, LOG, time.time(), "no device can stand in\n")
-    assert said == "CRIU cannot restore the container: no device can stand in."
+    printed = failure.explain_start(output, LOG, time.time(), "no device can stand in\n")
+    assert printed == "CRIU cannot restore the container: no device can stand in."
 
 
 def test_a_log_is_kept_for_some_days(tmp_path: Path) -> None:
     assert failure.keep_log(failure.DUMP, "", "s1", str(tmp_path)) == ""
-    said = failure.keep_log(failure.DUMP, LOG, "s1", str(tmp_path))
+    printed = failure.keep_log(failure.DUMP, LOG, "s1", str(tmp_path))
     kept = tmp_path / "logs" / "s1-dump.log"
-    assert said == f" Its whole log is {kept} on the source, for 14 days."
+    assert printed == f" Its whole log is {kept} on the source, for 14 days."
     assert "on the destination" in failure.keep_log(failure.RESTORE, LOG, "s1", str(tmp_path))
     assert kept.read_text() == LOG
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600

@@ -43,7 +43,7 @@ def test_one_that_is_stopped_under_its_moved_name_may_be_removed() -> None:
     ],
 )
 def test_one_that_somebody_has_put_to_use_may_not(inspect: dict[str, Any], reported: str) -> None:
-    said = old_copy_names.why_in_use(SESSION, inspect)
-    assert reported in said
-    assert f"The container {inspect['Name'].lstrip('/')}, the old copy of session {SESSION.id}" in said
+    printed = old_copy_names.why_in_use(SESSION, inspect)
+    assert reported in printed
+    assert f"The container {inspect['Name'].lstrip('/')}, the old copy of session {SESSION.id}" in printed
     assert f"name it {MOVED} again" in old_copy_names.remedy(SESSION)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -209,63 +209,67 @@ def writer(disk: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
             process.kill()
 
 
-def _ask_for_two(images: Path, place: Path, pid: int) -> None:
+class Two(NamedTuple):
+    """A session whose dump wants names for two files that had the same one."""
+
+    session: Any
+    images: Path
+    place: Path
+    pid: int
+
+    def give(self) -> None:
+        removed_names.give(self.session, str(self.images), self.pid, [self.pid])
+
+    @property
+    def names(self) -> list[str]:
+        """What is in their directory."""
+        return sorted(path.name for path in self.place.iterdir())
+
+
+@pytest.fixture
+def two(writer: tuple[subprocess.Popen[bytes], Path], images: Path, make_session: Any) -> Two:
+    process, place = writer
+    found = Two(make_session(SOURCE), images, place, process.pid)
+    _bring_to_arming(found.session, process.pid)
     removed = _file(1, str(place / ".tmp")), _file(2, str(place / ".tmp"))
     links = _file(8, str(place / "link_remap.8")), _file(9, str(place / "link_remap.9"))
     _image(images, "files.img", *removed, *links)
     _image(images, "remap-fpath.img", _remap(1, 8), _remap(2, 9))
-    _processes(images, pid)
+    _processes(images, process.pid)
+    return found
 
 
 @pytest.mark.usefixtures("needs_namespaces")
-def test_two_files_that_had_the_same_name_are_told_apart(
-    writer: tuple[subprocess.Popen[bytes], Path], images: Path, make_session: Any
-) -> None:
+def test_two_files_that_had_the_same_name_are_distinguished(two: Two) -> None:
     """Else what the program writes into one of them would overwrite the other one."""
-    process, place = writer
-    session = make_session(SOURCE)
-    _bring_to_arming(session, process.pid)
-    _ask_for_two(images, place, process.pid)
-    _descriptors(images, process.pid, {3: 1, 4: 2})
-    removed_names.give(session, str(images), process.pid, [process.pid])
-    assert (place / "link_remap.8").samefile(place / "A")
-    assert (place / "link_remap.9").samefile(place / "B")
-    removed_names.take_back(session)
-    assert sorted(path.name for path in place.iterdir()) == ["A", "B"]
+    _descriptors(two.images, two.pid, {3: 1, 4: 2})
+    two.give()
+    assert (two.place / "link_remap.8").samefile(two.place / "A")
+    assert (two.place / "link_remap.9").samefile(two.place / "B")
+    removed_names.take_back(two.session)
+    assert two.names == ["A", "B"]
 
 
 @pytest.mark.usefixtures("needs_namespaces")
-def test_a_file_that_nobody_can_point_at_stops_the_move(
-    writer: tuple[subprocess.Popen[bytes], Path], images: Path, make_session: Any
-) -> None:
+def test_a_file_that_nobody_can_point_at_stops_the_move(two: Two) -> None:
     """One on its way through a socket, for instance: no process has a descriptor of it."""
-    process, place = writer
-    session = make_session(SOURCE)
-    _bring_to_arming(session, process.pid)
-    _ask_for_two(images, place, process.pid)
-    _descriptors(images, process.pid, {3: 1})
+    _descriptors(two.images, two.pid, {3: 1})
     with pytest.raises(MigrationError, match=r"/\.tmp, which was removed") as caught:
-        removed_names.give(session, str(images), process.pid, [process.pid])
+        two.give()
     assert caught.value.code == "dump_failed"
-    (images / f"fdinfo-{process.pid}.img").write_bytes(b"of another CRIU")
+    (two.images / f"fdinfo-{two.pid}.img").write_bytes(b"of another CRIU")
     with pytest.raises(MigrationError, match=r"do not tell which: fdinfo-\d+\.img is no such image"):
-        removed_names.give(session, str(images), process.pid, [process.pid])
-    assert sorted(path.name for path in place.iterdir()) == ["A", "B"]
+        two.give()
+    assert two.names == ["A", "B"]
 
 
 @pytest.mark.usefixtures("needs_namespaces")
-def test_a_name_that_another_file_has_is_not_taken_for_the_right_one(
-    writer: tuple[subprocess.Popen[bytes], Path], images: Path, make_session: Any
-) -> None:
+def test_a_name_that_another_file_has_is_not_taken_for_the_right_one(two: Two) -> None:
     """And that file is left alone when the names are taken back."""
-    process, place = writer
-    session = make_session(SOURCE)
-    _bring_to_arming(session, process.pid)
-    _ask_for_two(images, place, process.pid)
-    _descriptors(images, process.pid, {3: 1, 4: 2})
-    (place / "link_remap.9").write_text("somebody else's")
+    _descriptors(two.images, two.pid, {3: 1, 4: 2})
+    (two.place / "link_remap.9").write_text("somebody else's")
     with pytest.raises(MigrationError, match=r"cannot be given another one: .*File exists"):
-        removed_names.give(session, str(images), process.pid, [process.pid])
-    removed_names.take_back(session)
-    assert sorted(path.name for path in place.iterdir()) == ["A", "B", "link_remap.9"]
-    assert (place / "link_remap.9").read_text() == "somebody else's"
+        two.give()
+    removed_names.take_back(two.session)
+    assert two.names == ["A", "B", "link_remap.9"]
+    assert (two.place / "link_remap.9").read_text() == "somebody else's"

@@ -109,8 +109,8 @@ def test_which_databases_are_open(how: str, reported: bool, disk: Path) -> None:
         wanted = [open_databases.Database(str(path), program, "")] if reported else []
         assert _look(pid) == wanted
         assert open_databases.lasting(wanted, lambda: [pid]) == wanted
-        told = process_resources.look([pid], pid)["databases"]
-        assert [open_databases.Database(**one) for one in told] == wanted
+        facts = process_resources.look([pid], pid)["databases"]
+        assert [open_databases.Database(**one) for one in facts] == wanted
         assert how != "leased" or path.exists(), "the look has broken the lease"
 
 
@@ -125,7 +125,7 @@ def test_one_that_is_opened_for_each_use_does_not_last(disk: Path) -> None:
         assert any(open_databases.lasting(found, lambda: [pid]) == [] for _time in range(5))
 
 
-def test_what_both_hosts_mount_is_told_apart(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_both_hosts_mount_is_distinguished(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its number is the same there; and it is not waited for while nothing may be waited for."""
     with _program("rollback", disk / "app.db") as pid:
         [one] = _look(pid)

@@ -28,7 +28,7 @@ def test_it_is_what_listen_was_given(number: int) -> None:
             assert backlog.of_unix(os.fstat(one.fileno()).st_ino) == number
 
 
-def test_of_a_socket_that_is_gone_nothing_is_told() -> None:
+def test_of_a_socket_that_is_gone_nothing_is_reported() -> None:
     with socket.socket(socket.AF_UNIX) as one:
         inode = os.fstat(one.fileno()).st_ino
     with pytest.raises(OSError, match="No such file"):

@@ -328,7 +328,7 @@ _COMMON = {
     "prepare": (enter("prepared", "_migration.source.prepared"), give_the_lock_back),
     "settle": (
         look_how_far_it_is,
-        decide(ABORT, "_migration.source._is_over"),
+        decide(ABORT, "_migration.source._goes_on_here"),
         flush_decision,
         see_who_decides,
         ask_for_the_decision,

@@ -24,7 +24,7 @@ def _seen_by(session: Session, directory: Path) -> tuple[int, int]:
         return reserved.memory, reserved.disk(str(directory))
 
 
-def test_others_are_told_and_not_who_has_reserved_it(make_session: MakeSession, disk: Path) -> None:
+def test_what_others_have_reserved_is_reported_and_not_who_has(make_session: MakeSession, disk: Path) -> None:
     one, other = make_session(), make_session(container=OTHER_CONTAINER)
     assert _seen_by(one, disk) == (0, 0)
     with reservations.in_turns(one):
