@@ -13,6 +13,7 @@ as a zip application for the interpreter that runs the modules.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import hashlib
 import importlib.util
@@ -74,7 +75,7 @@ def build(sources: Sources) -> bytes:
     :param sources: what :func:`agent_code.needed` returned.
     """
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         archive.writestr("__main__.py", _MAIN)
         for folder in sorted(agent_code.folders_of(f"{PACKAGE}.{part}" for part in sources)):
             archive.writestr(f"{folder.replace('.', '/')}/__init__.py", "")
@@ -88,12 +89,24 @@ def build(sources: Sources) -> bytes:
 def _compiled(part: str, source: str) -> bytes:
     """A part as a .pyc that is used unchecked, since there is no source beside it (PEP 552).
 
-    Without its docstrings, which nobody reads there: with them the package is 13 % larger.
+    It has no docstrings and no annotations of parameters and results, because nobody reads them there. With both, the package
+    is 18 % larger. Its line numbers stay those of the source.
     """
-    code = compile(source, f"agent.pyz/{part.replace('.', '/')}.py", "exec", dont_inherit=True, optimize=2)
+    tree = _without_annotations(ast.parse(source))
+    code = compile(tree, f"agent.pyz/{part.replace('.', '/')}.py", "exec", dont_inherit=True, optimize=2)
     return (
         importlib.util.MAGIC_NUMBER + b"\x01\0\0\0" + importlib.util.source_hash(source.encode()) + marshal.dumps(code)
     )
+
+
+def _without_annotations(tree: ast.Module) -> ast.Module:
+    """The same program. The annotations of a class's attributes stay: a NamedTuple has its fields by them."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.returns = None
+        elif isinstance(node, ast.arg):
+            node.annotation = None
+    return tree
 
 
 def install(session: Session, agent: str) -> tuple[str, ...]:

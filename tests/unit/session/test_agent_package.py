@@ -249,6 +249,20 @@ def test_it_has_no_docstrings(built: Callable[[str], str]) -> None:
     assert (done.stdout, done.stderr) == ("None\n", "")
 
 
+def test_it_has_no_annotations_but_those_of_attributes(built: Callable[[str], str]) -> None:
+    """Those of attributes are the fields of a NamedTuple. A traceback still names the line of the source."""
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]);"
+        f"import {PACKAGE}._session.session as one, {PACKAGE}._surroundings.descriptors as two;"
+        "print(one.Session.path.__annotations__, len(two.Descriptor._fields) > 2, one.Session.path.__code__.co_firstlineno)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", script, built(sys.executable)], capture_output=True, text=True, check=False
+    )
+    line = Session.path.__code__.co_firstlineno
+    assert (done.stdout, done.stderr) == (f"{{}} True {line}\n", "")
+
+
 def test_nothing_around_it_gets_into_it(built: Callable[[str], str], tmp_path: Path) -> None:
     for name in ("json", "_session", "_base", "ansible_collections", "sitecustomize", "usercustomize", "shlex"):
         (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'pwned')!r}, 'w')\nraise SystemExit(99)\n")
