@@ -278,19 +278,30 @@ class Channel:
         return process
 
     def rsync(
-        self, source: str, target: str, extra: t.Sequence[str] = (), *, running: bool = False, names: str = ""
+        self,
+        source: str,
+        target: str,
+        extra: t.Sequence[str] = (),
+        *,
+        running: bool = False,
+        compare_for: int = 0,
+        names: str = "",
     ) -> int:
         """Bring one directory's content to a named target of the destination.
 
         :param source: a directory; its content travels, not itself.
         :param target: a name that the destination has prepared a place for (see ``_channel/server.py``).
         :param running: whether files may change and vanish meanwhile.
+        :param compare_for: with *running*, compare the content of files, whatever their sizes and times say. To read the files on
+            one side may take so many seconds, in which nothing goes through the channel. 0: trust sizes and times.
         :param names: a file with relative names, a NUL after each: send only these, whatever their times say.
         :returns: the bytes that went through the channel.
         """
         argv = ["rsync", *RSYNC_ARCHIVE, *extra, "-e", " ".join((*confinement.OUTSIDE, *self._ssh()))]
         if not running:
             argv.append(f"--timeout={_FROZEN_STALL_SECONDS}")
+        elif compare_for:
+            argv += ["--checksum", f"--timeout={compare_for}"]
         if names:
             argv += ["--files-from=-", "--from0", "--no-recursive", "--ignore-times"]
         # To rsync two colons mean a daemon, so an IPv6 address stands in brackets.

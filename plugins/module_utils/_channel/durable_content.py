@@ -11,13 +11,15 @@ the kernel leaves it for 30 seconds. So the file systems on which the content ar
 it is sent ahead, while the original runs, and after the last pass. The second time there is little left to write.
 
 Both hosts have a conversation (see ``_channel/messages.py``) around a pass, named ``transfer``. The destination sends
-``{"ready": true}`` when it has the file systems open (see ``_host/flush.py`` for why that comes first). The source lets rsync do
+``{"ready": true, "has_content": [TARGET, ...]}`` when it has the file systems open (see ``_host/flush.py`` for why that comes
+first), with the names of the places in which something lies already. The source lets rsync do
 the pass, sends ``{"flush": SECONDS}`` and receives ``{"seconds": SECONDS}``. The last pass of what can be held has the
 conversation ``handover`` around it instead: there the flush is beside the restore.
 """
 
 from __future__ import annotations
 
+import os
 import typing as t
 
 from .._base import durable
@@ -44,10 +46,10 @@ _ANSWER_SECONDS = 60.0
 _PASSING = (INBOX, CHECKPOINT)
 
 
-def send(session: Session, passes: t.Callable[[], int], *, seconds: float) -> int:
+def send(session: Session, passes: t.Callable[[t.Container[str]], int], *, seconds: float) -> int:
     """On the source: send the content, and have the destination flush it to its disks.
 
-    :param passes: sends the content and returns the bytes sent; while the original stands still it has a bound of its own
+    :param passes: gets the targets in which the destination has something already, sends the content and returns the bytes sent; while the original stands still it has a bound of its own
         (``transfer.send_frozen``), as a destination whose disk hangs answers rsync's and SSH's own questions for ever.
     :param seconds: that the flush may take.
     :returns: the bytes sent.
@@ -56,8 +58,8 @@ def send(session: Session, passes: t.Callable[[], int], *, seconds: float) -> in
     """
     with Conversation(Channel(session), COMMAND) as conversation:
         with conversation.time_limit(_ANSWER_SECONDS):
-            conversation.receive()
-        sent = passes()
+            ready = conversation.receive()
+        sent = passes(frozenset(map(str, ready.get("has_content", ()))))
         with conversation.time_limit(_ANSWER_SECONDS + seconds):
             conversation.request({"flush": seconds})
     return sent
@@ -78,11 +80,20 @@ def arriving(session: Session) -> Flush:
     return Flush(trees, [data_root] if data_root else [], host="destination")
 
 
+def _with_content(session: Session) -> list[str]:
+    """The targets in which something lies already: what a move away has left, or what a user has let us overwrite.
+
+    :raises OSError: where the directory of one is not there.
+    """
+    targets = durable.read_json(session.memory_path("targets.json")) or {}
+    return sorted(name for name, path in targets.items() if name not in _PASSING and os.listdir(path))
+
+
 def serve_transfer(session: Session, source: t.BinaryIO, answers: t.BinaryIO) -> None:
     """On the destination: the other end of :func:`send`."""
     try:
         with arriving(session) as flush:
-            messages.send(answers, {"ready": True})
+            messages.send(answers, {"ready": True, "has_content": _with_content(session)})
             message = messages.receive(messages.KeepAliveReader(source, session.renew))
             if message is None:
                 return

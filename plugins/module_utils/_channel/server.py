@@ -39,7 +39,7 @@ KEY_LIFE_SECONDS = 24 * 3600
 # What our own client's rsync asks of its server side (see RSYNC_ARCHIVE in _channel/client.py), and nothing else: --sender would
 # read files out, -s would have the real arguments read from standard input, unseen, -K would follow links out of the target. (-R
 # comes with --files-from.) The letters after "e." are the client's capabilities, not options.
-_SERVER_SHORT = re.compile(r"-[vlogDtpHAXSrRI]+e\.[a-zA-Z]*|-@-1")
+_SERVER_SHORT = re.compile(r"-[vlogDtpHAXSrRIc]+e\.[a-zA-Z]*|-@-1")
 _SERVER_LONG = re.compile(
     r"--(numeric-ids|delete|delete-during|force|stats|specials|devices|modify-window=-1|timeout=\d+)"
 )

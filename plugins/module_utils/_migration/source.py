@@ -155,7 +155,7 @@ def send_checkpoint(original: Original) -> int:
     memory_seconds = original.patience()
     sent = durable_content.send(
         session,
-        lambda: transfer.send_frozen(session, [checkpoint, *content, inbox], memory_seconds=memory_seconds),
+        lambda _there: transfer.send_frozen(session, [checkpoint, *content, inbox], memory_seconds=memory_seconds),
         seconds=durable_content.FROZEN_SECONDS + memory_seconds,
     )
     original.all_sent()

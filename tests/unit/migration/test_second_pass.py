@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -114,6 +115,69 @@ def test_a_file_that_changed_before_the_clock_was_set_back_arrives(
     change: Callable[[Path], None], contents: Contents
 ) -> None:
     _changed_between_the_passes(contents, change, ("file", "deep/er"), clock_set_by=-3600)
+
+
+# -- a destination that has something already: the volume and the layer that a move away has left there ----------------
+
+
+def _same_size_and_time(contents: Contents, *, first: bytes = b"before", then: bytes = b"after!") -> list[Path]:
+    """Files that the destination has with other content of the same size and time; returns where they lie there."""
+    found = []
+    for source, target in ((contents.volume, "volume/data"), (contents.layer, "layer")):
+        for name in ("package.json", "deep/er"):
+            for place, content in ((source, then), (contents.arrived / target, first)):
+                (place / name).parent.mkdir(exist_ok=True)
+                (place / name).write_bytes(content)
+                # The date that npm gives every file of a package.
+                os.utime(place / name, (499_162_500, 499_162_500))
+            found.append(contents.arrived / target / name)
+    return found
+
+
+def test_a_file_of_the_same_size_and_time_as_an_old_one_arrives(contents: Contents) -> None:
+    arrived = _same_size_and_time(contents)
+    contents.send(running=True)
+    assert [path.read_bytes() for path in arrived] == [b"after!"] * 4
+
+
+def test_what_is_there_already_is_compared_and_not_sent_or_written_again(contents: Contents) -> None:
+    content = os.urandom(1 << 20)
+    arrived = _same_size_and_time(contents, first=content, then=content)
+    before = [path.stat().st_ino for path in arrived]
+    assert contents.send(running=True) < 1 << 18
+    assert [path.stat().st_ino for path in arrived] == before
+
+
+def test_nothing_is_compared_where_nothing_is_or_in_the_frozen_time(contents: Contents, wire: Wire) -> None:
+    """To compare is to read everything on both sides."""
+    _same_size_and_time(contents)
+    shutil.rmtree(contents.arrived / "volume/data")
+    (contents.arrived / "volume/data").mkdir()
+    contents.send(running=True)
+    contents.send(running=False)
+    asked = [(command[-1].rstrip("/"), _compares(command)) for command in wire.commands if command[0] == "rsync"]
+    assert [target for target, compares in asked if compares] == ["layer"]
+    assert len(asked) > 4
+
+
+def _compares(command: list[str]) -> bool:
+    return any(word.startswith("-") and not word.startswith("--") and "c" in word.partition("e.")[0] for word in command)
+
+
+def test_the_other_end_waits_as_long_as_it_takes_to_read_what_is_compared(contents: Contents, wire: Wire) -> None:
+    """rsync says nothing while it reads a file for its checksum, and the other end takes silence for a dead source (run)."""
+    _same_size_and_time(contents)
+    with (contents.volume / "image").open("wb") as file:
+        file.truncate(3 << 30)
+    contents.send(running=True)
+    limits = {
+        command[-1].rstrip("/"): int(word.partition("=")[2])
+        for command in wire.commands
+        for word in command
+        if word.startswith("--timeout=")
+    }
+    assert limits["layer"] < 200 < limits["volume/data"]
+    assert "log" not in limits
 
 
 def test_a_file_whose_name_is_no_text_arrives(contents: Contents) -> None:
