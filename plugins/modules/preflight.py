@@ -160,6 +160,12 @@ prediction:
         - What travels while it runs, that is its writable layer, its volumes, and the image where that is not on the destination.
       type: int
       sample: 20480
+    compared_bytes:
+      description:
+        - How much of that both hosts read first, because the destination has files there already (from an earlier move, or such as
+          may be overwritten). Only what differs is sent then; nobody knows beforehand how much that is.
+      type: int
+      sample: 0
     data_complete:
       description: Whether all of that could be counted in a second.
       type: bool

@@ -52,6 +52,7 @@ def of_container(engine: Asks, inspect: Inspect, bind_mounts: t.Sequence[str]) -
                     "form": DIRECTORY,
                     "in_use_by": [] if shared else users,
                     "device": "" if shared else (details.get("Options") or {}).get("device", ""),
+                    "created_at": str(details.get("CreatedAt") or ""),
                     "create": {
                         "Name": mount.name,
                         "Driver": details.get("Driver") or mount.driver or "local",

@@ -21,6 +21,9 @@ _ASSUMED_LINK = 117_000_000
 # ssh and hashing, on one core.
 _CHANNEL_RATE = 120_000_000
 
+# How fast both hosts read, at the same time, what the destination has already (docs/decisions/0086).
+_COMPARE_RATE = 200_000_000
+
 # By engine: seconds that nothing saves, and bytes a second of dump and restore.
 _FIXED = {"runtime": 1.0, "api": 2.5}
 _DUMP_RATE = {"runtime": 500_000_000, "api": 25_000_000}
@@ -48,6 +51,17 @@ def data_bytes(container: Facts, there: Facts | None) -> int:
     sizes = container.get("sizes") or {}
     image = 0 if there is None or there["image"]["present"] else int(container["image"]["size"])
     return int(sizes.get("layer_bytes", 0)) + int(sizes.get("volume_bytes", 0)) + image
+
+
+def compared_bytes(container: Facts, there: Facts | None) -> int:
+    """What both hosts read to find out what differs, at most: the layer and the volumes, where the destination has some of them
+    from an earlier move, or from others that may be overwritten."""
+    if there is None:
+        return 0
+    sizes = container.get("sizes") or {}
+    places = [*there["volumes"].values(), *there["binds"].values()]
+    volumes = int(sizes.get("volume_bytes", 0)) if any(one and one.get("has_base") for one in places) else 0
+    return volumes + (int(sizes.get("layer_bytes", 0)) if there["old_layer"] else 0)
 
 
 def link_rate(source: Facts) -> tuple[int, str]:
@@ -78,6 +92,7 @@ def predict(
     ``dirty_bytes_per_second`` is what the container writes into its memory while it runs, None where nothing can tell.
     """
     memory, data = memory_bytes(container), data_bytes(container, there)
+    compared = compared_bytes(container, there)
     link, why = link_rate(source)
     rate = min(link, _CHANNEL_RATE)
     gap = _FIXED[engine] + memory / _DUMP_RATE[engine] + memory / rate + memory / _RESTORE_RATE[engine]
@@ -85,6 +100,7 @@ def predict(
     return {
         "memory_bytes": memory,
         "data_bytes": data,
+        "compared_bytes": compared,
         "data_complete": bool((container.get("sizes") or {}).get("complete", False)),
         "link_bytes_per_second": link,
         "link_source": why,
@@ -95,5 +111,5 @@ def predict(
             else "the source's kernel tracks no dirty pages (CONFIG_MEM_SOFT_DIRTY)"
         ),
         "gap_seconds": round(gap, 2),
-        "total_seconds": round(_TASKS[engine] * task + data / rate + gap, 1),
+        "total_seconds": round(_TASKS[engine] * task + data / rate + compared / _COMPARE_RATE + gap, 1),
     }

@@ -31,13 +31,15 @@ def size(number: float) -> str:
 def expectation(prediction: t.Mapping[str, t.Any]) -> list[str]:
     """What a move would take, in sentences."""
     more = "" if prediction["data_complete"] else " or more (it was not all counted in a second)"
+    compared = prediction["compared_bytes"]
+    there = f" (both hosts read {size(compared)} of them first, and only what differs is sent)" if compared else ""
     return [
         (
             f"Expected: it stands still for about {prediction['gap_seconds']:.1f} s; the whole move takes about "
             f"{prediction['total_seconds']:.0f} s."
         ),
         (
-            f"To move: {size(prediction['memory_bytes'])} of memory, {size(prediction['data_bytes'])} of files{more}; "
+            f"To move: {size(prediction['memory_bytes'])} of memory, {size(prediction['data_bytes'])} of files{more}{there}; "
             f"link {size(prediction['link_bytes_per_second'])}/s, {prediction['link_source']}."
         ),
         f"Memory that changes meanwhile: {prediction['dirty_reason']}.",

@@ -70,7 +70,7 @@ def test_a_mount_of_a_link_is_seen(tmp_path: Path) -> None:
         # By the place where the kernel has it.
         assert host_files.links({"/x": path}, {"/x": "/usr/x", "/y": "/z"}) == {"/usr/x": str(target)}
         unasked: Any = None
-        reported = facts_of_destination.binds(unasked, [{"kind": "bind", "path": path}], (), ())[path.rstrip("/")]
+        reported = facts_of_destination.binds(unasked, [{"kind": "bind", "path": path}], {}, ())[path.rstrip("/")]
         assert reported["exists"]
         assert reported["leads_to"] == str(target)
 

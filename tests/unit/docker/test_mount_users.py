@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._docker import mount_users
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker import left_data, mount_users
 from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.facts import (
     destination as facts_of_destination,
 )
@@ -40,7 +40,7 @@ def _mounts(source: str | Path, *, writes: bool = True) -> tuple[str, dict[str, 
 
 def _users_of(path: Path, asks: Any, **more: Any) -> list[str]:
     entry = {"kind": "bind", "path": str(path), "travels": True, **more}
-    used: list[str] = facts_of_destination.binds(asks, [entry], (), ["own"])[str(path)]["used_by"]
+    used: list[str] = facts_of_destination.binds(asks, [entry], {}, ["own"])[str(path)]["used_by"]
     return used
 
 
@@ -92,11 +92,13 @@ def test_who_does_not_count_as_a_user_of_a_path(tmp_path: Path) -> None:
 def test_who_reads_what_is_the_containers_own_does_not_count(tmp_path: Path) -> None:
     """A collector of logs reads what the container writes; it did so before the container left."""
     path = tmp_path / "logs"
+    path.mkdir()
     entry = {"kind": "bind", "path": str(path), "travels": True}
 
     def users(writes: bool) -> list[str]:
         asks: Any = Containers(_mounts(path, writes=writes))
-        found: list[str] = facts_of_destination.binds(asks, [entry], [str(path)], ["own"])[str(path)]["used_by"]
+        own = {str(path): [left_data.note(str(path))]}
+        found: list[str] = facts_of_destination.binds(asks, [entry], own, ["own"])[str(path)]["used_by"]
         return found
 
     assert users(False) == []

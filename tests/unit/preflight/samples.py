@@ -257,6 +257,7 @@ def there() -> Facts:
     """What a destination has for it on which nothing is in the way."""
     return {
         "old_copies_in_use": [],
+        "old_layer": False,
         "name_status": None,
         "image": {"present": True},
         "networks": {"bridge": {**network("bridge"), "addresses_in_use": []}},

@@ -66,6 +66,27 @@ def test_an_image_that_is_not_there_counts() -> None:
     assert found["data_bytes"] == (1 << 20) + (100 << 20)
 
 
+def test_what_the_destination_has_already_is_read_on_both_sides_and_may_travel_all_the_same() -> None:
+    case = samples.case()
+    case["source"]["container"]["sizes"].update(layer_bytes=10 << 30, volume_bytes=100 << 30)
+    there = case["destination"]["for_container"]
+
+    def predicted() -> tuple[int, float]:
+        found = judge(case).prediction
+        assert found is not None
+        assert found["data_bytes"] == 110 << 30, "nobody knows before the move how much of it differs"
+        return found["compared_bytes"] >> 30, float(found["total_seconds"])
+
+    compared, first = predicted()
+    assert compared == 0
+    there["old_layer"] = True
+    assert predicted()[0] == 10
+    there["volumes"] = {"new": None, "data": {"has_base": True, "has_content": False, "used_by": []}}
+    compared, back = predicted()
+    assert compared == 110
+    assert back > first + 500
+
+
 def test_what_cannot_be_known_is_reported_as_such() -> None:
     case = samples.case()
     case["source"]["criu"]["features"]["mem_dirty_track"] = False

@@ -18,7 +18,7 @@ import re
 import typing as t
 
 from ..._base import durable
-from ..._docker import host_files, mount_users, old_copy_names
+from ..._docker import host_files, left_data, mount_users, old_copy_names
 from ..._docker import images as docker_images
 from ..._docker import volumes as docker_volumes
 from ..._docker.socket import Asks
@@ -61,10 +61,10 @@ def _is_shared(volume: Wanted) -> bool:
     return any(filesystems.is_shared(durable.filesystem_type(place), options) for place in places)
 
 
-def volumes(asks: Asks, entries: t.Iterable[Wanted], own_data: t.Container[str], own_ids: t.Container[str]) -> Facts:
+def volumes(asks: Asks, entries: t.Iterable[Wanted], own_data: left_data.Notes, own_ids: t.Container[str]) -> Facts:
     """Of each volume that the container has: None where there is none of that name, else what it is.
 
-    :param own_data: names and paths that an earlier move of this container left here.
+    :param own_data: what earlier moves of this container have noted of the data that they left here.
     :param own_ids: ids of the container's own old copies, which may go on using it.
     """
     facts: Facts = {}
@@ -72,20 +72,29 @@ def volumes(asks: Asks, entries: t.Iterable[Wanted], own_data: t.Container[str],
         if entry["kind"] != "volume":
             continue
         found = asks.find_volume(entry["name"])
-        facts[entry["name"]] = found and {
-            "driver": found.get("Driver"),
-            "options": facts_of_container.options_digest(found.get("Options")),
-            "shared": _is_shared(found),
-            "has_content": has_content(found["Mountpoint"]) and entry["name"] not in own_data,
-            "used_by": _users(asks, entry["name"], own_ids) if entry["travels"] else [],
-        }
+        facts[entry["name"]] = found and _volume(asks, entry, found, own_data, own_ids)
     return facts
 
 
-def binds(asks: Asks, entries: t.Iterable[Wanted], own_data: t.Container[str], own_ids: t.Container[str]) -> Facts:
+def _volume(
+    asks: Asks, entry: Wanted, found: Wanted, own_data: left_data.Notes, own_ids: t.Container[str]
+) -> Facts:
+    path, content = found["Mountpoint"], has_content(found["Mountpoint"])
+    own = left_data.is_left(own_data, entry["name"], path, str(found.get("CreatedAt") or ""))
+    return {
+        "driver": found.get("Driver"),
+        "options": facts_of_container.options_digest(found.get("Options")),
+        "shared": _is_shared(found),
+        "has_content": content and not own,
+        "has_base": content,
+        "used_by": _users(asks, entry["name"], own_ids) if entry["travels"] else [],
+    }
+
+
+def binds(asks: Asks, entries: t.Iterable[Wanted], own_data: left_data.Notes, own_ids: t.Container[str]) -> Facts:
     """Of each host path that the container mounts: what is there, and where its content travels who uses it.
 
-    :param own_data: names and paths that an earlier move of this container left here.
+    :param own_data: what earlier moves of this container have noted of the data that they left here.
     :param own_ids: ids of the container's own old copies, which may go on using it.
     """
     facts: Facts = {}
@@ -94,17 +103,19 @@ def binds(asks: Asks, entries: t.Iterable[Wanted], own_data: t.Container[str], o
         if entry["kind"] == "bind":
             path = os.path.normpath(entry["path"])
             travels = bool(entry.get("travels"))
+            content, own = has_content(path), left_data.is_left(own_data, path, path)
             if travels and uses is None:
                 uses = mount_users.uses(asks, own_ids, running=True)
             facts[path] = {
                 "exists": os.path.lexists(path),
                 "is_directory": os.path.isdir(path),
                 "is_file": os.path.isfile(path),
-                "has_content": has_content(path) and path not in own_data,
+                "has_content": content and not own,
+                "has_base": content,
                 "leads_to": os.path.realpath(path) if os.path.islink(path) else "",
                 "host_directory": system_directories.written_to(path, is_file=entry.get("form") == docker_volumes.FILE),
                 "reaches_shared": filesystems.reaches_shared(path),
-                "used_by": mount_users.overwritten(uses or [], path, own=path in own_data) if travels else [],
+                "used_by": mount_users.overwritten(uses or [], path, own=own) if travels else [],
             }
     return facts
 
@@ -263,7 +274,10 @@ def gather(asks: Asks, wanted: Wanted) -> Facts:
     """
     past = lineage.past_of(wanted["ancestry"])
     own_ids = {one.subject_id for one in past}
-    own_data = {name for one in past for name in one.facts.get("volumes", [])}
+    own_data: dict[str, list[Wanted]] = {}
+    for one in past:
+        for name, noted in one.facts.get("left_data", {}).items():
+            own_data.setdefault(name, []).append(noted)
     taken_by = asks.find(wanted["name"])
     image = docker_images.find(asks, wanted["image"])
     info = asks.info()
@@ -277,6 +291,7 @@ def gather(asks: Asks, wanted: Wanted) -> Facts:
     devices = [str(one.get("PathOnHost") if isinstance(one, dict) else one) for one in host.get("Devices") or []]
     return {
         "old_copies_in_use": _old_copies_in_use(asks, past),
+        "old_layer": any(asks.find(one) is not None for one in own_ids),
         "name_status": taken_by["State"]["Status"] if taken_by else None,
         "image": {"present": image is not None},
         "networks": networks,

@@ -12,7 +12,7 @@ import os
 import typing as t
 
 from ..._base import durable
-from ..._docker import host_files
+from ..._docker import host_files, left_data
 from ..._docker import images as docker_images
 from ..._docker import volumes as docker_volumes
 from ..._docker.spec import networks as spec_networks
@@ -68,6 +68,12 @@ class Found:
             "engine": params["engine"],
             "data_root": self._keeper.engine.info()["DockerRootDir"],
             "volumes": [entry["name"] for entry in self._volumes if entry["travels"]],
+            # Now, while the container holds them: what is at their places at its end may be somebody else's already.
+            "left_data": {
+                entry["name"]: left_data.note(entry["path"], entry.get("created_at", ""))
+                for entry in self._volumes
+                if entry["travels"]
+            },
             "ignore_rules": list(params["ignore_rules"]),
         }
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker import left_data
 from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.facts import (
     destination as facts_of_destination,
 )
@@ -136,12 +137,13 @@ def test_what_lies_at_a_bind_mounts_path(tmp_path: Path) -> None:
     entries = [{"kind": "bind", "path": path} for path in paths.values()]
     # Nobody is asked who uses what does not travel.
     unasked: Any = None
-    found = facts_of_destination.binds(unasked, entries, {paths["link"]}, ())
+    found = facts_of_destination.binds(unasked, entries, {paths["link"]: [left_data.note(paths["link"])]}, ())
     full = {
         "exists": True,
         "is_directory": True,
         "is_file": False,
         "has_content": True,
+        "has_base": True,
         "leads_to": "",
         "host_directory": "",
         "reaches_shared": False,
@@ -158,5 +160,5 @@ def test_a_bind_mount_whose_path_leads_to_a_directory_of_the_host(tmp_path: Path
     paths = {str(tmp_path / "data"): "directory", str(tmp_path / "data" / "passwd"): "file"}
     entries = [{"kind": "bind", "path": path, "form": form} for path, form in paths.items()]
     unasked: Any = None
-    found = facts_of_destination.binds(unasked, entries, (), ())
+    found = facts_of_destination.binds(unasked, entries, {}, ())
     assert [found[path]["host_directory"] for path in paths] == ["/etc", "/etc"]

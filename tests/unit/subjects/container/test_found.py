@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker import left_data
 from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.facts import container as facts_of_container
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import examine
@@ -66,6 +67,7 @@ def test_what_a_session_notes_of_it(tmp_path: Path) -> None:
         "engine": "runtime",
         "data_root": "/docker",
         "volumes": [str(tmp_path)],
+        "left_data": {str(tmp_path): left_data.note(str(tmp_path))},
         "ignore_rules": ["host_network"],
     }
     with pytest.raises(MigrationError) as caught:

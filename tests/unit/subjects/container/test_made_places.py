@@ -22,6 +22,7 @@ import pytest
 from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import server as channel_server
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker import left_data
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines import armed_start
 from ansible_collections.livemigrate.criu.plugins.module_utils._host import namespaces
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import destination
@@ -204,8 +205,7 @@ def test_nothing_arrives_in_a_directory_that_a_running_container_uses(
     facts: dict[str, Any] = {}
     if when == "it comes back":
         _live(srv / "web")
-        earlier = make_session(SOURCE, container=CONTAINER, container_name="one", volumes=[str(srv / "web")])
-        bring_to(earlier, "committed")
+        earlier = _moved_away(make_session, _bind(srv / "web"))
         facts["ancestry"] = [CONTAINER]
         host.has(f"one-moved-{earlier.id}", srv / "web", state="exited", identity=CONTAINER)
         # The container's own old copy does not stand in the way.
@@ -215,6 +215,62 @@ def test_nothing_arrives_in_a_directory_that_a_running_container_uses(
         incoming(_bind(srv / "web"), ignore=("bind_used_there",), **facts)
     assert caught.value.code == "bind_used_there"
     assert "container(s) other" in caught.value.message
+
+
+def _moved_away(make_session: MakeSession, entry: dict[str, Any], path: Path | None = None, **facts: Any) -> Session:
+    """The container was here, with a volume or bind mount, and was moved away.
+
+    :param path: where the volume lies.
+    """
+    place = str(path or entry["path"])
+    facts = {"left_data": {entry["name"]: left_data.note(place)}, **facts}
+    earlier = make_session(SOURCE, container=CONTAINER, container_name="one", volumes=[entry["name"]], **facts)
+    bring_to(earlier, "committed")
+    return earlier
+
+
+def _place_of(kind: str, host: Host) -> tuple[Path, dict[str, Any]]:
+    """A place with content that a container can have, and the entry about it."""
+    if kind == "volume":
+        host.create_volume({"Name": "data"})
+        place = host.root / "volumes" / "data" / "_data"
+        _live(place)
+        return place, _volume("data")
+    place = host.root / "srv" / "data"
+    if kind == "file":
+        place.write_text("live")
+        return place, _bind(place, "file")
+    _live(place)
+    return place, _bind(place)
+
+
+@pytest.mark.parametrize("kind", ["volume", "directory", "file"])
+def test_what_the_container_has_left_is_its_own(
+    kind: str, make_session: MakeSession, incoming: Callable[..., Session], host: Host
+) -> None:
+    place, entry = _place_of(kind, host)
+    _moved_away(make_session, entry, place)
+    incoming(entry, ancestry=[CONTAINER])
+
+
+@pytest.mark.parametrize("kind", ["volume", "directory", "file"])
+@pytest.mark.parametrize("how", ["made anew", "record of an older version"])
+def test_what_has_come_in_the_place_of_what_the_container_has_left_is_not_overwritten(
+    how: str, kind: str, make_session: MakeSession, incoming: Callable[..., Session], host: Host
+) -> None:
+    """Somebody has removed it, and another project has made one of the same name. rsync --delete emptied it."""
+    place, entry = _place_of(kind, host)
+    _moved_away(make_session, entry, place, **({} if how == "made anew" else {"left_data": {}}))
+    if how == "made anew":
+        if kind == "file":
+            place.unlink()
+        else:
+            shutil.rmtree(place.parent if kind == "volume" else place)
+        _place_of(kind, host)
+    with pytest.raises(MigrationError) as caught:
+        incoming(entry, ancestry=[CONTAINER])
+    assert caught.value.code == "foreign_data"
+    assert "migrate_overwrite_data" in caught.value.message
 
 
 # -- what is taken away ------------------------------------------------------------------------------------------
