@@ -267,6 +267,7 @@ def there() -> Facts:
         "ports_taken": [],
         "volumes": {},
         "binds": {},
+        "taken_by": {},
         "missing_places": [],
         "missing_devices": [],
         "other_devices": [],

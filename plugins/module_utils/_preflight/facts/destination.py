@@ -25,6 +25,7 @@ from ..._docker.socket import Asks
 from ..._host import filesystems, process_resources, system_directories
 from ..._network import sockets as network_sockets
 from ..._session import lineage
+from ..._session.arrivals import Arrivals
 from ..._session import session as sessions
 from . import container as facts_of_container
 from . import device_nodes
@@ -118,6 +119,25 @@ def binds(asks: Asks, entries: t.Iterable[Wanted], own_data: left_data.Notes, ow
                 "used_by": mount_users.overwritten(uses or [], path, own=own) if travels else [],
             }
     return facts
+
+
+def taken_by_moves(asks: Asks, entries: t.Iterable[Wanted], arrivals: Arrivals) -> dict[str, list[str]]:
+    """The volumes and paths, of those whose content travels, into which other moves bring something now: ids of their sessions.
+
+    A volume need not be there yet: the other session may be about to make it.
+    """
+    taken: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry["travels"]:
+            if entry["kind"] == "volume":
+                name, path = entry["name"], (asks.find_volume(entry["name"]) or {}).get("Mountpoint")
+                found = {*arrivals.into_name(name), *(arrivals.into_path(path) if path else ())}
+            else:
+                name = os.path.normpath(entry["path"])
+                found = set(arrivals.into_path(name))
+            if found:
+                taken[name] = sorted(found)
+    return taken
 
 
 def _addresses_in_use(network: Wanted) -> list[str]:
@@ -267,10 +287,11 @@ def _old_copies_in_use(asks: Asks, past: t.Iterable[sessions.Session]) -> list[F
     return found
 
 
-def gather(asks: Asks, wanted: Wanted) -> Facts:
+def gather(asks: Asks, wanted: Wanted, *, session: str = "") -> Facts:
     """What this host has for a container.
 
     :param wanted: what ``facts_of_container.gather`` returned on the source.
+    :param session: the id of the session that is about to make it; empty where there is none yet.
     """
     past = lineage.past_of(wanted["ancestry"])
     own_ids = {one.subject_id for one in past}
@@ -301,6 +322,7 @@ def gather(asks: Asks, wanted: Wanted) -> Facts:
         "ports_taken": taken(wanted["ports"], [*_listening(), *_published(asks, own_ids)]),
         "volumes": volumes(asks, wanted["volumes"], own_data, own_ids),
         "binds": binds(asks, wanted["volumes"], own_data, own_ids),
+        "taken_by": taken_by_moves(asks, wanted["volumes"], Arrivals(session)),
         "missing_places": [
             path for path in (wanted.get("kernel_mounts") or {}).get("masked", []) if not os.path.lexists(path)
         ],

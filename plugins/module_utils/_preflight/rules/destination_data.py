@@ -45,7 +45,17 @@ def foreign_data(case: Case) -> _Found:
             yield _foreign(f"{entry['form']} {os.path.normpath(entry['path'])}")
 
 
-@rule(ERROR, "a volume that containers of the destination use", "run", "container", "there", volatile=True)
+def _taken(what: str, sessions: t.Sequence[str]) -> Told:
+    return (
+        f"Another move (session {', '.join(sessions)}) is bringing its data into {what} of the destination just now.",
+        (
+            "Wait until that one is over (playbooks/recover.yml shows it, and settles one that was given up), and see that the two do "
+            "not have the same place."
+        ),
+    )
+
+
+@rule(ERROR, "a volume that containers or other moves of the destination use", "run", "container", "there", volatile=True)
 def volume_used_there(case: Case) -> _Found:
     _container, there = case.both_sides()
     for name, found in there["volumes"].items():
@@ -54,11 +64,14 @@ def volume_used_there(case: Case) -> _Found:
                 f"Volume {name} on the destination is used by the container(s) {', '.join(found['used_by'])} there.",
                 "Remove them, or give them another volume.",
             )
+    for name, sessions in there["taken_by"].items():
+        if not name.startswith("/"):
+            yield _taken(f"volume {name}", sessions)
 
 
 @rule(
     ERROR,
-    "a bind mount that running containers of the destination use",
+    "a bind mount that running containers or other moves of the destination use",
     "by reading",
     "container",
     "there",
@@ -78,6 +91,9 @@ def bind_used_there(case: Case) -> _Found:
                     "take it out of migrate_bind_mounts."
                 ),
             )
+    for path, sessions in there["taken_by"].items():
+        if path.startswith("/"):
+            yield _taken(path, sessions)
 
 
 @rule(ERROR, "a volume of the same name and another kind", "run", "container", "there")

@@ -35,7 +35,7 @@ from ..._preflight.facts import container as facts_of_container
 from ..._preflight.facts import destination as facts_of_destination
 from ..._preflight.finding import ERROR, Case, Settings, findings
 from ..._preflight.rules import container as rules_container
-from ..._session import lineage
+from ..._session import arrivals, lineage
 from ..._session.session import Session
 from . import made_places, old_records, trees
 
@@ -130,7 +130,7 @@ def _require_free(session: Session, engine: Engine, spec: t.Mapping[str, t.Any],
     :raises MigrationError: its code is the id of the first rule that has a finding; its message has all findings.
     """
     wanted = facts_of_container.of_spec(spec, session.facts["container_name"], session.facts.get("ancestry", []))
-    there = facts_of_destination.gather(engine, wanted)
+    there = facts_of_destination.gather(engine, wanted, session=session.id)
     settings = Settings(engine=session.facts.get("engine", engines.API), overwrite_data=overwrite)
     ignored = set(spec.get("ignore_rules", ())) - set(_NEVER_IGNORED)
     rules = [rule for rule in preflight_judge.rules() if rule.severity == ERROR and "there" in rule.needs]
@@ -152,26 +152,31 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
     """
     spec = read_spec(session)
     inspect = spec["inspect"]
-    there = _require_free(session, engine, spec, overwrite)
+    # Before the others wait: it may take a moment.
     old_records.prune_beside(engine, session)
     past = own_past(session)
-    links = _links(spec, there)
-    # Now, while nothing has been made yet, and not a second time when it has.
-    plan = _creation(session, spec, engine)
-    volumes = [entry for entry in spec["volumes"] if entry["kind"] == "volume"]
-    new_volumes = [entry for entry in volumes if there["volumes"][entry["name"]] is None]
-    new_networks = _missing_networks(spec, there)
-    temporary = f"livemigrate-{session.id}"
-    directories = made_places.missing_directories(_binds(spec))
-    session.enter(
-        "creating",
-        name=temporary,
-        volumes=[entry["name"] for entry in new_volumes],
-        networks=[body["Name"] for body in new_networks],
-        made_directories=directories,
-        empty_directories=made_places.empty_places(engine, spec),
-        files=_arrivals(session, spec),
-    )
+    # No other session finds these places free between the look at them and the note.
+    with arrivals.in_turns(session):
+        there = _require_free(session, engine, spec, overwrite)
+        links = _links(spec, there)
+        # Now, while nothing has been made yet, and not a second time when it has.
+        plan = _creation(session, spec, engine)
+        volumes = [entry for entry in spec["volumes"] if entry["kind"] == "volume"]
+        new_volumes = [entry for entry in volumes if there["volumes"][entry["name"]] is None]
+        new_networks = _missing_networks(spec, there)
+        temporary = f"livemigrate-{session.id}"
+        directories = made_places.missing_directories(_binds(spec))
+        noted = {arrivals.NOTED: _arrives_in(engine, spec)}
+        session.enter(
+            "creating",
+            name=temporary,
+            volumes=[entry["name"] for entry in new_volumes],
+            networks=[body["Name"] for body in new_networks],
+            made_directories=directories,
+            empty_directories=made_places.empty_places(engine, spec),
+            files=_arrivals(session, spec),
+            **noted,
+        )
     for body in new_networks:
         engine.create_network(body)
     made_volumes = {
@@ -198,12 +203,20 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
         made_directories=made_directories,
         made_volumes=made_volumes,
     )
-    arrivals = [name for name, path in targets.items() if bound_files.is_arrival(path)]
-    channel_server.set_targets(session, targets, arrivals)
+    own = [name for name, path in targets.items() if bound_files.is_arrival(path)]
+    channel_server.set_targets(session, targets, own)
     engines.functions_of(session).arm(session, engine)
     warnings = [f"{note['field']}: {note['why']}" for note in plan["changes"]]
     warnings += [f"{name}: unknown to this collection; carried over as it is." for name in plan["unknown_fields"]]
     return {"container_id": container, "created_volumes": [v["name"] for v in new_volumes], "notes": warnings}
+
+
+def _arrives_in(engine: Engine, spec: t.Mapping[str, t.Any]) -> dict[str, list[str]]:
+    """The places into which content is going to come."""
+    names = [entry["name"] for entry in spec["volumes"] if entry["travels"] and entry["kind"] == "volume"]
+    paths = [entry["path"] for entry in _binds(spec) if entry["travels"]]
+    lie = ((engine.find_volume(name) or {}).get("Mountpoint") for name in names)
+    return arrivals.places(names, [*paths, *(path for path in lie if path)])
 
 
 def _binds(spec: t.Mapping[str, t.Any]) -> list[t.Mapping[str, t.Any]]:

@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._docker import le
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines import armed_start
 from ansible_collections.livemigrate.criu.plugins.module_utils._host import namespaces
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import destination
+from ansible_collections.livemigrate.criu.plugins.module_utils._preflight.facts import (
+    destination as facts_of_destination,
+)
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import stories as session_stories
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import watchdog
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, REFUSED, SOURCE
@@ -33,7 +37,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session.session 
 from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import creation, made_places
 from tests.unit.docker.spec.samples import IMAGE, container
 from tests.unit.helpers import moved
-from tests.unit.helpers.support import CONTAINER, OTHER_CONTAINER, bring_to
+from tests.unit.helpers.support import CONTAINER, OTHER_CONTAINER, bring_to, race
 
 MakeSession = Callable[..., Session]
 
@@ -159,8 +163,8 @@ def _volume(name: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def incoming(make_session: MakeSession, host: Host) -> Callable[..., Session]:
-    """A function that makes room for a container with these volumes, as the destination does it: incoming(*entries)."""
+def described(make_session: MakeSession, host: Host) -> Callable[..., Session]:
+    """A function that opens a session to which the description of a container with these volumes has come."""
 
     def make(*entries: dict[str, Any], ignore: tuple[str, ...] = (), **facts: Any) -> Session:
         session = make_session(DESTINATION, engine="runtime", data_root=str(host.root), **facts)
@@ -169,6 +173,17 @@ def incoming(make_session: MakeSession, host: Host) -> Callable[..., Session]:
         spec["ignore_rules"] = list(ignore)
         Path(session.memory_path("inbox")).mkdir()
         durable.write_json(session.memory_path("inbox", "spec.json"), spec)
+        return session
+
+    return make
+
+
+@pytest.fixture
+def incoming(described: Callable[..., Session], host: Host) -> Callable[..., Session]:
+    """A function that makes room for a container with these volumes, as the destination does it: incoming(*entries)."""
+
+    def make(*entries: dict[str, Any], **facts: Any) -> Session:
+        session = described(*entries, **facts)
         creation.create(session, host.engine)
         assert session.phase == "created"
         return session
@@ -271,6 +286,75 @@ def test_what_has_come_in_the_place_of_what_the_container_has_left_is_not_overwr
         incoming(entry, ancestry=[CONTAINER])
     assert caught.value.code == "foreign_data"
     assert "migrate_overwrite_data" in caught.value.message
+
+
+def _comes_in(name: str, host: Host) -> dict[str, Any]:
+    """An entry of a place that is not there yet, or is empty."""
+    srv = host.root / "srv"
+    if name == "volume":
+        host.create_volume({"Name": "data"})
+    (srv / "empty").mkdir(exist_ok=True)
+    (host.root / "link").symlink_to("srv/empty")
+    return {
+        "volume": _volume("data"),
+        "new volume": _volume("data"),
+        "directory": _bind(srv / "empty"),
+        "by another name": _bind(host.root / "link"),
+        "in it": _bind(srv / "empty" / "deep"),
+        "new directory": _bind(srv / "new"),
+        "volume's directory": _bind(host.root / "volumes" / "data" / "_data"),
+    }[name]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("volume", "volume"),
+        ("new volume", "new volume"),
+        ("directory", "directory"),
+        ("directory", "by another name"),
+        ("directory", "in it"),
+        ("in it", "directory"),
+        ("new directory", "new directory"),
+        ("volume", "volume's directory"),
+    ],
+)
+def test_two_moves_bring_nothing_into_one_place(
+    first: str, second: str, incoming: Callable[..., Session], host: Host
+) -> None:
+    """Both found it empty, and each deleted what the other had sent. That can be ignored as little as a container there."""
+    one = incoming(_comes_in(first, host), container="c" * 64)
+    (host.root / "link").unlink()
+    entry = _comes_in(second, host)
+    code = "volume_used_there" if entry["kind"] == "volume" else "bind_used_there"
+    with pytest.raises(MigrationError) as caught:
+        incoming(entry, container="d" * 64, ignore=(code, "foreign_data"))
+    assert code in [finding["rule"] for finding in caught.value.details["findings"]]
+    assert f"session {one.id}" in caught.value.message
+    # When it has ended here another one may come.
+    _refuse(one, host)
+    incoming(entry, container="e" * 64)
+
+
+def test_two_moves_that_look_at_one_moment_do_not_both_find_a_place_free(
+    described: Callable[..., Session], host: Host, srv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (srv / "empty").mkdir()
+    gather = facts_of_destination.gather
+
+    def slowly(*arguments: Any, **keywords: Any) -> Any:
+        found = gather(*arguments, **keywords)
+        time.sleep(0.5)
+        return found
+
+    monkeypatch.setattr(facts_of_destination, "gather", slowly)
+    sessions = [described(_bind(srv / "empty"), container=letter * 64) for letter in "cd"]
+
+    def create(number: int) -> str:
+        creation.create(sessions[number], host.engine)
+        return sessions[number].phase
+
+    assert sorted(race(2, create)) == [("error", "bind_used_there"), ("ok", "created")]
 
 
 # -- what is taken away ------------------------------------------------------------------------------------------
