@@ -37,7 +37,7 @@ from ..._preflight.finding import ERROR, Case, Settings, findings
 from ..._preflight.rules import container as rules_container
 from ..._session import arrivals, lineage
 from ..._session.session import Session
-from . import made_places, old_records, trees
+from . import made_places, old_records, parents, trees
 
 # What a copy would have to be made on top of, or into: that is refused here whatever rules a user ignores.
 _NEVER_IGNORED = (
@@ -185,6 +185,7 @@ def create(session: Session, engine: Engine, *, overwrite: bool = False) -> dict
     }
     made_directories = made_places.make_directories(directories)
     _make_bound_places(session, spec)
+    parents.give(directories, made_directories, spec.get("parents", {}))
     container = engine.create(temporary, plan["body"])
     # At once: a copy that is not marked could be started afresh by anybody.
     checkpoint = engines.functions_of(session).receive(session, container)

@@ -19,7 +19,7 @@ from ..._docker.spec import networks as spec_networks
 from ..._preflight.facts import container as facts_of_container
 from ..._session.session import Session
 from ..subject import Params, Result
-from . import examine
+from . import examine, parents
 from .keeper import Keeper
 
 Inspect = t.Mapping[str, t.Any]
@@ -87,6 +87,9 @@ class Found:
                 "inspect": inspect,
                 "image": docker_images.describe(engine, inspect),
                 "volumes": self._volumes,
+                "parents": parents.of(
+                    entry["path"] for entry in self._volumes if entry["kind"] == "bind" and entry["travels"]
+                ),
                 "networks": [network for network in networks if network],
                 "ignore_rules": session.facts["ignore_rules"],
                 "ancestry": session.facts["ancestry"],

@@ -77,15 +77,15 @@ def _noted(places: t.Iterable[_Place]) -> list[_Entry]:
 
 
 def make_directories(places: t.Iterable[_Entry]) -> dict[str, list[int] | None]:
-    """Make what :func:`missing_directories` has found. A directory that somebody else has made meanwhile does not count as
-    ours.
+    """Make what :func:`missing_directories` has found, for root alone: see ``parents.py`` for what follows, and rsync gives that
+    of a mount its owner and mode. A directory that somebody else has made meanwhile does not count as ours.
 
     :returns: which directories those are that were made, by their paths.
     """
     made = {}
     for place in places:
         with contextlib.suppress(FileExistsError):
-            os.mkdir(place["path"])
+            os.mkdir(place["path"], 0o700)
             made[place["path"]] = durable.lasting_identity(place["path"])
     return made
 
@@ -238,7 +238,7 @@ def _clear(directory: int) -> None:
 
 
 @contextlib.contextmanager
-def _parent_of(path: str, places: t.Sequence[_Entry], made: t.Mapping[str, t.Any]) -> t.Iterator[tuple[int, str]]:
+def parent_of(path: str, places: t.Sequence[_Entry], made: t.Mapping[str, t.Any]) -> t.Iterator[tuple[int, str]]:
     """The directory around one that was made: a descriptor of it, and where the uppermost one that was made lies.
 
     It is opened by descriptors, from the directory that was there before, through those that were made.
@@ -276,7 +276,7 @@ def remove_directories(places: t.Iterable[_Place], made: t.Mapping[str, t.Any], 
     for place in reversed(noted):
         path = place["path"]
         try:
-            with _parent_of(path, noted, made) as (parent, top):
+            with parent_of(path, noted, made) as (parent, top):
                 why = _remove_directory(parent, top, place, made.get(path), others)
         except OSError:
             why = _ANOTHER if os.path.lexists(path) else ""
@@ -333,7 +333,7 @@ def _remove_file(
                 directory, top = stack.enter_context(durable.same_directory(around, entry["around"])), ""
             else:
                 # It was made.
-                parent, top = stack.enter_context(_parent_of(around, places, made))
+                parent, top = stack.enter_context(parent_of(around, places, made))
                 directory = os.open(os.path.basename(around), _OPEN_DIRECTORY, dir_fd=parent)
                 stack.callback(os.close, directory)
             why = "it is none that this session has made or sent"

@@ -166,11 +166,12 @@ def _volume(name: str) -> dict[str, Any]:
 def described(make_session: MakeSession, host: Host) -> Callable[..., Session]:
     """A function that opens a session to which the description of a container with these volumes has come."""
 
-    def make(*entries: dict[str, Any], ignore: tuple[str, ...] = (), **facts: Any) -> Session:
+    def make(*entries: dict[str, Any], ignore: tuple[str, ...] = (), above: Any = None, **facts: Any) -> Session:
         session = make_session(DESTINATION, engine="runtime", data_root=str(host.root), **facts)
         image = {"id": IMAGE, "reference": "app:1", "tags": ["app:1"], "digests": []}
         spec = {"inspect": container(), "image": image, "volumes": list(entries), "networks": [], "memory_bytes": 1}
         spec["ignore_rules"] = list(ignore)
+        spec["parents"] = above or {}
         Path(session.memory_path("inbox")).mkdir()
         durable.write_json(session.memory_path("inbox", "spec.json"), spec)
         return session
