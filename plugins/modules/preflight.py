@@ -162,8 +162,8 @@ prediction:
       sample: 20480
     compared_bytes:
       description:
-        - How much of that both hosts read first, because the destination has files there already (from an earlier move, or such as
-          may be overwritten). Only what differs is sent then; nobody knows beforehand how much that is.
+        - How much of that both hosts read first, because the destination has files there already (from an earlier move, or such
+          as may be overwritten). Only what differs is sent then; nobody knows beforehand how much that is.
       type: int
       sample: 0
     data_complete:

@@ -49,8 +49,9 @@ _PASSING = (INBOX, CHECKPOINT)
 def send(session: Session, passes: t.Callable[[t.Container[str]], int], *, seconds: float) -> int:
     """On the source: send the content, and have the destination flush it to its disks.
 
-    :param passes: gets the targets in which the destination has something already, sends the content and returns the bytes sent; while the original stands still it has a bound of its own
-        (``transfer.send_frozen``), as a destination whose disk hangs answers rsync's and SSH's own questions for ever.
+    :param passes: gets the targets in which the destination has something already, sends the content and returns the bytes sent.
+        While the original stands still it has a bound of its own (``transfer.send_frozen``), as a destination whose disk hangs
+        answers rsync's and SSH's own questions for ever.
     :param seconds: that the flush may take.
     :returns: the bytes sent.
     :raises MigrationError: ``flush_failed`` where the destination cannot flush; ``destination_unreachable``; what *passes*

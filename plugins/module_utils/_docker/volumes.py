@@ -34,33 +34,7 @@ def of_container(engine: Asks, inspect: Inspect, bind_mounts: t.Sequence[str]) -
     writers: list[dict[str, t.Any]] | None = None
     for mount in spec_mounts.mounts(inspect):
         if mount.kind == "volume":
-            details = engine.find_volume(mount.name) or {}
-            shared = filesystems.is_shared(durable.filesystem_type(mount.source), details.get("Options") or {})
-            users = [
-                other["Names"][0].lstrip("/")
-                for other in engine.containers({"volume": mount.name}, running=True)
-                if other["Id"] != inspect["Id"]
-            ]
-            found.append(
-                {
-                    "kind": "volume",
-                    "name": mount.name,
-                    "path": mount.source,
-                    "destination": mount.destination,
-                    "travels": (details.get("Driver") or mount.driver) == "local" and not shared,
-                    "shared": shared,
-                    "form": DIRECTORY,
-                    "in_use_by": [] if shared else users,
-                    "device": "" if shared else (details.get("Options") or {}).get("device", ""),
-                    "created_at": str(details.get("CreatedAt") or ""),
-                    "create": {
-                        "Name": mount.name,
-                        "Driver": details.get("Driver") or mount.driver or "local",
-                        "DriverOpts": details.get("Options") or {},
-                        "Labels": details.get("Labels") or {},
-                    },
-                }
-            )
+            found.append(_volume(engine, inspect, mount))
         elif mount.kind == "bind":
             named = any(os.path.normpath(path) == os.path.normpath(mount.source) for path in bind_mounts)
             if named and writers is None:
@@ -90,6 +64,34 @@ def of_container(engine: Asks, inspect: Inspect, bind_mounts: t.Sequence[str]) -
                 path=wanted,
             )
     return found
+
+
+def _volume(engine: Asks, inspect: Inspect, mount: spec_mounts.Mount) -> dict[str, t.Any]:
+    details = engine.find_volume(mount.name) or {}
+    shared = filesystems.is_shared(durable.filesystem_type(mount.source), details.get("Options") or {})
+    users = [
+        other["Names"][0].lstrip("/")
+        for other in engine.containers({"volume": mount.name}, running=True)
+        if other["Id"] != inspect["Id"]
+    ]
+    return {
+        "kind": "volume",
+        "name": mount.name,
+        "path": mount.source,
+        "destination": mount.destination,
+        "travels": (details.get("Driver") or mount.driver) == "local" and not shared,
+        "shared": shared,
+        "form": DIRECTORY,
+        "in_use_by": [] if shared else users,
+        "device": "" if shared else (details.get("Options") or {}).get("device", ""),
+        "created_at": str(details.get("CreatedAt") or ""),
+        "create": {
+            "Name": mount.name,
+            "Driver": details.get("Driver") or mount.driver or "local",
+            "DriverOpts": details.get("Options") or {},
+            "Labels": details.get("Labels") or {},
+        },
+    }
 
 
 def _writers(containers: t.Iterable[t.Mapping[str, t.Any]], path: str, own: str) -> list[str]:

@@ -73,7 +73,9 @@ def send_trees(session: Session, trees: t.Sequence[Tree], *, running: bool, ther
     """
     # At once: most of them have little to say, and what each costs is the start of two rsyncs and an agent.
     with ThreadPoolExecutor(max_workers=_PARALLEL_TREES) as pool:
-        return sum(pool.map(lambda tree: _send_tree(session, tree, running=running, compare=tree.target in there), trees))
+        return sum(
+            pool.map(lambda tree: _send_tree(session, tree, running=running, compare=tree.target in there), trees)
+        )
 
 
 def _seconds_to_read(tree: Tree) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
 from ansible_collections.livemigrate.criu.plugins.module_utils._docker import left_data
 
 MADE = "2026-11-23T04:26:56Z"
@@ -60,13 +61,13 @@ def test_what_was_left_is_known_after_a_boot_that_numbers_file_systems_anew(disk
 
 
 def test_where_the_file_system_does_not_tell_the_time_does(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = left_data.durable.lasting_identity
+    known: Callable[[str | int], list[int] | None] = durable.lasting_identity
 
     def without(descriptor: int) -> list[int] | None:
         found = known(descriptor)
         return found and found[:2]
 
-    monkeypatch.setattr(left_data.durable, "lasting_identity", without)
+    monkeypatch.setattr(durable, "lasting_identity", without)
     notes = {"data": [left_data.note(str(disk), MADE)]}
     assert left_data.is_left(notes, "data", str(disk), MADE)
     assert not left_data.is_left(notes, "data", str(disk), "2026-11-24T00:00:00Z")

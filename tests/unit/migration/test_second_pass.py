@@ -161,7 +161,9 @@ def test_nothing_is_compared_where_nothing_is_or_in_the_frozen_time(contents: Co
 
 
 def _compares(command: list[str]) -> bool:
-    return any(word.startswith("-") and not word.startswith("--") and "c" in word.partition("e.")[0] for word in command)
+    return any(
+        word.startswith("-") and not word.startswith("--") and "c" in word.partition("e.")[0] for word in command
+    )
 
 
 def test_the_other_end_waits_as_long_as_it_takes_to_read_what_is_compared(contents: Contents, wire: Wire) -> None:

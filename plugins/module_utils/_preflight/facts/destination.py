@@ -25,8 +25,8 @@ from ..._docker.socket import Asks
 from ..._host import filesystems, process_resources, system_directories
 from ..._network import sockets as network_sockets
 from ..._session import lineage
-from ..._session.arrivals import Arrivals
 from ..._session import session as sessions
+from ..._session.arrivals import Arrivals
 from . import container as facts_of_container
 from . import device_nodes
 
@@ -77,9 +77,7 @@ def volumes(asks: Asks, entries: t.Iterable[Wanted], own_data: left_data.Notes, 
     return facts
 
 
-def _volume(
-    asks: Asks, entry: Wanted, found: Wanted, own_data: left_data.Notes, own_ids: t.Container[str]
-) -> Facts:
+def _volume(asks: Asks, entry: Wanted, found: Wanted, own_data: left_data.Notes, own_ids: t.Container[str]) -> Facts:
     path, content = found["Mountpoint"], has_content(found["Mountpoint"])
     own = left_data.is_left(own_data, entry["name"], path, str(found.get("CreatedAt") or ""))
     return {

@@ -211,12 +211,20 @@ def kubernetes_pod(case: Case) -> _Found:
         )
 
 
-@rule(WARNING, "a container that Docker Compose has made", "by reading", "container")
+# Compose looks for the labels of project and service, and starts what it finds stopped (docker/compose #1356, #4789).
+@rule(WARNING, "a container that Docker Compose has made", "docker/compose #4789", "container")
 def compose(case: Case) -> _Found:
     if "com.docker.compose.project" in _labels(case):
         yield (
-            "The container was made by Docker Compose, which does not know of the move and would make another one on the source.",
-            "Take the service out of the project on the source, and run compose on the destination from then on.",
+            (
+                "The container was made by Docker Compose, which knows its containers by their labels, whatever their names are. "
+                "On the source that is the old copy after the move: `docker compose up`, `start` or `restart` there would start it, "
+                "or make another one in its place, beside the container that runs on the destination; `down` would remove it."
+            ),
+            (
+                "Take the service out of the compose file on the source before anybody runs compose there again, remove the old "
+                "copy (playbooks/cleanup.yml) when it is not needed any more, and run compose on the destination from then on."
+            ),
         )
 
 

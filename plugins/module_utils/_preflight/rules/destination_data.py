@@ -49,13 +49,15 @@ def _taken(what: str, sessions: t.Sequence[str]) -> Told:
     return (
         f"Another move (session {', '.join(sessions)}) is bringing its data into {what} of the destination just now.",
         (
-            "Wait until that one is over (playbooks/recover.yml shows it, and settles one that was given up), and see that the two do "
-            "not have the same place."
+            "Wait until that one is over (playbooks/recover.yml shows it, and settles one that was given up), and see that the "
+            "two do not have the same place."
         ),
     )
 
 
-@rule(ERROR, "a volume that containers or other moves of the destination use", "run", "container", "there", volatile=True)
+@rule(
+    ERROR, "a volume that containers or other moves of the destination use", "run", "container", "there", volatile=True
+)
 def volume_used_there(case: Case) -> _Found:
     _container, there = case.both_sides()
     for name, found in there["volumes"].items():

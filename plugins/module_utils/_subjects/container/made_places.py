@@ -30,7 +30,7 @@ from ..._docker import mount_users, old_copy_names
 from ..._docker import volumes as docker_volumes
 from ..._docker.engine import Engine
 from ..._engines import bound_files
-from ..._host import mountinfo
+from ..._host import directory_attributes, mountinfo
 from ..._session import lineage
 from ..._session.session import Session
 
@@ -91,7 +91,8 @@ def make_directories(places: t.Iterable[_Entry]) -> dict[str, list[int] | None]:
 
 
 def empty_places(engine: Engine, spec: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
-    """Directories that are there and empty, with their numbers: a refusal empties them again."""
+    """Directories that are there and empty, with their numbers: a refusal empties them again, and gives them back what rsync has
+    changed of themselves."""
     places = []
     for entry in spec["volumes"]:
         if entry["travels"]:
@@ -101,7 +102,8 @@ def empty_places(engine: Engine, spec: t.Mapping[str, t.Any]) -> list[dict[str, 
             # One in whose place another comes at this moment is left alone later.
             with contextlib.suppress(OSError), durable.same_directory(path, known) as directory:
                 if not os.listdir(directory):
-                    places.append({"path": path, "identity": known})
+                    attributes = directory_attributes.read(directory)
+                    places.append({"path": path, "identity": known, "attributes": attributes})
     return places
 
 
@@ -221,9 +223,24 @@ def empty(place: _Place, others: Others) -> str:
             if not why:
                 _clear(directory)
                 why = "not all of it can be removed" if os.listdir(directory) else ""
+            if not why:
+                return _put_back(path, directory, place.get("attributes"))
     except OSError:
         why = _ANOTHER if os.path.lexists(path) else ""
     return _left(path, f"{why}; what this session has sent there is still in it") if why else ""
+
+
+def _put_back(path: str, directory: int, attributes: t.Mapping[str, t.Any] | None) -> str:
+    """Give a directory back its owner, mode and access lists; returns a sentence about it where that fails.
+
+    :param attributes: what was noted; an older session has noted nothing.
+    """
+    try:
+        if attributes is not None:
+            directory_attributes.put_back(directory, attributes)
+    except OSError as exc:
+        return f"{path} was emptied; its owner, mode or access list cannot be put back ({exc.strerror})."
+    return ""
 
 
 def _path_of(descriptor: int) -> str:

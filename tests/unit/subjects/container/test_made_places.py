@@ -12,6 +12,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
+import struct
 import subprocess
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import client as channel_client
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import server as channel_server
 from ansible_collections.livemigrate.criu.plugins.module_utils._docker import left_data
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines import armed_start
@@ -376,6 +378,49 @@ def test_all_that_was_made_and_sent_goes(incoming: Callable[..., Session], host:
     assert [path.name for path in srv.iterdir()] == ["empty"]
     assert list((srv / "empty").iterdir()) == []
     assert list((host.root / "volumes").iterdir()) == []
+
+
+@pytest.mark.usefixtures("needs_root")
+@pytest.mark.parametrize("kind", ["directory", "volume"])
+def test_an_empty_place_is_given_back_as_it_was(
+    kind: str, incoming: Callable[..., Session], host: Host, srv: Path
+) -> None:
+    """rsync gives it the owner, mode, access list and attributes that it has on the source."""
+    if kind == "volume":
+        host.create_volume({"Name": "data"})
+    place, entry = (
+        (srv / "empty", _bind(srv / "empty"))
+        if kind == "directory"
+        else (host.root / "volumes/data/_data", _volume("data"))
+    )
+    place.mkdir(exist_ok=True)
+    os.chown(place, 33, 34)
+    place.chmod(0o2750)
+    os.setxattr(place, "user.mine", b"kept")
+    access = struct.pack("<I", 2) + b"".join(
+        struct.pack("<HHI", *one)
+        for one in ((1, 7, 0xFFFFFFFF), (2, 5, 33), (4, 0, 0xFFFFFFFF), (16, 5, 0xFFFFFFFF), (32, 0, 0xFFFFFFFF))
+    )
+    os.setxattr(place, "system.posix_acl_access", access)
+    before = _attributes_of(place)
+    session = incoming(entry)
+    source = host.root / "source"
+    source.mkdir(mode=0o777)
+    (source / "sent").touch()
+    os.setxattr(source, "user.other", b"sent")
+    os.setxattr(source, "system.posix_acl_default", access)
+    argv = ["rsync", *channel_client.RSYNC_ARCHIVE, f"{source}/", f"{place}/"]
+    subprocess.run(argv, check=True, capture_output=True)
+    assert _attributes_of(place) != before
+    assert _refuse(session, host) == []
+    assert list(place.iterdir()) == []
+    assert _attributes_of(place) == before
+
+
+def _attributes_of(path: Path) -> tuple[Any, ...]:
+    status = path.stat()
+    xattrs = {name: os.getxattr(path, name) for name in os.listxattr(path)}
+    return status.st_uid, status.st_gid, oct(status.st_mode), status.st_mtime_ns, xattrs
 
 
 def test_a_refusal_is_repeated_where_it_was_cut_off(

@@ -47,9 +47,7 @@ def test_directories_above_a_mount_are_as_closed_as_on_the_source(
     }
     before = os.umask(0)
     try:
-        incoming(
-            places._bind(srv / "secrets/of/app"), places._bind(srv / "secrets/of/conf", "file"), above=above
-        )
+        incoming(places._bind(srv / "secrets/of/app"), places._bind(srv / "secrets/of/conf", "file"), above=above)
     finally:
         os.umask(before)
     assert _attributes(srv / "secrets") == wanted["secrets"]
@@ -93,7 +91,7 @@ def test_nobody_leads_us_to_another_directory(swapped: str, host: Host, srv: Pat
     (srv / swapped).rename(host.root / "away")
     (srv / swapped).symlink_to(elsewhere / "er" if swapped == "deep/er" else elsewhere)
     said = {"uid": 5, "gid": 5, "mode": 0o777}
-    with pytest.raises(OSError, match="."):
+    with pytest.raises(OSError, match=r"Not a directory|symbolic|not the one"):
         parents.give(noted, made, {str(srv / name): said for name in ("deep", "deep/er")})
     assert [_attributes(path)[0] for path in (elsewhere, elsewhere / "er")] == [0, 0]
 
