@@ -166,3 +166,36 @@ def test_a_missing_bind_source_and_a_wrong_one_are_refused(pair: Pair, all_sorts
         "the refusal left a volume behind"
     )
     assert not pair.beta.docker("network", "ls", "-q", "--filter", f"name={NAME}"), "the refusal left a network behind"
+
+
+# Other content of the same size and time, as in a package whose files all have one date.
+_CHANGE_UNSEEN = 'for f; do cp -p "$f" /tmp/times; printf other > /tmp/content; cat /tmp/content > "$f"; touch -r /tmp/times "$f"; done'
+
+
+def test_a_move_back_brings_what_differs_and_asks_for_nothing_but_what_is_somebody_elses(
+    pair: Pair, all_sorts: dict[str, Any]
+) -> None:
+    """Volume, bind mount, single file and layer are there already, as they were; then another project has the volume's name."""
+    alpha, beta = pair.alpha, pair.beta
+    asked = ["-e", json.dumps({"migrate_bind_mounts": [BIND, BIND_FILE]})]
+    back = ["-e", "migrate_source_group=destination", "-e", "migrate_destination_group=source"]
+
+    def files(host: Host) -> list[str]:
+        return [f"{_volume(host)}/plain5", f"{BIND}/file", BIND_FILE, f"{_root(host)}/tmp/plain5"]
+
+    for name in files(alpha):
+        alpha.run(["sh", "-c", 'printf first > "$1"; touch -d 1985-10-26 "$1"', "sh", name])
+    Migration(NAME, asked).succeed()
+    beta.run(["sh", "-ec", _CHANGE_UNSEEN, "sh", *files(beta)])
+    Migration(NAME, [*asked, *back]).succeed()
+    assert alpha.inspect(NAME)["State"]["Running"], all_sorts["Id"]
+    assert [alpha.run(["cat", name]).stdout for name in files(alpha)] == ["other"] * 4
+
+    Migration(NAME, playbook="cleanup.yml").succeed()
+    volume = f"{NAME}-data"
+    beta.docker("volume", "rm", volume)
+    beta.docker("volume", "create", volume)
+    beta.run(["sh", "-c", f"echo theirs > {_volume(beta)}/theirs"])
+    Migration(NAME, asked).fail_with(f"The volume {volume} on the destination has content")
+    assert beta.run(["cat", f"{_volume(beta)}/theirs"]).stdout == "theirs\n"
+    assert alpha.inspect(NAME)["State"]["Running"]

@@ -87,7 +87,13 @@ def _with_content(session: Session) -> list[str]:
     :raises OSError: where the directory of one is not there.
     """
     targets = durable.read_json(session.memory_path("targets.json")) or {}
-    return sorted(name for name, path in targets.items() if name not in _PASSING and os.listdir(path))
+    found = []
+    for name, path in sorted(targets.items()):
+        if name not in _PASSING:
+            with os.scandir(path) as entries:
+                if next(entries, None) is not None:
+                    found.append(name)
+    return found
 
 
 def serve_transfer(session: Session, source: t.BinaryIO, answers: t.BinaryIO) -> None:

@@ -218,8 +218,8 @@ def compose(case: Case) -> _Found:
         yield (
             (
                 "The container was made by Docker Compose, which knows its containers by their labels, whatever their names are. "
-                "On the source that is the old copy after the move: `docker compose up`, `start` or `restart` there would start it, "
-                "or make another one in its place, beside the container that runs on the destination; `down` would remove it."
+                "On the source that is the old copy after the move: `docker compose up`, `start` or `restart` there would start "
+                "it, or make another one in its place, beside the container that runs on the destination; `down` would remove it."
             ),
             (
                 "Take the service out of the compose file on the source before anybody runs compose there again, remove the old "
