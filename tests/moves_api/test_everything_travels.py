@@ -169,7 +169,9 @@ def test_a_missing_bind_source_and_a_wrong_one_are_refused(pair: Pair, all_sorts
 
 
 # Other content of the same size and time, as in a package whose files all have one date.
-_CHANGE_UNSEEN = 'for f; do cp -p "$f" /tmp/times; printf other > /tmp/content; cat /tmp/content > "$f"; touch -r /tmp/times "$f"; done'
+_CHANGE_UNSEEN = """
+for f; do cp -p "$f" /tmp/times; printf other > /tmp/content; cat /tmp/content > "$f"; touch -r /tmp/times "$f"; done
+"""
 
 
 def test_a_move_back_brings_what_differs_and_asks_for_nothing_but_what_is_somebody_elses(
