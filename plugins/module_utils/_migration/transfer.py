@@ -239,7 +239,7 @@ def _send_tree(session: Session, tree: Tree, *, running: bool, compare: bool = F
     channel = Channel(session)
     if tree.file:
         return _send_file(session, channel, tree, running=running)
-    # An old file there may have the size and the time of the new one: packages with one date for all, `cp -p`, containers of
+    # An old file there may have the size and the time of the new one: packages with one date for all, `cp -p`, images of
     # encrypted disks. By checksum, because that writes only what differs; see decision 0086.
     compare_for = _seconds_to_read(tree) if compare and tree.by_times else 0
     sent = channel.rsync(tree.path, tree.target, tree.options, running=running, compare_for=compare_for)
