@@ -151,7 +151,7 @@ def serve_handover(copy: Copy, source: t.BinaryIO, answers: t.BinaryIO) -> chann
             # cut off after it had begun a restore: the copy is held, or there will be none.
             waits = copy.session.phase == "created"
             # The decision about what stands still there must find a place here, too.
-            copy.session.keep_ballast()
+            copy.session.prepare_decision()
             flush = stack.enter_context(durable_content.arriving(copy.session)) if waits else None
         except (MigrationError, OSError) as exc:
             failure_report.send(exc)

@@ -219,7 +219,7 @@ def test_an_opening_that_fails_for_a_claim_leaves_nothing_of_itself(
 def test_a_ballast_that_was_given_up_is_there_again_before_a_freeze(make_session: MakeSession) -> None:
     session = make_session()
     os.unlink(session.path("ballast"))
-    session.keep_ballast()
+    session.prepare_decision()
     assert os.path.getsize(session.path("ballast")) > 100_000
 
 
