@@ -130,8 +130,17 @@ def start(copy: Copy) -> dict[str, t.Any]:
 
 
 def _require_undecided(session: Session) -> None:
+    """Before a restore.
+
+    :raises MigrationError: ``already_refused``.
+    """
     if session.decision is not None:
         raise MigrationError("already_refused", f"Session {session.id} was refused on the destination meanwhile.")
+    # What was sent with it lay in memory. And a REFUSED that was on no disk may have been given out before that.
+    if not session.happened_in_this_boot("opened"):
+        raise MigrationError(
+            "already_refused", f"The destination was started again since session {session.id} began, which ends it there."
+        )
 
 
 def serve_handover(copy: Copy, source: t.BinaryIO, answers: t.BinaryIO) -> channel_server.Afterwards | None:
