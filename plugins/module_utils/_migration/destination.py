@@ -139,7 +139,8 @@ def _require_undecided(session: Session) -> None:
     # What was sent with it lay in memory. And a REFUSED that was on no disk may have been given out before that.
     if not session.happened_in_this_boot("opened"):
         raise MigrationError(
-            "already_refused", f"The destination was started again since session {session.id} began, which ends it there."
+            "already_refused",
+            f"The destination was started again since session {session.id} began, which ends it there.",
         )
 
 

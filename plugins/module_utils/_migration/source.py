@@ -236,7 +236,7 @@ def abort(original: Original, *, destination_lost: bool = False) -> None:
     """
     session = original.session
     noted = session.memory_path(_WENT_ON)
-    # Before "arming" nothing has been done to it. Once is enough: a disk that takes no note of it may stay so for a long time, and
+    # Before "arming" nothing has been done to it. Once is enough: a disk that takes no note of it may stay so for long, and
     # what goes on belongs to its owner, who may stop it meanwhile.
     if session.reached("arming") and not os.path.exists(noted):
         original.go_on()

@@ -10,7 +10,7 @@ Files called ``ready.GO_SENT``, ``ready.ABORT`` ... are laid down before anythin
 name ``decision`` by link(), which takes no room on the disk, and to flush the directory. When two processes decide at the same
 moment, one of them learns that the other was first.
 
-A disk may take no change any more while something stands still: its file system has turned read-only, or it reports errors. One of
+A disk may take no change any more while something stands still: its file system is read-only, or it reports errors. One of
 a host's two decisions need not be on a disk to count, see ``phases.PRESUMED``: it is noted in memory then. The other has to be on
 the disk before anybody acts on it, and is not made where that cannot be.
 """

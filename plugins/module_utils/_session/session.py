@@ -557,7 +557,7 @@ class Session:
         decided = self.decision
         if keep and decided is not None:
             # One that counts in memory would be gone from the record.
-            self.decide(decided)
+            self._decision.make(decided, self._has_acted, alone=False, with_room=self.write_even_when_full)
         with self._renewing:
             self._over = True
         if not keep and "closed" in TRANSITIONS[self.role][self.phase]:

@@ -456,18 +456,18 @@ PLANTED = (
     Planted(
         "RUN is answered although it could not be written",
         replace(_DESTINATION_DISK, destination_power_cuts=True),
-        MEMORY_KEPT,
+        ONE_HISTORY,
         _in_destination(_run_in_memory),
     ),
     Planted(
         "a RUN that cannot be flushed is taken for REFUSED",
         replace(_DESTINATION_DISK, destination_power_cuts=True, disks_are_mended=True),
-        NEVER_TWO,
+        ONE_HISTORY,
         _in_destination(lambda host: host.with_instead(flush_decision, _unflushed_run_is_refused)),
     ),
     Planted(
         "a copy is started on a destination that has been rebooted since it refused in memory",
-        replace(_DESTINATION_DISK, engine="api", destination_power_cuts=True, disks_are_mended=True),
+        replace(_DESTINATION_DISK, destination_power_cuts=True, disks_are_mended=True),
         NEVER_TWO,
         _in_destination(_restored_after_a_reboot),
     ),

@@ -181,7 +181,9 @@ def power_cut_destination(here: Here[Destination]) -> Outcomes:
         return []
     copy = CUT if here.me.copy in (RESTORING, HELD, RUNS) else here.me.copy
     # One that has been restored is not restored once more; with the engine "api" one that runs is looked at again.
-    matters = here.me.phase in ("opened", "creating", "created", "starting")
+    # And a REFUSED that is on the disk is not lost.
+    tracked = here.setting.engine == "api" or here.setting.destination_disk_fails
+    matters = tracked and here.me.phase in ("opened", "creating", "created", "starting")
     return _without_power(here, copy=copy, start_pending=False, this_boot=here.me.this_boot and not matters)
 
 

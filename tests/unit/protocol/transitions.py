@@ -180,8 +180,8 @@ def decide(decision: str, models: str, *, otherwise: str = "") -> Step:
 def flush_decision(here: Here[Any]) -> list[Outcome]:
     """Whoever is about to act on a decision has it on the disk first, also one that another process has written.
 
-    A presumed one counts all the same, and who finds GO_SENT asks the destination. Not RUN: nobody knows whether a power cut would
-    take it back.
+    A presumed one counts all the same, and who finds GO_SENT asks the destination. Not RUN: nobody knows whether a power cut
+    would take it back.
     """
     if here.me.writable:
         return [here.next(decision_on_disk=True)]
