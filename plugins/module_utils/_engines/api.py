@@ -102,12 +102,16 @@ def await_dump(session: Session, seconds: float) -> None:
 
 def give_up_checkpoint(session: Session) -> None:
     """Give the manifest, without which :func:`bring_back` does nothing, another name. Only :func:`forget` looks for that."""
-    # Where the disk takes no change any more, the files of the container, which lie beside it, do not change either. Flushed in
-    # any case: whoever was cut off here before may have got as far as that.
-    with contextlib.suppress(OSError):
+    try:
         with contextlib.suppress(FileNotFoundError):
             os.rename(session.path(_MANIFEST), session.path(_GIVEN_UP))
+        # In any case: whoever was cut off here before may have got as far as that.
         durable.sync_directory(session.directory)
+    except OSError:
+        # The images lie on the disk of the container's files: where that takes no change either, the files do not change.
+        delete_images(session, session.facts["container_id"])
+        with contextlib.suppress(OSError):
+            durable.sync_directory(os.path.dirname(images(session)))
 
 
 def delete_images(session: Session, container: str) -> None:

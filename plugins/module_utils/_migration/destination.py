@@ -130,8 +130,18 @@ def start(copy: Copy) -> dict[str, t.Any]:
 
 
 def _require_undecided(session: Session) -> None:
+    """Before a restore.
+
+    :raises MigrationError: ``already_refused``.
+    """
     if session.decision is not None:
         raise MigrationError("already_refused", f"Session {session.id} was refused on the destination meanwhile.")
+    # What was sent with it lay in memory. And a REFUSED that was on no disk may have been given out before that.
+    if not session.happened_in_this_boot("opened"):
+        raise MigrationError(
+            "already_refused",
+            f"The destination was started again since session {session.id} began, which ends it there.",
+        )
 
 
 def serve_handover(copy: Copy, source: t.BinaryIO, answers: t.BinaryIO) -> channel_server.Afterwards | None:
@@ -151,7 +161,7 @@ def serve_handover(copy: Copy, source: t.BinaryIO, answers: t.BinaryIO) -> chann
             # cut off after it had begun a restore: the copy is held, or there will be none.
             waits = copy.session.phase == "created"
             # The decision about what stands still there must find a place here, too.
-            copy.session.keep_ballast()
+            copy.session.prepare_decision()
             flush = stack.enter_context(durable_content.arriving(copy.session)) if waits else None
         except (MigrationError, OSError) as exc:
             failure_report.send(exc)

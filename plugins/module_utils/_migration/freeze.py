@@ -24,7 +24,7 @@ def freeze(original: Original) -> None:
     :raises MigrationError: ``no_space``; that of :meth:`Original.in_the_way` when something prevents the freeze at every attempt.
     """
     session = original.session
-    session.keep_ballast()
+    session.prepare_decision()
     session.enter("arming", **original.make_ready())
     session.expect_end(session.data("arming")["bytes"])
     watchdog.prove(session.id)

@@ -35,6 +35,8 @@ from . import destination, transfer
 KEEPER_SECONDS = 10.0
 # How often the watchdog asks a destination that does not let this session in.
 _REVOKED_SECONDS = 60.0
+# The note in memory that all of an abort has been done but to note it on the disk.
+_WENT_ON = "went_on"
 
 
 # -- opening ------------------------------------------------------------------------------------------------------
@@ -229,12 +231,27 @@ def abort(original: Original, *, destination_lost: bool = False) -> None:
 
     Call this only when ABORT is decided, when the destination has answered REFUSED, or when a person has declared the
     destination dead and fenced.
+
+    :raises MigrationError: ``not_noted`` where it goes on, and the disk does not take the note of that.
     """
-    # Before that nothing has been done to it.
-    if original.session.reached("arming"):
+    session = original.session
+    noted = session.memory_path(_WENT_ON)
+    # Before "arming" nothing has been done to it. Once is enough: a disk that takes no note of it may stay so for long, and
+    # what goes on belongs to its owner, who may stop it meanwhile.
+    if session.reached("arming") and not os.path.exists(noted):
         original.go_on()
         original.forget()
-    original.session.enter("aborted", destination_lost=destination_lost)
+        # Memory that is full has it done once more.
+        with contextlib.suppress(OSError), open(noted, "wb"):
+            pass
+    try:
+        session.enter("aborted", destination_lost=destination_lost)
+    except OSError as exc:
+        raise MigrationError(
+            "not_noted",
+            f"The {session.kind} goes on here, but {session.directory} cannot be written ({exc}), so that the end of session "
+            f"{session.id} cannot be noted. The watchdog tries again until it can.",
+        ) from exc
 
 
 def reach(original: Original, seconds: float, decision: t.Mapping[str, t.Any] | None = None) -> None:

@@ -16,6 +16,11 @@ ABORT = "ABORT"
 RUN = "RUN"
 REFUSED = "REFUSED"
 DECISIONS: dict[str, tuple[str, str]] = {SOURCE: (GO_SENT, ABORT), DESTINATION: (RUN, REFUSED)}
+# What a host decides when it starts again and finds no decision: the frozen tasks have ended with it, so the other one cannot be
+# decided any more. Such a decision that a power cut takes back is made again. So it counts also where it is on no disk.
+PRESUMED: dict[str, str] = {SOURCE: ABORT, DESTINATION: REFUSED}
+# The phases that are entered when something has been done because of a decision.
+DECIDED = frozenset({"committed", "aborted", "run", "refused", "closed"})
 
 # Which phase may follow which. A phase is entered when what it names has been DONE, except the few that are intents
 # because undoing needs to know of a thing half done: arming, freezing, starting (journalled before the act).

@@ -13,8 +13,7 @@ A session has two directories, both 0700:
 * ``/run/livemigrate/SESSION`` in memory: what must not reach a disk (what describes the thing that is moved, fingerprints).
 
 The decision is what makes a migration atomic. The source's is ``GO_SENT`` or ``ABORT``, the destination's is ``RUN`` or
-``REFUSED``; each is published with link(), so that when two processes decide at the same moment, one of them learns that the
-other was first.
+``REFUSED``, see ``_session/decision.py``.
 """
 
 from __future__ import annotations
@@ -34,7 +33,8 @@ from .._base import durable, valid_names
 from .._base.errors import MigrationError
 from .._host import boot, memory_filesystem
 from . import claims, holder
-from .phases import DECISIONS, SOURCE, TRANSITIONS
+from .decision import Decision
+from .phases import DECIDED, DECISIONS, SOURCE, TRANSITIONS
 
 STATE_ROOT = "/var/lib/livemigrate"
 VOLATILE_ROOT = "/run/livemigrate"
@@ -104,9 +104,10 @@ class Session:
         # When this process is to be done, by time.monotonic().
         self._to_end_by = float("inf")
         self._over = False
-        self._decision_flushed = False
+        self._holds_lock = False
         self.facts: dict[str, t.Any] = facts
         self.role: str = facts["role"]
+        self._decision = Decision(self.role, self.directory, self.volatile)
 
     # -- making, finding ---------------------------------------------------------------------------------------
 
@@ -147,7 +148,7 @@ class Session:
             shutil.rmtree(self.directory)
             shutil.rmtree(self.volatile, ignore_errors=True)
             raise
-        self.keep_ballast()
+        self.prepare_decision()
         self.renew()
         self._append("opened", {})
         return self
@@ -305,18 +306,18 @@ class Session:
         line = json.dumps(entry, sort_keys=True)
         self.write_even_when_full(lambda: durable.append_line(journal, line))
 
-    def keep_ballast(self) -> None:
-        """Have space on the disk that is given up when that is full.
+    def prepare_decision(self) -> None:
+        """Have on the disk what a decision needs: its files, and space for the journal that is given up when the disk is full.
 
-        The decision that lets a frozen service go on must find a place. A disk that was full for a moment may have taken this
-        space already, so call this before anything is frozen.
+        What lets a frozen service go on must find a place. A disk that was full for a moment may have taken that space already,
+        so call this before anything is frozen.
 
         :raises MigrationError: ``no_space``.
         """
-        if os.path.exists(self.path("ballast")):
-            return
         try:
-            durable.write(self.path("ballast"), os.urandom(_BALLAST_BYTES))
+            self._decision.lay_down()
+            if not os.path.exists(self.path("ballast")):
+                durable.write(self.path("ballast"), os.urandom(_BALLAST_BYTES))
         except OSError as exc:
             if exc.errno not in _DISK_FULL:
                 raise
@@ -337,11 +338,20 @@ class Session:
             write()
 
     def declare_destination_lost(self) -> None:
-        """Note durably that a person has declared the destination dead and fenced, and that no connection to it can be made."""
-        self.write_even_when_full(lambda: durable.publish(self.path(_LOST), b""))
+        """Note that a person has declared the destination dead and fenced, and that no connection to it can be made.
+
+        It is noted durably. Where the disk does not take that it counts until this host goes down, and with it what stands still.
+        """
+        try:
+            self.write_even_when_full(lambda: durable.publish(self.path(_LOST), b""))
+        except OSError:
+            with open(self.memory_path(_LOST), "wb"):
+                pass
 
     def take_back_lost(self) -> None:
         """The destination has answered after all: its decision counts."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self.volatile, _LOST))
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path(_LOST))
             durable.sync_directory(self.directory)
@@ -349,7 +359,7 @@ class Session:
     @property
     def destination_declared_lost(self) -> bool:
         """Whether :meth:`declare_destination_lost` was called. Nobody waits for the destination's decision then."""
-        return os.path.exists(self.path(_LOST))
+        return os.path.exists(self.path(_LOST)) or os.path.exists(os.path.join(self.volatile, _LOST))
 
     def happened_in_this_boot(self, phase: str) -> bool:
         """Whether a phase was entered since this host started."""
@@ -360,32 +370,28 @@ class Session:
 
     @property
     def decision(self) -> str | None:
-        """The decision of this host, or None. It is on the disk before anybody reads it here.
+        """The decision of this host, or None. It counts: see ``_session/decision.py``.
 
-        link() shows it to every process at once, and the process that made it may not have flushed it yet. If it were sent and
-        then lost in a power cut, the host could decide otherwise the next time.
+        :raises MigrationError: ``decision_not_durable``.
         """
-        try:
-            with open(self.path("decision"), encoding="ascii") as handle:
-                decision = handle.read().strip()
-        except FileNotFoundError:
-            return None
-        # Who closed the session had it on the disk.
-        if not self._decision_flushed and not self.ended:
-            with contextlib.suppress(FileNotFoundError):
-                durable.sync_directory(self.directory)
-        self._decision_flushed = True
-        return decision
+        return self._decision.read(self._has_acted)
 
     def decide(self, decision: str) -> str:
-        """Decide, unless it has been decided.
+        """Decide, unless it has been decided. Where the disk takes no decision, who holds the session's lock may still give up:
+        that is noted in memory.
 
         :returns: the decision that is in force.
+        :raises OSError: where the disk does not take the decision.
+        :raises MigrationError: ``decision_not_durable``.
         """
         if decision not in DECISIONS[self.role]:
             raise ValueError(f"{decision} is no decision of a {self.role}")
-        self.write_even_when_full(lambda: durable.publish(self.path("decision"), decision.encode() + b"\n"))
-        return str(self.decision)
+        return self._decision.make(
+            decision, self._has_acted, alone=self._holds_lock, with_room=self.write_even_when_full
+        )
+
+    def _has_acted(self) -> bool:
+        return self.phase in DECIDED
 
     # -- who works on it ---------------------------------------------------------------------------------------
 
@@ -398,7 +404,8 @@ class Session:
             itself.
         :raises MigrationError: ``session_locked`` after *timeout* seconds.
         """
-        fd = os.open(self.path(_LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # Read only: a disk that takes no change any more gives no other descriptor.
+        fd = os.open(self.path(_LOCK), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             deadline = time.monotonic() + timeout
             while True:
@@ -416,9 +423,11 @@ class Session:
                         ) from None
                     time.sleep(0.05)
             holder.note(os.path.join(self.volatile, _HOLDER), step=alive)
+            self._holds_lock = True
             with self.alive() if alive else contextlib.nullcontext():
                 yield
         finally:
+            self._holds_lock = False
             os.close(fd)
 
     def end_holder(self) -> bool:
@@ -545,6 +554,10 @@ class Session:
         """
         if keep and not self.ended:
             self._require_legal(self.phase, "closed")
+        decided = self.decision
+        if keep and decided is not None:
+            # One that counts in memory would be gone from the record.
+            self._decision.make(decided, self._has_acted, alone=False, with_room=self.write_even_when_full)
         with self._renewing:
             self._over = True
         if not keep and "closed" in TRANSITIONS[self.role][self.phase]:

@@ -85,6 +85,17 @@ def with_own_mounts(work: Callable[[], Result]) -> Result:
     return result
 
 
+def with_read_only(directory: str, work: Callable[[], Result]) -> Result:
+    """Do some work in a process before which the file system of a directory is read-only; as :func:`with_own_mounts`."""
+
+    def alone() -> Result:
+        _run("mount", "--bind", directory, directory)
+        _run("mount", "-o", "remount,bind,ro", directory)
+        return work()
+
+    return with_own_mounts(alone)
+
+
 def require_disks() -> None:
     """Skip where a test cannot have disks."""
     for program in ("mkfs.ext4", "losetup"):

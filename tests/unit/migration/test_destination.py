@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors impo
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import server as channel_server
 from ansible_collections.livemigrate.criu.plugins.module_utils._criu import images as criu_images
 from ansible_collections.livemigrate.criu.plugins.module_utils._criu.images import Manifest
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines import armed_start
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines import runtime as engine_runtime
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines.connections import Arrangement
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines.shim_files import Mark
+from ansible_collections.livemigrate.criu.plugins.module_utils._host import boot
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import destination
 from ansible_collections.livemigrate.criu.plugins.module_utils._network.addresses import NO_ADDRESSES
 from ansible_collections.livemigrate.criu.plugins.module_utils._session import watchdog
@@ -29,6 +32,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases i
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import keeper
 from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container.copy import Copy
+from tests.unit.helpers.disks import with_read_only
 from tests.unit.helpers.groups import Group, Shim
 from tests.unit.helpers.support import CONTAINER, OTHER_CONTAINER
 
@@ -145,3 +149,60 @@ def test_nobody_is_let_in_before_somebody_looks_after_the_session(
     facts = {"container_id": CONTAINER, "container_name": "web", "kind": "container", "data_root": str(tmp_path)}
     destination.open_session(SESSION, facts, channel_user="root", public_key="ssh-ed25519 AAAA", agent=str(agent))
     assert done == ["arm", "authorise"]
+
+
+# -- a disk that takes no change -----------------------------------------------------------------------------------------
+
+
+def _held(session: Session, copy: Group, init: int) -> None:
+    copy.put(init)
+    session.enter("starting")
+    copy.freeze()
+    Path(Mark.of(session).path("held")).write_text(f"{init}\n{copy.path}\n")
+    session.enter("held")
+    with session.locked():
+        pass
+
+
+@pytest.mark.usefixtures("needs_namespaces")
+@pytest.mark.parametrize("what", ["run", "decision"])
+def test_a_copy_that_cannot_be_run_for_the_disk_is_refused(
+    what: str, session: Session, copy: Group, init: int, roots: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source waits for that, and stands still meanwhile."""
+    monkeypatch.setattr(armed_start, "is_pending", lambda _session: True)
+    _held(session, copy, init)
+    answer = {"run": destination.run, "decision": destination.make_decision}[what]
+    said = with_read_only(roots["state_root"], lambda: answer(Copy(session)))
+    assert said["decision"] == REFUSED
+    if what == "run":
+        assert "Read-only file system" in said["reason"]
+    assert not copy.populated
+    # It can never be run any more, whatever the disk takes by now.
+    assert destination.run(Copy(Session(session.id, **roots)))["decision"] == REFUSED
+
+
+@pytest.mark.usefixtures("needs_namespaces")
+def test_a_refusal_that_was_on_no_disk_is_made_again_after_a_reboot(
+    session: Session, copy: Group, init: int, roots: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _held(session, copy, init)
+    assert with_read_only(roots["state_root"], lambda: destination.make_decision(Copy(session)))["decision"] == REFUSED
+    shutil.rmtree(roots["volatile_root"])
+    monkeypatch.setattr(boot, "boot_identity", lambda: "another boot")
+    again = Session(session.id, **roots)
+    assert (again.decision, again.phase) == (None, "held")
+    assert destination.run(Copy(again))["decision"] == REFUSED
+    assert again.decision == REFUSED
+
+
+def test_nothing_is_restored_on_a_destination_that_was_rebooted(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have given out a REFUSED that was on no disk."""
+    monkeypatch.setattr(boot, "boot_identity", lambda: "another boot")
+    answers = io.BytesIO()
+    question = io.BytesIO(json.dumps({"hold": {}}).encode() + b"\n")
+    destination.serve_handover(Copy(session), question, answers)
+    assert b"already_refused" in answers.getvalue()
+    assert session.phase == "created"

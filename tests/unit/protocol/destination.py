@@ -61,11 +61,16 @@ def with_dockerd(here: At, **changes: Any) -> Outcomes:
 def create_the_copy(here: At) -> Outcomes:
     """Without a restart policy, and marked: the shim starts it from its checkpoint or not at all."""
     marked = MARKED if here.setting.engine == "runtime" else NONE
+    if marked and not here.me.writable:
+        return []
     return [here.next(copy=CREATED, mark=marked)]
 
 
 @look("_migration.destination._require_undecided")
 def see_that_nothing_is_decided(here: At) -> Outcomes:
+    """And that this host has not been rebooted: one that has may have sent a REFUSED that was on no disk."""
+    if not here.me.this_boot:
+        return [here.stop(note="this host has been rebooted")]
     if here.me.decision is not None:
         return [here.stop(note=f"{here.me.decision} stands")]
     if here.me.phase not in ("created", "starting"):
@@ -118,7 +123,7 @@ def see_that_it_may_run(here: At) -> Outcomes:
 @step("_engines.runtime._let_go")
 def write_the_tombstone(here: At) -> Outcomes:
     """The shim lets the tasks go when it sees it."""
-    return [here.next(mark=CONSUMED)]
+    return [here.next(mark=CONSUMED) if here.me.writable else here.stop(note="it cannot be written")]
 
 
 @step("_engines.runtime._let_go")
@@ -141,7 +146,7 @@ def start_it_if_it_has_ended(here: At) -> Outcomes:
 
 @step("_migration.destination._hand_to_keeper_once")
 def note_that_docker_answers_for_it(here: At) -> Outcomes:
-    return [here.next(handed_to_docker=True)]
+    return [here.next(handed_to_docker=True) if here.me.writable else here.stop(note="it cannot be noted")]
 
 
 # -- REFUSED -----------------------------------------------------------------------------------------------------------
@@ -157,7 +162,9 @@ def end_the_copy(here: At) -> Outcomes:
 @step("_subjects.container.copy.Copy.take_away")
 def take_the_copy_away(here: At) -> Outcomes:
     # The engine answers nothing about a container that it is still starting.
-    return [] if here.me.copy == RESTORING else with_dockerd(here, copy=NONE, mark=NONE)
+    if here.me.copy == RESTORING:
+        return []
+    return with_dockerd(here, copy=NONE, mark=NONE) if here.me.writable else [here.stop(note="its mark stays")]
 
 
 @look("_session.session.Session.locked")
@@ -189,9 +196,11 @@ def see_whether_it_has_run(here: At) -> Outcomes:
     if here.me.copy == RESTORING:
         # The engine answers when it has started it.
         return []
-    if here.me.copy == RUNS:
+    if here.me.copy != RUNS:
+        return [here.next()]
+    if here.me.writable:
         return [here.next(decision=RUN, decision_on_disk=False)]
-    return [here.next()]
+    return [here.stop(note="RUN cannot be written")]
 
 
 def by_decision(run: str, refused: str) -> Step:
@@ -233,7 +242,7 @@ def revoke_the_key(here: At) -> Outcomes:
 @step("_session.watchdog.disarm")
 def disarm(here: At) -> Outcomes:
     """Last: the watchdog finishes what is cut off before."""
-    return [here.next(watched=False)]
+    return [here.next(watched=not here.me.writable)]
 
 
 _LET_GO_RUNTIME = (write_the_tombstone, see_the_tasks_go_on)
@@ -264,7 +273,7 @@ def _ends(let_go: tuple[Step, ...], settling: tuple[Step, ...], *, source_knows:
         f"{name}: REFUSED": (
             end_the_copy,
             take_the_copy_away,
-            enter("refused", "_migration.destination.refuse"),
+            enter("refused", "_migration.destination.refuse", this_boot=True),
             end(source_knows=source_knows),
         ),
     }
@@ -280,7 +289,7 @@ def _programs(
             flush_decision,
             end_the_copy,
             take_the_copy_away,
-            enter("refused", "_migration.destination.refuse"),
+            enter("refused", "_migration.destination.refuse", this_boot=True),
             give_the_lock_back,
         ),
         "give up": (give_the_lock_back,),
@@ -297,7 +306,7 @@ def _programs(
 def _runtime() -> dict[str, tuple[Step, ...]]:
     let_go = (*_LET_GO_RUNTIME, enter("run", "_engines.runtime._let_go"))
     hold = (
-        enter("starting", "_engines.runtime.hold", this_boot=True),
+        enter("starting", "_engines.runtime.hold"),
         have_it_restored,
         see_that_it_is_held,
         wait_for_the_files_to_be_on_the_disk,
@@ -326,10 +335,10 @@ def _runtime() -> dict[str, tuple[Step, ...]]:
 def _api() -> dict[str, tuple[Step, ...]]:
     let_go = (enter("run", "_engines.api.let_go"),)
     deciding = (see_whether_it_has_run, decide(REFUSED, "_migration.destination.refuse"), flush_decision)
-    refusal = (end_the_copy, take_the_copy_away, enter("refused", "_migration.destination.refuse"))
+    refusal = (end_the_copy, take_the_copy_away, enter("refused", "_migration.destination.refuse", this_boot=True))
     start = (
         flush_the_files,
-        enter("starting", "_engines.api.start", this_boot=True),
+        enter("starting", "_engines.api.start"),
         start_it_from_the_checkpoint,
         see_that_it_runs,
     )

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import TRANSITIONS
 from tests.unit.protocol.hosts import hosts
 from tests.unit.protocol.invariants import Goal, Invariant
-from tests.unit.protocol.states import UP, Setting, State
+from tests.unit.protocol.states import DOWN, GONE, UP, Setting, State
 from tests.unit.protocol.transitions import STEP, Here, HostModel, Outcome, Step, Table, UndeclaredTransitionError
 
 
@@ -50,6 +50,18 @@ class Written(NamedTuple):
 
 # What a host and the wire become, by number (see ``_Numbers``), whether that counts for the goals: and what it was.
 Moves = dict[tuple[int, int, bool], str]
+
+# A state is one number: those of the source, the destination and the wire, each in so many bits. Such numbers are hashed faster
+# than tuples.
+_BITS = 20
+_MASK = (1 << _BITS) - 1
+_POWERS = {UP: 0, DOWN: 1, GONE: 2}
+# What to put the other host's number to: the states that follow, and whether that counts.
+_Ahead = list[tuple[int, bool]]
+
+
+def _key(source: int, destination: int, wire: int) -> int:
+    return source << 2 * _BITS | destination << _BITS | wire
 
 
 class Finding(NamedTuple):
@@ -100,12 +112,13 @@ class Explorer:
         self._wires = _Numbers()
         self._views: dict[tuple[str, int, int, str], Moves] = {}
         first = State()
-        numbered = (
-            self._sides["source"].of(first.source),
-            self._sides["destination"].of(first.destination),
-            self._wires.of(first.wire),
-        )
-        self._states: list[tuple[int, int, int]] = [numbered]
+        self._states = [
+            _key(
+                self._sides["source"].of(first.source),
+                self._sides["destination"].of(first.destination),
+                self._wires.of(first.wire),
+            )
+        ]
         # From which state each was reached first.
         self._from = array("l", [-1])
         # How each state can be reached by what counts for the goals.
@@ -119,57 +132,74 @@ class Explorer:
         return len(self._states)
 
     def state(self, number: int) -> State:
-        source, destination, wire = self._states[number]
+        source, destination, wire = self._parts(number)
         return State(
             self._sides["source"].values[source],
             self._sides["destination"].values[destination],
             self._wires.values[wire],
         )
 
+    def _parts(self, number: int) -> tuple[int, int, int]:
+        """The numbers of the source, the destination and the wire in a state."""
+        key = self._states[number]
+        return key >> 2 * _BITS, key >> _BITS & _MASK, key & _MASK
+
     # -- forwards
 
     def _explore(self, invariants: Sequence[Invariant]) -> Finding | None:
-        states = self._states
-        numbers = {states[0]: 0}
-        judged: set[tuple[int, int]] = set()
-        for number, (source, destination, wire) in enumerate(states):
-            if (source, destination) not in judged:
+        states, numbers = self._states, {self._states[0]: 0}
+        judged: set[int] = set()
+        ahead: tuple[dict[int, _Ahead], dict[int, _Ahead]] = ({}, {})
+        # The loop goes on over what is appended to it.
+        for number, key in enumerate(states):
+            if key >> _BITS not in judged:
                 # What an invariant forbids is a matter of the hosts alone.
-                judged.add((source, destination))
+                judged.add(key >> _BITS)
                 state = self.state(number)
                 for invariant in invariants:
                     if not invariant.holds(state, self.model.setting):
                         return self._tell(invariant.promise, number)
             try:
-                following = self._following(source, destination, wire)
+                of_source, of_destination = self._ahead(number, ahead)
             except UndeclaredTransitionError as exc:
                 return self._tell(f"the code's own table refuses {exc}", number)
-            for state_after, counts in following:
-                after = numbers.setdefault(state_after, len(states))
-                if after == len(states):
-                    # The loop goes on over what is appended here.
-                    states.append(state_after)
-                    self._from.append(number)
-                    self._back.append([])
-                if counts:
-                    self._back[after].append(number)
-            self.transitions += len(following)
+            here = key & _MASK << _BITS
+            for following, counts in of_source:
+                self._reach(following | here, counts, number, numbers)
+            here = key >> 2 * _BITS << 2 * _BITS
+            for following, counts in of_destination:
+                self._reach(following | here, counts, number, numbers)
+            self.transitions += len(of_source) + len(of_destination)
         return None
 
-    def _following(self, source: int, destination: int, wire: int) -> list[tuple[tuple[int, int, int], bool]]:
-        """The states that can follow, and whether that counts for the goals."""
-        source_power = self._sides["source"].values[source].power
-        destination_power = self._sides["destination"].values[destination].power
-        return [
-            *(
-                ((side, destination, wire), counts)
-                for side, wire, counts in self._moves("source", source, wire, destination_power)
-            ),
-            *(
-                ((source, side, wire), counts)
-                for side, wire, counts in self._moves("destination", destination, wire, source_power)
-            ),
-        ]
+    def _reach(self, key: int, counts: bool, before: int, numbers: dict[int, int]) -> None:
+        after = numbers.setdefault(key, len(self._states))
+        if after == len(self._states):
+            self._states.append(key)
+            self._from.append(before)
+            self._back.append([])
+        if counts:
+            self._back[after].append(before)
+
+    def _ahead(self, number: int, known: tuple[dict[int, _Ahead], dict[int, _Ahead]]) -> tuple[_Ahead, _Ahead]:
+        """What the source can become, and what the destination can."""
+        source, destination, wire = self._parts(number)
+        powers = self._powers(source, destination)
+        view = source << _BITS | wire, destination << _BITS | wire
+        views = (view[0] << 2 | _POWERS[powers[1]], view[1] << 2 | _POWERS[powers[0]])
+        if views[0] not in known[0]:
+            known[0][views[0]] = [
+                (_key(side, 0, after), counts) for side, after, counts in self._moves("source", source, wire, powers[1])
+            ]
+        if views[1] not in known[1]:
+            known[1][views[1]] = [
+                (_key(0, side, after), counts)
+                for side, after, counts in self._moves("destination", destination, wire, powers[0])
+            ]
+        return known[0][views[0]], known[1][views[1]]
+
+    def _powers(self, source: int, destination: int) -> tuple[str, str]:
+        return self._sides["source"].values[source].power, self._sides["destination"].values[destination].power
 
     def _moves(self, role: str, side: int, wire: int, peer_power: str) -> Moves:
         """What a host can become, and the wire with it; of moves that come to the same the label is that of the first."""
@@ -190,18 +220,18 @@ class Explorer:
                     moves.setdefault(move, f"{role}: {label}")
         return moves
 
-    def _label_of(self, before: tuple[int, int, int], after: tuple[int, int, int]) -> str:
+    def _label_of(self, before: int, after: int) -> str:
         """What leads from one state to the next."""
-        source, destination, wire = before
-        powers = self._sides["destination"].values[destination].power, self._sides["source"].values[source].power
+        source, destination, wire = self._parts(before)
+        powers = self._powers(source, destination)
         ways = {
-            (side, destination, wire): label
-            for (side, wire, _counts), label in self._moves("source", source, wire, powers[0]).items()
+            _key(side, destination, wire): label
+            for (side, wire, _counts), label in self._moves("source", source, wire, powers[1]).items()
         } | {
-            (source, side, wire): label
-            for (side, wire, _counts), label in self._moves("destination", destination, wire, powers[1]).items()
+            _key(source, side, wire): label
+            for (side, wire, _counts), label in self._moves("destination", destination, wire, powers[0]).items()
         }
-        return ways[after]
+        return ways[self._states[after]]
 
     def _all(self, host: HostModel, here: Here[Any]) -> Iterator[tuple[str, str, Outcome]]:
         """All that a host may do, or that may happen to it."""
@@ -251,12 +281,12 @@ class Explorer:
 
     def _seek(self, goal: Goal) -> Finding | None:
         """A state from which the goal cannot be reached by what happens without faults and people."""
-        met: dict[tuple[int, int], bool] = {}
+        met: dict[int, bool] = {}
         reached = []
-        for number, (source, destination, _wire) in enumerate(self._states):
-            if (source, destination) not in met:
-                met[source, destination] = goal.is_met(self.state(number), self.model.setting)
-            reached.append(met[source, destination])
+        for number, key in enumerate(self._states):
+            if key >> _BITS not in met:
+                met[key >> _BITS] = goal.is_met(self.state(number), self.model.setting)
+            reached.append(met[key >> _BITS])
         queue = deque(number for number, is_met in enumerate(reached) if is_met)
         while queue:
             for before in self._back[queue.popleft()]:
@@ -269,7 +299,7 @@ class Explorer:
         way, at = [], number
         while at > 0:
             before = self._from[at]
-            way.append(self._label_of(self._states[before], self._states[at]))
+            way.append(self._label_of(before, at))
             at = before
         return Finding(what, self.state(number), tuple(reversed(way)))
 

@@ -11,9 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import REFUSED, RUN
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import (
+    ABORT,
+    GO_SENT,
+    REFUSED,
+    RUN,
+)
 from tests.unit.protocol import destination, hosts, source
 from tests.unit.protocol.explorer import Model
 from tests.unit.protocol.invariants import (
@@ -26,7 +31,20 @@ from tests.unit.protocol.invariants import (
     ONE_HISTORY,
     SERVICE_RUNS,
 )
-from tests.unit.protocol.states import CREATED, ENDED, FROZEN, HELD, NO, STOPPED, UP, Destination, Setting, Source
+from tests.unit.protocol.states import (
+    CONSUMED,
+    CREATED,
+    CUT,
+    ENDED,
+    FROZEN,
+    HELD,
+    NO,
+    STOPPED,
+    UP,
+    Destination,
+    Setting,
+    Source,
+)
 from tests.unit.protocol.transitions import (
     PERSON,
     Here,
@@ -35,6 +53,7 @@ from tests.unit.protocol.transitions import (
     Step,
     event,
     flush_decision,
+    flush_decision_to_send_it,
     look,
     send,
     step,
@@ -47,6 +66,10 @@ _NO_LIVE_RESTORE = replace(_QUIET, live_restore=False)
 _PEOPLE = replace(_QUIET, people=True)
 _SUPERVISOR = replace(_QUIET, supervisor=True)
 _HANGS = replace(_QUIET, dockerd_hangs=True)
+
+
+_SOURCE_DISK = replace(_QUIET, source_disk_fails=True)
+_DESTINATION_DISK = replace(_QUIET, destination_disk_fails=True)
 
 
 class Planted(NamedTuple):
@@ -92,7 +115,7 @@ def _go_unlooked(here: Here[Source]) -> list[Outcome]:
 
 
 def _go_unflushed(host: HostModel) -> HostModel:
-    return host.with_swapped("go", flush_decision.name, "send 'run'")
+    return host.with_swapped("go", flush_decision_to_send_it.name, "send 'run'")
 
 
 def _run_unflushed(host: HostModel) -> HostModel:
@@ -183,6 +206,78 @@ def _thaw_by_dockerd_alone(here: Here[Source]) -> list[Outcome]:
 def _docker_start_copy_unrefused(here: Here[Destination]) -> list[Outcome]:
     may = here.me.power == UP and here.me.copy in (CREATED, ENDED)
     return [here.happens(**destination.RUNNING)] if may else []
+
+
+# -- a disk that takes no change -----------------------------------------------------------------------------------------
+
+
+def _decide_in_memory(decision: str) -> Step:
+    """Whatever it is, and whether or not a power cut takes it back."""
+
+    @step("")
+    def act(here: Here[Any]) -> list[Outcome]:
+        return [here.next(decision=here.me.decision or decision, decision_on_disk=False)]
+
+    return replace(act, name=f"decide {decision}")
+
+
+def _decide_on_disk_only(decision: str) -> Step:
+    @step("")
+    def act(here: Here[Any]) -> list[Outcome]:
+        if here.me.decision is None and not here.me.writable:
+            return [here.stop()]
+        return [here.next(decision=here.me.decision or decision)]
+
+    return replace(act, name=f"decide {decision}")
+
+
+@step("")
+def _flush_or_not(here: Here[Any]) -> list[Outcome]:
+    return [here.next(decision_on_disk=here.me.writable or here.me.decision_on_disk)]
+
+
+@step("")
+def _tombstone_in_memory(here: Here[Destination]) -> list[Outcome]:
+    return [here.next(mark=CONSUMED)]
+
+
+def _anything_in_memory(decision: str, flush: Step) -> Callable[[HostModel], HostModel]:
+    def change(host: HostModel) -> HostModel:
+        for one in (_decide_in_memory(decision), replace(_flush_or_not, name=flush.name)):
+            host = host.with_instead(one, one)
+        return host
+
+    return change
+
+
+def _run_in_memory(host: HostModel) -> HostModel:
+    return _anything_in_memory(RUN, flush_decision)(host).with_instead(
+        destination.write_the_tombstone, _tombstone_in_memory
+    )
+
+
+@step("")
+def _unflushed_run_is_refused(here: Here[Destination]) -> list[Outcome]:
+    """RUN that cannot be flushed is taken for one that is not there."""
+    if here.me.writable or here.me.decision != RUN:
+        return list(flush_decision.act(here))
+    return [here.go("decision: REFUSED")]
+
+
+@step("")
+def _checkpoint_stays(here: Here[Source]) -> list[Outcome]:
+    is_there = here.me.this_boot and here.me.container not in (ENDED, CUT)
+    return [here.next(checkpoint=here.me.checkpoint and not (is_there and here.me.writable))]
+
+
+def _restored_after_a_reboot(host: HostModel) -> HostModel:
+    @look("")
+    def see(here: Here[Destination]) -> list[Outcome]:
+        if here.me.decision is not None or here.me.phase not in ("created", "starting"):
+            return [here.stop()]
+        return [here.next()]
+
+    return host.with_instead(destination.see_that_nothing_is_decided, see)
 
 
 def _without(host_of: Callable[..., Callable[[Model], Model]], *steps: Step) -> Callable[[Model], Model]:
@@ -339,6 +434,48 @@ PLANTED = (
         _in_source(
             lambda host: host.with_instead(source.take_the_decision_that_recover_yml_carries, _carried_through_dockerd)
         ),
+    ),
+    Planted(
+        "an ABORT counts only when it is on the disk",
+        _SOURCE_DISK,
+        SERVICE_RUNS,
+        _in_source(lambda host: host.with_instead(_decide_on_disk_only(ABORT), _decide_on_disk_only(ABORT))),
+    ),
+    Planted(
+        "a REFUSED counts only when it is on the disk",
+        _DESTINATION_DISK,
+        SERVICE_RUNS,
+        _in_destination(lambda host: host.with_instead(_decide_on_disk_only(REFUSED), _decide_on_disk_only(REFUSED))),
+    ),
+    Planted(
+        "GO_SENT counts in memory",
+        replace(_SOURCE_DISK, source_power_cuts=True),
+        NEVER_TWO,
+        _in_source(_anything_in_memory(GO_SENT, flush_decision_to_send_it)),
+    ),
+    Planted(
+        "RUN is answered although it could not be written",
+        replace(_DESTINATION_DISK, destination_power_cuts=True),
+        ONE_HISTORY,
+        _in_destination(_run_in_memory),
+    ),
+    Planted(
+        "a RUN that cannot be flushed is taken for REFUSED",
+        replace(_DESTINATION_DISK, destination_power_cuts=True, disks_are_mended=True),
+        ONE_HISTORY,
+        _in_destination(lambda host: host.with_instead(flush_decision, _unflushed_run_is_refused)),
+    ),
+    Planted(
+        "a copy is started on a destination that has been rebooted since it refused in memory",
+        replace(_DESTINATION_DISK, destination_power_cuts=True, disks_are_mended=True),
+        NEVER_TWO,
+        _in_destination(_restored_after_a_reboot),
+    ),
+    Planted(
+        "the checkpoint stays where the disk takes no note that it is given up",
+        replace(_SOURCE_DISK, engine="api", live_restore=False),
+        ONE_HISTORY,
+        _in_source(lambda host: host.with_instead(source.give_the_checkpoint_up, _checkpoint_stays)),
     ),
     Planted(
         "the shim starts a marked copy afresh",

@@ -30,7 +30,7 @@ from tests.unit.protocol.states import (
     Setting,
     Source,
 )
-from tests.unit.protocol.transitions import FAULT, PERSON, STEP, Here, HostModel, Outcome, Step, event
+from tests.unit.protocol.transitions import FAULT, OPERATOR, PERSON, STEP, Here, HostModel, Outcome, Step, event
 
 Outcomes = list[Outcome]
 
@@ -47,6 +47,27 @@ def _without_power(here: Here[Source] | Here[Destination], **changes: Any) -> Ou
     common = {"power": DOWN, "at": None, "decision_on_disk": True, **changes}
     lost = [] if here.me.decision_on_disk else [here.happens("a decision is lost", **common, decision=None)]
     return [here.happens(**common), *lost]
+
+
+def _disk_fails(here: Here[Source] | Here[Destination], *, may: bool) -> Outcomes:
+    return [here.happens(writable=False)] if may and here.me.power == UP and here.me.writable else []
+
+
+@event(FAULT)
+def the_disk_takes_no_change_any_more_source(here: Here[Source]) -> Outcomes:
+    """It is remounted read-only, it is full, or every flush fails. Docker's own disk is another one."""
+    return _disk_fails(here, may=here.setting.source_disk_fails)
+
+
+@event(FAULT)
+def the_disk_takes_no_change_any_more_destination(here: Here[Destination]) -> Outcomes:
+    return _disk_fails(here, may=here.setting.destination_disk_fails)
+
+
+@event(OPERATOR)
+def the_disk_can_be_written_again(here: Here[Source]) -> Outcomes:
+    may = here.setting.disks_are_mended and here.me.power == UP and not here.me.writable
+    return [here.happens(writable=True)] if may else []
 
 
 # -- the source --------------------------------------------------------------------------------------------------------
@@ -159,7 +180,11 @@ def power_cut_destination(here: Here[Destination]) -> Outcomes:
     if here.me.power != UP or not here.setting.destination_power_cuts:
         return []
     copy = CUT if here.me.copy in (RESTORING, HELD, RUNS) else here.me.copy
-    return _without_power(here, copy=copy, start_pending=False, this_boot=here.setting.engine == "runtime")
+    # One that has been restored is not restored once more; with the engine "api" one that runs is looked at again.
+    # And a REFUSED that is on the disk is not lost.
+    tracked = here.setting.engine == "api" or here.setting.destination_disk_fails
+    matters = tracked and here.me.phase in ("opened", "creating", "created", "starting")
+    return _without_power(here, copy=copy, start_pending=False, this_boot=here.me.this_boot and not matters)
 
 
 @event(STEP)
@@ -236,6 +261,8 @@ def docker_start_copy(here: Here[Destination]) -> Outcomes:
 
 SOURCE_EVENTS: tuple[Step, ...] = (
     whoever_holds_the_lock_is_killed,
+    the_disk_takes_no_change_any_more_source,
+    the_disk_can_be_written_again,
     power_cut_source,
     boot_source,
     dockerd_ends_source,
@@ -251,6 +278,8 @@ SOURCE_EVENTS: tuple[Step, ...] = (
 )
 DESTINATION_EVENTS: tuple[Step, ...] = (
     whoever_holds_the_lock_is_killed,
+    the_disk_takes_no_change_any_more_destination,
+    the_disk_can_be_written_again,
     power_cut_destination,
     boot_destination,
     the_destination_is_lost_with_its_disk,

@@ -58,7 +58,9 @@ def _one_history(state: State, setting: Setting) -> bool:
     if there.power == GONE:
         # Declared lost by a person, with all that it had done.
         return True
-    if setting.engine == "api" and there.decision == REFUSED:
+    undecided = there.decision is None
+    refused = there.decision == REFUSED or (undecided and (not there.this_boot or there.phase in ("refused", "closed")))
+    if setting.engine == "api" and refused:
         # What this engine cannot promise: its copy runs before it is proved (docs/decisions/0033).
         return True
     return not (state.source.ran_since_dump and there.has_run)
@@ -103,8 +105,12 @@ INVARIANTS = (
 
 def _service_runs(state: State, _setting: Setting) -> bool:
     """On exactly one host. One that has moved to a host which is lost has gone with it."""
-    moved = state.destination.power == GONE and state.source.phase in ("committed", "closed")
-    return _original_runs(state) != _copy_runs(state) or moved
+    there = state.destination
+    moved = there.power == GONE and state.source.phase in ("committed", "closed")
+    # A RUN that may be on a disk that takes no change may neither be given out nor taken back: it is not known what a power cut
+    # would leave. And the shim waits for a tombstone, which lies on that disk.
+    waits = there.decision == RUN and not there.writable
+    return _original_runs(state) != _copy_runs(state) or moved or waits
 
 
 def _all_closed(state: State, setting: Setting) -> bool:
@@ -128,4 +134,7 @@ def goals(setting: Setting) -> tuple[Goal, ...]:
     if setting.dockerd_hangs:
         # What is left to do of a session needs it.
         return GOALS_WITH_OPERATOR[:1] if setting.operator else GOALS[:1]
+    if setting.source_disk_fails or setting.destination_disk_fails:
+        # What is left to do of a session is noted on that disk. The service need not wait for it.
+        return GOALS_WITH_OPERATOR if setting.disks_are_mended else GOALS[:1]
     return GOALS_WITH_OPERATOR if setting.operator else GOALS

@@ -24,4 +24,18 @@ SETTINGS = {
     "engine api, dockerd hangs": Setting(
         engine="api", dockerd_hangs=True, live_restore=False, source_power_cuts=False, destination_power_cuts=False
     ),
+    "the disk of the source fails": Setting(source_disk_fails=True, destination_power_cuts=False),
+    "the disk of the destination fails": Setting(destination_disk_fails=True, source_power_cuts=False),
+    "the disk of the source fails and is mended": Setting(
+        source_disk_fails=True, disks_are_mended=True, source_power_cuts=False, destination_power_cuts=False
+    ),
+    "the disk of the destination fails and is mended": Setting(
+        destination_disk_fails=True, disks_are_mended=True, source_power_cuts=False
+    ),
+    "engine api, the disk of the source fails": Setting(
+        engine="api", source_disk_fails=True, destination_power_cuts=False
+    ),
+    "engine api, the disk of the destination fails": Setting(
+        engine="api", destination_disk_fails=True, disks_are_mended=True, source_power_cuts=False
+    ),
 }

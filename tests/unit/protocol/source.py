@@ -35,6 +35,7 @@ from tests.unit.protocol.transitions import (
     decide,
     enter,
     flush_decision,
+    flush_decision_to_send_it,
     look,
     or_fail,
     send,
@@ -89,6 +90,8 @@ def queue_a_sigstop(here: At) -> Outcomes:
 @step("_engines.api.seal")
 def write_the_checkpoint_out(here: At) -> Outcomes:
     """A reboot finds it beside files of the same moment."""
+    if here.setting.engine == "api" and not here.me.writable:
+        return []
     return [here.next(checkpoint=here.setting.engine == "api")] if here.me.container in (FROZEN, HELD, STOPPED) else []
 
 
@@ -136,7 +139,7 @@ FREEZE_AND_DUMP = (
 GO = (
     see_that_it_is_frozen_still,
     decide(GO_SENT, "_migration.source.go", otherwise="settle"),
-    flush_decision,
+    flush_decision_to_send_it,
 )
 
 # -- settling ----------------------------------------------------------------------------------------------------------
@@ -195,7 +198,7 @@ def take_the_decision_that_recover_yml_carries(here: At) -> Outcomes:
 
 @step("_engines.api.give_up_checkpoint")
 def give_the_checkpoint_up(here: At) -> Outcomes:
-    """Before a task runs on: it does not know what follows."""
+    """Before a task runs on: it does not know what follows. Where the session's disk does not take that, the images go."""
     is_there = here.me.this_boot and here.me.container not in (ENDED, CUT)
     return [here.next(checkpoint=here.me.checkpoint and not is_there)]
 
@@ -313,7 +316,7 @@ def receive_that_it_is_closed(here: At) -> Outcomes:
 @step("_session.watchdog.disarm")
 def disarm(here: At) -> Outcomes:
     """Last: the watchdog finishes what is cut off before."""
-    return [here.stop(watched=False)]
+    return [here.stop(watched=not here.me.writable)]
 
 
 _HAND_OVER = (

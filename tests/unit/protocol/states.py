@@ -50,8 +50,11 @@ class Source(NamedTuple):
     #: as the journal on its disk has it
     phase: str = "opened"
     decision: str | None = None
-    #: whether a power cut leaves the decision there: link() shows it to every process before it is on the disk
+    #: whether a power cut leaves the decision there: link() shows it to every process before it is on the disk, and it may be
+    #: noted in memory only
     decision_on_disk: bool = True
+    #: whether the disk of the session takes changes
+    writable: bool = True
     container: str = RUNS
     #: whether the host has not been rebooted since the phase "arming", until the session is settled
     this_boot: bool = True
@@ -84,11 +87,12 @@ class Destination(NamedTuple):
     phase: str = "opened"
     decision: str | None = None
     decision_on_disk: bool = True
+    writable: bool = True
     copy: str = NONE
     mark: str = NONE
     #: whether the `docker start` that wants the held copy still waits for it
     start_pending: bool = False
-    #: whether the host has not been rebooted since the phase "starting", where that matters: with the engine "api"
+    #: whether the host has not been rebooted before a copy was held, until the session is settled
     this_boot: bool = True
     policy: str = NO
     #: whether Docker answers for the copy from now on, by its own restart policy
@@ -144,5 +148,10 @@ class Setting:
     key_loss: bool = False
     #: the destination may be lost for good
     destination_dies: bool = False
+    #: the disk of the session may take no change any more: it is read-only, full or broken
+    source_disk_fails: bool = False
+    destination_disk_fails: bool = False
+    #: such a disk may take changes again
+    disks_are_mended: bool = False
     #: recover.yml is run, for both hosts, and with recover_destination_lost
     operator: bool = False

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import PRESUMED, RUN
 from tests.unit.protocol.states import At, Destination, Setting, Source, Wire
 
 Side = TypeVar("Side", Source, Destination)
@@ -148,6 +149,8 @@ def enter(phase: str, models: str, *, sends: Sequence[str] = (), **changes: Any)
     """The step that enters a phase: one line of the journal, on the disk when it returns."""
 
     def act(here: Here[Any]) -> list[Outcome]:
+        if not here.me.writable:
+            return [here.stop(note="cannot be noted")]
         return [here.sending(*sends).next(**here.entering(phase), **changes)]
 
     return Step(f"enter {phase}", models, act)
@@ -156,12 +159,16 @@ def enter(phase: str, models: str, *, sends: Sequence[str] = (), **changes: Any)
 def decide(decision: str, models: str, *, otherwise: str = "") -> Step:
     """The step that decides, unless it has been decided: every process of the host sees it at once.
 
-    :param otherwise: the program to go on with where another decision is in force.
+    Where the disk does not take it, the presumed decision is noted in memory, which a power cut takes back.
+
+    :param otherwise: the program to go on with where another decision is in force, or this one cannot be made.
     """
 
     def act(here: Here[Any]) -> list[Outcome]:
         if here.me.decision is None:
-            return [here.next(decision=decision, decision_on_disk=False)]
+            if here.me.writable or decision == PRESUMED[here.me.role]:
+                return [here.next(decision=decision, decision_on_disk=False)]
+            return [here.go(otherwise, note="it cannot be written")]
         if otherwise and here.me.decision != decision:
             return [here.go(otherwise, note=f"{here.me.decision} stands")]
         return [here.next(note=f"{here.me.decision} stands")]
@@ -169,10 +176,24 @@ def decide(decision: str, models: str, *, otherwise: str = "") -> Step:
     return Step(f"decide {decision}", models, act)
 
 
-@step("_session.session.Session.decide")
+@step("_session.decision.Decision._flush")
 def flush_decision(here: Here[Any]) -> list[Outcome]:
-    """Whoever is about to act on a decision has it on the disk first, also one that another process has written."""
-    return [here.next(decision_on_disk=True)]
+    """Whoever is about to act on a decision has it on the disk first, also one that another process has written.
+
+    A presumed one counts all the same, and who finds GO_SENT asks the destination. Not RUN: nobody knows whether a power cut
+    would take it back.
+    """
+    if here.me.writable:
+        return [here.next(decision_on_disk=True)]
+    return [here.stop(note="it may not be on the disk")] if here.me.decision == RUN else [here.next()]
+
+
+@step("_session.decision.Decision._flush")
+def flush_decision_to_send_it(here: Here[Any]) -> list[Outcome]:
+    """A GO_SENT that may not be on the disk is not sent."""
+    if here.me.writable:
+        return [here.next(decision_on_disk=True)]
+    return [here.go("settle", note="it may not be on the disk")]
 
 
 def send(message: str, models: str) -> Step:

@@ -189,6 +189,52 @@ def test_a_full_disk_still_takes_the_decision_that_gives_up(role: str, phase: st
     assert done.stdout.split() == ["decision", "journal", "session.json"]
 
 
+_FULL_TWICE = (
+    _FULL_DISK.partition("assert session.decide")[0]
+    + """
+# The journal takes the ballast, and another container's log takes what is left of that.
+session._append({phase!r}, {{"much": "x" * 200000}})
+assert not os.path.exists(session.path("ballast"))
+with open("/mnt/log", "wb", buffering=0) as log:
+    for size in (65536, 4096, 1):
+        try:
+            while log.write(b"x" * size) == size:
+                pass
+        except OSError:
+            pass
+try:
+    session._append({phase!r}, {{"much": "x" * 5000}})
+except OSError:
+    pass
+else:
+    sys.exit("the disk is not full")
+assert session.decide({word!r}) == {word!r}
+print(*sorted(os.listdir(session.directory)))
+"""
+)
+
+
+@pytest.mark.usefixtures("needs_namespaces")
+@pytest.mark.parametrize(("role", "phase"), [(SOURCE, "prepared"), (DESTINATION, "creating")])
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_disk_that_is_full_once_more_takes_every_decision(role: str, phase: str, which: int, disk: Path) -> None:
+    code = _FULL_TWICE.format(
+        tree=str(ROOT / ".tree"),
+        session=SESSION,
+        role=role,
+        phase=phase,
+        container=CONTAINER,
+        word=DECISIONS[role][which],
+        volatile=str(disk / "run"),
+    )
+    script = 'mount -t tmpfs -o size=1m small /mnt && exec "$0" -c "$1"'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, sys.executable, code], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "decision" in done.stdout.split()
+
+
 def test_without_room_and_without_ballast_an_undecided_session_stays_undecided(make_session: MakeSession) -> None:
     session = make_session()
     os.unlink(session.path("ballast"))
@@ -219,7 +265,7 @@ def test_an_opening_that_fails_for_a_claim_leaves_nothing_of_itself(
 def test_a_ballast_that_was_given_up_is_there_again_before_a_freeze(make_session: MakeSession) -> None:
     session = make_session()
     os.unlink(session.path("ballast"))
-    session.keep_ballast()
+    session.prepare_decision()
     assert os.path.getsize(session.path("ballast")) > 100_000
 
 
