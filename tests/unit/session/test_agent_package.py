@@ -207,6 +207,7 @@ def test_rsync_s_server_side_answers_as_the_others_do_and_loads_less(python: str
     assert loaded["rsync --server . layer"] <= {
         "_channel.server",
         "_session.session",
+        "_session.decision",
         "_session.phases",
         "_session.claims",
         "_host.boot",
