@@ -201,3 +201,7 @@ def test_a_move_back_brings_what_differs_and_asks_for_nothing_but_what_is_somebo
     Migration(NAME, asked).fail_with(f"The volume {volume} on the destination has content")
     assert beta.run(["cat", f"{_volume(beta)}/theirs"]).stdout == "theirs\n"
     assert alpha.inspect(NAME)["State"]["Running"]
+    # The anonymous volume has been re-created there under its name, and stays as any volume of a name does.
+    for mount in alpha.inspect(NAME)["Mounts"]:
+        if mount["Type"] == "volume" and not mount["Name"].startswith(NAME):
+            beta.docker("volume", "rm", mount["Name"])

@@ -58,7 +58,7 @@ def _valid(described: t.Any) -> tuple[int, int, int] | None:
     numbers = [described.get(key) for key in ("uid", "gid", "mode")]
     limits = (_LAST_ID, _LAST_ID, _MODE_BITS)
     for number, limit in zip(numbers, limits):
-        if type(number) is not int or not 0 <= number <= limit:
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= limit:
             return None
     return t.cast("tuple[int, int, int]", tuple(numbers))
 
