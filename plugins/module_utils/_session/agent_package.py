@@ -89,23 +89,27 @@ def build(sources: Sources) -> bytes:
 def _compiled(part: str, source: str) -> bytes:
     """A part as a .pyc that is used unchecked, since there is no source beside it (PEP 552).
 
-    It has no docstrings and no annotations of parameters and results, because nobody reads them there. With both, the package
-    is 18 % larger. Its line numbers stay those of the source.
+    What nobody reads on a managed host is left out: docstrings, annotations of parameters and results, and the columns of each
+    instruction, which Python 3.11 and newer keep. With all of it the package is 1.6 times as large. A traceback still names file
+    and line.
     """
-    tree = _without_annotations(ast.parse(source))
+    tree = _without_what_nobody_reads(ast.parse(source))
     code = compile(tree, f"agent.pyz/{part.replace('.', '/')}.py", "exec", dont_inherit=True, optimize=2)
     return (
         importlib.util.MAGIC_NUMBER + b"\x01\0\0\0" + importlib.util.source_hash(source.encode()) + marshal.dumps(code)
     )
 
 
-def _without_annotations(tree: ast.Module) -> ast.Module:
+def _without_what_nobody_reads(tree: ast.Module) -> ast.Module:
     """The same program. The annotations of a class's attributes stay: a NamedTuple has its fields by them."""
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             node.returns = None
         elif isinstance(node, ast.arg):
             node.annotation = None
+        line = getattr(node, "lineno", None)
+        if line is not None:
+            vars(node).update(end_lineno=line, col_offset=0, end_col_offset=0)
     return tree
 
 
