@@ -22,7 +22,7 @@ def read(directory: int) -> dict[str, t.Any]:
     :raises OSError: where it cannot be read.
     """
     status = os.fstat(directory)
-    values = {name: _value(directory, name) for name in _names(directory)}
+    values = {name: _value(directory, name) for name in names(directory)}
     xattrs = {name: base64.b64encode(value).decode() for name, value in values.items() if value is not None}
     return {
         "uid": status.st_uid,
@@ -33,8 +33,11 @@ def read(directory: int) -> dict[str, t.Any]:
     }
 
 
-def _names(directory: int) -> list[str]:
-    # Some file systems have none.
+def names(directory: int | str) -> list[str]:
+    """Those of its extended attributes; none where its file system has no attributes.
+
+    :param directory: a descriptor, or a path.
+    """
     with contextlib.suppress(OSError):
         return os.listxattr(directory)
     return []
@@ -54,7 +57,7 @@ def put_back(directory: int, noted: t.Mapping[str, t.Any]) -> None:
     :raises OSError: where it cannot be changed.
     """
     xattrs = {name: base64.b64decode(value) for name, value in noted["xattrs"].items()}
-    for name in _names(directory):
+    for name in names(directory):
         if name not in xattrs:
             os.removexattr(directory, name)
     if (os.fstat(directory).st_uid, os.fstat(directory).st_gid) != (noted["uid"], noted["gid"]):

@@ -12,11 +12,10 @@ A session looks whether its places are free and notes them with its phase ``crea
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import typing as t
 
+from . import turns
 from .phases import DESTINATION
 from .session import Session
 
@@ -26,16 +25,9 @@ NOTED = "arrives_in"
 _OVER = ("run", "refused", "closed")
 
 
-@contextlib.contextmanager
-def in_turns(session: Session) -> t.Iterator[None]:
+def in_turns(session: Session) -> t.ContextManager[None]:
     """In this block, look which places are free and note them. No other session of this host does so meanwhile."""
-    # The directory itself, so that no file stays.
-    fd = os.open(session.state_root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
+    return turns.taken(session.state_root)
 
 
 def places(names: t.Iterable[str], paths: t.Iterable[str]) -> dict[str, list[str]]:

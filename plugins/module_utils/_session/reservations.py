@@ -15,11 +15,11 @@ with the host.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import typing as t
 
 from .._base import durable
+from . import turns
 from .session import Session
 
 _FILE = "reserved.json"
@@ -44,13 +44,8 @@ def in_turns(session: Session) -> t.Iterator[Reserved]:
     :returns: what the other sessions of this host have reserved and not yet used.
     """
     os.makedirs(session.volatile_root, mode=0o700, exist_ok=True)
-    # The directory itself, so that no file stays.
-    fd = os.open(session.volatile_root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+    with turns.taken(session.volatile_root):
         yield _of_others(session)
-    finally:
-        os.close(fd)
 
 
 def reserve(

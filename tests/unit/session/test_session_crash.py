@@ -142,16 +142,20 @@ sys.path.insert(0, {tree!r})
 from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 durable.require_durable = lambda path: None  # a tmpfs plays the disk, because it can be made small
+
+def fill(path):
+    with open(path, "wb", buffering=0) as file:
+        for size in (65536, 4096, 1):
+            try:
+                while file.write(b"x" * size) == size:
+                    pass
+            except OSError:
+                pass
+
 roots = {{"state_root": "/mnt/state", "volatile_root": {volatile!r}}}
 session = Session.open({session!r}, {role!r}, {{"container_id": {container!r}}}, **roots)
 session.enter({phase!r})
-with open("/mnt/filler", "wb", buffering=0) as filler:
-    for size in (65536, 4096, 1):
-        try:
-            while filler.write(b"x" * size) == size:
-                pass
-        except OSError:
-            pass
+fill("/mnt/filler")
 try:
     open("/mnt/one-more", "wb", buffering=0).write(b"x" * 10)
 except OSError:
@@ -166,27 +170,26 @@ print(*sorted(os.listdir(session.directory)))
 """
 
 
-@pytest.mark.usefixtures("needs_namespaces")
-@pytest.mark.parametrize(
-    ("role", "phase", "last"), [(SOURCE, "prepared", "aborted"), (DESTINATION, "creating", "refused")]
-)
-def test_a_full_disk_still_takes_the_decision_that_gives_up(role: str, phase: str, last: str, disk: Path) -> None:
-    code = _FULL_DISK.format(
-        tree=str(ROOT / ".tree"),
-        session=SESSION,
-        role=role,
-        phase=phase,
-        last=last,
-        container=CONTAINER,
-        word=DECISIONS[role][1],
-        volatile=str(disk / "run"),
+def _on_a_small_disk(program: str, disk: Path, **values: str) -> list[str]:
+    """Run a program with a small file system of its own at /mnt; returns the words that it prints."""
+    code = program.format(
+        tree=str(ROOT / ".tree"), session=SESSION, container=CONTAINER, volatile=str(disk / "run"), **values
     )
     script = 'mount -t tmpfs -o size=1m small /mnt && exec "$0" -c "$1"'
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script, sys.executable, code], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.split() == ["decision", "journal", "session.json"]
+    return done.stdout.split()
+
+
+@pytest.mark.usefixtures("needs_namespaces")
+@pytest.mark.parametrize(
+    ("role", "phase", "last"), [(SOURCE, "prepared", "aborted"), (DESTINATION, "creating", "refused")]
+)
+def test_a_full_disk_still_takes_the_decision_that_gives_up(role: str, phase: str, last: str, disk: Path) -> None:
+    files = _on_a_small_disk(_FULL_DISK, disk, role=role, phase=phase, last=last, word=DECISIONS[role][1])
+    assert files == ["decision", "journal", "session.json"]
 
 
 _FULL_TWICE = (
@@ -195,13 +198,7 @@ _FULL_TWICE = (
 # The journal takes the ballast, and another container's log takes what is left of that.
 session._append({phase!r}, {{"much": "x" * 200000}})
 assert not os.path.exists(session.path("ballast"))
-with open("/mnt/log", "wb", buffering=0) as log:
-    for size in (65536, 4096, 1):
-        try:
-            while log.write(b"x" * size) == size:
-                pass
-        except OSError:
-            pass
+fill("/mnt/log")
 try:
     session._append({phase!r}, {{"much": "x" * 5000}})
 except OSError:
@@ -218,21 +215,7 @@ print(*sorted(os.listdir(session.directory)))
 @pytest.mark.parametrize(("role", "phase"), [(SOURCE, "prepared"), (DESTINATION, "creating")])
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_disk_that_is_full_once_more_takes_every_decision(role: str, phase: str, which: int, disk: Path) -> None:
-    code = _FULL_TWICE.format(
-        tree=str(ROOT / ".tree"),
-        session=SESSION,
-        role=role,
-        phase=phase,
-        container=CONTAINER,
-        word=DECISIONS[role][which],
-        volatile=str(disk / "run"),
-    )
-    script = 'mount -t tmpfs -o size=1m small /mnt && exec "$0" -c "$1"'
-    done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", script, sys.executable, code], capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "decision" in done.stdout.split()
+    assert "decision" in _on_a_small_disk(_FULL_TWICE, disk, role=role, phase=phase, word=DECISIONS[role][which])
 
 
 def test_without_room_and_without_ballast_an_undecided_session_stays_undecided(make_session: MakeSession) -> None:

@@ -12,11 +12,11 @@ kept from other users would be open to all.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import typing as t
 
 from ..._base import durable
+from ..._host import directory_attributes
 from . import made_places
 
 _ACCESS_LIST = "system.posix_acl_access"
@@ -37,18 +37,11 @@ def of(paths: t.Iterable[str]) -> dict[str, dict[str, int]]:
             status = os.stat(place)
             mode = status.st_mode & _MODE_BITS
             # With an access list these bits are what it allows anybody at most, not what the group may.
-            if _has_access_list(place):
+            if _ACCESS_LIST in directory_attributes.names(place):
                 mode &= ~_GROUP_BITS
             found[place] = {"uid": status.st_uid, "gid": status.st_gid, "mode": mode}
             place = os.path.dirname(place)
     return found
-
-
-def _has_access_list(place: str) -> bool:
-    # Some file systems have no attributes.
-    with contextlib.suppress(OSError):
-        return _ACCESS_LIST in os.listxattr(place)
-    return False
 
 
 def _valid(described: t.Any) -> tuple[int, int, int] | None:
