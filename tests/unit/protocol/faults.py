@@ -26,9 +26,22 @@ from tests.unit.protocol.invariants import (
     ONE_HISTORY,
     SERVICE_RUNS,
 )
-from tests.unit.protocol.states import CREATED, ENDED, FROZEN, HELD, NO, STOPPED, UP, Destination, Setting, Source
+from tests.unit.protocol.states import (
+    CREATED,
+    ENDED,
+    FROZEN,
+    HELD,
+    NO,
+    RUNS,
+    STOPPED,
+    UP,
+    Destination,
+    Setting,
+    Source,
+)
 from tests.unit.protocol.transitions import (
     PERSON,
+    STEP,
     Here,
     HostModel,
     Outcome,
@@ -185,6 +198,18 @@ def _docker_start_copy_unrefused(here: Here[Destination]) -> list[Outcome]:
     return [here.happens(**destination.RUNNING)] if may else []
 
 
+@event(STEP)
+def _docker_notes_it_after_the_thaw(here: Here[Destination]) -> list[Outcome]:
+    """As long as the shim's `start` waited for the decision."""
+    noted = here.me.copy == RUNS and here.me.start_pending
+    return [here.happens(known=True, start_pending=False)] if noted else []
+
+
+@event(PERSON)
+def _docker_unpause_copy(here: Here[Destination]) -> list[Outcome]:
+    return [here.happens(**destination.THAWED)] if here.me.copy == HELD and here.me.known else []
+
+
 def _without(host_of: Callable[..., Callable[[Model], Model]], *steps: Step) -> Callable[[Model], Model]:
     def change(host: HostModel) -> HostModel:
         for one in steps:
@@ -339,6 +364,28 @@ PLANTED = (
         _in_source(
             lambda host: host.with_instead(source.take_the_decision_that_recover_yml_carries, _carried_through_dockerd)
         ),
+    ),
+    Planted(
+        "Docker notes that the copy runs when it does",
+        _QUIET,
+        MEMORY_KEPT,
+        _in_destination(
+            lambda host: host.with_instead(
+                hosts.docker_notes_that_it_runs, _docker_notes_it_after_the_thaw
+            ).with_instead(destination.see_that_docker_has_noted_it)
+        ),
+    ),
+    Planted(
+        "RUN does not wait for Docker's note",
+        _QUIET,
+        MEMORY_KEPT,
+        _without(_in_destination, destination.see_that_docker_has_noted_it),
+    ),
+    Planted(
+        "the shim lets Docker thaw a held copy",
+        _PEOPLE,
+        NEVER_TWO,
+        _in_destination(lambda host: host._replace(events=(*host.events, _docker_unpause_copy))),
     ),
     Planted(
         "the shim starts a marked copy afresh",

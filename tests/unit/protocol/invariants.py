@@ -71,8 +71,10 @@ def _files_durable(state: State, _setting: Setting) -> bool:
 def _memory_kept(state: State, setting: Setting) -> bool:
     """Until RUN the source's memory is the only one that counts.
 
-    A power cut takes it, a dockerd without live-restore, and a person: nothing else does.
+    A power cut takes it, a dockerd without live-restore, and a person: nothing else does. After RUN the same is true of the copy.
     """
+    if state.destination.lost:
+        return False
     declared = setting.people or not setting.live_restore or not state.source.this_boot
     return declared or state.destination.decision == RUN or state.source.container != ENDED
 
