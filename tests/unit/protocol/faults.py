@@ -134,6 +134,10 @@ def _tombstone_undecided(host: HostModel) -> HostModel:
     return host.with_swapped("run", f"decide {RUN}", destination.write_the_tombstone.name)
 
 
+def _thawed_undecided(host: HostModel) -> HostModel:
+    return host.with_swapped("run", f"decide {RUN}", destination.thaw_the_copy.name)
+
+
 @step("")
 def _policy_unflushed(here: Here[Source]) -> list[Outcome]:
     return [here.next(policy=NO)]
@@ -243,8 +247,9 @@ PLANTED = (
         NEVER_TWO,
         _in_destination(_refused_before_the_deed),
     ),
+    Planted("the copy is thawed before RUN is decided", _QUIET, ONE_HISTORY, _in_destination(_thawed_undecided)),
     Planted(
-        "the tombstone is written before RUN is decided", _QUIET, ONE_HISTORY, _in_destination(_tombstone_undecided)
+        "the tombstone is written before RUN is decided", _PEOPLE, NEVER_TWO, _in_destination(_tombstone_undecided)
     ),
     Planted(
         "files are not waited for before held",
