@@ -124,7 +124,8 @@ def with_run_unknown_to_source(moving: Moving, source: Host, destination: Host) 
 def with_a_held_copy(
     moving: Moving, source: Host, destination: Host, *, seconds: float = 300
 ) -> tuple[Migration, Meeting]:
-    """A handover in which the copy is held and nobody has told the source yet: the destination's agent is stopped.
+    """A handover in which the copy is held and nobody has told the source yet: the destination's agent is stopped. Docker shows
+    the copy as running then.
 
     :param seconds: until then it must be as far as that.
     """
@@ -134,7 +135,10 @@ def with_a_held_copy(
     migration = moving.move(source, destination)
     meeting.happened(migration)
     deadline = time.monotonic() + seconds / 6
-    while destination.run(["sh", "-c", "ls /run/livemigrate/restores/*/waiting"], check=False).returncode != 0:
-        assert time.monotonic() < deadline, "the shim never waited"
+    while destination.run(["sh", "-c", "ls /run/livemigrate/restores/*/plumbed"], check=False).returncode != 0:
+        assert time.monotonic() < deadline, "the copy was never held"
+        time.sleep(0.1)
+    while destination.docker("inspect", "--format", "{{.State.Running}}", moving.name) != "true":
+        assert time.monotonic() < deadline, "the engine has not noted it"
         time.sleep(0.1)
     return migration, meeting

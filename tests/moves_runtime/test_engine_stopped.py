@@ -16,6 +16,7 @@ from tests.moves.moving_counter import Moving
 from tests.moves.pair import Pair
 from tests.moves.phase_meeting import (
     SETTLED_WITHIN,
+    Meeting,
     wait_settled,
     with_a_held_copy,
     with_run_unknown_to_source,
@@ -150,6 +151,81 @@ def test_a_container_that_is_not_moved_goes_on_while_its_engine_hangs(newer: Pai
     _wait_nothing_left(moving, destination)
     moving.assert_runs_on(source)
     assert source.inspect(moving.name)["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
+
+
+def _kill_engine(host: Host) -> None:
+    """As the kernel does where memory is short. systemd starts it again, and this waits until that answers."""
+    host.run(
+        ["sh", "-c", "systemctl reset-failed docker; systemctl kill --kill-whom=main --signal=KILL docker.service"]
+    )
+    time.sleep(1)
+    deadline = time.monotonic() + 120
+    while host.run(["docker", "info"], check=False).returncode != 0:
+        assert time.monotonic() < deadline, "the engine does not come back"
+        time.sleep(0.5)
+
+
+def _assert_came_whole(moving: Moving, host: Host, policy: str) -> None:
+    """It is the same processes, Docker knows that it runs, its network is there, and it has its policy."""
+    assert wait_for_answer(moving.url(host), timeout=60).token == moving.first.token
+    moving.assert_runs_on(host)
+    assert host.inspect(moving.name)["HostConfig"]["RestartPolicy"]["Name"] == policy
+    assert host.docker("exec", moving.name, "echo", "inside") == "inside"
+
+
+def _killed_after_run(pair: Pair, start: Start, policy: str) -> None:
+    source, destination = pair.alpha, pair.beta
+    with _live_restore(destination, True):
+        moving = start(source, [source, destination], "--restart", policy)
+        meeting = Meeting(destination, moving.name, "decision", "STOP")
+        migration = moving.move(source, destination)
+        meeting.happened(migration)
+        _kill_engine(destination)
+        meeting.go_on()
+        migration.end()
+        _assert_came_whole(moving, destination, policy)
+        wait_settled(moving, destination)
+        _assert_came_whole(moving, destination, policy)
+        assert not source.docker("ps", "-q", "--filter", f"name={moving.name}")
+
+
+@pytest.mark.parametrize("policy", ["always", pytest.param("no", marks=pytest.mark.long)])
+def test_the_engine_of_the_destination_is_killed_when_run_is_decided(newer: Pair, start: Start, policy: str) -> None:
+    """It had noted before that the copy runs. A dockerd that learns of it later kills the copy, or takes its network away."""
+    _killed_after_run(newer, start, policy)
+
+
+@pytest.mark.long
+def test_the_same_with_an_older_engine(older: Pair, start: Start) -> None:
+    _killed_after_run(older, start, "always")
+
+
+def test_the_engine_of_the_destination_is_killed_while_the_copy_is_held(newer: Pair, start: Start) -> None:
+    """The next one knows it. There is no process of the runtime either whose end would be that of the copy."""
+    source, destination = newer.alpha, newer.beta
+    with _live_restore(destination, True):
+        moving = start(source, [source, destination], "--restart", "always")
+        migration, meeting = with_a_held_copy(moving, source, destination)
+        assert not destination.run(["pgrep", "-af", "livemigrate-runc"], check=False).stdout
+        _kill_engine(destination)
+        meeting.go_on()
+        migration.succeed()
+        _assert_came_whole(moving, destination, "always")
+
+
+def test_the_engine_of_the_destination_hangs_while_the_copy_is_held(newer: Pair, start: Start) -> None:
+    """It takes calls, and answers none: the copy is refused within a second, and the container goes on where it was."""
+    source, destination = newer.alpha, newer.beta
+    moving = start(source, [source, destination], "--restart", "unless-stopped")
+    migration, meeting = with_a_held_copy(moving, source, destination)
+    with _hanging_engine(destination):
+        meeting.go_on()
+        assert wait_for_answer(moving.url(source), timeout=60).token == moving.first.token
+    # What is left of the copy is taken away when the engine answers again.
+    migration.fail_with("does not answer")
+    wait_settled(moving, source)
+    _wait_nothing_left(moving, destination)
+    moving.assert_runs_on(source)
 
 
 @pytest.mark.parametrize("live_restore", [False, pytest.param(True, marks=pytest.mark.long)])

@@ -79,7 +79,7 @@ def test_somebody_thaws_the_source_while_the_copy_is_held(newer: Pair, start: St
 
 
 def test_the_engine_of_the_destination_restarts_while_the_copy_is_held(newer: Pair, start: Start) -> None:
-    """The call that started the copy is gone with the engine, so the copy is refused; the source goes on."""
+    """Without live-restore it ends its containers, and the copy with them, which has run nothing; the source goes on."""
     source, destination = newer.alpha, newer.beta
     moving = start(source, [source, destination])
     migration, meeting = with_a_held_copy(moving, source, destination)

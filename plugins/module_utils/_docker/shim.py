@@ -15,7 +15,7 @@ import typing as t
 # Its name in the engine's configuration and in HostConfig.Runtime.
 RUNTIME = "livemigrate"
 # The files through which it and a session speak have this meaning (see _engines/shim_files.py); it says so in a line of its own.
-PROTOCOL = "1"
+PROTOCOL = "2"
 DIRECTORY = "/usr/local/lib/livemigrate"
 SHIM = DIRECTORY + "/livemigrate-runc"
 ACTION_SCRIPT = DIRECTORY + "/livemigrate-criu-action"

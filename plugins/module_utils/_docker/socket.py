@@ -84,6 +84,19 @@ def engine_get(path: str, socket_path: str = DOCKER_SOCKET, timeout: float = 30.
     return data
 
 
+def answers(socket_path: str | None = None, *, timeout: float) -> bool:
+    """Whether the engine answers at all: one that hangs takes the call and says nothing.
+
+    :param socket_path: this host's own where it is left out.
+    :param timeout: seconds that it may be silent.
+    """
+    try:
+        status, _body = _request("/_ping", socket_path or DOCKER_SOCKET, timeout)
+    except (OSError, ValueError):
+        return False
+    return status == 200
+
+
 class EngineSocket:
     """The engine of this host, for looking only. Methods raise OSError or ValueError as :func:`engine_get`."""
 

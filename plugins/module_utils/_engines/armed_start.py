@@ -6,10 +6,13 @@
 
 """The one call that starts a copy, made by a process of its own that waits for the checkpoint.
 
-The engine answers a start only when the shim lets the tasks go, and it gives the start up when its caller hangs up. So the
-caller is neither an Ansible task nor a command through the channel but a systemd unit, armed while the source still runs: it
-has nothing left to load when the checkpoint is there. It speaks HTTP over the engine's socket itself; importing docker-py alone
-takes longer than the restore of a small container.
+The engine answers a start when the copy is restored, and it gives the start up when its caller hangs up. So the caller is
+neither an Ansible task nor a command through the channel but a systemd unit, armed while the source still runs: it has nothing
+left to load when the checkpoint is there. It speaks HTTP over the engine's socket itself; importing docker-py alone takes longer
+than the restore of a small container.
+
+The copy is held at the engine's answer, and for some time after it. By that answer the engine has noted, on the disk, that the
+container runs: whatever ends a dockerd from then on, the next one finds the copy among those that run.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from .shim_files import Mark
 
 _SOCKET = "/var/run/docker.sock"
 _POLL_SECONDS = 0.005
-# The engine's answer may take as long as the handover: the session's watchdog bounds it, not this.
+# The engine's answer takes as long as the restore: whoever holds the copy bounds that, not this.
 _ANSWER_SECONDS = 24 * 3600
 
 
@@ -55,10 +58,9 @@ def disarm(session: str, runner: Runner = run) -> None:
         runner(["systemctl", "stop", unit_of(session)])
 
 
-def is_pending(session: Session, runner: Runner = run) -> bool:
-    """Whether the engine is still waiting inside the start: else nobody would wake the tasks in an orderly way."""
-    answer = runner(["systemctl", "is-active", unit_of(session.id)])
-    return answer.stdout.strip() == "active" and outcome(session) is None
+def is_noted(session: Session) -> bool:
+    """Whether the engine has noted that the copy runs."""
+    return outcome(session) == ""
 
 
 def outcome(session: Session) -> str | None:

@@ -269,7 +269,7 @@ def announcer(session: Session, init: int) -> Announcer | None:
 
 
 def let_speak(init: int, ready: Announcer | None) -> None:
-    """After RUN: tell where the copy is, and see to it that its fence is open, should the shim have been cut off."""
+    """After RUN: tell where the copy is, and see to it that its fence is open, should it not have opened before."""
     if ready is not None:
         ready.send()
     with contextlib.suppress(MigrationError):

@@ -8,7 +8,8 @@
 
 It needs no experimental features, works with every Docker Engine that runs containers by runc, and copies memory only to
 send it. The copy is held, with every task frozen before it ran, until RUN is decided: see ``_engines/shim_files.py`` and the
-shim.
+shim. The engine takes it for running meanwhile. So nothing but our own thaw follows RUN: no dockerd that ends, hangs or is
+upgraded can take away what runs.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from .._criu import images as criu_images
 from .._criu import log as criu_log
 from .._criu import options as criu_options
 from .._docker import directories, runc, shim
+from .._docker import socket as engine_socket
 from .._docker.engine import Engine, memory_timeout
 from .._host import deleted_files, namespaces, prepared_memory
 from .._host import fingerprints as process_fingerprints
@@ -55,6 +57,10 @@ _RESERVE_BYTES = 128 << 20
 
 # Seconds that the engine may take around a restore: network, containerd, systemd.
 _START_SECONDS = 60.0
+# Seconds that it has for a word before RUN.
+_DECIDING_SECONDS = 1.0
+# While its answer is waited for: how often it is asked whether it works at all, and the seconds that it has to say so.
+_LOOK_SECONDS, _ALIVE_SECONDS = 1.0, 5.0
 # Seconds that one attempt to thaw waits for a dump to end. The watchdog comes again; recover.yml gets its turn in between.
 _DUMP_END_SECONDS = 60.0
 _POLL_SECONDS = 0.005
@@ -280,7 +286,7 @@ def _options(session: Session, network: connections.Arrangement) -> list[str]:
 def _prepare_network(mark: Mark, network: connections.Arrangement) -> None:
     """What the shim and CRIU's action script do for the copy's network: see ``livemigrate-network``."""
     if network.fenced:
-        mark.set_fence(network_fence.rules(network_fence.ALL), network_fence.LIFT)
+        mark.set_fence(network_fence.rules(network_fence.ALL))
     mark.set_addresses(network.addresses)
 
 
@@ -295,7 +301,8 @@ def hold(
 ) -> dict[str, t.Any]:
     """Restore the copy with every task frozen, prove that it is the source's, and let it have the surroundings that it had there.
 
-    Meanwhile its files are written to the disk: what was durable on the source is durable here before the copy may run.
+    Meanwhile its files are written to the disk: what was durable on the source is durable here before the copy may run. And the
+    engine notes that it runs.
 
     :param received: what arrived.
     :param sent: what the source says it has sent.
@@ -344,6 +351,9 @@ def hold(
         surroundings,
     )
     line.record(timeline.COMPARED)
+    # As long as the flush, which began with it.
+    _await_note(session, mark, began + durable_content.FROZEN_SECONDS + patience - time.monotonic())
+    line.record(timeline.NOTED)
     waited = flush.finish(durable_content.FROZEN_SECONDS + patience)
     line.record(timeline.FLUSHED)
     durable.write_json(session.memory_path(_HELD_PIDS), pids)
@@ -365,8 +375,11 @@ def _restore(session: Session, mark: Mark, seconds: float) -> TaskGroup:
     """
     began, wall = time.monotonic(), time.time()
     mark.set_ready()
-    while not mark.waiting:
+    while True:
+        # In this order: the engine answers after the shim.
         outcome = armed_start.outcome(session)
+        if mark.plumbed:
+            break
         if outcome is not None:
             raise _restore_failed(session, mark, outcome or "it says that it did, but nothing holds it", wall)
         if time.monotonic() >= began + seconds:
@@ -376,6 +389,39 @@ def _restore(session: Session, mark: Mark, seconds: float) -> TaskGroup:
     if not group.frozen:
         raise MigrationError("not_held", "The restored copy is not frozen; it is not trusted.")
     return group
+
+
+def _await_note(session: Session, mark: Mark, seconds: float) -> None:
+    """Wait until the engine has noted that the copy runs. It writes a file, which a slow disk delays as it delays the flush.
+
+    :param seconds: that it may take at most. It has a few in any case.
+    :raises MigrationError: ``restore_failed``, ``engine_unreachable``.
+    """
+    began, wall = time.monotonic(), time.time()
+    seconds, asked = max(seconds, _ALIVE_SECONDS), began
+    while not armed_start.is_noted(session):
+        outcome = armed_start.outcome(session)
+        if outcome:
+            raise _restore_failed(session, mark, outcome, wall)
+        if time.monotonic() >= began + seconds:
+            raise _restore_failed(session, mark, f"it has not noted that within {seconds:.0f} seconds", wall)
+        if time.monotonic() >= asked + _LOOK_SECONDS:
+            _require_engine(_ALIVE_SECONDS)
+            asked = time.monotonic()
+        time.sleep(_POLL_SECONDS)
+
+
+def _require_engine(seconds: float) -> None:
+    """Make sure that the engine answers: whoever works with a container needs it.
+
+    :raises MigrationError: ``engine_unreachable``.
+    """
+    if not engine_socket.answers(timeout=seconds):
+        raise MigrationError(
+            "engine_unreachable",
+            "The Docker Engine of the destination does not answer (any more), so the copy was not let go there. Look at "
+            "systemctl status docker on the destination.",
+        )
 
 
 def _prove(source: process_fingerprints.Fingerprints, pids: t.Sequence[int]) -> dict[str, int]:
@@ -443,12 +489,12 @@ def run(session: Session, announcer: Announcer | None = None) -> float:
 
     :param announcer: what tells the neighbours where the copy is, see ``_network/announce.py``.
     :returns: since when it runs, by the clock CLOCK_BOOTTIME.
-    :raises MigrationError: ``not_held`` where the copy is not waiting any more, ``already_refused``.
+    :raises MigrationError: ``not_held`` where the copy is not waiting any more, ``engine_unreachable``, ``already_refused``.
     """
     mark = Mark.of(session)
     group = TaskGroup(_held_copy(mark).cgroup)
-    # Without the engine's own call behind it the tasks would run unknown to Docker.
-    if session.phase != "held" or not armed_start.is_pending(session) or not group.frozen:
+    # The phase says as well that the engine knows the copy: else its tasks would run unknown to Docker.
+    if session.phase != "held" or not group.frozen:
         raise MigrationError("not_held", "The restored copy is not waiting to be let go (any more).")
     # A frozen task can be killed, for instance by the kernel where memory is short. The original is still whole.
     ended = set(durable.read_json(session.memory_path(_HELD_PIDS)) or ()) - set(group.pids())
@@ -458,41 +504,66 @@ def run(session: Session, announcer: Announcer | None = None) -> float:
             f"{len(ended)} processes of the restored copy have ended since they were recognised, although they were frozen. The "
             "kernel's log tells whether memory was short (journalctl --dmesg --grep 'Killed process').",
         )
+    # In the last moment, and with little patience: the service stands still.
+    _require_engine(_DECIDING_SECONDS)
     if session.decide(RUN) != RUN:
         raise MigrationError("already_refused", f"Session {session.id} was refused on the destination meanwhile.")
     return _let_go(session, announcer)
 
 
 def let_go(session: Session) -> float:
-    """Write the tombstone, wait until the tasks go on, and note RUN. May be repeated.
+    """Write the tombstone, let the tasks go on, and note RUN. May be repeated.
 
     :returns: since when it runs, by the clock CLOCK_BOOTTIME.
     """
-    return _let_go(session, None)
+    since = _let_go(session, None)
+    forget_images(session)
+    return since
+
+
+def forget_images(session: Session) -> None:
+    """Delete the images of a copy that runs. They hold a second copy of its memory."""
+    _delete(session, "images")
 
 
 def _let_go(session: Session, announcer: Announcer | None) -> float:
     container = session.data("created")["container_id"]
     mark = Mark.of(session)
-    session.write_even_when_full(mark.consume)
-    held = mark.held
-    if held is not None and session.happened_in_this_boot("created"):
-        group = TaskGroup(held.cgroup)
-        with contextlib.suppress(MigrationError):
-            group.wait_frozen(False, 2)
-        if group.freeze_requested:
-            # The shim is gone (killed by somebody); it is RUN all the same.
-            with contextlib.suppress(MigrationError):
-                network_fence.Fence.of(held.init).lift()
-            group.thaw()
-    since = time.clock_gettime(time.CLOCK_BOOTTIME)
-    # Its memory is in use by now.
-    reservations.release(session)
-    if held is not None and session.happened_in_this_boot("created"):
-        connections.let_speak(held.init, announcer or connections.announcer(session, held.init))
+    try:
+        # Before the thaw, so that the shim refuses nothing to a copy that runs.
+        session.write_even_when_full(mark.consume)
+    finally:
+        # RUN is on the disk. A disk that takes no change after that must not keep the service frozen: whoever settles the session
+        # writes the tombstone when it can be written.
+        since = _set_free(session, mark, announcer)
     if session.phase != "run":
         session.enter("run", container_id=container, running_since=since)
     return since
+
+
+def _set_free(session: Session, mark: Mark, announcer: Announcer | None) -> float:
+    held = mark.held if session.happened_in_this_boot("created") else None
+    if held is not None:
+        _thaw(held)
+    since = time.clock_gettime(time.CLOCK_BOOTTIME)
+    # Its memory is in use by now.
+    reservations.release(session)
+    if held is not None:
+        connections.let_speak(held.init, announcer or connections.announcer(session, held.init))
+        mark.use_options_of_host()
+    return since
+
+
+def _thaw(held: Held) -> None:
+    """Open the fence and thaw the tasks. A copy that has ended meanwhile is its engine's."""
+    group = TaskGroup(held.cgroup)
+    if group.freeze_requested:
+        # Opened first: a program that sends through a closed fence is told so. It is decided, so that it goes on in any case; the
+        # fence is looked at once more when it runs.
+        with contextlib.suppress(MigrationError):
+            network_fence.Fence.of(held.init).lift()
+        with contextlib.suppress(MigrationError, FileNotFoundError):
+            group.thaw()
 
 
 def decide_interrupted(session: Session, engine: Engine) -> str | None:
@@ -510,7 +581,7 @@ def finish(session: Session, engine: Engine, container: str) -> None:
 
 
 def give_up(session: Session, container: str) -> str:
-    """Before the copy is killed: tell the shim, so that it answers the engine, which holds a lock meanwhile.
+    """Before the copy is killed: tell the shim, so that it starts nothing more of it.
 
     :returns: the cgroup that CRIU and the tasks are in, where a restore has begun.
     """

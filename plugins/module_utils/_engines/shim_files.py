@@ -8,8 +8,8 @@
 
 The shim (``roles/checkpointing/files/livemigrate-runc``) stands in front of runc for the copy of a container. As long as the
 container's mark lies in ``/var/lib/livemigrate/restores/ID`` without a tombstone in it, the shim starts the container only
-from the checkpoint in ``/run/livemigrate/restores/ID``, and holds it until the tombstone is there. The mark survives a
-reboot, the checkpoint does not: so a copy that was never handed over is never started afresh beside the live one.
+from the checkpoint in ``/run/livemigrate/restores/ID``, once, leaves it held, and lets nobody thaw or enter it. The mark survives
+a reboot, the checkpoint does not: so a copy that was never handed over is never started afresh beside the live one.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ import typing as t
 
 from .._base import durable, valid_names
 from .._base.errors import MigrationError
+from .._criu import log as criu_log
 from .._session.session import STATE_ROOT, VOLATILE_ROOT, Session
 
 _SESSION, _CONSUMED = "session", "consumed"
-_READY, _RESTORING, _HELD, _WAITING, _REFUSED = "ready", "restoring", "held", "waiting", "refused"
+_READY, _RESTORING, _HELD, _PLUMBED, _REFUSED = "ready", "restoring", "held", "plumbed", "refused"
 
 
 class Held(t.NamedTuple):
@@ -81,7 +82,7 @@ class Mark:
         return os.path.exists(os.path.join(self.directory, _CONSUMED))
 
     def consume(self) -> None:
-        """Write the tombstone; the shim lets the tasks go when it sees it. Only after RUN has been decided."""
+        """Write the tombstone: from here on the shim is runc for this container. Only after RUN has been decided."""
         if self.exists and not self.consumed:
             durable.publish(os.path.join(self.directory, _CONSUMED), b"")
 
@@ -123,10 +124,19 @@ class Mark:
         """CRIU's options for this one restore, a line each, as in /etc/criu/*.conf."""
         durable.write(self.path("criu.conf"), "".join(line + "\n" for line in lines).encode())
 
-    def set_fence(self, close: str, lift: str) -> None:
-        """The rules for nft by which the copy's network is closed before its sockets are there, and opened when it goes on."""
+    def use_options_of_host(self) -> None:
+        """Once the copy runs: runc goes by the options' name until the next start of the container, and a dump before that is to
+        read what it reads for every container."""
+        beside = self.path("criu.conf.next")
+        with contextlib.suppress(OSError):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(beside)
+            os.symlink(criu_log.CONFIGURATION, beside)
+            os.replace(beside, self.path("criu.conf"))
+
+    def set_fence(self, close: str) -> None:
+        """The rules for nft by which the copy's network is closed before its sockets are there."""
         durable.write(self.path("fence"), close.encode())
-        durable.write(self.path("open"), lift.encode())
 
     def set_addresses(self, addresses: t.Iterable[str]) -> None:
         """The addresses that sockets in the images are tied to; a device stands in with them until the engine's own is there."""
@@ -146,9 +156,9 @@ class Mark:
         return os.path.exists(self.path(_READY))
 
     @property
-    def waiting(self) -> bool:
-        """Whether the engine has done its part too, its network included, so that the copy waits only for our decision."""
-        return os.path.exists(self.path(_WAITING))
+    def plumbed(self) -> bool:
+        """Whether the engine has made the network of the held copy. It is about to note that the copy runs."""
+        return os.path.exists(self.path(_PLUMBED))
 
     @property
     def held(self) -> Held | None:
@@ -169,7 +179,7 @@ class Mark:
         return None
 
     def refuse(self) -> None:
-        """Tell the shim to give up; it kills what it holds."""
+        """Tell the shim to give up: it restores nothing, and lets nothing in."""
         with contextlib.suppress(FileNotFoundError):
             self._touch(_REFUSED)
 
@@ -183,7 +193,7 @@ class Mark:
                 if os.path.isdir(path) and not os.path.islink(path):
                     shutil.rmtree(path, ignore_errors=True)
                 else:
-                    # The shim takes its own files away at the same time.
+                    # Somebody else may settle the session at the same time.
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(path)
 

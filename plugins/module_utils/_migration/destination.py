@@ -452,12 +452,21 @@ def finish_arrival(kind: Kind, copy_id: str) -> bool:
 
     :param copy_id: its id.
     :returns: whether anything had not been done before.
-    :raises MigrationError: ``session_locked``; what prevents it.
+    :raises MigrationError: ``session_locked``; ``session_busy`` where that move is not decided; what prevents it.
     """
     done = False
     for session in Session.all():
-        came = session.role == DESTINATION and session.decision == RUN and not session.ended
+        came = session.role == DESTINATION and not session.ended
         if came and session.kind == kind.noun and session.copy_id == copy_id:
+            if session.decision != RUN:
+                # It is held, and may look as if it ran. Who froze and thawed it would let it run beside its original.
+                raise MigrationError(
+                    "session_busy",
+                    f"This {kind.noun} is the copy of session {session.id}, which has not been handed over to this host (phase "
+                    f"{session.phase}). Let that session end, or settle it with playbooks/recover.yml.",
+                    session=session.id,
+                    phase=session.phase,
+                )
             with session.locked():
                 copy = kind.copy(session)
                 if not session.ended and _decide(copy, "") == RUN:

@@ -116,14 +116,17 @@ def hand_over(original: Original) -> dict[str, t.Any]:
             sent, held, copy_events = _send(original, conversation, images, content, line)
             transfer = time.monotonic() - began - held["seconds"]
             source.go(original)
+        reason = ""
         # When no answer comes the destination is asked for its decision, as after every interruption.
         with contextlib.suppress(MigrationError, OSError):
             with conversation.time_limit(_ANSWER_SECONDS):
                 decision = conversation.request({"run": True})
+            reason = printable.text(str(decision.get("reason") or ""))
             if decision["decision"] == RUN:
                 source.commit(original, decision, timeline.Both(line.events, copy_events))
     if source.settle(original) != RUN:
-        raise MigrationError("refused", f"The destination refused; the source goes on with the {session.kind}.")
+        goes_on = f"the source goes on with the {session.kind}."
+        raise MigrationError("refused", f"The destination refused; {goes_on}" + (f" Why: {reason}" if reason else ""))
     return {
         "gap": session.data("committed")["gap"],
         "timeline": session.data("committed").get("timeline", []),

@@ -25,7 +25,9 @@ FROZEN, DUMPED, SENT, HELD = "frozen", "dumped", "sent", "held"
 RUNNING = "running"
 #: events of the destination while it holds the copy
 RECEIVED, RESTORED, RECOGNISED, COMPARED, FLUSHED = "received", "restored", "recognised", "compared", "flushed"
-_OF_DESTINATION = frozenset((RECEIVED, RESTORED, RECOGNISED, COMPARED, FLUSHED))
+#: another one: its engine has noted that it runs
+NOTED = "noted"
+_OF_DESTINATION = frozenset((RECEIVED, RESTORED, RECOGNISED, COMPARED, NOTED, FLUSHED))
 
 Events = list[tuple[str, float]]
 """Names of events, each with the seconds since the first moment of its timeline."""

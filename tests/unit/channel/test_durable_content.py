@@ -215,10 +215,10 @@ def test_it_is_flushed_beside_the_restore_and_before_the_copy_counts_as_held(
     def slow(_descriptor: int) -> None:
         seen.append(("begun", session.phase, log.exists()))
         deadline = time.monotonic() + 10
-        while not mark.waiting and time.monotonic() < deadline:
+        while not mark.plumbed and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(0.5)
-        seen.append(("ended", session.phase, mark.waiting))
+        seen.append(("ended", session.phase, mark.plumbed))
 
     monkeypatch.setattr(flush, "_syncfs", slow)
     answers = io.BytesIO()

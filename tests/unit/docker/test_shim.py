@@ -22,7 +22,7 @@ FILES = ROLE / "files"
 def test_registered() -> None:
     path, action = str(FILES / "livemigrate-runc"), str(FILES / "livemigrate-criu-action")
     info = {"Runtimes": {"runc": {"path": "runc"}, shim.RUNTIME: {"path": path}}}
-    assert shim.shim_facts(info, action) == {"registered": True, "path": path, "installed": True, "version": "1"}
+    assert shim.shim_facts(info, action) == {"registered": True, "path": path, "installed": True, "version": "2"}
     # Half of it is nothing: without its script nothing would be held.
     facts = shim.shim_facts(info, action + "-gone")
     assert (facts["registered"], facts["installed"]) == (False, False)

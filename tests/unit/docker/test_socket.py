@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -16,7 +17,12 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.livemigrate.criu.plugins.module_utils._docker.socket import EngineSocket, engine_get
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker.socket import (
+    EngineSocket,
+    answers,
+    engine_get,
+)
+from tests.unit.helpers.engine_socket import answering_engine
 
 
 class _Server(ThreadingUnixStreamServer):
@@ -73,6 +79,22 @@ def test_an_object_is_an_answer_and_nothing_else(server: _Server) -> None:
 def test_an_engine_that_is_not_there_cannot_be_reached(disk: Path) -> None:
     with pytest.raises(FileNotFoundError):
         engine_get("/info", str(disk / "docker.sock"))
+
+
+def test_an_engine_that_hangs_does_not_answer(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not answers(str(disk / "no.sock"), timeout=1)
+    with answering_engine(disk, monkeypatch) as engine:
+        assert answers(timeout=5)
+        engine.hangs = True
+        began = time.monotonic()
+        assert not answers(timeout=0.2)
+        assert time.monotonic() - began < 5
+    assert not answers(timeout=1), "what a dockerd leaves that was killed"
+
+
+def test_what_answers_with_an_error_is_no_engine_that_works(server: _Server) -> None:
+    server.answers["/_ping"] = (500, {})
+    assert not answers(_place(server), timeout=5)
 
 
 @pytest.mark.parametrize(("newest", "spoken"), [("1.52", "1.51"), ("1.100", "1.51"), ("1.41", "1.41")])

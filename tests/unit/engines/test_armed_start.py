@@ -169,7 +169,7 @@ def test_an_engine_that_is_not_there(there: bool, session: Session, disk: Path) 
 
 
 def test_the_answer_may_take_its_time(session: Session, engine: Engine) -> None:
-    """The engine answers when the shim has let the tasks go; until then nothing is noted."""
+    """The engine answers when it has noted that the copy runs; until then that is not taken for noted."""
     engine.gate.clear()
     Mark.of(session).set_ready()
     serving = Serving(session, engine.path)
@@ -177,9 +177,11 @@ def test_the_answer_may_take_its_time(session: Session, engine: Engine) -> None:
     time.sleep(0.1)
     assert serving.at_work
     assert armed_start.outcome(session) is None
+    assert not armed_start.is_noted(session)
     engine.gate.set()
     serving.wait()
     assert armed_start.outcome(session) == ""
+    assert armed_start.is_noted(session)
 
 
 def test_a_session_that_is_closed_meanwhile_is_not_made_anew(session: Session, engine: Engine) -> None:
@@ -266,10 +268,7 @@ def test_disarming_can_be_repeated(session: Session, monkeypatch: pytest.MonkeyP
     armed_start.disarm(session.id, run)
 
 
-def test_the_start_is_pending_while_its_unit_is_active_and_has_no_answer(session: Session, engine: Engine) -> None:
-    active, inactive = Runner(Completed(0, "active\n", "")), Runner(Completed(3, "inactive\n", ""))
-    assert armed_start.is_pending(session, active)
-    assert not armed_start.is_pending(session, inactive)
+def test_a_start_that_failed_is_no_note(session: Session, engine: Engine) -> None:
+    engine.answer = (500, b"{}")
     _start(session, engine)
-    # Of a unit that is about to end.
-    assert not armed_start.is_pending(session, active)
+    assert not armed_start.is_noted(session)

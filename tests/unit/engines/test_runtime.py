@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,6 +22,7 @@ import pytest
 
 from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
 from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors import MigrationError
+from ansible_collections.livemigrate.criu.plugins.module_utils._channel import durable_content
 from ansible_collections.livemigrate.criu.plugins.module_utils._criu import failure as criu_failure
 from ansible_collections.livemigrate.criu.plugins.module_utils._criu.images import Manifest
 from ansible_collections.livemigrate.criu.plugins.module_utils._docker import directories
@@ -35,6 +37,8 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._network.addresse
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, REFUSED, RUN
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings import surroundings as surroundings_module
+from tests.unit.helpers.disks import with_read_only
+from tests.unit.helpers.engine_socket import Answering, answering_engine
 from tests.unit.helpers.groups import Group, Shim
 from tests.unit.helpers.support import CONTAINER, OTHER_CONTAINER, wait_for
 
@@ -51,13 +55,9 @@ class Programs:
 
     def __init__(self, directory: Path) -> None:
         self._log = directory / "log"
-        self.state = directory / "state"
-        self.state.write_text("active\n")
         for name in ("systemctl", "systemd-run"):
             program = directory / name
-            program.write_text(
-                f'#!/bin/sh\necho "{name} $*" >>{self._log}\n[ "$1" != is-active ] || cat {self.state}\n'
-            )
+            program.write_text(f'#!/bin/sh\necho "{name} $*" >>{self._log}\n')
             program.chmod(0o755)
 
     @property
@@ -106,8 +106,15 @@ def _hold(session: Session, group: Group) -> dict[str, Any]:
 
 
 @pytest.fixture
-def held(session: Session, shim: Shim, group: Group) -> Iterator[Session]:
-    """A session whose copy is restored and held, with a shim that lets it go."""
+def docker(disk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Answering]:
+    """This host's Docker Engine."""
+    with answering_engine(disk, monkeypatch) as found:
+        yield found
+
+
+@pytest.fixture
+def held(session: Session, shim: Shim, group: Group, docker: Answering) -> Iterator[Session]:  # noqa: ARG001
+    """A session whose copy is restored and held."""
     with shim:
         _hold(session, group)
         yield session
@@ -206,11 +213,11 @@ def test_a_restore_knows_of_connections_what_the_dump_did(session: Session) -> N
 def test_the_network_of_a_copy_is_arranged_before_the_engine_starts(
     session: Session, mark: Mark, shim: Shim, group: Group
 ) -> None:
-    """Its fence, how to open it, and the addresses for its sockets lie there when the shim is told that it may begin."""
+    """Its fence and the addresses for its sockets lie there when the shim is told that it may begin."""
     seen: dict[str, str] = {}
 
     def note(original: Any = mark.set_ready) -> None:
-        seen.update({name: Path(mark.path(name)).read_text() for name in ("fence", "open", "addresses", "sysctls")})
+        seen.update({name: Path(mark.path(name)).read_text() for name in ("fence", "addresses", "sysctls")})
         original()
 
     network = NETWORK._replace(fenced=True, addresses=("192.0.2.7", "2001:db8::7"))
@@ -222,7 +229,6 @@ def test_the_network_of_a_copy_is_arranged_before_the_engine_starts(
             session, MANIFEST, MANIFEST, process_fingerprints.take(group.pids()), network, surroundings, FLUSH
         )
     assert seen["fence"] == network_fence.rules(network_fence.ALL)
-    assert seen["open"] == network_fence.LIFT
     assert seen["addresses"] == "192.0.2.7\n2001:db8::7\n"
     assert seen["sysctls"] == "net/core/somaxconn 333\n"
 
@@ -231,7 +237,6 @@ def test_the_network_of_others_is_not_closed(session: Session, mark: Mark, shim:
     with shim:
         _hold(session, group)
     assert not os.path.exists(mark.path("fence"))
-    assert not os.path.exists(mark.path("open"))
 
 
 def test_what_arrived_otherwise_is_not_restored(session: Session, mark: Mark) -> None:
@@ -329,7 +334,7 @@ def test_a_copy_whose_cgroup_is_gone_is_not_trusted(session: Session, shim: Shim
 
 
 def test_a_shim_that_does_not_tell_what_it_holds_is_not_trusted(session: Session, mark: Mark) -> None:
-    Path(mark.path("waiting")).write_text("1\n")
+    Path(mark.path("plumbed")).write_text("1\n")
     with pytest.raises(MigrationError, match="did not tell") as caught:
         engine_runtime.hold(session, MANIFEST, MANIFEST, {"1": "f"}, NETWORK, {}, FLUSH)
     assert caught.value.code == "not_held"
@@ -396,10 +401,63 @@ def test_a_copy_of_which_a_process_is_missing_is_not_held(session: Session, shim
     assert (session.phase, session.decision) == ("starting", None)
 
 
+def test_a_copy_counts_as_held_when_the_engine_has_noted_that_it_runs(
+    session: Session, mark: Mark, group: Group, init: int
+) -> None:
+    """A dockerd that ends before that takes it for stopped when it comes back, and would kill what runs."""
+    shim = Shim(mark, group, init, noted=False)
+    done: list[dict[str, Any]] = []
+    with shim:
+        thread = threading.Thread(target=lambda: done.append(_hold(session, group)))
+        thread.start()
+        wait_for(lambda: mark.plumbed, "it is restored")
+        time.sleep(0.3)
+        assert (session.phase, done) == ("starting", [])
+        shim.answer()
+        thread.join(10)
+    assert session.phase == "held"
+    events = [event for event, _seconds in done[0]["timeline"]]
+    assert events[-2:] == ["noted", "flushed"]
+
+
+def test_a_copy_whose_start_fails_after_all_is_not_held(session: Session, mark: Mark, group: Group, init: int) -> None:
+    """The shim is killed, or the engine is."""
+    with Shim(mark, group, init, noted=False):
+        threading.Timer(0.3, _engine_says, (session, "the daemon is shutting down")).start()
+        with pytest.raises(MigrationError, match="shutting down") as caught:
+            _hold(session, group)
+    assert caught.value.code == "restore_failed"
+    assert session.phase == "starting"
+
+
+@pytest.mark.parametrize(("hangs", "reported"), [(True, "does not answer"), (False, "within 0 seconds")])
+def test_a_copy_that_the_engine_does_not_note_is_not_held(
+    hangs: bool,
+    reported: str,
+    session: Session,
+    mark: Mark,
+    group: Group,
+    init: int,
+    docker: Answering,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that hangs is found out soon. One whose disk is slow has as long as the flush of the files."""
+    docker.hangs = hangs
+    monkeypatch.setattr(engine_runtime, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(engine_runtime, "_ALIVE_SECONDS", 0.2)
+    if not hangs:
+        monkeypatch.setattr(durable_content, "FROZEN_SECONDS", 0.4)
+        monkeypatch.setattr(engine_runtime, "memory_timeout", lambda _size: 0.0)
+    with Shim(mark, group, init, noted=False), pytest.raises(MigrationError, match=reported):
+        _hold(session, group)
+    assert session.phase == "starting"
+    assert docker.pings >= 1
+
+
 # -- letting go --------------------------------------------------------------------------------------------------------
 
 
-def test_the_decision_lets_the_copy_go(held: Session, mark: Mark, group: Group, programs: Programs) -> None:
+def test_the_decision_lets_the_copy_go(held: Session, mark: Mark, group: Group, docker: Answering) -> None:
     before = time.clock_gettime(time.CLOCK_BOOTTIME)
     since = engine_runtime.run(held)
     assert before <= since <= time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -407,36 +465,34 @@ def test_the_decision_lets_the_copy_go(held: Session, mark: Mark, group: Group, 
     assert held.data("run") == {"container_id": OTHER_CONTAINER, "running_since": since}
     assert mark.consumed
     assert not group.frozen
-    assert programs.calls == [f"systemctl is-active livemigrate-{held.id}-start.service"]
+    assert docker.pings == 1
+    # A dump before its next start reads what it reads for every container.
+    assert os.readlink(mark.path("criu.conf")) == "/etc/criu/runc.conf"
 
 
 def _still_held(session: Session, mark: Mark, decision: str | None = None) -> None:
     assert (session.phase, session.decision, mark.consumed) == ("held", decision, False)
 
 
-@pytest.mark.parametrize("state", ["inactive\n", "failed\n", ""])
-def test_a_copy_whose_engine_no_longer_waits_is_not_let_go(
-    state: str, held: Session, mark: Mark, group: Group, programs: Programs
+@pytest.mark.parametrize("how", ["it hangs", "it is gone"])
+def test_a_copy_whose_engine_does_not_answer_is_not_let_go(
+    how: str, held: Session, mark: Mark, group: Group, docker: Answering
 ) -> None:
-    """It would run without Docker knowing of it."""
-    programs.state.write_text(state)
-    with pytest.raises(MigrationError) as caught:
+    """The source goes on, whose engine answers."""
+    if how == "it hangs":
+        docker.hangs = True
+    else:
+        docker.shutdown()
+        docker.server_close()
+    began = time.monotonic()
+    with pytest.raises(MigrationError, match="does not answer") as caught:
         engine_runtime.run(held)
-    assert caught.value.code == "not_held"
+    assert time.monotonic() - began < 5, "the source stands still meanwhile"
+    assert caught.value.code == "engine_unreachable"
     _still_held(held, mark)
     assert group.frozen
 
 
-@pytest.mark.usefixtures("programs")
-def test_a_copy_whose_start_has_been_answered_is_not_let_go(held: Session, mark: Mark) -> None:
-    _engine_says(held, "context canceled")
-    with pytest.raises(MigrationError) as caught:
-        engine_runtime.run(held)
-    assert caught.value.code == "not_held"
-    _still_held(held, mark)
-
-
-@pytest.mark.usefixtures("programs")
 def test_a_copy_that_somebody_has_thawed_is_not_run(held: Session, mark: Mark, group: Group) -> None:
     group.thawed_by_a_stranger()
     with pytest.raises(MigrationError) as caught:
@@ -445,7 +501,6 @@ def test_a_copy_that_somebody_has_thawed_is_not_run(held: Session, mark: Mark, g
     _still_held(held, mark)
 
 
-@pytest.mark.usefixtures("programs")
 def test_a_copy_that_was_refused_meanwhile_is_not_run(held: Session, mark: Mark, group: Group) -> None:
     held.decide(REFUSED)
     with pytest.raises(MigrationError) as caught:
@@ -455,7 +510,7 @@ def test_a_copy_that_was_refused_meanwhile_is_not_run(held: Session, mark: Mark,
     assert group.frozen
 
 
-@pytest.mark.usefixtures("programs")
+@pytest.mark.usefixtures("docker")
 @pytest.mark.parametrize("phase", ["created", "starting"])
 def test_a_copy_that_was_never_proved_is_not_run(
     phase: str, session: Session, mark: Mark, shim: Shim, group: Group
@@ -472,10 +527,10 @@ def test_a_copy_that_was_never_proved_is_not_run(
     assert group.frozen
 
 
-def test_letting_go_without_a_shim_thaws_the_copy_itself(
+def test_a_decision_whose_process_was_killed_is_carried_out_by_the_next(
     session: Session, mark: Mark, shim: Shim, group: Group
 ) -> None:
-    """The shim was killed after RUN had been decided: that word has been given out and holds."""
+    """RUN has been decided, and given out perhaps, and holds. No engine is asked."""
     with shim:
         _hold(session, group)
     session.decide(RUN)
@@ -501,6 +556,40 @@ def test_a_disk_that_fills_up_after_the_decision_keeps_nobody_from_being_let_go(
     engine_runtime.let_go(held)
     assert mark.consumed
     assert not group.frozen
+
+
+@pytest.mark.usefixtures("needs_namespaces")
+def test_a_copy_goes_on_although_its_tombstone_cannot_be_written(held: Session, mark: Mark, group: Group) -> None:
+    """It is written by whoever settles the session when the disk takes changes again."""
+    held.decide(RUN)
+
+    def let_go() -> str:
+        try:
+            engine_runtime.let_go(held)
+        except OSError as exc:
+            return errno.errorcode[exc.errno or 0]
+        return ""
+
+    assert with_read_only(mark.directory, let_go) == "EROFS"
+    assert not group.frozen
+    assert (held.phase, mark.consumed) == ("held", False)
+    engine_runtime.let_go(held)
+    assert (held.phase, mark.consumed) == ("run", True)
+
+
+def test_the_memory_of_a_copy_that_was_let_go_is_not_kept(held: Session, mark: Mark) -> None:
+    Path(mark.images, "pages-1.img").write_text("memory")
+    held.decide(RUN)
+    engine_runtime.let_go(held)
+    assert not os.path.exists(held.memory_path("images"))
+
+
+def test_a_copy_that_ends_while_it_is_let_go_is_run(held: Session, mark: Mark, group: Group) -> None:
+    """What becomes of it is Docker's matter from here on."""
+    held.decide(RUN)
+    group.kill()
+    engine_runtime.let_go(held)
+    assert (held.phase, mark.consumed) == ("run", True)
 
 
 def test_letting_go_twice_changes_nothing(held: Session, group: Group) -> None:
@@ -576,7 +665,7 @@ def test_a_copy_that_was_never_noted_has_only_a_name_and_its_mark_goes_too(
     assert other.exists, "another session's is not ours to remove"
 
 
-@pytest.mark.usefixtures("programs")
+@pytest.mark.usefixtures("docker")
 @pytest.mark.parametrize("who", ["a worker", "all"])
 def test_a_copy_of_which_something_has_ended_while_it_was_held_is_not_let_go(
     who: str, session: Session, shim: Shim, group: Group

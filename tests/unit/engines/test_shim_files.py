@@ -68,7 +68,7 @@ def test_a_session_s_mark_lies_below_its_roots(make_session: Callable[..., Sessi
 
 def test_a_container_that_was_never_marked_is_like_any_other(roots: dict[str, str]) -> None:
     mark = Mark(CONTAINER, **roots)
-    assert (mark.exists, mark.consumed, mark.ready, mark.waiting, mark.held, mark.log()) == (
+    assert (mark.exists, mark.consumed, mark.ready, mark.plumbed, mark.held, mark.log()) == (
         False,
         False,
         False,
@@ -176,12 +176,12 @@ def test_what_the_shim_gets(mark: Mark) -> None:
 
 
 def test_what_the_shim_tells(mark: Mark) -> None:
-    assert (mark.held, mark.waiting, mark.log()) == (None, False, "")
+    assert (mark.held, mark.plumbed, mark.log()) == (None, False, "")
     Path(mark.path("held")).write_text("4242\n/sys/fs/cgroup/a b.scope\n")
-    Path(mark.path("waiting")).write_text("1\n")
+    Path(mark.path("plumbed")).write_text("1\n")
     os.mkdir(mark.path("work"))
     Path(mark.path("work", "restore.log")).write_bytes(b"(00.1) Error (x.c:1): \xff\n")
-    assert (mark.held, mark.waiting) == (Held(4242, "/sys/fs/cgroup/a b.scope"), True)
+    assert (mark.held, mark.plumbed) == (Held(4242, "/sys/fs/cgroup/a b.scope"), True)
     assert "Error (x.c:1)" in mark.log()
 
 
@@ -199,7 +199,7 @@ def test_the_checkpoint_is_forgotten_and_the_options_stay(mark: Mark, tmp_path: 
     os.symlink(elsewhere, mark.images)
     os.mkdir(mark.path("work"))
     Path(mark.path("work", "restore.log")).write_text("log")
-    for name in ("ready", "held", "waiting", "refused"):
+    for name in ("ready", "held", "plumbed", "refused"):
         Path(mark.path(name)).write_text("")
     mark.set_options(["tcp-close"])
     mark.forget_checkpoint()
@@ -209,16 +209,27 @@ def test_the_checkpoint_is_forgotten_and_the_options_stay(mark: Mark, tmp_path: 
     mark.forget_checkpoint()
 
 
-def test_forgetting_goes_on_when_the_shim_was_quicker(mark: Mark, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ready", "held", "waiting"):
+def test_forgetting_goes_on_when_somebody_was_quicker(mark: Mark, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ready", "held", "plumbed"):
         Path(mark.path(name)).write_text("")
     names = os.listdir(mark.work)
-    # The shim takes away what has been listed.
+    # Another process of the session takes away what has been listed.
     monkeypatch.setattr(os, "listdir", lambda _path: names)
     os.unlink(mark.path(names[0]))
     mark.forget_checkpoint()
     monkeypatch.undo()
     assert os.listdir(mark.work) == []
+
+
+def test_once_it_runs_dumps_read_the_options_of_the_host(mark: Mark) -> None:
+    mark.set_options(["tcp-close"])
+    for _time in range(2):
+        mark.use_options_of_host()
+        assert os.readlink(mark.path("criu.conf")) == "/etc/criu/runc.conf"
+    assert os.listdir(mark.work) == ["criu.conf"]
+    mark.remove()
+    mark.use_options_of_host()
+    assert not os.path.exists(mark.work), "a place that is gone stays gone"
 
 
 # -- pruning -----------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A Docker Engine that takes every call and does not answer: a real socket, for docker-py."""
+"""A Docker Engine that takes every call and does not answer, and one that answers to a ping: real sockets."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from socketserver import ThreadingUnixStreamServer
 
 import pytest
 
+from ansible_collections.livemigrate.criu.plugins.module_utils._docker import socket as engine_socket
 from ansible_collections.livemigrate.criu.plugins.module_utils._docker.engine import Engine
 from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import keeper
 
@@ -62,6 +63,56 @@ def hanging_engine(directory: Path, monkeypatch: pytest.MonkeyPatch, *, tells_it
     server = Hanging(directory / "docker.sock", tells_its_version=tells_its_version)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(keeper, "Engine", functools.partial(Engine, f"unix://{directory / 'docker.sock'}"))
+    try:
+        yield server
+    finally:
+        server.ends.set()
+        server.shutdown()
+        server.server_close()
+
+
+class Answering(ThreadingUnixStreamServer):
+    """A Docker Engine that does nothing but answer to a ping.
+
+    :ivar hangs: whether it does not do that either.
+    """
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, path: Path) -> None:
+        self.hangs = False
+        self.pings = 0
+        self.ends = threading.Event()
+        super().__init__(str(path), _Ping)
+
+
+class _Ping(BaseHTTPRequestHandler):
+    client_address = ("nobody", 0)
+
+    def do_GET(self) -> None:
+        server = self.server
+        assert isinstance(server, Answering)
+        server.pings += 1
+        if server.hangs:
+            server.ends.wait(60)
+            return
+        self.send_response(200 if self.path == "/_ping" else 404)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"OK")
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def answering_engine(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Answering]:
+    """The engine of this host answers to a ping, in this block."""
+    path = directory / "answering.sock"
+    server = Answering(path)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    monkeypatch.setattr(engine_socket, "DOCKER_SOCKET", str(path))
     try:
         yield server
     finally:

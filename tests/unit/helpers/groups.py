@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.livemigrate.criu.plugins.module_utils._base import durable
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines.shim_files import Mark
 from ansible_collections.livemigrate.criu.plugins.module_utils._host.tasks import TaskGroup
 from tests.unit.helpers.support import wait_for
@@ -81,10 +82,14 @@ def first_process(group: Group) -> Iterator[int]:
 
 
 class Shim:
-    """Does with a mark and a group what the shim does with a copy (tests/unit/shim has the real one)."""
+    """Does with a mark and a group what the shim does with a copy (tests/unit/shim has the real one), and notes what the engine
+    says then.
 
-    def __init__(self, mark: Mark, group: Group, init: int) -> None:
-        self._mark, self._group, self._init = mark, group, init
+    :param noted: whether the engine answers.
+    """
+
+    def __init__(self, mark: Mark, group: Group, init: int, *, noted: bool = True) -> None:
+        self._mark, self._group, self._init, self._noted = mark, group, init, noted
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
 
@@ -97,15 +102,20 @@ class Shim:
         self._thread.join()
 
     def tell(self, group: str | None = None) -> None:
-        """Say what is held, and that only the word is missing."""
+        """Say what is held, and that it has its network."""
         Path(self._mark.path("held")).write_text(f"{self._init}\n{group or self._group.path}\n")
-        Path(self._mark.path("waiting")).write_text("1\n")
+        Path(self._mark.path("plumbed")).write_text("1\n")
+
+    def answer(self) -> None:
+        """The engine has noted that the copy runs, and says so to the unit that has asked for it."""
+        volatile_root = Path(self._mark.work).parent.parent
+        durable.write_json(str(volatile_root / str(self._mark.session) / "start.json"), {"error": ""})
 
     def _work(self) -> None:
         while not self._over.wait(0.002):
-            if self._mark.ready and not self._mark.waiting:
+            if self._mark.ready and not self._mark.plumbed:
                 self._group.freeze()
                 self.tell()
-            if self._mark.waiting and self._mark.consumed:
-                self._group.thaw()
+                if self._noted:
+                    self.answer()
                 return

@@ -392,6 +392,8 @@ class Copy:
     def run(self) -> None:
         if self.session.phase != "held" or not self._pid or state(self._pid) != "T":
             raise MigrationError("not_held", "It does not wait any more.")
+        if self._host.root.joinpath("cannot_run").exists():
+            raise MigrationError("not_held", "It is too\x1b[2J bright.")
         if self.session.decide(RUN) != RUN:
             raise MigrationError("already_refused", "It was refused meanwhile.")
         self.let_go()

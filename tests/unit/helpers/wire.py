@@ -31,7 +31,9 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tree!r})
 from {package}._channel import server as channel_server
+from {package}._docker import socket as engine_socket
 from {package}._session.session import Session
+engine_socket.DOCKER_SOCKET = {engine!r}
 arguments = sys.argv[1:]
 while arguments[0].startswith("-"):
     if arguments[0] == "-O":
@@ -80,6 +82,7 @@ class Wire:
                 package=PACKAGE,
                 instead=str(self._instead),
                 log=str(self._log),
+                engine=str(directory / "answering.sock"),
                 session=SESSION,
                 roots={
                     "state_root": self.destination.state_root,

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session import s
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import REFUSED, RUN
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container.copy import Copy
+from tests.unit.helpers.engine_socket import Answering, answering_engine
 from tests.unit.helpers.groups import Group, Shim
 from tests.unit.helpers.support import OTHER_CONTAINER, wait_for
 from tests.unit.helpers.wire import Wire
@@ -44,13 +46,17 @@ NETWORK = Arrangement(False, False, (), NO_ADDRESSES).as_data()
 
 
 @pytest.fixture
-def destination(runtime_wire: Wire) -> Session:
+def engine(disk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Answering]:
+    """The Docker Engine of the other end."""
+    with answering_engine(disk, monkeypatch) as found:
+        yield found
+
+
+@pytest.fixture
+def destination(runtime_wire: Wire, engine: Answering) -> Session:  # noqa: ARG001
     """The other end's session: its copy is created and waits for the checkpoint."""
     session = runtime_wire.destination
     Path(session.facts["data_root"], "containers", OTHER_CONTAINER).mkdir(parents=True)
-    systemctl = runtime_wire.programs / "systemctl"
-    systemctl.write_text("#!/bin/sh\necho active\n")
-    systemctl.chmod(0o755)
     session.enter("creating", name="web")
     engine_runtime.receive(session, OTHER_CONTAINER)
     session.enter("created", container_id=OTHER_CONTAINER)

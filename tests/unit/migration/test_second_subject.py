@@ -311,6 +311,18 @@ def test_a_refusal_after_the_decision_lets_it_go_on(move: Move) -> None:
     assert move.destination.read(NAME) is None
 
 
+def test_a_refusal_in_the_last_moment_says_why(move: Move) -> None:
+    move.prepare()
+    (move.destination.root / "cannot_run").touch()
+    with pytest.raises(MigrationError) as caught:
+        move.step(move.source, "handed_over")
+    assert caught.value.code == "refused"
+    why = r"Why: It is too\x1b[2J bright."
+    assert caught.value.message == f"The destination refused; the source goes on with the {sleeper.NOUN}. {why}"
+    move.require_alive_on(move.source)
+    assert move.awake() == [move.source.name]
+
+
 # At each of these moments an agent is killed: on the source, and on the destination.
 _CUT: list[tuple[str, str]] = [
     *((SOURCE, word) for word in ("arming", "armed", "freezing", "dumped", "sent", "held", "GO_SENT", "committed")),

@@ -294,6 +294,24 @@ def test_what_a_move_has_left_to_be_done_is_done_before_the_next_one(make_sessio
     assert not docker.table[OTHER_CONTAINER]["State"]["Running"]
 
 
+@pytest.mark.parametrize("decision", [None, REFUSED])
+def test_what_is_held_is_not_moved_on(decision: str | None, make_session: MakeSession) -> None:
+    """Docker shows it as running. To freeze it, and to thaw it when that fails, would let it run beside its original."""
+    docker = Docker(web=OTHER_CONTAINER)
+    session = make_session(DESTINATION, engine="runtime")
+    session.enter("creating")
+    session.enter("created", container_id=OTHER_CONTAINER)
+    session.enter("starting")
+    session.enter("held")
+    if decision is not None:
+        session.decide(decision)
+    with pytest.raises(MigrationError, match="has not been handed over to this host") as caught:
+        destination.finish_arrival(moved.containers(docker.engine), OTHER_CONTAINER)
+    assert caught.value.code == "session_busy"
+    assert caught.value.details["session"] == session.id
+    assert docker.done == []
+
+
 def test_what_came_from_nowhere_or_is_not_there_has_nothing_left(make_session: MakeSession) -> None:
     docker = Docker(web=THIRD_CONTAINER)
     _came(make_session)

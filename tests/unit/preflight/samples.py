@@ -62,7 +62,7 @@ def host() -> Facts:
     }
     engine["containerd_root"] = "/var/lib/containerd"
     facts["docker"] = {**engine, **facts_of_host.parse_engine(VERSION, INFO)}
-    facts["docker"]["shim"] = {"registered": True, "path": "/x", "installed": True, "version": "1"}
+    facts["docker"]["shim"] = {"registered": True, "path": "/x", "installed": True, "version": "2"}
     facts["criu"].update(present=True, version="4.2", check={"ok": True, "output": "Looks good."})
     facts["criu"].update(
         options={"ghost-limit": "256M", "file-locks": ""}, features=dict.fromkeys(facts_of_host.FEATURES, True)

@@ -45,12 +45,14 @@ from tests.unit.protocol.transitions import (
 Outcomes = list[Outcome]
 At = Here[Destination]
 
-RUNNING: dict[str, Any] = {"copy": RUNS, "has_run": True, "start_pending": False}
+# It runs; and it does so by a `docker start` that is done.
+THAWED: dict[str, Any] = {"copy": RUNS, "has_run": True}
+RUNNING: dict[str, Any] = {**THAWED, "start_pending": False, "known": True}
 
 
 def with_dockerd(here: At, **changes: Any) -> Outcomes:
     """Go on where the engine answers; else the watchdog tries again later."""
-    answers = [] if here.me.copy == CUT else [here.next(**changes)]
+    answers = [] if here.me.copy == CUT or here.me.hangs else [here.next(**changes)]
     return [*answers, here.stop(note="dockerd does not answer")]
 
 
@@ -89,6 +91,12 @@ def see_that_it_is_held(here: At) -> Outcomes:
     return [here.next()] if here.me.copy == HELD else []
 
 
+@step("_engines.runtime._await_note")
+def see_that_docker_has_noted_it(here: At) -> Outcomes:
+    """It counts as held only then. The next dockerd would kill a copy that it does not know, or take its network away."""
+    return [here.next()] if here.me.known else []
+
+
 @step("_engines.runtime.hold")
 def wait_for_the_files_to_be_on_the_disk(here: At) -> Outcomes:
     """What was durable on the source is durable here before RUN can be decided."""
@@ -115,21 +123,27 @@ def see_that_it_runs(here: At) -> Outcomes:
 
 @look("_engines.runtime.run")
 def see_that_it_may_run(here: At) -> Outcomes:
-    """It is held, and the engine's own call still waits for it: else its tasks would run unknown to Docker."""
-    may = here.me.decision is None and here.me.phase == "held" and here.me.copy == HELD and here.me.start_pending
-    return [here.next()] if may else [here.go("decision")]
+    """It is held, and Docker answers to a ping."""
+    may = here.me.decision is None and here.me.phase == "held" and here.me.copy == HELD and not here.me.hangs
+    return [*([here.next()] if may else []), here.go("decision")]
 
 
 @step("_engines.runtime._let_go")
 def write_the_tombstone(here: At) -> Outcomes:
-    """The shim lets the tasks go when it sees it."""
-    return [here.next(mark=CONSUMED) if here.me.writable else here.stop(note="it cannot be written")]
+    """From here on the shim is runc for this container. Where the disk takes no change it is written later."""
+    return [here.next(**({"mark": CONSUMED} if here.me.writable else {}))]
 
 
-@step("_engines.runtime._let_go")
-def see_the_tasks_go_on(here: At) -> Outcomes:
-    """Where the shim is gone they are thawed; it is RUN all the same."""
-    return [here.next(**(RUNNING if here.me.copy == HELD else {}))]
+@step("_engines.runtime._thaw")
+def thaw_the_copy(here: At) -> Outcomes:
+    """Nobody else is needed for that."""
+    return [here.next(**(THAWED if here.me.copy == HELD else {}))]
+
+
+@look("_engines.runtime._let_go")
+def see_that_the_tombstone_is_written(here: At) -> Outcomes:
+    """It runs in any case. The session goes on only with a tombstone."""
+    return [here.next() if here.me.mark == CONSUMED else here.stop(note="it could not be written")]
 
 
 @step("_subjects.container.copy.Copy.finish")
@@ -140,6 +154,9 @@ def give_it_its_restart_policy(here: At) -> Outcomes:
 @step("_subjects.container.copy.Copy.hand_to_keeper")
 def start_it_if_it_has_ended(here: At) -> Outcomes:
     """One that ended between RUN and its restart policy, with the host or with dockerd: do what Docker would have done."""
+    if here.me.copy == RUNS and not here.me.known:
+        # A start would kill it.
+        return [here.stop(note="it runs unknown to Docker")]
     ended = here.me.copy == ENDED and not here.me.handed_to_docker
     return with_dockerd(here, **(RUNNING if ended else {}))
 
@@ -156,7 +173,7 @@ def note_that_docker_answers_for_it(here: At) -> Outcomes:
 def end_the_copy(here: At) -> Outcomes:
     """The decision is written before, so that nobody starts it meanwhile, and sent after."""
     reached = (HELD, RUNS) if here.setting.engine == "api" else (RESTORING, HELD, RUNS)
-    return [here.next(copy=ENDED if here.me.copy in reached else here.me.copy, start_pending=False)]
+    return [here.next(copy=ENDED if here.me.copy in reached else here.me.copy, start_pending=False, known=False)]
 
 
 @step("_subjects.container.copy.Copy.take_away")
@@ -245,7 +262,7 @@ def disarm(here: At) -> Outcomes:
     return [here.next(watched=not here.me.writable)]
 
 
-_LET_GO_RUNTIME = (write_the_tombstone, see_the_tasks_go_on)
+_LET_GO_RUNTIME = (write_the_tombstone, thaw_the_copy, see_that_the_tombstone_is_written)
 _FINISH = (give_it_its_restart_policy, start_it_if_it_has_ended, note_that_docker_answers_for_it)
 _CLOSE = (revoke_the_key, enter("closed", "_session.session.Session.close"), disarm)
 
@@ -309,6 +326,7 @@ def _runtime() -> dict[str, tuple[Step, ...]]:
         enter("starting", "_engines.runtime.hold"),
         have_it_restored,
         see_that_it_is_held,
+        see_that_docker_has_noted_it,
         wait_for_the_files_to_be_on_the_disk,
         enter("held", "_engines.runtime.hold", sends=["held"]),
     )

@@ -39,6 +39,7 @@ from tests.unit.protocol.states import (
     FROZEN,
     HELD,
     NO,
+    RUNS,
     STOPPED,
     UP,
     Destination,
@@ -47,6 +48,7 @@ from tests.unit.protocol.states import (
 )
 from tests.unit.protocol.transitions import (
     PERSON,
+    STEP,
     Here,
     HostModel,
     Outcome,
@@ -142,6 +144,10 @@ def _refused_undecided(host: HostModel) -> HostModel:
 
 def _tombstone_undecided(host: HostModel) -> HostModel:
     return host.with_swapped("run", f"decide {RUN}", destination.write_the_tombstone.name)
+
+
+def _thawed_undecided(host: HostModel) -> HostModel:
+    return host.with_swapped("run", f"decide {RUN}", destination.thaw_the_copy.name)
 
 
 @step("")
@@ -280,6 +286,21 @@ def _restored_after_a_reboot(host: HostModel) -> HostModel:
     return host.with_instead(destination.see_that_nothing_is_decided, see)
 
 
+# -- what Docker notes of a held copy ------------------------------------------------------------------------------------
+
+
+@event(STEP)
+def _docker_notes_it_after_the_thaw(here: Here[Destination]) -> list[Outcome]:
+    """As long as the shim's `start` waited for the decision."""
+    noted = here.me.copy == RUNS and here.me.start_pending
+    return [here.happens(known=True, start_pending=False)] if noted else []
+
+
+@event(PERSON)
+def _docker_unpause_copy(here: Here[Destination]) -> list[Outcome]:
+    return [here.happens(**destination.THAWED)] if here.me.copy == HELD and here.me.known else []
+
+
 def _without(host_of: Callable[..., Callable[[Model], Model]], *steps: Step) -> Callable[[Model], Model]:
     def change(host: HostModel) -> HostModel:
         for one in steps:
@@ -313,8 +334,9 @@ PLANTED = (
         NEVER_TWO,
         _in_destination(_refused_before_the_deed),
     ),
+    Planted("the copy is thawed before RUN is decided", _QUIET, ONE_HISTORY, _in_destination(_thawed_undecided)),
     Planted(
-        "the tombstone is written before RUN is decided", _QUIET, ONE_HISTORY, _in_destination(_tombstone_undecided)
+        "the tombstone is written before RUN is decided", _PEOPLE, NEVER_TWO, _in_destination(_tombstone_undecided)
     ),
     Planted(
         "files are not waited for before held",
@@ -476,6 +498,28 @@ PLANTED = (
         replace(_SOURCE_DISK, engine="api", live_restore=False),
         ONE_HISTORY,
         _in_source(lambda host: host.with_instead(source.give_the_checkpoint_up, _checkpoint_stays)),
+    ),
+    Planted(
+        "Docker notes that the copy runs when it does",
+        _QUIET,
+        MEMORY_KEPT,
+        _in_destination(
+            lambda host: host.with_instead(
+                hosts.docker_notes_that_it_runs, _docker_notes_it_after_the_thaw
+            ).with_instead(destination.see_that_docker_has_noted_it)
+        ),
+    ),
+    Planted(
+        "RUN does not wait for Docker's note",
+        _QUIET,
+        MEMORY_KEPT,
+        _without(_in_destination, destination.see_that_docker_has_noted_it),
+    ),
+    Planted(
+        "the shim lets Docker thaw a held copy",
+        _PEOPLE,
+        NEVER_TWO,
+        _in_destination(lambda host: host._replace(events=(*host.events, _docker_unpause_copy))),
     ),
     Planted(
         "the shim starts a marked copy afresh",

@@ -184,7 +184,8 @@ def power_cut_destination(here: Here[Destination]) -> Outcomes:
     # And a REFUSED that is on the disk is not lost.
     tracked = here.setting.engine == "api" or here.setting.destination_disk_fails
     matters = tracked and here.me.phase in ("opened", "creating", "created", "starting")
-    return _without_power(here, copy=copy, start_pending=False, this_boot=here.me.this_boot and not matters)
+    this_boot = here.me.this_boot and not matters
+    return _without_power(here, copy=copy, start_pending=False, known=False, this_boot=this_boot)
 
 
 @event(STEP)
@@ -196,18 +197,20 @@ def boot_destination(here: Here[Destination]) -> Outcomes:
 def the_destination_is_lost_with_its_disk(here: Here[Destination]) -> Outcomes:
     if not here.setting.destination_dies or here.me.power == GONE:
         return []
-    return [here.happens(power=GONE, at=None, copy=NONE, start_pending=False)]
+    return [here.happens(power=GONE, at=None, copy=NONE, start_pending=False, known=False)]
 
 
 @event(FAULT)
 def dockerd_ends_destination(here: Here[Destination]) -> Outcomes:
-    """The `docker start` that waits dies with it, and the copy where live-restore is off."""
+    """A `docker start` that it is in dies with it, and the copy where live-restore is off. The next one goes by what is noted."""
     if here.me.power != UP or here.me.copy not in (RESTORING, HELD, RUNS):
         return []
-    survives = [here.happens(start_pending=False)] if here.me.start_pending else []
-    dies = [here.happens(start_pending=False, copy=CUT)]
+    dies = [here.happens(start_pending=False, known=False, copy=CUT)]
     if not here.setting.live_restore:
         return dies
+    if here.me.copy == RUNS and not here.me.known:
+        return [here.happens("its network goes as that of a stale sandbox", start_pending=False, lost=True)]
+    survives = [here.happens(start_pending=False)] if here.me.start_pending else []
     return survives + (dies if here.me.copy == RESTORING else [])
 
 
@@ -234,8 +237,24 @@ def criu_is_done(here: Here[Destination]) -> Outcomes:
 
 
 @event(STEP)
-def the_shim_sees_the_tombstone(here: Here[Destination]) -> Outcomes:
-    return [here.happens(**RUNNING)] if here.me.copy == HELD and here.me.mark == CONSUMED else []
+def docker_notes_that_it_runs(here: Here[Destination]) -> Outcomes:
+    """The shim's `start` leaves the copy held, so that this comes before anything of it runs."""
+    noted = here.me.copy == HELD and here.me.start_pending and not here.me.hangs
+    return [here.happens(known=True, start_pending=False)] if noted else []
+
+
+@event(FAULT)
+def dockerd_hangs_destination(here: Here[Destination]) -> Outcomes:
+    may = here.setting.destination_dockerd_hangs and here.me.power == UP and not here.me.hangs
+    return [here.happens(hangs=True)] if may else []
+
+
+@event(FAULT)
+def the_shim_is_killed(here: Here[Destination]) -> Outcomes:
+    """In a `docker start`, which fails: dockerd ends what it has begun."""
+    if not (here.me.start_pending and here.me.copy in (HELD, RUNS)):
+        return []
+    return [here.happens(copy=ENDED, start_pending=False, lost=here.me.copy == RUNS)]
 
 
 @event(FAULT)
@@ -250,7 +269,11 @@ def the_key_is_lost(here: Here[Destination]) -> Outcomes:
 def docker_kill_copy(here: Here[Destination]) -> Outcomes:
     """Of the held one. Who stops one that runs wants it to stand."""
     may = here.setting.people and here.me.decision is None and not _at_work(here.me, "run")
-    return [here.happens(copy=ENDED, start_pending=False)] if may and here.me.copy in (RESTORING, HELD) else []
+    return (
+        [here.happens(copy=ENDED, start_pending=False, known=False)]
+        if may and here.me.copy in (RESTORING, HELD)
+        else []
+    )
 
 
 @event(PERSON)
@@ -286,7 +309,9 @@ DESTINATION_EVENTS: tuple[Step, ...] = (
     dockerd_ends_destination,
     dockerd_starts_destination,
     criu_is_done,
-    the_shim_sees_the_tombstone,
+    docker_notes_that_it_runs,
+    dockerd_hangs_destination,
+    the_shim_is_killed,
     the_key_is_lost,
     docker_kill_copy,
     docker_start_copy,

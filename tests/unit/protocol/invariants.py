@@ -73,8 +73,10 @@ def _files_durable(state: State, _setting: Setting) -> bool:
 def _memory_kept(state: State, setting: Setting) -> bool:
     """Until RUN the source's memory is the only one that counts.
 
-    A power cut takes it, a dockerd without live-restore, and a person: nothing else does.
+    A power cut takes it, a dockerd without live-restore, and a person: nothing else does. After RUN the same is true of the copy.
     """
+    if state.destination.lost:
+        return False
     declared = setting.people or not setting.live_restore or not state.source.this_boot
     return declared or state.destination.decision == RUN or state.source.container != ENDED
 
@@ -108,7 +110,7 @@ def _service_runs(state: State, _setting: Setting) -> bool:
     there = state.destination
     moved = there.power == GONE and state.source.phase in ("committed", "closed")
     # A RUN that may be on a disk that takes no change may neither be given out nor taken back: it is not known what a power cut
-    # would leave. And the shim waits for a tombstone, which lies on that disk.
+    # would leave. Who has flushed it goes on without the disk; who comes after him cannot know that he has.
     waits = there.decision == RUN and not there.writable
     return _original_runs(state) != _copy_runs(state) or moved or waits
 

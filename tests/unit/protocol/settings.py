@@ -11,7 +11,9 @@ from tests.unit.protocol.states import Setting
 SETTINGS = {
     "crashes and lost messages": Setting(),
     "dockerd without live-restore": Setting(live_restore=False),
-    "dockerd hangs": Setting(dockerd_hangs=True, source_power_cuts=False, destination_power_cuts=False),
+    "dockerd hangs": Setting(
+        dockerd_hangs=True, destination_dockerd_hangs=True, source_power_cuts=False, destination_power_cuts=False
+    ),
     "people use docker on both": Setting(people=True, destination_power_cuts=False),
     "somebody has it started on the source": Setting(supervisor=True, source_power_cuts=False),
     "the key is lost": Setting(key_loss=True, operator=True, source_power_cuts=False),

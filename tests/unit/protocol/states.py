@@ -90,8 +90,14 @@ class Destination(NamedTuple):
     writable: bool = True
     copy: str = NONE
     mark: str = NONE
-    #: whether the `docker start` that wants the held copy still waits for it
+    #: whether Docker is still in its `docker start` of the copy
     start_pending: bool = False
+    #: whether Docker has noted that the copy runs
+    known: bool = False
+    #: whether a copy that ran has been ended, or cut off from its network, by a Docker that did not know that it ran
+    lost: bool = False
+    #: whether dockerd takes calls and answers none, for good
+    hangs: bool = False
     #: whether the host has not been rebooted before a copy was held, until the session is settled
     this_boot: bool = True
     policy: str = NO
@@ -140,6 +146,8 @@ class Setting:
     live_restore: bool = True
     #: dockerd on the source may hang, and nobody does anything about it
     dockerd_hangs: bool = False
+    #: the same on the destination, with the engine "runtime"
+    destination_dockerd_hangs: bool = False
     #: somebody uses docker on either container
     people: bool = False
     #: something on the source starts the container by its name as soon as it has ended (a systemd unit, cron, autoheal)

@@ -2,13 +2,14 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A container that is the copy of a migration under way: restored in `create`, held in `start`, started afresh by nothing."""
+"""A container that is the copy of a migration under way: restored in `create`, held beyond `start`, started afresh by nothing."""
 
 from __future__ import annotations
 
 import json
 import os
 import secrets
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.shim.support import CONTAINER, Shim, until
+from tests.unit.shim.support import CONTAINER, Shim
 
 # What the action script leaves behind when all goes well.
 HELD = 'printf "4242\\n%s\\n" "$PLACE/cgroup/x.scope" >"$PLACE/works/$LIVEMIGRATE_RESTORE/held"'
@@ -87,6 +88,7 @@ def test_a_cgroup_namespace_of_its_own(shim: Shim, spec: str, mounted: bool, own
     assert (called == f"1 {criu}") is own
     # A namespace that cannot be made is no reason to fail here: the copy will be compared.
     criu.unlink()
+    (shim.work / "work").rmdir()
     assert shim.run(*shim.create()).returncode == 0
     assert not (shim.place / "called").read_text().startswith("1")
 
@@ -333,6 +335,7 @@ exit 1"""
     assert (own / "mnt-1").exists()
     # It has ended; its number is another's.
     (shim.proc / "7005" / "comm").write_text("other\n")
+    shutil.rmtree(shim.work / "work")
     assert shim.run(*shim.create()).returncode == 1
     assert not own.exists()
     assert (foreign / "mnt-1").exists()
@@ -384,21 +387,39 @@ def test_log_as_text(shim: Shim) -> None:
 def test_restored_but_not_held(shim: Shim) -> None:
     """It runs; that must not last."""
     shim.await_copy()
-    # Of an attempt before this one: it proves nothing.
-    shim.hold()
     assert "nothing held it" in refused(shim, shim.run(*shim.create()))
     assert shim.calls()[1] == ["--root", "/run/docker/runtime-runc/moby", "delete", "--force", CONTAINER]
+
+
+def test_a_checkpoint_is_restored_once(shim: Shim) -> None:
+    """`docker restart` of a copy that is held: the second one would be let go by nobody."""
+    shim.await_copy()
+    shim.then(HELD)
+    assert shim.run(*shim.create()).returncode == 0
+    assert "was restored before, and has ended; it is not started afresh" in refused(shim, shim.run(*shim.create()))
+    assert len(shim.calls()) == 1
 
 
 # --- start ---
 
 
-def wait_in_start(shim: Shim) -> subprocess.Popen[bytes]:
-    process = shim.begin(*shim.start())
-    until((shim.work / "waiting").exists)
-    assert (shim.work / "waiting").read_text() == f"{process.pid}\n"
-    assert process.poll() is None
-    return process
+def test_start_leaves_it_held(shim: Shim) -> None:
+    """Docker notes that it runs, and whatever becomes of Docker then, this is so when it does."""
+    shim.await_copy()
+    (shim.work / "addresses").write_text("192.0.2.10\n")
+    cgroup = shim.hold()
+    done = shim.run(*shim.start())
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert shim.calls() == []
+    assert (cgroup / "cgroup.freeze").read_text() == "1\n"
+    assert (cgroup / "cgroup.kill").read_text() == ""
+    assert shim.network_calls() == ["plumbed 4242 1"]
+    assert int((shim.work / "plumbed").read_text()) > 0
+    # Only the decision takes them away.
+    assert (shim.work / "images" / "pages-1.img").exists()
+
+
+# --- what Docker does with a container that it takes for running ---
 
 
 def ended(process: subprocess.Popen[bytes]) -> subprocess.CompletedProcess[bytes]:
@@ -406,52 +427,137 @@ def ended(process: subprocess.Popen[bytes]) -> subprocess.CompletedProcess[bytes
     return subprocess.CompletedProcess([], process.returncode, stdout, stderr)
 
 
-def test_start_waits_and_lets_go(shim: Shim) -> None:
+def _exec(shim: Shim) -> list[str]:
+    return [*shim.globals(), "exec", "--process", "/tmp/runc-process1", "--detach", CONTAINER]
+
+
+def test_who_enters_it_waits_until_it_runs(shim: Shim) -> None:
+    """A health check that begins while it is held is late, and does not fail."""
     shim.await_copy()
     cgroup = shim.hold()
-    process = wait_in_start(shim)
-    assert (cgroup / "cgroup.freeze").read_text() == "1\n"
-    (shim.mark / "consumed").touch()
-    until(lambda: (cgroup / "cgroup.freeze").read_text() == "0\n")
-    # Docker takes it for started when it runs, no sooner.
+    process = shim.begin(*_exec(shim))
     with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(0.1)
-    assert (shim.work / "images").exists()
-    (cgroup / "cgroup.events").write_text("populated 1\nfrozen 0\n")
-    done = ended(process)
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+        process.wait(0.2)
+    (shim.mark / "consumed").touch()
+    # Nor does it enter before the tasks are thawed: runc would refuse that, or make one more task that stands still.
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.2)
     assert shim.calls() == []
+    (cgroup / "cgroup.events").write_text("populated 1\nfrozen 0\n")
+    assert ended(process).returncode == 0
+    assert shim.calls() == [_exec(shim)]
+
+
+@pytest.mark.parametrize("how", ["refused", "ended", "unmarked", "never held"])
+def test_nobody_enters_a_copy_that_is_given_up(shim: Shim, how: str) -> None:
+    shim.await_copy()
+    if how != "never held":
+        shim.hold()
+    process = shim.begin(*_exec(shim))
+    if how != "never held":
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+    if how == "refused":
+        (shim.work / "refused").touch()
+    elif how == "ended":
+        (shim.proc / "4242" / "cgroup").unlink()
+    elif how == "unmarked":
+        (shim.mark / "session").unlink()
+        shim.mark.rmdir()
+    assert "no process can enter it" in refused(shim, ended(process))
+    assert shim.calls() == []
+
+
+@pytest.mark.parametrize("command", ["checkpoint", "pause", "update"])
+def test_what_would_change_it_is_refused(shim: Shim, command: str) -> None:
+    shim.await_copy()
+    shim.hold()
+    text = refused(shim, shim.run(*shim.globals(), command, CONTAINER))
+    assert (
+        f"copy of migration 20261123-migration, which has not been handed over to this host; it cannot be changed ({command})"
+        in text
+    )
+    assert shim.calls() == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["kill", CONTAINER, "9"],
+        ["kill", CONTAINER, "KILL"],
+        ["kill", "--all", CONTAINER, "SIGKILL"],
+        ["delete", "--force", CONTAINER],
+        ["delete", "-f", CONTAINER],
+    ],
+    ids=" ".join,
+)
+def test_all_tasks_are_killed_before_runc_can_thaw_any(shim: Shim, arguments: list[str]) -> None:
+    """runc kills the first process, thaws the container, and leaves it to the kernel to end the others."""
+    shim.await_copy()
+    cgroup = shim.hold()
+    shim.then(f'cat "{cgroup}/cgroup.kill" >"$PLACE/killed"')
+    assert shim.run(*shim.globals(), *arguments).returncode == 0
+    assert (shim.place / "killed").read_text() == "1\n"
+    assert shim.calls() == [[*shim.globals(), *arguments]]
+
+
+@pytest.mark.parametrize("arguments", [["kill", CONTAINER, "15"], ["kill", CONTAINER], ["kill", CONTAINER, "19"]])
+def test_another_signal_waits_as_its_process_does(shim: Shim, arguments: list[str]) -> None:
+    shim.await_copy()
+    cgroup = shim.hold()
+    assert shim.run(*shim.globals(), *arguments).returncode == 0
+    assert shim.calls() == [[*shim.globals(), *arguments]]
     assert (cgroup / "cgroup.kill").read_text() == ""
-    # The memory is not kept, and later dumps read what they read for any container.
-    assert not (shim.work / "images").exists()
-    assert not (shim.work / "ready").exists()
-    assert os.readlink(shim.work / "criu.conf") == "/etc/criu/runc.conf"
 
 
-def test_the_network_is_opened_before_the_tasks_go_on(shim: Shim) -> None:
+@pytest.mark.parametrize("flag", ["--all", "-a"])
+def test_no_signal_is_sent_to_all(shim: Shim, flag: str) -> None:
+    """runc thaws the container for that."""
     shim.await_copy()
-    (shim.work / "addresses").write_text("192.0.2.10\n")
-    (shim.work / "open").touch()
-    cgroup = shim.hold()
-    process = wait_in_start(shim)
-    assert shim.network_calls() == ["plumbed 4242 1"]
-    (shim.mark / "consumed").touch()
-    until(lambda: (cgroup / "cgroup.freeze").read_text() == "0\n")
-    assert shim.network_calls() == ["plumbed 4242 1", "open 4242 1"]
-    (cgroup / "cgroup.events").write_text("populated 1\nfrozen 0\n")
-    assert ended(process).returncode == 0
+    shim.hold()
+    assert "it gets no signal" in refused(shim, shim.run(*shim.globals(), "kill", flag, CONTAINER, "15"))
+    assert shim.calls() == []
 
 
-def test_a_decision_is_carried_out_though_the_network_stays_closed(shim: Shim) -> None:
+@pytest.mark.parametrize("command", ["kill", "delete"])
+def test_number_that_is_anothers_by_now(shim: Shim, command: str) -> None:
+    """The cgroup says that it is not the container's: it is left alone, whatever `held` names."""
     shim.await_copy()
-    (shim.work / "open").touch()
     cgroup = shim.hold()
-    process = wait_in_start(shim)
-    (shim.place / "network-fails").touch()
-    (shim.mark / "consumed").touch()
-    until(lambda: (cgroup / "cgroup.freeze").read_text() == "0\n")
-    (cgroup / "cgroup.events").write_text("populated 1\nfrozen 0\n")
-    assert ended(process).returncode == 0
+    shim.process(4242, "/user.slice")
+    arguments = ["kill", CONTAINER, "9"] if command == "kill" else ["delete", "--force", CONTAINER]
+    assert shim.run(*shim.globals(), *arguments).returncode == 0
+    assert (cgroup / "cgroup.kill").read_text() == ""
+
+
+@pytest.mark.parametrize(("below", "there"), [("/init.scope", True), ("-another", False)])
+def test_init_may_be_in_a_cgroup_below(shim: Shim, below: str, there: bool) -> None:
+    """A container that divides its own cgroup, as systemd does: it is still the same container."""
+    shim.await_copy()
+    shim.hold()
+    shim.process(4242, f"/system.slice/docker-x.scope{below}")
+    done = shim.run(*shim.start())
+    if there:
+        assert done.returncode == 0
+    else:
+        assert "died before it could be held" in refused(shim, done)
+
+
+def test_kernel_without_cgroup_kill(shim: Shim) -> None:
+    shim.await_copy()
+    cgroup = shim.hold()
+    (cgroup / "cgroup.kill").unlink()
+    below = shim.cgroup("system.slice/docker-x.scope/a child/deeper")
+    (below.parent / "cgroup.procs").write_text("")
+    victims = [subprocess.Popen(["sleep", "60"]) for count in range(2)]
+    shim.processes += victims
+    (cgroup / "cgroup.procs").write_text(f"{victims[0].pid}\n")
+    (below / "cgroup.procs").write_text(f"{victims[1].pid}\n")
+    assert shim.run(*shim.globals(), "kill", CONTAINER, "9").returncode == 0
+    assert [victim.wait(10) for victim in victims] == [-9, -9]
+
+
+# --- a start that ends the copy ---
 
 
 def test_a_device_that_stays_ends_the_copy(shim: Shim) -> None:
@@ -493,103 +599,6 @@ def test_the_fence_comes_before_the_engines_hook(shim: Shim, hooks: str, first: 
     assert spec["hooks"].get("poststop") == before["hooks"].get("poststop")
 
 
-def test_images_elsewhere_are_not_followed(shim: Shim, tmp_path: Path) -> None:
-    shim.await_copy()
-    shim.hold()
-    elsewhere = tmp_path / "elsewhere"
-    (shim.work / "images").rename(elsewhere)
-    (shim.work / "images").symlink_to(elsewhere)
-    process = wait_in_start(shim)
-    (shim.place / "cgroup/system.slice/docker-x.scope/cgroup.events").write_text("populated 1\nfrozen 0\n")
-    (shim.mark / "consumed").touch()
-    assert ended(process).returncode == 0
-    assert not (shim.work / "images").is_symlink()
-    assert (elsewhere / "pages-1.img").exists()
-
-
-def test_given_up_while_held(shim: Shim) -> None:
-    shim.await_copy()
-    cgroup = shim.hold()
-    process = wait_in_start(shim)
-    (shim.work / "refused").touch()
-    until(lambda: (cgroup / "cgroup.kill").read_text() == "1\n")
-    # Docker takes it for gone when it is, no sooner.
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(0.1)
-    (cgroup / "cgroup.events").write_text("populated 0\nfrozen 1\n")
-    assert "given up" in refused(shim, ended(process))
-    # Never let go of on the way out.
-    assert (cgroup / "cgroup.freeze").read_text() == "1\n"
-    assert not (shim.work / "held").exists()
-    assert not (shim.work / "waiting").exists()
-
-
-def test_kernel_without_cgroup_kill(shim: Shim) -> None:
-    shim.await_copy()
-    cgroup = shim.hold()
-    (cgroup / "cgroup.kill").unlink()
-    below = shim.cgroup("system.slice/docker-x.scope/a child/deeper")
-    (below.parent / "cgroup.procs").write_text("")
-    victims = [subprocess.Popen(["sleep", "60"]) for count in range(2)]
-    shim.processes += victims
-    (cgroup / "cgroup.procs").write_text(f"{victims[0].pid}\n")
-    (below / "cgroup.procs").write_text(f"{victims[1].pid}\n")
-    process = wait_in_start(shim)
-    (shim.work / "refused").touch()
-    assert [victim.wait(10) for victim in victims] == [-9, -9]
-    (cgroup / "cgroup.events").write_text("populated 0\nfrozen 1\n")
-    refused(shim, ended(process))
-
-
-def test_mark_removed_while_held(shim: Shim) -> None:
-    shim.await_copy()
-    cgroup = shim.hold()
-    (cgroup / "cgroup.events").write_text("populated 0\nfrozen 1\n")
-    process = wait_in_start(shim)
-    (shim.mark / "session").unlink()
-    shim.mark.rmdir()
-    assert "was removed" in refused(shim, ended(process))
-    assert (cgroup / "cgroup.kill").read_text() == "1\n"
-
-
-@pytest.mark.parametrize(("below", "there"), [("/init.scope", True), ("-another", False)])
-def test_init_may_be_in_a_cgroup_below(shim: Shim, below: str, there: bool) -> None:
-    """A container that divides its own cgroup, as systemd does: it is still the same container."""
-    shim.await_copy()
-    cgroup = shim.hold()
-    process = wait_in_start(shim)
-    shim.process(4242, f"/system.slice/docker-x.scope{below}")
-    (shim.mark / "consumed").touch()
-    if there:
-        until(lambda: (cgroup / "cgroup.freeze").read_text() == "0\n")
-        (cgroup / "cgroup.events").write_text("populated 1\nfrozen 0\n")
-        assert ended(process).returncode == 0
-    else:
-        assert "died while it was held" in refused(shim, ended(process))
-
-
-@pytest.mark.parametrize("late", [False, True], ids=["undecided", "decided"])
-def test_init_dies_while_held(shim: Shim, late: bool) -> None:
-    shim.await_copy()
-    cgroup = shim.hold()
-    process = wait_in_start(shim)
-    (shim.proc / "4242" / "cgroup").unlink()
-    if late:
-        (shim.mark / "consumed").touch()
-    assert "died while it was held" in refused(shim, ended(process))
-    assert (cgroup / "cgroup.freeze").read_text() == "1\n"
-
-
-def test_number_that_is_anothers_by_now(shim: Shim) -> None:
-    """The cgroup says that it is not the container's: it is left alone, whatever `held` names."""
-    shim.await_copy()
-    cgroup = shim.hold()
-    process = wait_in_start(shim)
-    shim.process(4242, "/user.slice")
-    refused(shim, ended(process))
-    assert (cgroup / "cgroup.kill").read_text() == ""
-
-
 @pytest.mark.parametrize(
     "held",
     ["", "4242\n", "x\nCGROUP/system.slice/docker-x.scope\n", "4242\n/etc\n", "4242\nCGROUP\n", "4242\nCGROUP/../x\n"],
@@ -599,14 +608,17 @@ def test_held_that_the_script_did_not_write(shim: Shim, held: str) -> None:
     shim.hold()
     (shim.work / "held").write_text(held.replace("CGROUP", str(shim.cgroups)))
     refused(shim, shim.run(*shim.start()))
-    assert not (shim.work / "waiting").exists()
+    assert not (shim.work / "plumbed").exists()
 
 
-def test_decision_before_the_wait(shim: Shim) -> None:
-    """`refused` came while Docker made the network."""
+def test_given_up_while_docker_made_the_network(shim: Shim) -> None:
     shim.await_copy()
     cgroup = shim.hold()
     (cgroup / "cgroup.events").write_text("populated 0\nfrozen 1\n")
     (shim.work / "refused").touch()
-    refused(shim, shim.run(*shim.start()))
+    assert "given up" in refused(shim, shim.run(*shim.start()))
     assert (cgroup / "cgroup.kill").read_text() == "1\n"
+    # Never let go of on the way out.
+    assert (cgroup / "cgroup.freeze").read_text() == "1\n"
+    assert not (shim.work / "held").exists()
+    assert not (shim.work / "plumbed").exists()

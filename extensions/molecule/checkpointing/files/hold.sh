@@ -3,22 +3,17 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# A container is dumped, and its copy restored by the runtime: refused without images, ended while held, let go.
+# A container is dumped, and its copy restored by the runtime: refused without images, held and known to Docker, ended, let go.
 # This plays the session's part, on one host and without a session. Says what it found; the first thing that is not as it
 # should be ends it.
 set -e -u -o pipefail
 
 lib=/usr/local/lib/livemigrate
 images=$(mktemp -d)
-mark='' work='' pid=''
+mark='' work=''
 trap tidy EXIT
 
-# Docker answers nothing about a copy that is held, not even its removal: a copy that an error has left so is given up first.
 tidy() {
-    if [ -n "$pid" ] && [ -d "$work" ]; then
-        touch "$work/refused"
-        wait "$pid" || :
-    fi
     docker rm --force role-source role-copy >/dev/null 2>&1 || :
     rm -rf "$images" ${mark:+"$mark"} ${work:+"$work"}
 }
@@ -26,29 +21,22 @@ tidy() {
 # shellcheck disable=SC2016 # for the container's shell
 counter='i=0; while :; do i=$((i + 1)); echo $i; sleep 1; done'
 
-until_there() {
-    for _ in $(seq 600); do
-        [ -e "$1" ] && return
-        sleep 0.1
-    done
-    echo "$1 did not come within a minute" >&2
-    cat "$work/start" >&2
-    return 1
-}
-
-# docker start in the background, until the copy is held. Nothing may ask Docker for the container before the decision.
+# Docker takes it for running, and no task of it does.
 start_held() {
-    docker start role-copy >"$work/start" 2>&1 &
-    pid=$!
-    until_there "$work/waiting"
+    docker start role-copy
+    [ -e "$work/plumbed" ]
     cgroup=$(sed -n 2p "$work/held")
     grep -q 'frozen 1' "$cgroup/cgroup.events"
-    # Looked at by its number: for a moment after each fork the child has the same command line.
-    shim=$(tr '\0' ' ' <"/proc/$(cat "$work/waiting")/cmdline")
-    if [[ $shim != "/bin/sh $lib/livemigrate-runc "*" start "* ]]; then
-        echo "not the runtime waits, but $shim" >&2
+    [ "$(docker inspect --format '{{.State.Running}}' role-copy)" = true ]
+}
+
+# A start that has to fail, and why.
+refused() {
+    if docker start role-copy >"$work/start" 2>&1; then
+        echo "a copy was started that $2" >&2
         return 1
     fi
+    grep -q "$1" "$work/start"
 }
 
 docker rm --force role-source role-copy >/dev/null 2>&1 || :
@@ -67,11 +55,7 @@ mark=/var/lib/livemigrate/restores/$id work=/run/livemigrate/restores/$id
 mkdir -p "$mark" "$work"
 echo role-test-session >"$mark/session"
 
-if docker start role-copy >"$work/start" 2>&1; then
-    echo 'a copy without images was started' >&2
-    exit 1
-fi
-grep -q 'copy of migration role-test-session, .* playbooks/recover.yml' "$work/start"
+refused 'copy of migration role-test-session, .* playbooks/recover.yml' 'had no images'
 echo 'refused without images'
 
 cp -a "$images" "$work/images"
@@ -79,18 +63,24 @@ printf '%s\n' manage-cgroups=ignore tcp-close link-remap file-locks ext-unix-sk 
     "action-script=$lib/livemigrate-criu-action" >"$work/criu.conf"
 touch "$work/ready"
 start_held
-touch "$work/refused"
-if wait "$pid"; then
-    echo 'a copy that was given up was started' >&2
-    exit 1
-fi
-pid=''
-grep -q 'was given up' "$work/start"
+for words in pause 'update --memory 500m --memory-swap 500m'; do
+    # shellcheck disable=SC2086 # several words
+    if docker $words role-copy >"$work/words" 2>&1; then
+        echo "a copy that is held was changed: $words" >&2
+        exit 1
+    fi
+    grep -q 'has not been handed over to this host' "$work/words"
+done
+docker kill role-copy || :
+docker wait role-copy
 [ ! -e "$cgroup" ]
 [ "$(docker logs role-copy 2>&1)" = '' ]
+refused 'was restored before' 'had been held before'
+touch "$work/refused"
+refused 'was given up' 'was given up'
 echo 'held, and ended'
 
-rm "$work/refused"
+rm -r "$work/refused" "$work/work"
 start_held
 # runc reads the annotation out of an object that is there already, and keeps what else is in it.
 runc --root /run/docker/runtime-runc/moby state "$id" |
@@ -99,11 +89,17 @@ runc --root /run/docker/runtime-runc/moby state "$id" |
 before=$(grep usage_usec "$cgroup/cpu.stat")
 sleep 2
 [ "$(grep usage_usec "$cgroup/cpu.stat")" = "$before" ]
+docker exec role-copy sh -c 'echo inside' >"$work/inside" &
+entering=$!
+sleep 1
+[ ! -s "$work/inside" ]
 touch "$mark/consumed"
-wait "$pid"
-pid=''
+echo 0 >"$cgroup/cgroup.freeze"
+wait "$entering"
+[ "$(cat "$work/inside")" = inside ]
+# As the session does: a dump before the next start reads what it reads for every container.
+ln -sf /etc/criu/runc.conf "$work/criu.conf"
 sleep 2
-[ ! -e "$work/images" ]
 first=$(docker logs role-copy | sed -n 1p)
 [ "$first" -gt "$last" ]
 [ "$first" -le $((last + 2)) ]

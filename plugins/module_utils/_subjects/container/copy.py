@@ -73,11 +73,15 @@ class Copy(ByEngine):
         self._announcer = connections.announcer(self.session, engine_runtime.init_of(self.session))
 
     def run(self) -> None:
-        """Decide RUN, and write the tombstone for the shim."""
+        """Decide RUN, write the tombstone for the shim, and thaw it."""
         engine_runtime.run(self.session, self._announcer)
 
     def announce_again(self) -> None:
-        """Announce its addresses once more: nobody acknowledges an announcement, so the first may be lost."""
+        """Announce its addresses once more: nobody acknowledges an announcement, so the first may be lost.
+
+        Its images are deleted here, where nobody waits for that.
+        """
+        engine_runtime.forget_images(self.session)
         connections.repeat(self._announcer)
 
     # -- engine api ----------------------------------------------------------------------------------------------
@@ -146,12 +150,16 @@ class Copy(ByEngine):
 
         A copy that ended before that, with this host or with a Docker Engine without live-restore, stayed down, because a copy
         is created without a policy. So this does what Docker would have done.
+
+        :raises MigrationError: ``engine_lost_it`` where it runs and Docker does not know that. A start would kill it.
         """
         from . import restart_policy
 
         engine = self._keeper.engine
         # After the policy has been put: what has ended since is Docker's to start.
         inspect = engine.find(self._running)
+        if inspect is not None and not inspect["State"]["Running"]:
+            self._require_ended()
         if inspect is not None and restart_policy.would_start(
             self.session.data("created")["policy"],
             inspect["State"],
@@ -160,12 +168,24 @@ class Copy(ByEngine):
         ):
             engine.start(self._running)
 
+    def _require_ended(self) -> None:
+        group = group_of_id(self._running)
+        if group is not None and group.populated:
+            raise MigrationError(
+                "engine_lost_it",
+                f"Container {self.session.subject_name} runs on the destination, and the Docker Engine there says it does not. A "
+                "start would kill it and begin afresh, so nothing was done, and the session stays open. Save what only its "
+                f"memory holds. Then end it (echo 1 > {group.path}/cgroup.kill) and run playbooks/recover.yml: then it is "
+                "started if its restart policy says so.",
+                cgroup=group.path,
+            )
+
     # -- REFUSED -------------------------------------------------------------------------------------------------
 
     def end(self) -> None:
         """Kill its tasks.
 
-        Without the engine, which answers nothing about a container that it is still starting.
+        Without the engine, which answers nothing about a container that it is still starting, and may hang.
         """
         container = self.session.copy_id
         if container:

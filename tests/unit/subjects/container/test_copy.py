@@ -23,7 +23,9 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._host import boot
 from ansible_collections.livemigrate.criu.plugins.module_utils._migration import destination
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, REFUSED, RUN
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import WITH_KEEPER, Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import copy as copy_module
 from tests.unit.helpers import moved
+from tests.unit.helpers.groups import Group
 from tests.unit.helpers.support import OTHER_CONTAINER
 
 MakeSession = Callable[..., Session]
@@ -98,6 +100,25 @@ def test_one_that_ended_with_the_host_is_started_whatever_its_exit_code(
     docker = Docker(running=False)
     _hand_over(session, docker)
     assert docker.starts == 1
+
+
+@pytest.mark.parametrize("policy", ["always", "no"])
+def test_one_that_runs_unknown_to_docker_is_left_running(
+    policy: str, make_session: MakeSession, group: Group, init: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start would kill it and begin afresh. The session stays open, and says so at every look."""
+    session = _run(make_session, policy)
+    monkeypatch.setattr(copy_module, "group_of_id", lambda container: group if container == OTHER_CONTAINER else None)
+    docker = Docker(running=False)
+    for _look in range(2):
+        with pytest.raises(MigrationError, match=r"says it does not.*cgroup\.kill.*recover\.yml") as caught:
+            _hand_over(session, docker)
+        assert caught.value.code == "engine_lost_it"
+    assert (docker.starts, group.pids()) == (0, [init])
+    # What the message says.
+    group.kill()
+    _hand_over(session, docker)
+    assert docker.starts == (policy == "always")
 
 
 def test_one_that_a_person_stops_later_stays_down(make_session: MakeSession) -> None:
