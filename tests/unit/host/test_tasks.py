@@ -437,14 +437,20 @@ def test_processes_that_came_in_from_outside_are_reported(group: Group) -> None:
 
 
 def test_a_health_check_is_given_time_to_end(group: Group, init: int) -> None:
-    """A process from outside that ends after 1.5 s: longer than others are waited for."""
-    with subprocess.Popen(["sleep", "1.5"]) as check:
+    """A process from outside that ends after a while: longer than others are waited for."""
+    with subprocess.Popen(["sleep", "600"]) as check:
         group.put(check.pid)
         assert group.foreign(init) == ["sleep"]
         assert facts_of_container._lasting_foreign(group, init, 0.0) == ["sleep"]
         assert facts_of_container._lasting_foreign(group, init, 0.2) == ["sleep"]
-        # Who has started it looks after it; a shim does that at once.
-        threading.Thread(target=check.wait).start()
+
+        def end() -> None:
+            time.sleep(1.2)
+            check.kill()
+            # Who has started it looks after it; a shim does that at once.
+            check.wait()
+
+        threading.Thread(target=end).start()
         assert facts_of_container._lasting_foreign(group, init, 5.0) == []
 
 

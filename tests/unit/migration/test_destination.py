@@ -20,7 +20,6 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._base.errors impo
 from ansible_collections.livemigrate.criu.plugins.module_utils._channel import server as channel_server
 from ansible_collections.livemigrate.criu.plugins.module_utils._criu import images as criu_images
 from ansible_collections.livemigrate.criu.plugins.module_utils._criu.images import Manifest
-from ansible_collections.livemigrate.criu.plugins.module_utils._engines import armed_start
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines import runtime as engine_runtime
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines.connections import Arrangement
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines.shim_files import Mark
@@ -33,6 +32,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session.session 
 from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import keeper
 from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container.copy import Copy
 from tests.unit.helpers.disks import with_read_only
+from tests.unit.helpers.engine_socket import answering_engine
 from tests.unit.helpers.groups import Group, Shim
 from tests.unit.helpers.support import CONTAINER, OTHER_CONTAINER
 
@@ -167,13 +167,19 @@ def _held(session: Session, copy: Group, init: int) -> None:
 @pytest.mark.usefixtures("needs_namespaces")
 @pytest.mark.parametrize("what", ["run", "decision"])
 def test_a_copy_that_cannot_be_run_for_the_disk_is_refused(
-    what: str, session: Session, copy: Group, init: int, roots: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    what: str,
+    session: Session,
+    copy: Group,
+    init: int,
+    roots: dict[str, str],
+    disk: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The source waits for that, and stands still meanwhile."""
-    monkeypatch.setattr(armed_start, "is_pending", lambda _session: True)
     _held(session, copy, init)
     answer = {"run": destination.run, "decision": destination.make_decision}[what]
-    said = with_read_only(roots["state_root"], lambda: answer(Copy(session)))
+    with answering_engine(disk, monkeypatch):
+        said = with_read_only(roots["state_root"], lambda: answer(Copy(session)))
     assert said["decision"] == REFUSED
     if what == "run":
         assert "Read-only file system" in said["reason"]
