@@ -493,6 +493,9 @@ def run(session: Session, announcer: Announcer | None = None) -> float:
     """
     mark = Mark.of(session)
     group = TaskGroup(_held_copy(mark).cgroup)
+    # With little patience: the service stands still. And first, because it may take that long, and the copy may be killed or thawed
+    # meanwhile. An engine that fails after its answer is no danger.
+    _require_engine(_DECIDING_SECONDS)
     # The phase says as well that the engine knows the copy: else its tasks would run unknown to Docker.
     if session.phase != "held" or not group.frozen:
         raise MigrationError("not_held", "The restored copy is not waiting to be let go (any more).")
@@ -504,8 +507,6 @@ def run(session: Session, announcer: Announcer | None = None) -> float:
             f"{len(ended)} processes of the restored copy have ended since they were recognised, although they were frozen. The "
             "kernel's log tells whether memory was short (journalctl --dmesg --grep 'Killed process').",
         )
-    # In the last moment, and with little patience: the service stands still.
-    _require_engine(_DECIDING_SECONDS)
     if session.decide(RUN) != RUN:
         raise MigrationError("already_refused", f"Session {session.id} was refused on the destination meanwhile.")
     return _let_go(session, announcer)

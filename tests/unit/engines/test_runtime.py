@@ -683,3 +683,22 @@ def test_a_copy_of_which_something_has_ended_while_it_was_held_is_not_let_go(
                 engine_runtime.run(session)
     assert caught.value.code == "not_held"
     assert session.decision is None
+
+
+def _end(group: Group) -> None:
+    for pid in group.pids():
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not group.pids(), "it has ended")
+
+
+@pytest.mark.parametrize("what", [_end, Group.thawed_by_a_stranger])
+def test_what_happens_to_the_copy_while_its_engine_is_asked_is_seen(
+    what: Callable[[Group], None], held: Session, mark: Mark, group: Group, docker: Answering
+) -> None:
+    """An engine that is busy takes its time for an answer; a person's `docker kill` may be what it is busy with."""
+    docker.before_answer = partial(what, group)
+    with pytest.raises(MigrationError) as caught:
+        engine_runtime.run(held)
+    assert caught.value.code == "not_held"
+    assert docker.pings == 1
+    _still_held(held, mark)

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingUnixStreamServer
@@ -75,6 +75,7 @@ class Answering(ThreadingUnixStreamServer):
     """A Docker Engine that does nothing but answer to a ping.
 
     :ivar hangs: whether it does not do that either.
+    :ivar before_answer: what happens while it is asked.
     """
 
     daemon_threads = True
@@ -82,6 +83,7 @@ class Answering(ThreadingUnixStreamServer):
 
     def __init__(self, path: Path) -> None:
         self.hangs = False
+        self.before_answer: Callable[[], object] = lambda: None
         self.pings = 0
         self.ends = threading.Event()
         super().__init__(str(path), _Ping)
@@ -97,6 +99,7 @@ class _Ping(BaseHTTPRequestHandler):
         if server.hangs:
             server.ends.wait(60)
             return
+        server.before_answer()
         self.send_response(200 if self.path == "/_ping" else 404)
         self.send_header("Content-Length", "2")
         self.end_headers()
