@@ -35,8 +35,10 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases i
     SOURCE,
 )
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
+from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import copy as copy_module
 from ansible_collections.livemigrate.criu.plugins.module_utils._subjects.container import keeper
 from tests.unit.helpers import moved
+from tests.unit.helpers.groups import Group
 from tests.unit.helpers.support import CONTAINER, OTHER_CONTAINER
 
 MakeSession = Callable[..., Session]
@@ -292,6 +294,26 @@ def test_what_a_move_has_left_to_be_done_is_done_before_the_next_one(make_sessio
     _settle(session, docker)
     assert docker.done == []
     assert not docker.table[OTHER_CONTAINER]["State"]["Running"]
+
+
+def test_what_runs_unknown_to_docker_gets_no_policy(
+    make_session: MakeSession, group: Group, init: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By it the next dockerd would start it at once: kill it, and begin afresh."""
+    monkeypatch.setattr(copy_module, "group_of_id", lambda container: group if container == OTHER_CONTAINER else None)
+    docker = Docker(web=OTHER_CONTAINER)
+    docker.table[OTHER_CONTAINER]["HostConfig"] = {"RestartPolicy": {"Name": "no", "MaximumRetryCount": 0}}
+    docker.kill(OTHER_CONTAINER)
+    session = _came(make_session)
+    for _look in range(2):
+        with pytest.raises(MigrationError) as caught:
+            _settle(session, docker)
+        assert caught.value.code == "engine_lost_it"
+    assert (docker.done, docker.policy_of(OTHER_CONTAINER), group.pids()) == ([], "no", [init])
+    # What the message says.
+    group.kill()
+    _settle(session, docker)
+    assert docker.done == ["policy always", "start"]
 
 
 @pytest.mark.parametrize("decision", [None, REFUSED])

@@ -148,6 +148,9 @@ def see_that_the_tombstone_is_written(here: At) -> Outcomes:
 
 @step("_subjects.container.copy.Copy.finish")
 def give_it_its_restart_policy(here: At) -> Outcomes:
+    if here.me.copy == RUNS and not here.me.known:
+        # The next dockerd would start it by that, and so kill it.
+        return [here.stop(note="it runs unknown to Docker")]
     return with_dockerd(here, policy=OWN)
 
 

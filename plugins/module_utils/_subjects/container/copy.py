@@ -113,13 +113,19 @@ class Copy(ByEngine):
         return str(self.session.data("run")["container_id"])
 
     def finish(self) -> list[str]:
-        """Give it its restart policy, delete the checkpoint, and remove the old copies that earlier moves have left here."""
+        """Give it its restart policy, delete the checkpoint, and remove the old copies that earlier moves have left here.
+
+        :raises MigrationError: ``engine_lost_it`` where it runs and Docker does not know that.
+        """
         from . import restart_policy
 
         session, engine, container = self.session, self._keeper.engine, self._running
         inspect = engine.find(container)
         left = []
         if inspect is not None:
+            if not inspect["State"]["Running"]:
+                # Before it has a policy, by which the next dockerd would start it: kill it, and begin afresh.
+                self._require_ended()
             restart_policy.put(session, engine, container, inspect, session.data("created")["policy"])
             left = self._remove_superseded()
         # Also where somebody has removed the container meanwhile: its memory must not stay.
