@@ -493,8 +493,8 @@ def run(session: Session, announcer: Announcer | None = None) -> float:
     """
     mark = Mark.of(session)
     group = TaskGroup(_held_copy(mark).cgroup)
-    # With little patience: the service stands still. And first, because it may take that long, and the copy may be killed or thawed
-    # meanwhile. An engine that fails after its answer is no danger.
+    # With little patience: the service stands still. And first: the copy may be killed or thawed meanwhile. An engine that fails
+    # after its answer is no danger.
     _require_engine(_DECIDING_SECONDS)
     # The phase says as well that the engine knows the copy: else its tasks would run unknown to Docker.
     if session.phase != "held" or not group.frozen:
