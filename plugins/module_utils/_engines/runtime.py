@@ -404,7 +404,7 @@ def _await_note(session: Session, mark: Mark, seconds: float) -> None:
         if outcome:
             raise _restore_failed(session, mark, outcome, wall)
         if time.monotonic() >= began + seconds:
-            raise _restore_failed(session, mark, f"it has not noted that within {seconds:.0f} seconds", wall)
+            raise _restore_failed(session, mark, f"it has not noted within {seconds:.0f} seconds that it runs", wall)
         if time.monotonic() >= asked + _LOOK_SECONDS:
             _require_engine(_ALIVE_SECONDS)
             asked = time.monotonic()
