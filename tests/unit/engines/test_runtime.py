@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -32,6 +33,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._engines.shim_fil
 from ansible_collections.livemigrate.criu.plugins.module_utils._host import boot
 from ansible_collections.livemigrate.criu.plugins.module_utils._host import fingerprints as process_fingerprints
 from ansible_collections.livemigrate.criu.plugins.module_utils._host.flush import Flush
+from ansible_collections.livemigrate.criu.plugins.module_utils._host.tasks import TaskGroup
 from ansible_collections.livemigrate.criu.plugins.module_utils._network import fence as network_fence
 from ansible_collections.livemigrate.criu.plugins.module_utils._network.addresses import NO_ADDRESSES
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, REFUSED, RUN
@@ -39,7 +41,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._session.session 
 from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings import surroundings as surroundings_module
 from tests.unit.helpers.disks import with_read_only
 from tests.unit.helpers.engine_socket import Answering, answering_engine
-from tests.unit.helpers.groups import Group, Shim
+from tests.unit.helpers.groups import Group, Shim, first_process
 from tests.unit.helpers.support import CONTAINER, OTHER_CONTAINER, wait_for
 
 MakeSession = Callable[..., Session]
@@ -702,3 +704,37 @@ def test_what_happens_to_the_copy_while_its_engine_is_asked_is_seen(
     assert caught.value.code == "not_held"
     assert docker.pings == 1
     _still_held(held, mark)
+
+
+@pytest.mark.usefixtures("needs_namespaces")
+@pytest.mark.parametrize("failures", [0, 1])
+def test_its_network_is_open_and_its_tombstone_is_written_when_its_tasks_go_on(
+    failures: int, session: Session, mark: Mark, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that sends through a closed fence is told so. One that does not open at first does not keep the copy frozen."""
+    if shutil.which("nft") is None:
+        pytest.skip("nft is not installed")
+    seen: list[tuple[str | None, bool]] = []
+    tries: list[int] = []
+
+    def lift(fence: network_fence.Fence, original: Callable[..., None] = network_fence.Fence.lift) -> None:
+        tries.append(len(tries))
+        if len(tries) <= failures:
+            raise MigrationError("fence_failed", "It does not open.")
+        original(fence)
+
+    def thaw(one: TaskGroup, original: Callable[..., None] = TaskGroup.thaw) -> None:
+        seen.append((fence.level(), mark.consumed))
+        original(one)
+
+    monkeypatch.setattr(network_fence.Fence, "lift", lift)
+    monkeypatch.setattr(TaskGroup, "thaw", thaw)
+    with first_process(group, "--net") as init, Shim(mark, group, init):
+        fence = network_fence.Fence.of(init)
+        fence.set(network_fence.ALL)
+        _hold(session, group)
+        session.decide(RUN)
+        engine_runtime.let_go(session)
+        assert seen == [("all" if failures else None, True)]
+        assert fence.level() is None
+    assert not group.frozen

@@ -65,9 +65,12 @@ def own_group() -> Iterator[Group]:
 
 
 @contextlib.contextmanager
-def first_process(group: Group) -> Iterator[int]:
-    """A process that is the first of a PID namespace of its own, in the group; its number here."""
-    argv = ["unshare", "--pid", "--fork", "--kill-child", "sleep", "60"]
+def first_process(group: Group, *more: str) -> Iterator[int]:
+    """A process that is the first of a PID namespace of its own, in the group; its number here.
+
+    :param more: options of unshare(1), for more namespaces.
+    """
+    argv = ["unshare", "--pid", "--fork", "--kill-child", *more, "sleep", "60"]
     with subprocess.Popen(argv) as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         wait_for(children.read_text, "the process is there")
