@@ -288,7 +288,8 @@ timeline:
       the phase C(committed).
     - V(seconds) count from the beginning of the freeze. V(host) is V(source) or V(destination).
     - V(event) is one of V(frozen), V(dumped), V(sent) and V(held) on the source, and of V(received), V(restored), V(recognised),
-      V(compared), V(flushed) and V(running) on the destination. Those of the destination are as exact as the way of one message.
+      V(compared), V(noted), V(flushed) and V(running) on the destination. Those of the destination are as exact as the way of one
+      message. V(noted) is when its Docker Engine has noted that the copy runs, which is held still (engine V(runtime)).
   returned: O(state=handed_over)
   type: list
   elements: dict
