@@ -27,6 +27,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._channel import d
 from ansible_collections.livemigrate.criu.plugins.module_utils._criu import failure as criu_failure
 from ansible_collections.livemigrate.criu.plugins.module_utils._criu.images import Manifest
 from ansible_collections.livemigrate.criu.plugins.module_utils._docker import directories
+from ansible_collections.livemigrate.criu.plugins.module_utils._engines import armed_start
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines import runtime as engine_runtime
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines.connections import Arrangement
 from ansible_collections.livemigrate.criu.plugins.module_utils._engines.shim_files import Mark
@@ -420,6 +421,23 @@ def test_a_copy_counts_as_held_when_the_engine_has_noted_that_it_runs(
     assert session.phase == "held"
     events = [event for event, _seconds in done[0]["timeline"]]
     assert events[-2:] == ["noted", "flushed"]
+
+
+def test_an_engine_that_answers_while_it_is_looked_for_the_shim_is_not_misread(
+    session: Session, mark: Mark, shim: Shim, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it may happen between two looks: an answer that is seen means that the shim was done before."""
+
+    def outcome(asked: Session, original: Callable[[Session], str | None] = armed_start.outcome) -> str | None:
+        if mark.ready and not mark.plumbed:
+            group.freeze()
+            shim.tell()
+            shim.answer()
+        return original(asked)
+
+    monkeypatch.setattr(armed_start, "outcome", outcome)
+    _hold(session, group)
+    assert session.phase == "held"
 
 
 def test_a_copy_whose_start_fails_after_all_is_not_held(session: Session, mark: Mark, group: Group, init: int) -> None:
