@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -448,6 +449,25 @@ def test_who_enters_it_waits_until_it_runs(shim: Shim) -> None:
     assert shim.calls() == [_exec(shim)]
 
 
+@pytest.mark.parametrize("then", ["its files are taken away", "it ends"])
+def test_who_enters_one_that_was_let_go_between_two_looks_is_let_in(shim: Shim, then: str) -> None:
+    """runc says what has become of it."""
+    shim.await_copy()
+    shim.hold()
+    process = shim.begin(*_exec(shim))
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.2)
+    os.kill(process.pid, signal.SIGSTOP)
+    (shim.mark / "consumed").touch()
+    if then == "it ends":
+        (shim.proc / "4242" / "cgroup").unlink()
+    else:
+        shutil.rmtree(shim.work)
+    os.kill(process.pid, signal.SIGCONT)
+    assert ended(process).returncode == 0
+    assert shim.calls() == [_exec(shim)]
+
+
 @pytest.mark.parametrize("how", ["refused", "ended", "unmarked", "never held"])
 def test_nobody_enters_a_copy_that_is_given_up(shim: Shim, how: str) -> None:
     shim.await_copy()
@@ -487,7 +507,9 @@ def test_what_would_change_it_is_refused(shim: Shim, command: str) -> None:
         ["kill", CONTAINER, "KILL"],
         ["kill", "--all", CONTAINER, "SIGKILL"],
         ["delete", "--force", CONTAINER],
+        ["delete", "-force", CONTAINER],
         ["delete", "-f", CONTAINER],
+        ["delete", "--force=true", CONTAINER],
     ],
     ids=" ".join,
 )
@@ -510,7 +532,7 @@ def test_another_signal_waits_as_its_process_does(shim: Shim, arguments: list[st
     assert (cgroup / "cgroup.kill").read_text() == ""
 
 
-@pytest.mark.parametrize("flag", ["--all", "-a"])
+@pytest.mark.parametrize("flag", ["--all", "-all", "-a", "--all=true", "-a=1"])
 def test_no_signal_is_sent_to_all(shim: Shim, flag: str) -> None:
     """runc thaws the container for that."""
     shim.await_copy()
