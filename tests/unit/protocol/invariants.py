@@ -61,7 +61,7 @@ def _one_history(state: State, setting: Setting) -> bool:
     undecided = there.decision is None
     refused = there.decision == REFUSED or (undecided and (not there.this_boot or there.phase in ("refused", "closed")))
     if setting.engine == "api" and refused:
-        # What this engine cannot promise: its copy runs before it is proved (docs/decisions/0033).
+        # What this engine cannot promise: its copy runs before it is proved (docs/decisions/0007).
         return True
     return not (state.source.ran_since_dump and there.has_run)
 

@@ -420,6 +420,18 @@ def test_start_leaves_it_held(shim: Shim) -> None:
     assert (shim.work / "images" / "pages-1.img").exists()
 
 
+def test_it_says_so_when_the_network_is_there(shim: Shim) -> None:
+    """Whoever compares it with its original would find the device that stood in for its own."""
+    shim.await_copy()
+    (shim.work / "addresses").write_text("192.0.2.10\n")
+    shim.hold()
+    (shim.place / "network").write_text(f'#!/bin/sh\nls "{shim.work}" >"$PLACE/there"\n')
+    assert shim.run(*shim.start()).returncode == 0
+    there = (shim.place / "there").read_text().split()
+    assert "held" in there
+    assert "plumbed" not in there
+
+
 # --- what Docker does with a container that it takes for running ---
 
 

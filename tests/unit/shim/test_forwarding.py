@@ -63,6 +63,17 @@ def test_mark_of_another_container_counts_for_nothing(shim: Shim) -> None:
     assert len(shim.calls()) == 3
 
 
+@pytest.mark.parametrize("arguments", [["--all", CONTAINER, "15"], [CONTAINER, "9"]], ids=" ".join)
+def test_who_ends_one_that_was_let_go_asks_runc_alone(shim: Shim, arguments: list[str]) -> None:
+    """Behind the id of a container there is the signal."""
+    shim.await_copy()
+    cgroup = shim.hold()
+    (shim.mark / "consumed").touch()
+    assert shim.run(*shim.globals(), "kill", *arguments).returncode == 0
+    assert shim.calls() == [[*shim.globals(), "kill", *arguments]]
+    assert (cgroup / "cgroup.kill").read_text() == ""
+
+
 @pytest.mark.parametrize(
     "command",
     [
