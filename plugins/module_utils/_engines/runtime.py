@@ -224,7 +224,8 @@ def _delete(session: Session, *names: str) -> None:
     """Remove directories of :func:`place_for`, wherever they were put, and give back what was reserved for them."""
     reservations.release(session)
     for name in names:
-        shutil.rmtree(session.memory_path(name), ignore_errors=True)
+        # Not memory_path(), which would make the directory of a session that is over.
+        shutil.rmtree(os.path.join(session.volatile, name), ignore_errors=True)
         shutil.rmtree(session.path(name), ignore_errors=True)
 
 

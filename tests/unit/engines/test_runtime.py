@@ -604,6 +604,15 @@ def test_the_memory_of_a_copy_that_was_let_go_is_not_kept(held: Session, mark: M
     assert not os.path.exists(held.memory_path("images"))
 
 
+def test_who_deletes_it_when_the_session_is_over_leaves_nothing_new(held: Session) -> None:
+    """The source may close this half before that process comes to it."""
+    held.decide(RUN)
+    engine_runtime.let_go(held)
+    held.close(keep=True)
+    engine_runtime.forget_images(held)
+    assert not os.path.exists(held.volatile)
+
+
 def test_a_copy_that_ends_while_it_is_let_go_is_run(held: Session, mark: Mark, group: Group) -> None:
     """What becomes of it is Docker's matter from here on."""
     held.decide(RUN)

@@ -332,5 +332,7 @@ def test_announcements_after_run_do_not_end_with_the_conversation(
     with (tmp_path / "printed").open("rb") as source, (tmp_path / "answers").open("wb") as answers:
         conversations = {"handover": lambda: destination_module.serve_handover(Copy(destination), source, answers)}
         assert channel_server.serve(destination, "handover", {}, conversations) == 0
+    # Nor does the second copy of its memory stay until the other half is closed.
+    assert Path(destination.volatile, "images").exists() == (decision == REFUSED)
     own = [f"transfer.{os.getpid()}"]
     assert noted == ([own, []] if decision == RUN else [own])
