@@ -474,6 +474,18 @@ def test_a_copy_that_the_engine_does_not_note_is_not_held(
     assert docker.pings >= 1
 
 
+def test_a_restore_that_took_long_leaves_the_engine_time_for_its_note(
+    session: Session, mark: Mark, group: Group, init: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restore may take longer than a flush may."""
+    monkeypatch.setattr(durable_content, "FROZEN_SECONDS", -1.0)
+    monkeypatch.setattr(engine_runtime, "memory_timeout", lambda _size: 0.0)
+    with Shim(mark, group, init, noted=False) as shim:
+        threading.Timer(0.5, shim.answer).start()
+        _hold(session, group)
+    assert session.phase == "held"
+
+
 # -- letting go --------------------------------------------------------------------------------------------------------
 
 
