@@ -37,6 +37,7 @@ from ansible_collections.livemigrate.criu.plugins.module_utils._host.flush impor
 from ansible_collections.livemigrate.criu.plugins.module_utils._host.tasks import TaskGroup
 from ansible_collections.livemigrate.criu.plugins.module_utils._network import fence as network_fence
 from ansible_collections.livemigrate.criu.plugins.module_utils._network.addresses import NO_ADDRESSES
+from ansible_collections.livemigrate.criu.plugins.module_utils._session import timeline
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.phases import DESTINATION, REFUSED, RUN
 from ansible_collections.livemigrate.criu.plugins.module_utils._session.session import Session
 from ansible_collections.livemigrate.criu.plugins.module_utils._surroundings import surroundings as surroundings_module
@@ -174,6 +175,7 @@ def test_a_copy_is_held_and_proved(session: Session, mark: Mark, shim: Shim, gro
         reported = _hold(session, group)
     assert (reported["processes"], reported["recognised"]) == (1, 1)
     assert 0 < reported["seconds"] < 10
+    assert timeline.parse(reported["timeline"]) == reported["timeline"], "the source knows each event"
     assert (session.phase, session.decision) == ("held", None)
     assert [entry["phase"] for entry in session.journal][-2:] == ["starting", "held"]
     assert group.frozen
