@@ -57,8 +57,8 @@ _RESERVE_BYTES = 128 << 20
 
 # Seconds that the engine may take around a restore: network, containerd, systemd.
 _START_SECONDS = 60.0
-# Seconds that it has for a word before RUN.
-_DECIDING_SECONDS = 1.0
+# Seconds that it has for a word before RUN. An engine that is slow because its host is busy is no reason to give a move up.
+_DECIDING_SECONDS = 2.0
 # While its answer is waited for: how often it is asked whether it works at all, and the seconds that it has to say so.
 _LOOK_SECONDS, _ALIVE_SECONDS = 1.0, 5.0
 # Seconds that one attempt to thaw waits for a dump to end. The watchdog comes again; recover.yml gets its turn in between.

@@ -79,10 +79,10 @@ class Copy(ByEngine):
     def announce_again(self) -> None:
         """Announce its addresses once more: nobody acknowledges an announcement, so the first may be lost.
 
-        Its images are deleted here, where nobody waits for that.
+        Its images are deleted after that, where nobody waits for it.
         """
-        engine_runtime.forget_images(self.session)
         connections.repeat(self._announcer)
+        engine_runtime.forget_images(self.session)
 
     # -- engine api ----------------------------------------------------------------------------------------------
 
