@@ -214,7 +214,7 @@ def test_the_engine_of_the_destination_is_killed_while_the_copy_is_held(newer: P
 
 
 def test_the_engine_of_the_destination_hangs_while_the_copy_is_held(newer: Pair, start: Start) -> None:
-    """It takes calls, and answers none: the copy is refused within a second, and the container goes on where it was."""
+    """It takes calls, and answers none: the copy is refused within seconds, and the container goes on where it was."""
     source, destination = newer.alpha, newer.beta
     moving = start(source, [source, destination], "--restart", "unless-stopped")
     migration, meeting = with_a_held_copy(moving, source, destination)

@@ -123,9 +123,8 @@ class Copy(ByEngine):
         inspect = engine.find(container)
         left = []
         if inspect is not None:
-            if not inspect["State"]["Running"]:
-                # Before it has a policy, by which the next dockerd would start it: kill it, and begin afresh.
-                self._require_ended()
+            # Before it has a policy, by which the next dockerd would start it: kill it, and begin afresh.
+            self._require_known(inspect)
             restart_policy.put(session, engine, container, inspect, session.data("created")["policy"])
             left = self._remove_superseded()
         # Also where somebody has removed the container meanwhile: its memory must not stay.
@@ -164,9 +163,10 @@ class Copy(ByEngine):
         engine = self._keeper.engine
         # After the policy has been put: what has ended since is Docker's to start.
         inspect = engine.find(self._running)
-        if inspect is not None and not inspect["State"]["Running"]:
-            self._require_ended()
-        if inspect is not None and restart_policy.would_start(
+        if inspect is None:
+            return
+        self._require_known(inspect)
+        if restart_policy.would_start(
             self.session.data("created")["policy"],
             inspect["State"],
             # Not the boot of "run": a host may go down between the decision and its note.
@@ -174,7 +174,10 @@ class Copy(ByEngine):
         ):
             engine.start(self._running)
 
-    def _require_ended(self) -> None:
+    def _require_known(self, inspect: t.Mapping[str, t.Any]) -> None:
+        """Make sure that it does not run while Docker says that it does not."""
+        if inspect["State"]["Running"]:
+            return
         group = group_of_id(self._running)
         if group is not None and group.populated:
             raise MigrationError(
